@@ -1,0 +1,43 @@
+# Everything runs in .venv, which is made on demand; PYTHON chooses the interpreter that makes it.
+PYTHON ?= python3
+BIN = .venv/bin
+DEMO_OUT ?= demo
+
+.PHONY: demo test test-backends lint clean
+
+demo: .venv/demo
+	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd \
+		--seeds 3 --out $(DEMO_OUT)
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+# The contract suites once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings gigabytes.
+test-backends: .venv/backends
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/demo: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[tensorflow,compare]'
+	touch $@
+
+.venv/dev: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[tensorflow,dev]'
+	touch $@
+
+.venv/backends: .venv/dev
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e '.[tensorflow,jax,torch,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,81 @@
+"""Checks of constructor arguments: each returns the value in its plain Python type, or raises and shows what it received."""
+
+import itertools
+import math
+import numbers
+
+
+def positive_int(name, value):
+    return _checked(name, value, "a positive integer", _whole, lambda v: v > 0)
+
+
+def non_negative_int(name, value):
+    return _checked(name, value, "a non-negative integer", _whole, lambda v: v >= 0)
+
+
+def positive_float(name, value):
+    return _checked(name, value, "a positive number", _real, lambda v: v > 0)
+
+
+def non_negative_float(name, value):
+    return _checked(name, value, "a non-negative number", _real, lambda v: v >= 0)
+
+
+def at_least_one(name, value):
+    return _checked(name, value, "a number of at least 1", _real, lambda v: v >= 1)
+
+
+def fraction(name, value):
+    return _checked(name, value, "a number between 0 and 1", _real, lambda v: 0 <= v <= 1)
+
+
+def positive_fraction(name, value):
+    return _checked(name, value, "a number above 0 and at most 1", _real, lambda v: 0 < v <= 1)
+
+
+def inner_fraction(name, value):
+    return _checked(name, value, "a number between 0 and 1, both excluded", _real, lambda v: 0 < v < 1)
+
+
+def one_of(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {name}={value!r}")
+    return value
+
+
+def increasing(name, values, check):
+    """A list of values, each of which passes `check`, in strictly increasing order."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise ValueError(f"`{name}` must be a list of increasing numbers. Received: {name}={values!r}")
+    values = [check(name, value) for value in values]
+    if any(left >= right for left, right in itertools.pairwise(values)):
+        raise ValueError(f"`{name}` must be strictly increasing. Received: {name}={values!r}")
+    return values
+
+
+def shorter(name, value, limit_name, limit):
+    """Raises unless `value`, a number of steps, leaves room for at least one more within `limit`."""
+    if non_negative_int(name, value) >= positive_int(limit_name, limit):
+        raise ValueError(f"`{name}` must be less than `{limit_name}`. Received: {name}={value!r}, {limit_name}={limit!r}")
+
+
+def _checked(name, value, what, convert, accept):
+    converted = convert(value)
+    if converted is None or not accept(converted):
+        raise ValueError(f"`{name}` must be {what}. Received: {name}={value!r}")
+    return converted
+
+
+def _real(value):
+    """`value` as a float; None if it is no finite real number. A bool is a mistake, not a number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _whole(value):
+    """`value` as an int; None if it is not whole. `1e4` is whole: Keras users write step counts that way."""
+    value_as_float = _real(value)
+    if value_as_float is None or value_as_float != math.floor(value_as_float):
+        return None
+    return int(value)

@@ -1,0 +1,75 @@
+"""Inverse-square-root decay, the schedule without an end of the first transformers."""
+
+import keras
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.base import Schedule, to_float
+from keras_lrsched.schedules.phases import Phase, progress
+from keras_lrsched.schedules.profile_decay import checked_warmup
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class InverseSqrtDecay(Schedule):
+    """Decay with one over the square root of the update count, behind an optional linear warmup; it never ends.
+
+    With W = `warmup_steps` and peak = `warmup_target` (or `initial_learning_rate`, without a warmup):
+
+        t < W:   initial + (peak - initial) * t / W
+        t >= W:  max(alpha * peak, peak * sqrt(min(1, decay_steps / t)))
+
+    `decay_steps` is the time scale: the value stays at the peak until then, is half of it at four times as many updates,
+    and a tenth at a hundred times. `decay_steps = warmup_steps` is the classical schedule peak * min(t / W, sqrt(W / t)).
+    The count t includes the warmup.
+
+    Args:
+        initial_learning_rate: The value at t = 0.
+        decay_steps: The time scale in updates, a positive integer, at least `warmup_steps`.
+        alpha: The floor as a fraction of the peak, in [0, 1]. Defaults to `0.0`.
+        name: A label. Defaults to `"InverseSqrtDecay"`.
+        warmup_target: The peak. Defaults to `None`: no warmup, the peak is `initial_learning_rate`.
+        warmup_steps: Updates from `initial_learning_rate` to `warmup_target`. Defaults to `0`.
+
+    Raises:
+        ValueError: If an argument is out of its range, `warmup_steps` comes without `warmup_target` or is longer than
+            `decay_steps`.
+
+    Reference: the values are those of `inv_sqrt` in stanford-crfm/levanter; arXiv:1706.03762 for the idea.
+
+    Example:
+
+    >>> InverseSqrtDecay(0.0, decay_steps=100, warmup_target=1.0, warmup_steps=100).values([0, 50, 100, 400, 10_000])
+    array([0. , 0.5, 1. , 0.5, 0.1])
+    """
+
+    def __init__(
+        self, initial_learning_rate, decay_steps, alpha=0.0, name="InverseSqrtDecay", warmup_target=None, warmup_steps=0
+    ):
+        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
+        self.alpha = checks.fraction("alpha", alpha)
+        self.name = name
+        self.initial_learning_rate, self.warmup_target, self.warmup_steps = checked_warmup(
+            initial_learning_rate, warmup_target, warmup_steps
+        )
+        if self.warmup_steps > self.decay_steps:
+            raise ValueError(
+                "`warmup_steps` must not exceed `decay_steps`, or the value would jump down when the warmup ends. "
+                f"Received: warmup_steps={warmup_steps}, decay_steps={decay_steps}"
+            )
+        self._peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
+        self._rise = Phase(self.warmup_steps, self.initial_learning_rate, self._peak)
+
+    def compute(self, step, xp):
+        count = to_float(xp.maximum(step, self.decay_steps), xp)
+        value = self._peak * xp.maximum(xp.sqrt(self.decay_steps / count), self.alpha)
+        if not self.warmup_steps:
+            return value
+        rise = self._rise.value(*progress(step, 0, self.warmup_steps, xp), xp)
+        return xp.where(step < self.warmup_steps, rise, value)
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+        """Decays from the end of the warmup on; without one, from a tenth of the budget."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        if not warmup_steps:
+            return cls(peak_learning_rate, max(1, total_steps // 10), **options)
+        return cls(0.0, warmup_steps, warmup_target=peak_learning_rate, warmup_steps=warmup_steps, **options)

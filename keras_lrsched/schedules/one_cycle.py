@@ -1,0 +1,138 @@
+"""1cycle: one rise to a large learning rate and one long fall, with momentum doing the opposite (Smith 2018)."""
+
+import itertools
+
+import keras
+
+from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class OneCycle(PhasedSchedule):
+    """The 1cycle policy in the two forms in use: fast.ai's two phases, and the paper's three.
+
+    With T = `total_steps`, p = `pct_start`, initial = max / `div_factor` and floor = initial / `final_div_factor`, it goes
+    along `anneal` through the points
+
+        two phases:    (0, initial)  (p T - 1, max)  (T - 1, floor)
+        three phases:  (0, initial)  (p T - 1, max)  (2 p T - 2, initial)  (T - 1, floor)
+
+    as PyTorch's `OneCycleLR` does. The last update of the run uses the floor, which then stays.
+
+    Args:
+        max_learning_rate: The peak, positive.
+        total_steps: Updates in the run, T, a positive integer.
+        pct_start: The fraction of the run until the peak. Defaults to `0.3`.
+        div_factor: The peak over the first value, at least 1. Defaults to `25.0`.
+        final_div_factor: The first value over the last, at least 1. Defaults to `1e4`.
+        anneal: A `Profile`, its name or config, for every phase. Defaults to `"cosine"`.
+        three_phase: Whether to fall back to the first value before the final descent. Defaults to `False`.
+        name: A label. Defaults to `"OneCycle"`.
+
+    Raises:
+        ValueError: If an argument is out of its range or a phase would have no length.
+
+    Reference: arXiv:1708.07120, arXiv:1803.09820; the values are those of PyTorch's `OneCycleLR`.
+
+    Example:
+
+    >>> OneCycle(1.0, total_steps=100).values([0, 29, 99]).round(6)
+    array([4.e-02, 1.e+00, 4.e-06])
+    """
+
+    def __init__(
+        self,
+        max_learning_rate,
+        total_steps,
+        pct_start=0.3,
+        div_factor=25.0,
+        final_div_factor=1e4,
+        anneal="cosine",
+        three_phase=False,
+        name="OneCycle",
+    ):
+        self.max_learning_rate = peak = checks.positive_float("max_learning_rate", max_learning_rate)
+        self.div_factor = checks.at_least_one("div_factor", div_factor)
+        self.final_div_factor = checks.at_least_one("final_div_factor", final_div_factor)
+        self.anneal = profiles.get(anneal)
+        self.three_phase = bool(three_phase)
+        self.name = name
+        initial = peak / self.div_factor
+        floor = initial / self.final_div_factor
+        values = [initial, peak, initial, floor] if three_phase else [initial, peak, floor]
+        self.pct_start = checks.inner_fraction("pct_start", pct_start)
+        self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
+        self.total_steps = int(total_steps)
+
+    def momentum(self, base_momentum=0.85, max_momentum=0.95):
+        """The momentum that goes with it: `base_momentum` where the learning rate peaks, `max_momentum` at both ends."""
+        return OneCycleMomentum(self.total_steps, base_momentum, max_momentum, self.pct_start, self.anneal, self.three_phase)
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+        """The cycle over the whole budget. Its rise is its warmup, so `warmup_steps` is only checked."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        return cls(peak_learning_rate, total_steps, **options)
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class OneCycleMomentum(PhasedSchedule):
+    """The momentum of the 1cycle policy: high while the learning rate is low, and the other way round.
+
+    It goes along `anneal` through the points (0, max), (p T - 1, base), (T - 1, max) in two phases, and through (0, max),
+    (p T - 1, base), (2 p T - 2, max), (T - 1, max) in three.
+
+    Args:
+        total_steps: Updates in the run, T, a positive integer.
+        base_momentum: The value where the learning rate peaks. Defaults to `0.85`.
+        max_momentum: The value at the start and the end. Defaults to `0.95`.
+        pct_start: The fraction of the run until the peak. Defaults to `0.3`.
+        anneal: A `Profile`, its name or config. Defaults to `"cosine"`.
+        three_phase: As in `OneCycle`. Defaults to `False`.
+        name: A label. Defaults to `"OneCycleMomentum"`.
+
+    Raises:
+        ValueError: If an argument is out of its range or a phase would have no length.
+
+    Reference: as `OneCycle`.
+
+    Example:
+
+    >>> OneCycle(1.0, total_steps=100).momentum().values([0, 29, 99])
+    array([0.95, 0.85, 0.95])
+    """
+
+    def __init__(
+        self,
+        total_steps,
+        base_momentum=0.85,
+        max_momentum=0.95,
+        pct_start=0.3,
+        anneal="cosine",
+        three_phase=False,
+        name="OneCycleMomentum",
+    ):
+        self.base_momentum = low = checks.fraction("base_momentum", base_momentum)
+        self.max_momentum = high = checks.fraction("max_momentum", max_momentum)
+        self.anneal = profiles.get(anneal)
+        self.three_phase = bool(three_phase)
+        self.name = name
+        values = [high, low, high, high] if three_phase else [high, low, high]
+        self.pct_start = checks.inner_fraction("pct_start", pct_start)
+        self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
+        self.total_steps = int(total_steps)
+
+
+def _cycle(total_steps, pct_start, values, anneal):
+    """The phases between three or four values. Their lengths need not be whole numbers of steps."""
+    total_steps = checks.positive_int("total_steps", total_steps)
+    rise = pct_start * total_steps - 1
+    lengths = [rise] * (len(values) - 2)
+    lengths.append(total_steps - 1 - sum(lengths))
+    if min(lengths) <= 0:
+        raise ValueError(
+            "The run is too short for its phases, or `pct_start` too large. "
+            f"Received: total_steps={total_steps}, pct_start={pct_start}"
+        )
+    return [Phase(steps, *ends, anneal) for steps, ends in zip(lengths, itertools.pairwise(values), strict=True)]

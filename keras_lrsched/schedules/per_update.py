@@ -1,0 +1,38 @@
+"""PerUpdate: lets a schedule count updates where Keras counts micro-steps."""
+
+import keras
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class PerUpdate(Schedule):
+    """A schedule that counts weight updates under gradient accumulation: value(t) = schedule(floor(t / k)).
+
+    With `gradient_accumulation_steps=k`, Keras advances an optimizer's `iterations`, and so the schedule, at each of the k
+    micro-steps that make one update: a warmup meant for 100 updates is over after 100 / k.
+
+    Args:
+        schedule: A `LearningRateSchedule` in updates, or a number for a constant.
+        accumulation_steps: k, the optimizer's `gradient_accumulation_steps`, a positive integer.
+
+    Raises:
+        ValueError: If `accumulation_steps` is not a positive integer.
+
+    Example:
+
+    >>> from keras_lrsched.schedules import LinearDecay
+    >>> PerUpdate(LinearDecay(1.0, decay_steps=4), accumulation_steps=2).values(6)
+    array([1.  , 1.  , 0.75, 0.75, 0.5 , 0.5 ])
+    """
+
+    def __init__(self, schedule, accumulation_steps):
+        self.schedule = as_schedule("schedule", schedule)
+        self.accumulation_steps = checks.positive_int("accumulation_steps", accumulation_steps)
+        updates = getattr(self.schedule, "total_steps", None)
+        self.total_steps = None if updates is None else updates * self.accumulation_steps
+
+    def compute(self, step, xp):
+        return compute(self.schedule, step // self.accumulation_steps, xp)

@@ -1,0 +1,128 @@
+"""Profile decay: any profile, read at any rate; the frame that the REX paper puts every decay into (arXiv:2107.04197)."""
+
+import keras
+import numpy as np
+
+from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class ProfileDecay(PhasedSchedule):
+    """A profile stretched over the run, read at every update or less often, behind an optional linear warmup.
+
+    With W = `warmup_steps`, T = W + `decay_steps`, peak = `warmup_target` (or `initial_learning_rate`, without a warmup):
+
+        t < W:   initial + (peak - initial) * t / W
+        t >= W:  peak * (alpha + (1 - alpha) * profile(x)),  x = min(t - W, decay_steps) / decay_steps
+
+    The floor alpha * peak is reached at t = T and stays. `sample_every=k` reads the profile at every k-th step only and
+    holds it in between; `sample_points` at the given fractions x of the decay. A step schedule is a profile that is
+    sampled very rarely; the paper's "50-75" is `sample_points=(0.5, 0.75)`.
+
+    The first six arguments are those of `keras.optimizers.schedules.CosineDecay`.
+
+    Args:
+        initial_learning_rate: The value at t = 0.
+        decay_steps: Updates from the peak to the floor, a positive integer.
+        alpha: The floor as a fraction of the peak, in [0, 1]. Defaults to `0.0`.
+        name: A label. Defaults to the class name.
+        warmup_target: The peak. Defaults to `None`: no warmup, the peak is `initial_learning_rate`.
+        warmup_steps: Updates from `initial_learning_rate` to `warmup_target`. Defaults to `0`.
+        profile: A `Profile`, its name or config. Defaults to `"linear"`. `"exponential"` and `"inverse_proportional"`
+            end at `alpha` and need it above 0.
+        sample_every: Read the profile at every k-th step of the decay. Defaults to `None`: at every step.
+        sample_points: Read it at these fractions of the decay, increasing and in [0, 1); 0 is always among them. Defaults
+            to `None`.
+
+    Raises:
+        ValueError: If an argument is out of its range, `warmup_steps` comes without `warmup_target`, or both kinds of
+            sampling are asked for.
+
+    Reference: arXiv:2107.04197 (no official code; the formula is that of three independent implementations).
+
+    Example:
+
+    >>> ProfileDecay(1.0, decay_steps=4, profile="one_minus_sqrt").values([0, 1, 4])
+    array([1. , 0.5, 0. ])
+    >>> ProfileDecay(1.0, decay_steps=4, sample_points=[0.5, 0.75]).values(5)
+    array([1.  , 1.  , 0.5 , 0.25, 0.25])
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate,
+        decay_steps,
+        alpha=0.0,
+        name="ProfileDecay",
+        warmup_target=None,
+        warmup_steps=0,
+        profile="linear",
+        sample_every=None,
+        sample_points=None,
+    ):
+        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
+        self.alpha = checks.fraction("alpha", alpha)
+        self.name = name
+        self.initial_learning_rate, self.warmup_target, self.warmup_steps = checked_warmup(
+            initial_learning_rate, warmup_target, warmup_steps
+        )
+        self.profile = profiles.get(profile, floor=self.alpha)
+        self.sample_every, self.sample_points = _checked_sampling(sample_every, sample_points)
+        peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
+        decay = Phase(self.decay_steps, peak, floor_of(peak, self.alpha, self.profile), self.profile)
+        self.phases = [
+            Phase(self.warmup_steps, self.initial_learning_rate, peak),
+            *(_held(decay, self.sample_points) if self.sample_points else [decay]),
+        ]
+
+    def compute(self, step, xp):
+        if self.sample_every:
+            since_peak = xp.maximum(step - self.warmup_steps, 0)
+            step = step - since_peak % self.sample_every
+        return super().compute(step, xp)
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+        """Reaches the floor when the budget ends."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        if warmup_steps:
+            options = {"warmup_target": peak_learning_rate, "warmup_steps": warmup_steps, **options}
+        return cls(0.0 if warmup_steps else peak_learning_rate, total_steps - warmup_steps, **options)
+
+
+def checked_warmup(initial_learning_rate, warmup_target, warmup_steps):
+    """The three arguments that `keras.optimizers.schedules.CosineDecay` has for its warmup, checked."""
+    warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+    if warmup_target is not None:
+        initial_learning_rate = checks.non_negative_float("initial_learning_rate", initial_learning_rate)
+        return initial_learning_rate, checks.positive_float("warmup_target", warmup_target), warmup_steps
+    if warmup_steps:
+        raise ValueError(
+            "`warmup_steps` needs a `warmup_target`, the value that the warmup rises to. "
+            f"Received: warmup_steps={warmup_steps}, warmup_target=None"
+        )
+    return checks.positive_float("initial_learning_rate", initial_learning_rate), None, 0
+
+
+def _checked_sampling(every, points):
+    if every is not None and points is not None:
+        raise ValueError(
+            f"Give `sample_every` or `sample_points`, not both. Received: sample_every={every}, sample_points={points}"
+        )
+    if every is not None:
+        return checks.positive_int("sample_every", every), None
+    if points is None:
+        return None, None
+    points = checks.increasing("sample_points", points, checks.fraction)
+    if not points or points[-1] == 1:
+        raise ValueError(f"`sample_points` must be one or more fractions below 1. Received: sample_points={points}")
+    return None, points
+
+
+def _held(decay, points):
+    """The decay as constant phases: its value at each sample point, held until the next."""
+    points = points if points[0] == 0 else [0.0, *points]
+    values = [float(decay.value(x, 1 - x, np)) for x in map(np.float64, points)]
+    lengths = [(right - left) * decay.steps for left, right in zip(points, [*points[1:], 1.0], strict=True)]
+    return [Phase(length, value, value) for length, value in zip(lengths, values, strict=True)]

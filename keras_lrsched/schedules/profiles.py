@@ -1,0 +1,189 @@
+"""Profiles: the shapes that every decay, warmup and cooldown is made of.
+
+A profile falls from 1 to 0 while its phase goes from x = 0 to x = 1. A schedule stretches it over steps and between two
+values; a warmup is a profile played backwards. The split of a schedule into *profile* and *sampling rate* is that of
+REX (Chen et al. 2021, arXiv:2107.04197).
+
+Each formula is written once and serves NumPy in float64 and Keras tensors in float32: `xp` is the namespace, `numpy` or
+`keras.ops`. It receives both the part `done` (x) and the part `left` (1 - x) of the phase, each rounded once from whole
+steps, and uses the one that does not cancel: near the end of a long decay `1 + cos(pi * x)` has lost all its digits in
+float32, where `sin(pi / 2 * left) ** 2`, the same function, has kept them.
+
+Example:
+
+>>> from keras_lrsched.schedules import profiles
+>>> float(profiles.one_minus_sqrt(0.25))
+0.5
+>>> profiles.rex(a=0.1, b=0.9)
+rex(a=0.1, b=0.9)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from keras_lrsched.schedules import checks
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A shape on [0, 1] that falls from 1 to `end`.
+
+    Args:
+        name: The name under which `profiles.get` finds it.
+        shape: A function `shape(done, left, xp)` of the parts of the phase that are done and left, where `xp` is `numpy`
+            or `keras.ops`.
+        parameters: The numbers that made this member of a family, as a dict. Defaults to `{}`.
+        end: The value at x = 1: 0, or the floor of a shape that never reaches 0. Defaults to `0.0`.
+    """
+
+    name: str
+    shape: Callable = field(compare=False)
+    parameters: dict = field(default_factory=dict)
+    end: float = 0.0
+
+    def __call__(self, x):
+        """The value at `x`, a number, array or tensor in [0, 1]."""
+        if keras.ops.is_tensor(x):
+            return self.shape(x, 1 - x, keras.ops)
+        x = np.asarray(x, "float64")
+        return self.shape(x, 1 - x, np)
+
+    def get_config(self):
+        return {"name": self.name, **self.parameters}
+
+    def __repr__(self):
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+def _half_cosine(left, xp):
+    """(1 + cos(pi x)) / 2, without cancellation as x nears 1."""
+    return xp.square(xp.sin(math.pi / 2 * left))
+
+
+linear = Profile("linear", lambda done, left, xp: left)
+"""1 - x."""
+
+cosine = Profile("cosine", lambda done, left, xp: _half_cosine(left, xp))
+"""(1 + cos(pi x)) / 2 (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+
+mirror_cosine = Profile("mirror_cosine", lambda done, left, xp: 2 * left - _half_cosine(left, xp))
+"""2 (1 - x) - (1 + cos(pi x)) / 2: the cosine mirrored at the line (Hägele et al. 2024, arXiv:2405.18392)."""
+
+one_minus_sqrt = Profile("one_minus_sqrt", lambda done, left, xp: left / (1 + xp.sqrt(done)))
+"""1 - sqrt(x), which is (1 - x) / (1 + sqrt(x)); the best cooldown of Hägele et al. 2024 (arXiv:2405.18392)."""
+
+sqrt_of_remaining = Profile("sqrt_of_remaining", lambda done, left, xp: xp.sqrt(left))
+"""sqrt(1 - x). Some libraries call this one "sqrt", others `one_minus_sqrt`."""
+
+square = Profile("square", lambda done, left, xp: left * (1 + done))
+"""1 - x^2 (Hägele et al. 2024, arXiv:2405.18392)."""
+
+
+def polynomial(power=1.0):
+    """(1 - x)^power, as `keras.optimizers.schedules.PolynomialDecay`. `power` must be positive."""
+    power = checks.positive_float("power", power)
+    return Profile("polynomial", lambda done, left, xp: xp.power(left, power), {"power": power})
+
+
+def exponential(floor):
+    """floor^x: a straight line on a log axis, from 1 to `floor` in (0, 1). It never reaches 0."""
+    floor = checks.inner_fraction("floor", floor)
+    return Profile("exponential", lambda done, left, xp: xp.exp(math.log(floor) * done), {"floor": floor}, end=floor)
+
+
+def exponential_to_zero(floor=0.5):
+    """(floor^x - floor) / (1 - floor): `exponential` stretched to reach 0. Megatron-LM's cooldown is `floor=0.5`."""
+    floor = checks.inner_fraction("floor", floor)
+    scale = floor / (1 - floor)
+    return Profile("exponential_to_zero", lambda done, left, xp: scale * xp.expm1(-math.log(floor) * left), {"floor": floor})
+
+
+def inverse_proportional(floor):
+    """1 / (1 + x (1 / floor - 1)): a straight line of 1 / value, from 1 to `floor` (Wen et al. 2024, arXiv:2410.05192)."""
+    floor = checks.inner_fraction("floor", floor)
+    slope = 1 / floor - 1
+    return Profile("inverse_proportional", lambda done, left, xp: 1 / (1 + slope * done), {"floor": floor}, end=floor)
+
+
+def lowered_linear(level=0.7):
+    """level (1 - x): drops to `level` at once, then linearly to 0 (Dremov et al. 2025, arXiv:2508.01483).
+
+    The paper gives the name and 0.7; that this is its exact form is inferred from its figure, not verified.
+    """
+    level = checks.positive_fraction("level", level)
+    return Profile("lowered_linear", lambda done, left, xp: level * left, {"level": level})
+
+
+def rex(a=0.5, b=0.5):
+    """(1 - x) / (a + b (1 - x)), a + b = 1, a > 0 (Chen et al. 2021, arXiv:2107.04197).
+
+    The paper has a = b = 0.5. Code in circulation often has a = 0.1, b = 0.9, which stays high for longer.
+    """
+    a = checks.positive_float("a", a)
+    if not isinstance(b, (int, float, np.number)) or not math.isclose(a + b, 1.0):
+        raise ValueError(f"`a` and `b` must sum to 1, so that the profile starts at 1. Received: a={a!r}, b={b!r}")
+    return Profile("rex", lambda done, left, xp: left / (a + b * left), {"a": a, "b": float(b)})
+
+
+def uba(phi=1.0):
+    """2 c / (2 phi + (2 - phi) c) with c = 1 + cos(pi x) (Tang et al. 2025, arXiv:2505.24452).
+
+    phi = 2 is the cosine; a smaller phi > 0 stays high for longer; a larger one falls earlier.
+    """
+    phi = checks.positive_float("phi", phi)
+
+    def shape(done, left, xp):
+        half = _half_cosine(left, xp)
+        return 2 * half / (phi + (2 - phi) * half)
+
+    return Profile("uba", shape, {"phi": phi})
+
+
+_SHAPES = (linear, cosine, mirror_cosine, one_minus_sqrt, sqrt_of_remaining, square)
+_FAMILIES = (polynomial, exponential, exponential_to_zero, inverse_proportional, lowered_linear, rex, uba)
+_KNOWN: dict[str, Callable[..., Profile]] = {profile.name: lambda profile=profile: profile for profile in _SHAPES}
+_KNOWN |= {family.__name__: family for family in _FAMILIES}
+_NEEDS_FLOOR = ("exponential", "inverse_proportional")
+
+
+def names():
+    """The names that `get` knows."""
+    return sorted(_KNOWN)
+
+
+def register(name, factory):
+    """Makes `factory(**parameters) -> Profile` known as `name`, so that schedules which use it can be saved and loaded."""
+    if name in _KNOWN:
+        raise ValueError(f"A profile of this name exists already. Received: name={name!r}")
+    _KNOWN[name] = factory
+
+
+def get(identifier, floor=None):
+    """The profile that `identifier` means.
+
+    Args:
+        identifier: A `Profile`, a name (`"cosine"`), or a config (`{"name": "rex", "a": 0.1, "b": 0.9}`).
+        floor: The end of a shape that never reaches 0 (`"exponential"`, `"inverse_proportional"`) when it is given by
+            name alone. Defaults to `None`.
+
+    Raises:
+        ValueError: If no profile has this name, or its parameters do not fit.
+    """
+    if isinstance(identifier, Profile):
+        return identifier
+    parameters = dict(identifier) if isinstance(identifier, dict) else {"name": identifier}
+    name = parameters.pop("name", None)
+    if not isinstance(name, str) or name not in _KNOWN:
+        raise ValueError(f"Unknown profile. Known: {', '.join(names())}. Received: {identifier!r}")
+    if name in _NEEDS_FLOOR and "floor" not in parameters:
+        if not floor:
+            raise ValueError(
+                f"The profile {name!r} never reaches 0: give it a floor, by `alpha` > 0. Received: alpha={floor!r}"
+            )
+        parameters["floor"] = floor
+    return _KNOWN[name](**parameters)

@@ -1,0 +1,47 @@
+"""Tabulated: a schedule given by its values, such as one that was recorded, optimised or found by a search."""
+
+import keras
+import numpy as np
+
+from keras_lrsched.schedules.base import Schedule, to_float, to_int
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Tabulated(Schedule):
+    """One value an update; the last one stays: value(t) = values[min(t, len(values) - 1)].
+
+    Args:
+        values: A non-empty sequence of non-negative finite numbers, one an update. They are saved with the schedule.
+
+    Raises:
+        ValueError: If `values` is empty, not one-dimensional, or holds a negative or non-finite number.
+
+    Example:
+
+    >>> Tabulated([0.1, 0.3, 0.2]).values(5)
+    array([0.1, 0.3, 0.2, 0.2, 0.2])
+    """
+
+    def __init__(self, values):
+        self._table = _checked(values)
+        self.total_steps = len(self._table)
+
+    def compute(self, step, xp):
+        index = xp.clip(step, 0, self.total_steps - 1)
+        return xp.take(to_float(self._table, xp), to_int(index, xp))
+
+    def arguments(self):  # the attribute `values` is the method of every schedule
+        return {"values": self._table.tolist()}
+
+
+def _checked(values):
+    try:
+        table = np.array(values, "float64")
+    except (TypeError, ValueError):
+        table = np.array(np.nan)
+    if table.ndim != 1 or not table.size or not np.all(np.isfinite(table)) or np.any(table < 0):
+        raise ValueError(
+            "`values` must be a non-empty, one-dimensional sequence of non-negative finite numbers. "
+            f"Received: values={values!r:.200}"
+        )
+    return table

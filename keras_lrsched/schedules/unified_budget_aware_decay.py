@@ -1,0 +1,56 @@
+"""UBA, the unified budget-aware schedule ("Stepsize anything", Tang et al., NeurIPS 2025)."""
+
+import keras
+
+from keras_lrsched.schedules import profiles
+from keras_lrsched.schedules.profile_decay import ProfileDecay
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class UnifiedBudgetAwareDecay(ProfileDecay):
+    """UBA: one parameter bends the decay from nearly constant over cosine to early and steep.
+
+    With W = `warmup_steps`, T = W + `decay_steps`, peak = `warmup_target` (or `initial_learning_rate`, without a warmup):
+
+        t < W:   initial + (peak - initial) * t / W
+        t >= W:  peak * (alpha + (1 - alpha) * 2 c / (2 phi + (2 - phi) c)),
+                 c = 1 + cos(pi * x),  x = min(t - W, decay_steps) / decay_steps
+
+    phi = 2 is the cosine. The paper ties phi to the condition number: about 0.25 to 1 for SGD on vision, up to 5 or 10 for
+    ill-conditioned problems and AdamW (these ranges are from memory, unverified).
+
+    Args:
+        initial_learning_rate: The value at t = 0.
+        decay_steps: Updates from the peak to the floor, a positive integer.
+        alpha: The floor as a fraction of the peak, in [0, 1]. Defaults to `0.0`.
+        name: A label. Defaults to `"UnifiedBudgetAwareDecay"`.
+        warmup_target: The peak. Defaults to `None`: no warmup, the peak is `initial_learning_rate`.
+        warmup_steps: Updates from `initial_learning_rate` to `warmup_target`. Defaults to `0`.
+        phi: The shape, a positive number. Defaults to `1.0`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `warmup_steps` comes without `warmup_target`.
+
+    Reference: arXiv:2505.24452 (no official code found; most public "UBA" code is another formula). The paper's form with
+    several cycles is not implemented.
+
+    Example:
+
+    >>> UnifiedBudgetAwareDecay(1.0, decay_steps=1000, phi=0.5).values([0, 500, 1000])
+    array([1. , 0.8, 0. ])
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate,
+        decay_steps,
+        alpha=0.0,
+        name="UnifiedBudgetAwareDecay",
+        warmup_target=None,
+        warmup_steps=0,
+        phi=1.0,
+    ):
+        self.phi = phi
+        super().__init__(
+            initial_learning_rate, decay_steps, alpha, name, warmup_target, warmup_steps, profile=profiles.uba(phi)
+        )
