@@ -20,7 +20,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     and `repr` read them from there.
     """
 
-    total_steps = None
+    total_steps: int | None = None
     """How many updates the schedule was made for; `None` if it has no end."""
 
     def compute(self, step, xp):
@@ -39,7 +39,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """The values in NumPy float64: of the first `steps` updates if it is an int, else of each step in the array."""
         if not np.ndim(steps):
             steps = np.arange(checks.non_negative_int("steps", steps))
-        return np.asarray(self.compute(np.asarray(steps), np), "float64")
+        return np.asarray(self.compute(_widened(np.asarray(steps)), np), "float64")
 
     def plot(self, steps=None, ax=None, **options):
         """Draws the values of the first `steps` updates with Matplotlib.
@@ -124,13 +124,18 @@ def _known(step):
     A schedule takes some twenty operations: twenty eager calls into a backend, or one read and twenty NumPy scalars.
     """
     try:
-        return np.asarray(step)
+        return _widened(np.asarray(step))
     except (TypeError, NotImplementedError):  # a tensor that is being traced, or in the memory of another device
         return None
 
 
+def _widened(step):
+    """A NumPy step of any integer type in int64, so that unsigned and narrow ones do not wrap; floats stay floats."""
+    return step.astype("int64") if step.dtype.kind in "iu" else step
+
+
 def _standard_step(step):
-    """A step tensor in the backend's own integer type, so that unsigned and narrow ones do not wrap; floats stay floats."""
+    """`_widened` for a tensor: in the backend's own integer type."""
     step = ops.convert_to_tensor(step)
     return ops.cast(step, "int" if "int" in keras.backend.standardize_dtype(step.dtype) else float_dtype())
 

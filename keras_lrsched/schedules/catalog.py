@@ -14,13 +14,19 @@ import difflib
 import json
 from dataclasses import dataclass, field
 
+from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.chain import Chain
 from keras_lrsched.schedules.constant import Constant
 from keras_lrsched.schedules.inverse_sqrt_decay import InverseSqrtDecay
 from keras_lrsched.schedules.linear_decay import LinearDecay
 from keras_lrsched.schedules.one_cycle import OneCycle
+from keras_lrsched.schedules.per_update import PerUpdate
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 from keras_lrsched.schedules.rex_decay import REXDecay
+from keras_lrsched.schedules.scale import Scale
+from keras_lrsched.schedules.tabulated import Tabulated
 from keras_lrsched.schedules.unified_budget_aware_decay import UnifiedBudgetAwareDecay
+from keras_lrsched.schedules.warmup import Warmup
 from keras_lrsched.schedules.warmup_stable_decay import WarmupStableDecay
 
 
@@ -29,7 +35,7 @@ class Entry:
     """One row: the short name, the class, where it comes from, and the options that the name stands for."""
 
     name: str
-    schedule: type
+    schedule: type[Schedule]
     reference: str
     title: str
     options: dict = field(default_factory=dict)
@@ -53,6 +59,10 @@ CATALOG = (
     Entry("wsd", WarmupStableDecay, "arXiv:2404.06395", "warmup-stable-decay (1 - sqrt)"),
 )
 """All schedules that can be named, in alphabetical order."""
+
+
+COMBINATORS = (Chain, PerUpdate, Scale, Tabulated, Warmup)
+"""Schedules that are made of others, or of a table; they have no usual proportions."""
 
 
 def names():

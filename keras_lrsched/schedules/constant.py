@@ -29,9 +29,9 @@ class Constant(Schedule):
         return xp.full_like(to_float(step, xp), self.value)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0):
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Constant at the peak, behind a linear warmup if there is one."""
         from keras_lrsched.schedules.warmup import Warmup
 
         checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        return Warmup(peak_learning_rate, warmup_steps) if warmup_steps else cls(peak_learning_rate)
+        return Warmup(peak_learning_rate, warmup_steps, **options) if warmup_steps else cls(peak_learning_rate, **options)

@@ -60,10 +60,13 @@ class InverseSqrtDecay(Schedule):
 
     def compute(self, step, xp):
         count = to_float(xp.maximum(step, self.decay_steps), xp)
-        value = self._peak * xp.maximum(xp.sqrt(self.decay_steps / count), self.alpha)
+        value = xp.sqrt(self.decay_steps / count)
+        # Not `maximum`: Keras on PyTorch rounds a bare number to the model's precision, and float64 arrays to float32.
+        value = self._peak * xp.where(value < self.alpha, xp.full_like(value, self.alpha), value)
         if not self.warmup_steps:
             return value
-        rise = self._rise.value(*progress(step, 0, self.warmup_steps, xp), xp)
+        done, left = progress(step, 0, self.warmup_steps, xp)
+        rise = self._rise.value(done, left, xp)
         return xp.where(step < self.warmup_steps, rise, value)
 
     @classmethod

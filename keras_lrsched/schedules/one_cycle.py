@@ -56,7 +56,7 @@ class OneCycle(PhasedSchedule):
         self.div_factor = checks.at_least_one("div_factor", div_factor)
         self.final_div_factor = checks.at_least_one("final_div_factor", final_div_factor)
         self.anneal = profiles.get(anneal)
-        self.three_phase = bool(three_phase)
+        self.three_phase = bool(checks.one_of("three_phase", three_phase, (False, True)))
         self.name = name
         initial = peak / self.div_factor
         floor = initial / self.final_div_factor
@@ -116,7 +116,7 @@ class OneCycleMomentum(PhasedSchedule):
         self.base_momentum = low = checks.fraction("base_momentum", base_momentum)
         self.max_momentum = high = checks.fraction("max_momentum", max_momentum)
         self.anneal = profiles.get(anneal)
-        self.three_phase = bool(three_phase)
+        self.three_phase = bool(checks.one_of("three_phase", three_phase, (False, True)))
         self.name = name
         values = [high, low, high, high] if three_phase else [high, low, high]
         self.pct_start = checks.inner_fraction("pct_start", pct_start)

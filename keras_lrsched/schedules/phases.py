@@ -44,17 +44,23 @@ class PhasedSchedule(Schedule):
     @phases.setter
     def phases(self, phases):
         self._phases = [phase for phase in phases if phase.steps]
-        self.total_steps = math.ceil(sum(phase.steps for phase in self._phases))
+        self.total_steps = _first_step_at(sum(phase.steps for phase in self._phases))
 
     def compute(self, step, xp):
-        value = self._phases[-1].end
+        # As an array at once: a backend takes a bare number to be of the model's precision, which may be bfloat16.
+        value = xp.full_like(to_float(step, xp), self._phases[-1].end)
         end = sum(phase.steps for phase in self._phases)
         for phase in reversed(self._phases):
             start = end - phase.steps
             done, left = progress(step, start, end, xp)
-            value = xp.where(step < math.ceil(end), phase.value(done, left, xp), value)
+            value = xp.where(step < _first_step_at(end), phase.value(done, left, xp), value)
             end = start
         return value
+
+
+def _first_step_at(point):
+    """The first step not before `point`, a sum of fractions of a run: 3.0000000000000004 is step 3."""
+    return math.ceil(point - 1e-6)
 
 
 def progress(step, start, end, xp):

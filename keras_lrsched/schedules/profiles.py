@@ -146,7 +146,7 @@ def uba(phi=1.0):
 
 _SHAPES = (linear, cosine, mirror_cosine, one_minus_sqrt, sqrt_of_remaining, square)
 _FAMILIES = (polynomial, exponential, exponential_to_zero, inverse_proportional, lowered_linear, rex, uba)
-_KNOWN: dict[str, Callable[..., Profile]] = {profile.name: lambda profile=profile: profile for profile in _SHAPES}
+_KNOWN: dict[str, Callable[..., Profile]] = {profile.name: lambda profile=profile, /: profile for profile in _SHAPES}
 _KNOWN |= {family.__name__: family for family in _FAMILIES}
 _NEEDS_FLOOR = ("exponential", "inverse_proportional")
 
@@ -186,4 +186,9 @@ def get(identifier, floor=None):
                 f"The profile {name!r} never reaches 0: give it a floor, by `alpha` > 0. Received: alpha={floor!r}"
             )
         parameters["floor"] = floor
-    return _KNOWN[name](**parameters)
+    try:
+        return _KNOWN[name](**parameters)
+    except TypeError as error:
+        raise ValueError(
+            f"The profile {name!r} does not take these parameters: {error}. Received: {identifier!r}"
+        ) from error

@@ -56,7 +56,8 @@ class REXDecay(ProfileDecay):
         sample_every=None,
         sample_points=None,
     ):
-        self.a, self.b = a, b
+        profile = profiles.rex(a, b)
+        self.a, self.b = profile.parameters["a"], profile.parameters["b"]
         super().__init__(
             initial_learning_rate,
             decay_steps,
@@ -64,7 +65,7 @@ class REXDecay(ProfileDecay):
             name,
             warmup_target,
             warmup_steps,
-            profile=profiles.rex(a, b),
+            profile=profile,
             sample_every=sample_every,
             sample_points=sample_points,
         )

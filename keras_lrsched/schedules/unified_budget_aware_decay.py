@@ -50,7 +50,6 @@ class UnifiedBudgetAwareDecay(ProfileDecay):
         warmup_steps=0,
         phi=1.0,
     ):
-        self.phi = phi
-        super().__init__(
-            initial_learning_rate, decay_steps, alpha, name, warmup_target, warmup_steps, profile=profiles.uba(phi)
-        )
+        profile = profiles.uba(phi)
+        self.phi = profile.parameters["phi"]
+        super().__init__(initial_learning_rate, decay_steps, alpha, name, warmup_target, warmup_steps, profile=profile)

@@ -48,7 +48,8 @@ class Warmup(Schedule):
         self._rise = Phase(self.warmup_steps, self.warmup_start, 1.0, self.profile)
 
     def compute(self, step, xp):
-        rise = self._rise.value(*progress(step, 0, self.warmup_steps, xp), xp)
+        done, left = progress(step, 0, self.warmup_steps, xp)
+        rise = self._rise.value(done, left, xp)
         rest = compute(self.schedule, xp.maximum(step - self.warmup_steps, 0), xp)
         # During the rise, `rest` is the schedule's first value: the peak.
         return xp.where(step < self.warmup_steps, rise * rest, rest)

@@ -1,0 +1,56 @@
+"""Handwritten digits of scikit-learn (UCI, 1,797 images of 8 x 8 pixels) with a small convolutional net."""
+
+import keras
+import numpy as np
+
+from keras_lrsched.workloads.base import ShuffledEpochs, Workload
+
+
+class Digits(Workload):
+    """1,437 digits to train on, 360 to validate; 19,466 weights; SGD with momentum.
+
+    Target: a validation accuracy of 0.98.
+    """
+
+    name = "digits"
+    title = "handwritten digits, small convolutional net"
+    batch_size = 32
+    peak_learning_rate = 0.1
+    budgets = (50, 200)
+    metric = "val_accuracy"
+    target = 0.98
+
+    def __init__(self, data_dir=None):
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise ImportError("The workload 'digits' needs scikit-learn: pip install 'keras-lrsched[compare]'") from error
+        images, labels = load_digits(return_X_y=True)
+        images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+        order = np.random.default_rng(0).permutation(len(images))
+        train, held_out = order[:1437], order[1437:]
+        self._train = ShuffledEpochs(images[train], labels[train], self.batch_size)
+        self.validation = images[held_out], labels[held_out]
+
+    def train_batch(self, step, seed):
+        return self._train.batch(step, seed)
+
+    def build_model(self):
+        def convolution(filters, strides=1):
+            yield keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)
+            yield keras.layers.BatchNormalization(momentum=0.9)  # runs are short: the statistics must follow
+            yield keras.layers.ReLU()
+
+        return keras.Sequential(
+            [
+                keras.layers.Input((8, 8, 1)),
+                *convolution(16),
+                *convolution(32, strides=2),
+                *convolution(32),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10),
+            ]
+        )
+
+    def optimizer(self, learning_rate):
+        return keras.optimizers.SGD(learning_rate, momentum=0.9)

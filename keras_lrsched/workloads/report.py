@@ -1,0 +1,205 @@
+"""The report of a comparison: a Markdown table, CSV files, pictures and TensorBoard event files in one folder."""
+
+import csv
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+
+
+def new_folder(path) -> Path:
+    """The folder, made if it is missing.
+
+    Raises:
+        OSError: If it cannot be made or written to, or holds something already.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise FileExistsError(f"The output folder {str(path)!r} is not empty: two comparisons would be mixed.")
+        (folder / "report.md").touch()
+    except (PermissionError, NotADirectoryError) as error:
+        raise OSError(f"The output folder {str(path)!r} cannot be written to: {error.strerror}.") from error
+    return folder
+
+
+def write(runs, folder: Path, planned: int, command: str = ""):
+    """Writes all files for the runs that were made, which are `planned` ones unless the comparison was interrupted.
+
+    `report.md` (tables), `runs.csv` (one row a run), `steps.csv` (loss and learning rate of every update),
+    `evaluations.csv` (validation data), one `WORKLOAD.png` each, and `tensorboard/WORKLOAD/BUDGET/SCHEDULE/SEED/`.
+    """
+    (folder / "report.md").write_text(markdown(runs, planned, command), encoding="utf-8")
+    _write_csv(folder / "runs.csv", _run_rows(runs))
+    _write_csv(folder / "steps.csv", _step_rows(runs))
+    _write_csv(folder / "evaluations.csv", _evaluation_rows(runs))
+    for workload, group in grouped(runs, lambda run: run.job.workload):
+        draw(group, folder / f"{workload.name}.png")
+    for run in runs:
+        _write_events(run, folder / "tensorboard")
+
+
+def grouped(runs, key):
+    """Pairs of a key and its runs, in the order of first appearance."""
+    groups: dict = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups.items()
+
+
+def markdown(runs, planned: int, command: str = "") -> str:
+    """The tables: a section a workload and budget, the lowest validation loss first."""
+    lines = ["# Comparison of learning-rate schedules", ""]
+    if len(runs) < planned:
+        lines += [f"**Partial: {len(runs)} of {planned} runs were finished before the comparison was interrupted.**", ""]
+    if command:
+        lines += [f"    {command}", ""]
+    for (workload, budget), group in grouped(runs, lambda run: (run.job.workload, run.job.budget)):
+        lines += [f"## {workload.name}: {budget} updates", "", f"{workload.title}; {_conditions(group)}", ""]
+        lines += _table(workload, group)
+    return "\n".join(lines)
+
+
+def _conditions(runs):
+    seeds = len({run.job.seed for run in runs})
+    peak = max(run.learning_rate.max() for run in runs)
+    return (
+        f"{seeds} seed{'s' * (seeds > 1)}, largest learning rate {peak:.3g}. Values at the end, mean ± standard deviation "
+        f"over seeds; updates until {runs[0].job.workload.metric} reached its target, and for how many seeds."
+    )
+
+
+def _table(workload, runs):
+    metric = workload.metric
+    columns = ["schedule", "val_loss", *([metric] if metric != "val_loss" else [])]
+    columns += [f"updates to {workload.target:g}", "seconds"]
+    rows = [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+    by_schedule = grouped(runs, lambda run: run.job.label)
+    for label, group in sorted(by_schedule, key=lambda item: np.mean([run.validation_loss[-1] for run in item[1]])):
+        cells = [label, _spread([run.validation_loss[-1] for run in group], 4)]
+        if metric != "val_loss":
+            cells.append(_spread([run.metric[-1] for run in group], 4))
+        cells += [_to_target(group), _spread([run.seconds for run in group], 1)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return [*rows, ""]
+
+
+def _spread(values, digits):
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _to_target(runs):
+    """The mean over the runs that reached the target, and how many did."""
+    reached = [run.steps_to_target for run in runs if run.steps_to_target is not None]
+    return f"{np.mean(reached):.0f} ({len(reached)}/{len(runs)})" if reached else f"- (0/{len(runs)})"
+
+
+def _identity(run):
+    return {
+        "workload": run.job.workload.name,
+        "budget": run.job.budget,
+        "schedule": run.job.label,
+        "seed": run.job.seed,
+    }
+
+
+def _run_rows(runs):
+    for run in runs:
+        yield _identity(run) | {
+            "val_loss": run.validation_loss[-1],
+            run.job.workload.metric: run.metric[-1],
+            "steps_to_target": run.steps_to_target,
+            "seconds": round(run.seconds, 3),
+        }
+
+
+def _step_rows(runs):
+    for run in runs:
+        for step, (loss, rate) in enumerate(zip(run.loss, run.learning_rate, strict=True)):
+            yield _identity(run) | {"step": step, "loss": loss, "learning_rate": rate}
+
+
+def _evaluation_rows(runs):
+    for run in runs:
+        for step, loss, value in zip(run.evaluated_at, run.validation_loss, run.metric, strict=True):
+            yield _identity(run) | {"updates": step, "val_loss": loss, run.job.workload.metric: value}
+
+
+def _write_csv(path, rows):
+    rows = list(rows)
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))  # workloads differ in their metric
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def draw(runs, path: Path):
+    """One picture for a workload, a column a budget: learning rate, training and validation loss, and where they end."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    budgets = grouped(runs, lambda run: run.job.budget)
+    labels = list(dict.fromkeys(run.job.label for run in runs))
+    figure = Figure(figsize=(1 + 4.5 * len(budgets), 11), layout="constrained")
+    axes = figure.subplots(4, len(budgets), squeeze=False, height_ratios=[1, 1.5, 1.5, 0.3 + 0.17 * len(labels)])
+    for (budget, group), (rate, training, validation, end) in zip(budgets, axes.T, strict=True):
+        rate.set_title(f"{budget} updates")
+        for label, same in grouped(group, lambda run: run.job.label):
+            row = labels.index(label)
+            color = f"C{row % 10}"
+            rate.plot(same[0].learning_rate, color=color, label=label)
+            _band(training, np.arange(1, budget + 1), [_smoothed(run.loss) for run in same], color)
+            _band(validation, same[0].evaluated_at, [run.validation_loss for run in same], color)
+            final = [run.validation_loss[-1] for run in same]
+            end.plot(final, [row] * len(final), "o", color=color, alpha=0.5)
+            end.plot(np.mean(final), row, "|", color=color, markersize=16, markeredgewidth=2.5)
+        for ax in (training, validation):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(LogFormatter())  # 2.5 and not 2.5 x 10^0
+            ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
+        validation.set_xlabel("update")
+        end.set_xlabel("validation loss at the end: each seed, and the mean")
+        end.set_yticks(range(len(labels)), labels)
+        end.set_ylim(len(labels) - 0.5, -0.5)
+        end.grid(axis="x", alpha=0.3)
+    for ax, title in zip(axes[:3, 0], ("learning rate", "training loss, smoothed", "validation loss"), strict=True):
+        ax.set_ylabel(title)
+    axes[0, 0].legend(fontsize="small", frameon=False)
+    figure.suptitle(runs[0].job.workload.title)
+    figure.savefig(path, dpi=110)
+
+
+def _band(ax, x, curves, color):
+    """The mean of the curves, and the range they span."""
+    ax.plot(x, np.mean(curves, axis=0), color=color)
+    ax.fill_between(x, np.min(curves, axis=0), np.max(curves, axis=0), color=color, alpha=0.12, lw=0)
+
+
+def _smoothed(values, share=0.05):
+    """Exponential moving average over about `share` of the run, without a bias to its start."""
+    keep = 1 - 1 / max(1.0, share * len(values))
+    smooth = np.empty(len(values))
+    total = weight = 0.0
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        smooth[i] = total / weight
+    return smooth
+
+
+def _write_events(run, folder: Path):
+    from tensorboard.summary import Writer
+
+    identity = [re.sub(r"[^\w.=-]", "_", str(part)) for part in _identity(run).values()]
+    writer = Writer(str(folder.joinpath(*identity)))
+    for step, (loss, rate) in enumerate(zip(run.loss, run.learning_rate, strict=True)):
+        writer.add_scalar("loss", float(loss), step=step)
+        writer.add_scalar("learning_rate", float(rate), step=step)
+    for step, loss, value in zip(run.evaluated_at, run.validation_loss, run.metric, strict=True):
+        writer.add_scalar("val_loss", float(loss), step=int(step))
+        if run.job.workload.metric != "val_loss":
+            writer.add_scalar(run.job.workload.metric, float(value), step=int(step))
+    writer.close()

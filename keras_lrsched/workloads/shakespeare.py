@@ -1,0 +1,20 @@
+"""The character model on Tiny Shakespeare (Karpathy 2015)."""
+
+from keras_lrsched.workloads.base import required_file
+from keras_lrsched.workloads.characters import Characters
+
+
+class TinyShakespeare(Characters):
+    """1,115,394 characters of plays, from `tinyshakespeare.txt` or the `shakespeare.txt` that Keras' tutorials cache.
+
+    Target: a validation loss of 2.0 nats a character.
+    """
+
+    name = "shakespeare"
+    title = "Tiny Shakespeare, character transformer"
+    needs_data_dir = True
+    target = 2.0
+
+    def __init__(self, data_dir=None):
+        path = required_file(self.name, data_dir, "tinyshakespeare.txt", "shakespeare.txt")
+        self._use(path.read_text(encoding="utf-8"))

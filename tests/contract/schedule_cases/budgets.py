@@ -1,0 +1,24 @@
+"""What the catalog gives for a run of 40 updates, 10 of them warmup: one case for every row."""
+
+import math
+
+from keras_lrsched.schedules import catalog
+
+from . import Case, about, cosine, decayed
+
+VALUES = {
+    "constant": about(lambda t: min(t / 10, 1.0), 10, 40),
+    "cosine": about(decayed(cosine, 30, 10), 10, 40),
+    "inverse_sqrt": about(lambda t: min(t / 10, math.sqrt(10 / max(t, 1))), 10, 40),
+    "linear": about(decayed(lambda x: 1 - x, 30, 10), 10, 40),
+    "one_cycle": {0: 0.04, 11: 1.0, 39: 4e-6, 40: 4e-6, 41: 4e-6},  # its rise is its own: 0.3 * 40 - 1 = 11
+    "profile": about(decayed(lambda x: 1 - x, 30, 10), 10, 40),
+    "rex": about(decayed(lambda x: (1 - x) / (1 - x / 2), 30, 10), 10, 40),
+    "uba": about(decayed(lambda x: 2 * cosine(x) / (1 + cosine(x)), 30, 10), 10, 40),
+    "wsd": about(lambda t: min(t / 10, 1.0, 1 - math.sqrt(max(0, min(t, 40) - 32) / 8)), 10, 32, 40),
+}
+
+CASES = [
+    Case(f"budget {name}", lambda name=name: catalog.get(name).for_budget(1.0, 40, 10), values, "form")
+    for name, values in VALUES.items()
+]
