@@ -60,9 +60,11 @@ class InverseSqrtDecay(Schedule):
 
     def compute(self, step, xp):
         count = to_float(xp.maximum(step, self.decay_steps), xp)
-        value = xp.sqrt(self.decay_steps / count)
-        # Not `maximum`: Keras on PyTorch rounds a bare number to the model's precision, and float64 arrays to float32.
-        value = self._peak * xp.where(value < self.alpha, xp.full_like(value, self.alpha), value)
+        value = self._peak * xp.sqrt(self.decay_steps / count)
+        if self.alpha:
+            # Not `maximum`: Keras on PyTorch rounds a bare number to the model's precision, and float64 arrays to float32.
+            floor = self.alpha * self._peak
+            value = xp.where(value < floor, xp.full_like(value, floor), value)
         if not self.warmup_steps:
             return value
         done, left = progress(step, 0, self.warmup_steps, xp)

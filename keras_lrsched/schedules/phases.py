@@ -1,5 +1,6 @@
 """Phases: a schedule that is told as "from here to there, over so many steps, along this profile", one after the other."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -44,35 +45,41 @@ class PhasedSchedule(Schedule):
     @phases.setter
     def phases(self, phases):
         self._phases = [phase for phase in phases if phase.steps]
-        self.total_steps = _first_step_at(sum(phase.steps for phase in self._phases))
+        self._edges = [_snapped(edge) for edge in itertools.accumulate((phase.steps for phase in self._phases), initial=0)]
+        self.total_steps = math.ceil(self._edges[-1])
 
     def compute(self, step, xp):
-        # As an array at once: a backend takes a bare number to be of the model's precision, which may be bfloat16.
-        value = xp.full_like(to_float(step, xp), self._phases[-1].end)
-        end = sum(phase.steps for phase in self._phases)
-        for phase in reversed(self._phases):
-            start = end - phase.steps
+        value = None
+        spans = list(zip(self._phases, itertools.pairwise(self._edges), strict=True))
+        for phase, (start, end) in reversed(spans):
             done, left = progress(step, start, end, xp)
-            value = xp.where(step < _first_step_at(end), phase.value(done, left, xp), value)
-            end = start
+            here = phase.value(done, left, xp)
+            value = here if value is None else xp.where(step < math.ceil(end), here, value)
         return value
 
 
-def _first_step_at(point):
-    """The first step not before `point`, a sum of fractions of a run: 3.0000000000000004 is step 3."""
-    return math.ceil(point - 1e-6)
+def _snapped(edge):
+    """An edge between phases; as an int if it is whole, also when a sum of fractions has made it 3.0000000000000004."""
+    return round(edge) if abs(edge - round(edge)) < 1e-6 else edge
 
 
 def progress(step, start, end, xp):
     """The fractions of the phase from `start` to `end` that are done and that are left, both within [0, 1].
 
-    The differences are taken of whole steps, before rounding to float32: steps above 2^24 do not merge, and the last steps
-    of a long phase are as exact as its first.
+    Clipping and differences are done on whole steps, before rounding to float32: steps above 2^24 do not merge, and the last
+    steps of a long phase are as exact as its first. An edge between two steps is left to the float that follows.
     """
-    length = end - start
-    done = to_float(step - math.floor(start), xp) - (start - math.floor(start))
-    left = to_float(math.ceil(end) - step, xp) - (math.ceil(end) - end)
-    return xp.clip(done / length, 0.0, 1.0), xp.clip(left / length, 0.0, 1.0)
+    first, last = math.ceil(start), math.floor(end)
+    step = xp.minimum(step, last)
+    if first:
+        step = xp.maximum(step, first)
+    done = to_float(step - first if first else step, xp)
+    left = to_float(last - step, xp)
+    if first > start:
+        done = done + (first - start)
+    if last < end:
+        left = left + (end - last)
+    return done / (end - start), left / (end - start)
 
 
 def floor_of(peak, alpha, profile):
