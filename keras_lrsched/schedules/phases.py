@@ -70,9 +70,7 @@ def progress(step, start, end, xp):
     steps of a long phase are as exact as its first. An edge between two steps is left to the float that follows.
     """
     first, last = math.ceil(start), math.floor(end)
-    step = xp.minimum(step, last)
-    if first:
-        step = xp.maximum(step, first)
+    step = xp.clip(step, first, last)
     done = to_float(step - first if first else step, xp)
     left = to_float(last - step, xp)
     if first > start:
