@@ -27,7 +27,7 @@ class Tabulated(Schedule):
         self.total_steps = len(self._table)
 
     def compute(self, step, xp):
-        index = xp.clip(step, 0, self.total_steps - 1)
+        index = xp.clip(step, 0, len(self._table) - 1)
         return xp.take(to_float(self._table, xp), to_int(index, xp))
 
     def arguments(self):  # the attribute `values` is the method of every schedule

@@ -17,11 +17,13 @@ def new_folder(path) -> Path:
     folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise FileExistsError(f"The output folder {str(path)!r} is not empty: two comparisons would be mixed.")
-        (folder / "report.md").touch()
-    except (PermissionError, NotADirectoryError) as error:
+        empty = not any(folder.iterdir())
+        if empty:
+            (folder / "report.md").touch()
+    except OSError as error:
         raise OSError(f"The output folder {str(path)!r} cannot be written to: {error.strerror}.") from error
+    if not empty:
+        raise FileExistsError(f"The output folder {str(path)!r} is not empty: two comparisons would be mixed.")
     return folder
 
 

@@ -5,7 +5,7 @@ from keras import layers, regularizers
 
 
 def resnet(blocks_per_stage=3, classes=10, weight_decay=1e-4):
-    """A ResNet of 6 n + 2 layers: n = 3 is ResNet-20, 272,474 weights. Returns logits.
+    """A ResNet of 6 n + 2 layers: n = 3 is ResNet-20, 269,722 trainable weights. Returns logits.
 
     Shortcuts are the paper's option A: identities, padded with zero channels where the width doubles.
     """

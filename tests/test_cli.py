@@ -1,0 +1,174 @@
+"""The commands, and the one line that each mistake ends with."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import pytest
+
+from keras_lrsched import cli
+from keras_lrsched.schedules import catalog
+from keras_lrsched.workloads import WORKLOADS
+from keras_lrsched.workloads.compare import Trainer
+
+
+def run(*words):
+    """The command in its own process."""
+    return subprocess.run([sys.executable, "-m", "keras_lrsched", *words], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def fails(capsys):
+    """Calls the command, which must fail with exit code 2 and one line on stderr, and returns that line."""
+
+    def call(*words):
+        assert cli.main(list(words)) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return call
+
+
+def test_list_names_everything(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in [*catalog.names(), *WORKLOADS, "PerUpdate"]:
+        assert name in out
+    assert "arXiv:2107.04197" in out
+
+
+def test_doctor_names_versions_and_backend(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert keras.__version__ in out
+    assert keras.backend.backend() in out
+
+
+def test_plot_draws(tmp_path, capsys):
+    picture = tmp_path / "p.png"
+    assert cli.main(["plot", "rex", "wsd:cooldown=linear", "--steps", "100", "-o", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.strip() == str(picture)
+
+
+def test_compare_writes_its_results(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--workload", "digits", "--schedules", "linear,rex:a=0.1:b=0.9", "--budget", "4,6", "--seeds", "2"]
+    assert cli.main(["compare", *words, "--evaluations", "2", "--out", str(out)]) == 0
+    written = (out / "report.md").read_text()
+    assert "keras-lrsched compare --workload digits" in written
+    assert "## digits: 6 updates" in written
+    assert len((out / "runs.csv").read_text().splitlines()) == 1 + 8
+    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 4 * (4 + 6)
+    assert {path.name for path in out.iterdir()} == {
+        "digits.png",
+        "evaluations.csv",
+        "report.md",
+        "runs.csv",
+        "steps.csv",
+        "tensorboard",
+    }
+    assert "8 of 8 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schedules", "lineer"], "Unknown schedule 'lineer'. Did you mean linear"),
+        (["--schedules", "rex:c=1"], "option"),
+        (["--schedules", "rex:a"], "name:option=value"),
+        (["--schedules", "rex:a=-1:b=2"], "a=-1"),
+        (["--workload", "digitz"], "Unknown workload 'digitz'. Did you mean digits"),
+        (["--workload", "cifar10"], "needs data"),
+        (["--workload", "shakespeare", "--data-dir", "/nowhere"], "does not exist"),
+        (["--budget", "1", "--warmup", "0.999", "--schedules", "one_cycle"], "total_steps=1"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_write_nothing(fails, words, message, tmp_path):
+    out = tmp_path / "out"
+    assert message in fails("compare", *words, "--out", str(out))
+    assert not out.exists()
+
+
+def test_an_output_folder_that_cannot_be(fails, tmp_path):
+    (tmp_path / "file").touch()
+    assert "cannot be written to" in fails("compare", "--out", str(tmp_path / "file"))
+    assert "not empty" in fails("compare", "--out", str(tmp_path))
+    assert "No such file" in fails("plot", "rex", "-o", str(tmp_path / "no" / "p.png"))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--budget", "10,x"], ["--learning-rate", "-1"], ["--warmup", "1"]])
+def test_numbers_out_of_range(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compare", *words])
+    assert words[0] in capsys.readouterr().err
+
+
+def test_unknown_backend(fails, monkeypatch):
+    assert "Unknown backend 'theano'" in fails("--backend", "theano", "list")
+    monkeypatch.setenv("KERAS_BACKEND", "caffe")
+    assert "Unknown backend 'caffe'" in fails("list")
+
+
+def test_a_backend_that_is_not_installed(fails, monkeypatch):
+    find = cli.importlib.util.find_spec
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "jax" else find(name))
+    assert "pip install 'keras-lrsched[jax]'" in fails("--backend", "jax", "list")
+
+
+def test_unknown_backend_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "caffe")
+    result = run("list")
+    assert result.returncode == 2
+    assert result.stderr == "keras-lrsched: Unknown backend 'caffe'. Known: tensorflow, jax, torch.\n"
+
+
+def test_a_missing_package_is_named(fails, monkeypatch):
+    find = cli.importlib.util.find_spec
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    assert "pip install 'keras-lrsched[compare]'" in fails("compare")
+
+
+def test_interrupting_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
+    train, out = Trainer.run, tmp_path / "out"
+
+    def interrupted(self, job, *args, **kwargs):
+        if job.label == "wsd":
+            raise KeyboardInterrupt
+        return train(self, job, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "2", "--out", str(out)]
+    assert cli.main(["compare", *words]) == 130
+    assert "**Partial: 1 of 4 runs" in (out / "report.md").read_text()
+    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
+    assert "1 of 4 runs" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
+def test_interrupting_a_real_process(tmp_path):
+    out = tmp_path / "out"
+    words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_lrsched", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (out / "report.md").exists() and process.poll() is None:  # made when the training begins
+            time.sleep(0.5)
+        time.sleep(10)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
+    assert "Traceback" not in stderr
