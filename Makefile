@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO_OUT ?= demo
 
-.PHONY: demo test test-backends lint clean
+.PHONY: demo test test-backends gallery lint clean
 
 demo: .venv/demo
 	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd \
@@ -16,6 +16,10 @@ test: .venv/dev
 test-backends: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract
 	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract
+
+# One picture with a panel a schedule, and the page that shows it.
+gallery: .venv/demo
+	$(BIN)/python docs/make_gallery.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -149,6 +149,9 @@ def list_all(arguments) -> int:
     table = Table("name", "schedule", "class", "paper", title="Schedules", title_justify="left")
     for entry in catalog.CATALOG:
         table.add_row(entry.name, entry.title, entry.schedule.__name__, entry.reference)
+    others = Table("name", "schedule", "what it schedules", "class", "paper", title="Other schedules", title_justify="left")
+    for entry in catalog.OTHERS:
+        others.add_row(entry.name, entry.title, entry.kind, entry.schedule.__name__, entry.reference)
     combinators = Table("class", "what it does", title="Combinators", title_justify="left")
     for schedule in catalog.COMBINATORS:
         combinators.add_row(schedule.__name__, _first_line(schedule))
@@ -156,7 +159,7 @@ def list_all(arguments) -> int:
     for name, workload in WORKLOADS.items():
         comes_from = "--data-dir" if workload.needs_data_dir else "installed packages"
         workloads.add_row(name, workload.title, f"{workload.metric} {workload.target:g}", comes_from)
-    Console().print(table, combinators, workloads)
+    Console().print(table, others, combinators, workloads)
     return 0
 
 

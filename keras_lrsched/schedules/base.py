@@ -77,8 +77,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         raise NotImplementedError(f"{cls.__name__} has no usual proportions for a budget.")
 
     def __mul__(self, factor):
+        from keras_lrsched.schedules.product import Product
         from keras_lrsched.schedules.scale import Scale
 
+        if isinstance(factor, keras.optimizers.schedules.LearningRateSchedule):
+            return Product([self, factor])
         return Scale(self, factor)
 
     __rmul__ = __mul__
@@ -116,6 +119,15 @@ def to_float(x, xp):
 def to_int(x, xp):
     """`x` as an index array of `xp`."""
     return np.asarray(x, "int64") if xp is np else ops.cast(x, "int32")
+
+
+def at_least(x, least, xp):
+    """`maximum` of an array and a number in the array's own type.
+
+    Under a model in bfloat16, Keras takes the number for a float: on JAX it would turn whole steps into float32, and on
+    PyTorch round the number to bfloat16.
+    """
+    return xp.where(x < least, xp.full_like(x, least), x)
 
 
 def _known(step):

@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 
@@ -49,7 +49,7 @@ class Chain(Schedule):
     def compute(self, step, xp):
         value = compute(self.schedules[0], step, xp)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            value = xp.where(step < boundary, value, compute(schedule, xp.maximum(step - boundary, 0), xp))
+            value = xp.where(step < boundary, value, compute(schedule, at_least(step - boundary, 0, xp), xp))
         return value
 
 

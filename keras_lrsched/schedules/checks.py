@@ -34,7 +34,11 @@ def positive_fraction(name, value):
 
 
 def inner_fraction(name, value):
-    return _checked(name, value, "a number between 0 and 1, both excluded", _real, lambda v: 0 < v < 1)
+    return between(name, value, 0, 1)
+
+
+def between(name, value, low, high):
+    return _checked(name, value, f"a number between {low} and {high}, both excluded", _real, lambda v: low < v < high)
 
 
 def one_of(name, value, allowed):
@@ -43,11 +47,16 @@ def one_of(name, value, allowed):
     return value
 
 
+def each(name, values, check):
+    """A list of values, each of which passes `check`."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise ValueError(f"`{name}` must be a list of numbers. Received: {name}={values!r}")
+    return [check(name, value) for value in values]
+
+
 def increasing(name, values, check):
     """A list of values, each of which passes `check`, in strictly increasing order."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise ValueError(f"`{name}` must be a list of increasing numbers. Received: {name}={values!r}")
-    values = [check(name, value) for value in values]
+    values = each(name, values, check)
     if any(left >= right for left, right in itertools.pairwise(values)):
         raise ValueError(f"`{name}` must be strictly increasing. Received: {name}={values!r}")
     return values
@@ -57,6 +66,12 @@ def shorter(name, value, limit_name, limit):
     """Raises unless `value`, a number of steps, leaves room for at least one more within `limit`."""
     if non_negative_int(name, value) >= positive_int(limit_name, limit):
         raise ValueError(f"`{name}` must be less than `{limit_name}`. Received: {name}={value!r}, {limit_name}={limit!r}")
+
+
+def below(name, value, limit_name, limit):
+    """Raises unless `value`, a checked number, lies below `limit`, another."""
+    if value >= limit:
+        raise ValueError(f"`{name}` must be below `{limit_name}`. Received: {name}={value!r}, {limit_name}={limit!r}")
 
 
 def _checked(name, value, what, convert, accept):

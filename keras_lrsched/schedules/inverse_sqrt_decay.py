@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.base import Schedule, to_float
+from keras_lrsched.schedules.base import Schedule, at_least, to_float
 from keras_lrsched.schedules.phases import Phase, progress
 from keras_lrsched.schedules.profile_decay import checked_warmup
 
@@ -59,12 +59,10 @@ class InverseSqrtDecay(Schedule):
         self._rise = Phase(self.warmup_steps, self.initial_learning_rate, self._peak)
 
     def compute(self, step, xp):
-        count = to_float(xp.maximum(step, self.decay_steps), xp)
+        count = to_float(at_least(step, self.decay_steps, xp), xp)
         value = self._peak * xp.sqrt(self.decay_steps / count)
         if self.alpha:
-            # Not `maximum`: Keras on PyTorch rounds a bare number to the model's precision, and float64 arrays to float32.
-            floor = self.alpha * self._peak
-            value = xp.where(value < floor, xp.full_like(value, floor), value)
+            value = at_least(value, self.alpha * self._peak, xp)
         if not self.warmup_steps:
             return value
         done, left = progress(step, 0, self.warmup_steps, xp)

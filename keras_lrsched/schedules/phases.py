@@ -47,6 +47,10 @@ class PhasedSchedule(Schedule):
         self._phases = [phase for phase in phases if phase.steps]
         self._edges = [_snapped(edge) for edge in itertools.accumulate((phase.steps for phase in self._phases), initial=0)]
         self.total_steps = math.ceil(self._edges[-1])
+        if self._edges[-1] < self.total_steps:  # the end lies between two steps; from the second on, it is reached
+            last = self._phases[-1].end
+            self._phases.append(Phase(self.total_steps - self._edges[-1], last, last))
+            self._edges.append(self.total_steps)
 
     def compute(self, step, xp):
         value = None

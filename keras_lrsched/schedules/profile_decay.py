@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.base import at_least
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
 
@@ -78,7 +79,7 @@ class ProfileDecay(PhasedSchedule):
 
     def compute(self, step, xp):
         if self.sample_every:
-            since_peak = xp.maximum(step - self.warmup_steps, 0)
+            since_peak = at_least(step - self.warmup_steps, 0, xp)
             step = step - since_peak % self.sample_every
         return super().compute(step, xp)
 

@@ -20,7 +20,7 @@ rex(a=0.1, b=0.9)
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -87,7 +87,8 @@ square = Profile("square", lambda done, left, xp: left * (1 + done))
 def polynomial(power=1.0):
     """(1 - x)^power, as `keras.optimizers.schedules.PolynomialDecay`. `power` must be positive."""
     power = checks.positive_float("power", power)
-    return Profile("polynomial", lambda done, left, xp: xp.power(left, power), {"power": power})
+    # Not `xp.power`: Keras on PyTorch rounds a bare exponent to the model's precision.
+    return Profile("polynomial", lambda done, left, xp: left**power, {"power": power})
 
 
 def exponential(floor):
@@ -108,6 +109,24 @@ def inverse_proportional(floor):
     floor = checks.inner_fraction("floor", floor)
     slope = 1 / floor - 1
     return Profile("inverse_proportional", lambda done, left, xp: 1 / (1 + slope * done), {"floor": floor}, end=floor)
+
+
+def inverse_power(floor, power=0.5):
+    """(1 + x (floor^(-1 / power) - 1))^-power: a stretch of the power law n^-power, from 1 to `floor` in (0, 1)."""
+    floor = checks.inner_fraction("floor", floor)
+    power = checks.positive_float("power", power)
+    log_ratio = -math.log(floor) / power  # of the last n to the first
+    if log_ratio > 60:
+        raise ValueError(f"`power` is too small for this floor. Received: power={power}, floor={floor}")
+    slope = math.expm1(log_ratio)
+    parameters = {"floor": floor, "power": power}
+    return Profile("inverse_power", lambda done, left, xp: (1 + slope * done) ** -power, parameters, end=floor)
+
+
+def inverse_sqrt(floor):
+    """1 / sqrt(1 + x (floor^-2 - 1)): `inverse_power` of 1 / 2 (Ibrahim et al. 2024, arXiv:2403.08763, from memory)."""
+    power_law = inverse_power(floor, 0.5)
+    return replace(power_law, name="inverse_sqrt", parameters={"floor": power_law.end})
 
 
 def lowered_linear(level=0.7):
@@ -145,10 +164,13 @@ def uba(phi=1.0):
 
 
 _SHAPES = (linear, cosine, mirror_cosine, one_minus_sqrt, sqrt_of_remaining, square)
-_FAMILIES = (polynomial, exponential, exponential_to_zero, inverse_proportional, lowered_linear, rex, uba)
+_FAMILIES = (
+    *(polynomial, exponential, exponential_to_zero, inverse_power, inverse_proportional, inverse_sqrt),
+    *(lowered_linear, rex, uba),
+)
 _KNOWN: dict[str, Callable[..., Profile]] = {profile.name: lambda profile=profile, /: profile for profile in _SHAPES}
 _KNOWN |= {family.__name__: family for family in _FAMILIES}
-_NEEDS_FLOOR = ("exponential", "inverse_proportional")
+_NEEDS_FLOOR = ("exponential", "inverse_power", "inverse_proportional", "inverse_sqrt")
 
 
 def names():
@@ -168,8 +190,8 @@ def get(identifier, floor=None):
 
     Args:
         identifier: A `Profile`, a name (`"cosine"`), or a config (`{"name": "rex", "a": 0.1, "b": 0.9}`).
-        floor: The end of a shape that never reaches 0 (`"exponential"`, `"inverse_proportional"`) when it is given by
-            name alone. Defaults to `None`.
+        floor: The end of a shape that never reaches 0 (`"exponential"` and the `"inverse_..."` ones) when it is given
+            without. Defaults to `None`.
 
     Raises:
         ValueError: If no profile has this name, or its parameters do not fit.

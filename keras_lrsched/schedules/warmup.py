@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched.schedules import checks, profiles
-from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.phases import Phase, progress
 
@@ -50,6 +50,6 @@ class Warmup(Schedule):
     def compute(self, step, xp):
         done, left = progress(step, 0, self.warmup_steps, xp)
         rise = self._rise.value(done, left, xp)
-        rest = compute(self.schedule, xp.maximum(step - self.warmup_steps, 0), xp)
+        rest = compute(self.schedule, at_least(step - self.warmup_steps, 0, xp), xp)
         # During the rise, `rest` is the schedule's first value: the peak.
         return xp.where(step < self.warmup_steps, rise * rest, rest)

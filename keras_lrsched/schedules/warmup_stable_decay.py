@@ -74,7 +74,12 @@ class WarmupStableDecay(PhasedSchedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, decay_fraction=0.2, **options):
         """Cools down over the last `decay_fraction` of the budget, 20 % by default."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        decay_steps = round(checks.positive_fraction("decay_fraction", decay_fraction) * total_steps)
-        decay_steps = max(1, min(decay_steps, total_steps - warmup_steps))
-        return cls(peak_learning_rate, warmup_steps, total_steps - warmup_steps - decay_steps, decay_steps, **options)
+        return cls(peak_learning_rate, *split_budget(total_steps, warmup_steps, decay_fraction), **options)
+
+
+def split_budget(total_steps, warmup_steps, decay_fraction):
+    """The steps of warmup, stable phase and decay, which takes `decay_fraction` of all, or what the warmup leaves of it."""
+    checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+    decay_steps = round(checks.positive_fraction("decay_fraction", decay_fraction) * total_steps)
+    decay_steps = max(1, min(decay_steps, total_steps - warmup_steps))
+    return warmup_steps, total_steps - warmup_steps - decay_steps, decay_steps

@@ -14,9 +14,9 @@ class Characters(Workload):
     """
 
     batch_size = 16
-    context = 64
+    context = 32
     layers, width, heads = 2, 64, 2
-    peak_learning_rate = 0.01
+    peak_learning_rate = 0.005
     budgets = (50, 200)
     metric = "val_loss"
     larger_is_better = False

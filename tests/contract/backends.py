@@ -10,7 +10,7 @@ JIT = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
 
 def traced(schedule, steps, jit=False):
     """The values at a vector of steps, from a function that sees the steps as a symbol."""
-    steps = keras.ops.convert_to_tensor(np.asarray(steps, "int32"))
+    steps = keras.ops.convert_to_tensor(np.asarray(steps), "int32")
     match BACKEND:
         case "tensorflow":
             import tensorflow as tf

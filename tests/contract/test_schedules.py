@@ -201,6 +201,16 @@ LONG_RUNS = {  # the schedule, its last step, and its value so many steps before
         lambda left: left / 200,
     ),
     "warmup": (lambda: schedules.Warmup(schedules.LinearDecay(1.0, HALF), HALF), LONG, lambda left: left / HALF),
+    "cosines": (
+        lambda: schedules.MultiplicativeCyclic(1.0, LONG // 4, warmup_steps=LONG // 4),
+        LONG,
+        lambda left: np.sin(math.pi * left / LONG) ** 2,
+    ),
+    "triangles": (
+        lambda: schedules.TriangularCyclicalLearningRate(0.0, 1.0, LONG // 8),
+        LONG,
+        lambda left: 8 * left / LONG,
+    ),
     "every second step": (
         lambda: schedules.PerUpdate(schedules.LinearDecay(1.0, HALF), 2),
         LONG,
@@ -325,7 +335,9 @@ BAD = (0, -1, math.nan, math.inf, -math.inf, "fast", None, True, [1], 1j)
 ZERO_IS_FINE = {
     *("alpha", "warmup_start", "initial_learning_rate", "value"),  # from 0, to 0
     *("base_momentum", "max_momentum"),  # none
-    *("warmup_steps", "stable_steps"),  # a phase that is left out
+    *("warmup_steps", "stable_steps", "constant_steps", "annealing_steps", "warmup_tokens"),  # a phase that is left out
+    "drift",  # none
+    *("initial_sparsity", "tau", "mid", "begin_step", "start_step"),  # none, at once
 }
 VALID = {}  # for each class and each of its numeric arguments, a construction that holds it
 for case in CASES:
@@ -335,11 +347,16 @@ for case in CASES:
             VALID.setdefault((type(schedule), argument), schedule.arguments())
 
 
+def _may_be_none(cls, argument):
+    """Not so a `warmup_target`, which a schedule with a warmup needs."""
+    return inspect.signature(cls).parameters[argument].default is None and argument != "warmup_target"
+
+
 BAD_NUMBERS = [
     pytest.param(cls, {**arguments, argument: bad}, bad, id=f"{cls.__name__} {argument}={bad!r}")
     for (cls, argument), arguments in VALID.items()
     for bad in ((*BAD, 2.5) if isinstance(arguments[argument], int) else BAD)
-    if not (bad == 0 and argument in ZERO_IS_FINE) and not (bad is None and argument == "sample_every")
+    if not (bad == 0 and argument in ZERO_IS_FINE) and not (bad is None and _may_be_none(cls, argument))
 ]
 
 
@@ -359,10 +376,16 @@ def test_bad_arguments(cls, arguments):
         cls(**arguments)
 
 
-@pytest.mark.parametrize("argument", ["alpha", "warmup_start", "pct_start", "base_momentum", "max_momentum"])
+FRACTIONS = (
+    *("alpha", "warmup_start", "pct_start", "base_momentum", "max_momentum", "tau", "mid", "gamma"),
+    *("initial_rate", "final_rate", "initial_sparsity", "final_sparsity"),
+)
+
+
+@pytest.mark.parametrize("argument", FRACTIONS)
 def test_fractions_end_at_one(argument):
     for (cls, name), arguments in VALID.items():
-        if name == argument:
+        if name == argument and cls is not schedules.SynchronizationPeriod:  # whose alpha is a learning rate
             with pytest.raises(ValueError, match=r"Received: .*1\.01"):
                 cls(**{**arguments, argument: 1.01})
 

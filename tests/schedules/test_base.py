@@ -5,8 +5,9 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from keras.optimizers.schedules import CosineDecay
 
-from keras_lrsched.schedules import Constant, LinearDecay, Scale, Schedule
+from keras_lrsched.schedules import Constant, LinearDecay, Product, Scale, Schedule
 
 LINE = LinearDecay(1.0, 4)
 
@@ -18,12 +19,23 @@ def test_operators(scaled):
     np.testing.assert_array_equal(scaled.values(5), [2, 1.5, 1, 0.5, 0])
 
 
-@pytest.mark.parametrize("number", [0, -1, float("nan"), "2", None, True, LINE])
-def test_operators_refuse(number):
+@pytest.mark.parametrize("product", [LINE * LINE, LINE * CosineDecay(1.0, 4), CosineDecay(1.0, 4) * LINE])
+def test_product_of_schedules(product):
+    assert isinstance(product, Product)
+    assert product.total_steps == 4
+    np.testing.assert_allclose(product.values([0, 2, 4]), [1, 0.25, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("divisor", [0, -1, float("nan"), "2", None, True, LINE])
+def test_division_refuses(divisor):
+    with pytest.raises(ValueError, match="Received: divisor="):
+        LINE / divisor
+
+
+@pytest.mark.parametrize("number", [0, -1, float("nan"), "2", None, True])
+def test_multiplication_refuses(number):
     with pytest.raises(ValueError, match="Received: factor="):
         LINE * number
-    with pytest.raises(ValueError, match="Received: divisor="):
-        LINE / number
 
 
 def test_values_of_a_count_or_of_steps():

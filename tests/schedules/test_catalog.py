@@ -9,12 +9,23 @@ RUN = {"peak_learning_rate": 0.3, "total_steps": 50}
 
 
 def test_alphabetical_and_unique():
+    others = [row.name for row in catalog.OTHERS]
     assert catalog.names() == sorted(set(catalog.names()))
+    assert others == sorted({*others} - {*catalog.names()})
+
+
+@pytest.mark.parametrize("row", catalog.OTHERS, ids=lambda row: row.name)
+def test_others_are_not_learning_rates_of_a_budget(row):
+    assert row.kind != "learning rate"
+    with pytest.raises(ValueError, match=f"it schedules a {row.kind}: use .*{row.schedule.__name__}"):
+        catalog.parse(row.name, **RUN)
 
 
 def test_rows_are_complete():
     for row in catalog.CATALOG:
         assert catalog.get(row.name) is row
+        assert row.kind == "learning rate"
+    for row in (*catalog.CATALOG, *catalog.OTHERS):
         assert row.title
         assert row.reference == "-" or row.reference.startswith("arXiv:")
 
@@ -44,7 +55,7 @@ def test_both_names_of_a_line():
     ("text", "message"),
     [
         ("cosin", "Unknown schedule 'cosin'. Did you mean cosine?"),
-        ("zzz", "Unknown schedule 'zzz'. Known: constant, cosine, "),
+        ("zzz", "Unknown schedule 'zzz'. Known: constant, "),
         ("", "Unknown schedule ''. Known: "),
         ("rex:c=1", "An option of 'rex:c=1' does not exist: "),
         ("constant:alpha=0.1", "An option of 'constant:alpha=0.1' does not exist: "),

@@ -10,7 +10,7 @@ from keras_lrsched import workloads
 from keras_lrsched.workloads.cifar10 import CIFAR10
 from keras_lrsched.workloads.resnet import resnet
 
-LABELS = {"digits": (32,), "pydoc": (16, 64)}
+LABELS = {"digits": (32,), "pydoc": (16, 32)}
 
 
 @pytest.fixture(scope="module", params=["digits", "pydoc"])
@@ -71,17 +71,17 @@ def test_characters_do_not_look_ahead():
     model = workload.build_model()
     x = workload.train_batch(0, seed=0)[0][:1]
     changed = x.copy()
-    changed[:, 40:] = 0
+    changed[:, 20:] = 0
     one, other = (keras.ops.convert_to_numpy(model(tokens)) for tokens in (x, changed))
-    np.testing.assert_allclose(one[:, :40], other[:, :40], atol=1e-5)
-    assert not np.allclose(one[:, 40:], other[:, 40:], atol=1e-3)
+    np.testing.assert_allclose(one[:, :20], other[:, :20], atol=1e-5)
+    assert not np.allclose(one[:, 20:], other[:, 20:], atol=1e-3)
 
 
 def test_targets_know_their_direction():
     assert workloads.load("digits").reached(0.98)
     assert not workloads.load("digits").reached(0.97)
     assert workloads.load("pydoc").reached(2.0)
-    assert not workloads.load("pydoc").reached(2.4)
+    assert not workloads.load("pydoc").reached(2.5)
 
 
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
@@ -121,7 +121,7 @@ def test_shakespeare_from_a_file(tmp_path):
     (tmp_path / "shakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 200)
     workload = workloads.load("shakespeare", tmp_path)
     assert "".join(workload.vocabulary) == "\n ,.:Tabehinoqrstu"
-    assert workload.train_batch(0, seed=0)[0].shape == (16, 64)
+    assert workload.train_batch(0, seed=0)[0].shape == (16, 32)
 
 
 def batches(folder, images_each=4, payload=None):

@@ -31,19 +31,21 @@ SHAPES = {
     "cosine": cosine,
     "exponential": lambda x: 0.01**x,
     "exponential_to_zero": lambda x: 2 * 0.5**x - 1,
+    "inverse_power": lambda x: (1 + x * (0.1 ** (-1 / 0.51) - 1)) ** -0.51,
     "inverse_proportional": lambda x: 1 / (x / 0.1 + (1 - x) / 1),
+    "inverse_sqrt": lambda x: 1 / math.sqrt(1 + x * (0.55**-2 - 1)),
     "linear": lambda x: 1 - x,
     "lowered_linear": lambda x: 0.7 * (1 - x),
     "mirror_cosine": lambda x: 2 * (1 - x) - cosine(x),
     "one_minus_sqrt": lambda x: 1 - math.sqrt(x),
-    "polynomial": lambda x: (1 - x) ** 3,
+    "polynomial": lambda x: (1 - x) ** 2.7,
     "rex": rex(0.1, 0.9),
     "sqrt_of_remaining": lambda x: math.sqrt(1 - x),
     "square": lambda x: 1 - x * x,
     "uba": uba(5.0),
 }
-CONFIGS = {"polynomial": {"power": 3}, "rex": {"a": 0.1, "b": 0.9}, "uba": {"phi": 5.0}}
-FLOORS = {"exponential": 0.01, "inverse_proportional": 0.1}
+CONFIGS = {"inverse_power": {"power": 0.51}, "polynomial": {"power": 2.7}, "rex": {"a": 0.1, "b": 0.9}, "uba": {"phi": 5.0}}
+FLOORS = {"exponential": 0.01, "inverse_power": 0.1, "inverse_proportional": 0.1, "inverse_sqrt": 0.55}
 
 WARM = {"initial_learning_rate": 0.1, "warmup_target": 2.0, "warmup_steps": 100, "decay_steps": 900}
 RUN = {"initial_learning_rate": 1.0, "decay_steps": 1000}

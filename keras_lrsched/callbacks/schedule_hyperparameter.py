@@ -1,0 +1,169 @@
+"""Any numeric setting of a model from a schedule: weight decay, momentum, beta, dropout rate, label smoothing."""
+
+import contextlib
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lrsched.callbacks import scheduled_step
+from keras_lrsched.callbacks.settings import Setting
+from keras_lrsched.schedules.base import float_dtype
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+
+class ScheduleHyperparameter(keras.callbacks.Callback):
+    """Sets a number of the optimizer, of a layer or of the loss from a schedule, at every update.
+
+    With t = `optimizer.iterations` before the update, update t + 1 uses schedule(t), also in a run that is resumed. Under
+    gradient accumulation t counts updates, not batches.
+
+    The value is part of the compiled step. While Keras traces `train_step`, the setting is replaced by the schedule's
+    formula at the optimizer's counter: nothing is done between two updates, no variable is added to what is saved, and
+    `steps_per_execution` and `jit_compile` work. Two cases differ:
+
+    - Code that runs step by step (`run_eagerly`, PyTorch) gets a Python float before each step.
+    - A setting that is a scalar variable, such as the learning rate, is replaced by one that holds the formula.
+
+    Outside of the training step the setting is a plain number, the one that the last update used: it is brought up to date
+    before each evaluation, at the end of each epoch and of `fit`. So `get_config`, `model.save` and evaluation see it.
+    A step is traced anew for each `fit`, and, if a setting of the loss or of a layer other than dropout changes, for each
+    evaluation.
+
+    In a condition such as `if self.rate > 0`, which Python decides once for all steps, the setting counts as 0.5: a
+    schedule may pass through 0, which then means the number 0 and not "off".
+
+    Place it before callbacks that save the model. A `fit` that ends in an exception leaves the schedule in place;
+    `on_train_end()` takes it away.
+
+    Args:
+        target: Path of the setting, from the model on: `"optimizer.weight_decay"`, `"optimizer.beta_2"`,
+            `"optimizer.learning_rate"`, `"layers.dropout_1.rate"`, `"layers.encoder.layers.dropout.rate"`,
+            `"layers.dense.kernel_regularizer.l2"`, `"loss.label_smoothing"`. Items of a list go by name or by number. A
+            `LossScaleOptimizer` is passed over.
+        schedule: A `LearningRateSchedule`, or a number for a constant.
+
+    Raises:
+        ValueError: At construction, if an argument is not of its kind. When `fit` begins, if there is no such setting or
+            none that may change: a momentum or dropout rate that was constructed as 0, a learning rate that has a schedule
+            already, a loss given by name. Also for more than one replica of `tf.distribute`, for `jit_compile` on
+            PyTorch and for Flax NNX. After the first update, if the compiled step turns out not to read the setting.
+
+    Example:
+
+    >>> from keras_lrsched.schedules import LinearDecay
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    >>> model.compile(keras.optimizers.SGD(1.0, weight_decay=0.5), loss=lambda y, y_pred: 0.0 * y_pred)
+    >>> decay = ScheduleHyperparameter("optimizer.weight_decay", LinearDecay(0.5, decay_steps=2))
+    >>> history = model.fit(np.ones((3, 1)), np.ones((3, 1)), batch_size=1, verbose=0, callbacks=[decay])
+    >>> float(model.get_weights()[0].item())  # (1 - 0.5) * (1 - 0.25) * (1 - 0)
+    0.375
+    """
+
+    def __init__(self, target, schedule):
+        super().__init__()
+        if not isinstance(target, str) or not all(target.split(".")):
+            raise ValueError(f'`target` must be a path like "optimizer.weight_decay". Received: target={target!r}')
+        self.target = target
+        self.schedule = as_schedule("schedule", schedule)
+        self._at_work = False
+
+    def value(self, step):
+        """What update `step + 1` uses, in NumPy float64; `step` may be an array."""
+        return compute(self.schedule, np.asarray(step), np)
+
+    def set_model(self, model):
+        super().set_model(model)
+        for callback in list(scheduled_step.callbacks_in(model)):  # left by a `fit` that did not end
+            scheduled_step.remove(model, callback)
+
+    def on_train_begin(self, logs=None):
+        self._refuse_what_cannot_work()
+        self._setting = Setting(self.model, self.target)
+        self._stand_in = scheduled_step.StandIn()
+        scheduled_step.add(self.model, self)
+        self._at_work = True
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._refuse_what_is_not_read()
+
+    def on_test_begin(self, logs=None):
+        if self._at_work:
+            self._update()
+            self.model.make_test_function()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._refuse_what_is_not_read()
+        self._update()
+
+    def on_train_end(self, logs=None):
+        if self._at_work:
+            self._update()
+            self._leave()
+
+    @contextlib.contextmanager
+    def in_step(self, step):
+        """While a step is run or traced, the setting is the schedule's value at `step`."""
+        known = _known(step)
+        value = self.schedule(step) if known is None else float(self.value(known))
+        if known is not None and not isinstance(self._setting.value, keras.Variable):
+            # A number where Python may ask `if momentum != 0`: the smallest float is true, and 0 in float32 arithmetic.
+            self._setting.exchange(value or sys.float_info.min)
+        else:
+            self._stand_in.hold(ops.cast(value, float_dtype()))
+            self._setting.exchange(self._stand_in)
+        try:
+            yield
+        finally:
+            self._setting.exchange(self._setting.value)
+
+    def _leave(self):
+        scheduled_step.remove(self.model, self)
+        self._at_work = False
+        del self._setting, self._stand_in
+
+    def _update(self):
+        """Writes what the last update used into the setting, for all that is not a training step."""
+        step = int(ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
+        if step < 0:
+            return
+        before, number = self._setting.value, float(self.value(step))
+        self._setting.write(number)
+        compiled_in = not isinstance(before, keras.Variable) and not isinstance(self._setting.owner, _NOT_EVALUATED)
+        if compiled_in and before != number:
+            self.model.test_function = self.model.predict_function = None
+
+    def _refuse_what_is_not_read(self):
+        if self._stand_in.is_idle:
+            self._leave()
+            raise ValueError(f"The training step never reads `{self.target}`: a schedule has no effect on it.")
+
+    def _refuse_what_cannot_work(self):
+        strategy = getattr(self.model, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "ScheduleHyperparameter works with one replica. "
+                f"Received: num_replicas_in_sync={strategy.num_replicas_in_sync}"
+            )
+        if keras.backend.backend() == "torch" and self.model.jit_compile:
+            raise ValueError("On PyTorch, ScheduleHyperparameter needs jit_compile=False. Received: jit_compile=True")
+        if getattr(keras.config, "is_nnx_enabled", bool)():
+            raise ValueError("ScheduleHyperparameter cannot reach a step that is compiled by Flax NNX.")
+
+
+_NOT_EVALUATED = (
+    keras.optimizers.Optimizer,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+
+
+def _known(step):
+    """The step as an int if it is run now; None if it is only being traced."""
+    try:
+        return int(ops.convert_to_numpy(step))
+    except (TypeError, NotImplementedError):
+        return None

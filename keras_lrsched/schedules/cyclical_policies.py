@@ -1,0 +1,69 @@
+"""The three policies of CLR (Smith 2017), under the names and arguments of TensorFlow Addons."""
+
+import keras
+
+from keras_lrsched.schedules.cyclical_learning_rate import CyclicalLearningRate
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class TriangularCyclicalLearningRate(CyclicalLearningRate):
+    """`CyclicalLearningRate` whose cycles are all equal: scale 1. Arguments, errors and reference as there.
+
+    Example:
+
+    >>> TriangularCyclicalLearningRate(0.001, 0.006, step_size=2).values(5)
+    array([0.001 , 0.0035, 0.006 , 0.0035, 0.001 ])
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate,
+        maximal_learning_rate,
+        step_size,
+        scale_mode="cycle",
+        name="TriangularCyclicalLearningRate",
+    ):
+        super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular", scale_mode, name)
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Triangular2CyclicalLearningRate(CyclicalLearningRate):
+    """`CyclicalLearningRate` whose cycles halve: scale 2^(1 - c). Arguments, errors and reference as there.
+
+    Example:
+
+    >>> Triangular2CyclicalLearningRate(0.0, 1.0, step_size=1).values(6)
+    array([0.  , 1.  , 0.  , 0.5 , 0.  , 0.25])
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate,
+        maximal_learning_rate,
+        step_size,
+        scale_mode="cycle",
+        name="Triangular2CyclicalLearningRate",
+    ):
+        super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular2", scale_mode, name)
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class ExponentialCyclicalLearningRate(CyclicalLearningRate):
+    """`CyclicalLearningRate` that shrinks with every update: scale gamma^c. Arguments, errors and reference as there.
+
+    Example:
+
+    >>> ExponentialCyclicalLearningRate(0.0, 1.0, step_size=1, gamma=0.5).values(6)
+    array([0.     , 0.5    , 0.     , 0.125  , 0.     , 0.03125])
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate,
+        maximal_learning_rate,
+        step_size,
+        scale_mode="iterations",
+        gamma=1.0,
+        name="ExponentialCyclicalLearningRate",
+    ):
+        super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "exp_range", scale_mode, name, gamma)

@@ -1,0 +1,57 @@
+"""Learning-rate rewinding (Renda, Frankle & Carbin, ICLR 2020): retrain a pruned network as it was trained at the end."""
+
+import keras
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class LearningRateRewinding(Schedule):
+    """A schedule to its end, and then its last updates over again after each pruning.
+
+    With T = `training_steps`, k = `rewind_steps` and u = t - T:
+
+        t < T:               schedule(t)
+        0 <= u < cycles * k: schedule(T - k + u mod k)
+        u >= cycles * k:     schedule(T)
+
+    Prune before the updates at t = T, T + k, T + 2 k, ..., keep the weights and go on. Weight rewinding would also set the
+    weights back to those of T - k; fine-tuning would go on with the last value.
+
+    Args:
+        schedule: A `LearningRateSchedule`, or a number for a constant.
+        training_steps: Updates before the first pruning, T, a positive integer.
+        rewind_steps: Updates to replay after each pruning, k, from 1 to T.
+        cycles: How many times the network is pruned. Defaults to `1`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or there are more steps to rewind than were trained.
+
+    Reference: arXiv:2003.02389 (secondary; neither text nor code was read).
+
+    Example:
+
+    >>> from keras_lrsched.schedules import LinearDecay
+    >>> LearningRateRewinding(LinearDecay(1.0, decay_steps=4), 4, rewind_steps=2, cycles=2).values(9)
+    array([1.  , 0.75, 0.5 , 0.25, 0.5 , 0.25, 0.5 , 0.25, 0.  ])
+    """
+
+    def __init__(self, schedule, training_steps, rewind_steps, cycles=1):
+        self.schedule = as_schedule("schedule", schedule)
+        self.training_steps = checks.positive_int("training_steps", training_steps)
+        self.rewind_steps = checks.positive_int("rewind_steps", rewind_steps)
+        self.cycles = checks.positive_int("cycles", cycles)
+        if self.rewind_steps > self.training_steps:
+            raise ValueError(
+                "`rewind_steps` must not exceed `training_steps`. "
+                f"Received: rewind_steps={rewind_steps}, training_steps={training_steps}"
+            )
+        self.total_steps = self.training_steps + self.cycles * self.rewind_steps
+
+    def compute(self, step, xp):
+        replayed = xp.maximum(step - self.training_steps, 0) % self.rewind_steps + self.training_steps - self.rewind_steps
+        first = xp.minimum(step, self.training_steps)  # and what stays behind the last replay
+        replaying = (step >= self.training_steps) & (step < self.total_steps)
+        return compute(self.schedule, xp.where(replaying, replayed, first), xp)

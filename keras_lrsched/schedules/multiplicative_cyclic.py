@@ -1,0 +1,97 @@
+"""Multiplicative cyclic schedule: one run that gives the whole curve of accuracy over time (Portes et al. 2022)."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.base import Schedule, at_least, to_float, to_int
+from keras_lrsched.schedules.phases import Phase, progress
+from keras_lrsched.schedules.piecewise_constant import piece
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class MultiplicativeCyclic(Schedule):
+    """Linear warmup, then cosines from the peak to 0, each `t_mul` times as long as the one before, without an end.
+
+    With W = `warmup_steps`, T0 = `first_decay_steps`, m = `t_mul` and t = W + T0 (1 + m + ... + m^(k-1)) + r in cycle k:
+
+        t < W:   peak * t / W
+        t >= W:  peak * (1 + cos(pi * r / (T0 m^k))) / 2,  0 <= r < T0 m^k
+
+    At the end of each cycle the value leaps back to the peak at once. The model just before it is as good as one that was
+    trained on a schedule of that length, so one run draws the trade-off between accuracy and time. With m = 2 and T0 = W,
+    cycles end at 2 W, 4 W, 8 W, ...
+
+    Args:
+        peak_learning_rate: The value at the start of each cycle, positive.
+        first_decay_steps: T0, updates of the first cycle, a positive integer.
+        t_mul: m, how many times longer each cycle is, a positive integer. Defaults to `2`.
+        warmup_steps: W, updates until the first peak. Defaults to `0`. The paper has W = T0, 8 epochs.
+        name: A label. Defaults to `"MultiplicativeCyclic"`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference: arXiv:2206.00832; T0, m and the warmup are those of the authors' repository,
+    jacobfulano/cyclic-learning-rate-schedules. The values are from the formula, not from running it.
+
+    Example:
+
+    >>> MultiplicativeCyclic(1.0, first_decay_steps=2, warmup_steps=2).values(10).round(4)
+    array([0.    , 0.5   , 1.    , 0.5   , 1.    , 0.8536, 0.5   , 0.1464,
+           1.    , 0.9619])
+    """
+
+    def __init__(self, peak_learning_rate, first_decay_steps, t_mul=2, warmup_steps=0, name="MultiplicativeCyclic"):
+        self.peak_learning_rate = checks.positive_float("peak_learning_rate", peak_learning_rate)
+        self.first_decay_steps = checks.positive_int("first_decay_steps", first_decay_steps)
+        self.t_mul = checks.positive_int("t_mul", t_mul)
+        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.name = name
+        self._rise = Phase(self.warmup_steps, 0.0, self.peak_learning_rate)
+        self._starts, self._lengths = [0], [self.first_decay_steps]
+        while self.t_mul > 1 and self._starts[-1] + self._lengths[-1] < 2**62:
+            self._starts.append(self._starts[-1] + self._lengths[-1])
+            self._lengths.append(self._lengths[-1] * self.t_mul)
+
+    @classmethod
+    def from_epochs(cls, peak_learning_rate, steps_per_epoch, first_decay_epochs=8, t_mul=2, warmup_epochs=8, **options):
+        """The schedule with its lengths in epochs; by default the paper's."""
+        steps = checks.positive_int("steps_per_epoch", steps_per_epoch)
+        first = checks.positive_int("first_decay_epochs", first_decay_epochs)
+        warmup = checks.non_negative_int("warmup_epochs", warmup_epochs)
+        return cls(peak_learning_rate, first * steps, t_mul, warmup * steps, **options)
+
+    def compute(self, step, xp):
+        done, length = self._place(at_least(step - self.warmup_steps, 0, xp), xp)
+        left = to_float(length - done, xp) / to_float(length, xp)
+        value = self.peak_learning_rate * profiles.cosine.shape(1 - left, left, xp)
+        if not self.warmup_steps:
+            return value
+        done, left = progress(step, 0, self.warmup_steps, xp)
+        rise = self._rise.value(done, left, xp)
+        return xp.where(step < self.warmup_steps, rise, value)
+
+    def _place(self, since, xp):
+        """How many updates of the cycle are done, and how many it has, `since` the warmup; in whole numbers."""
+        if self.t_mul == 1:
+            return since % self.first_decay_steps, self.first_decay_steps
+        cycle = to_int(piece(since, self._starts[1:], xp), xp)
+        if xp is np:
+            return since - np.take(self._starts, cycle), np.take(self._lengths, cycle)
+        dtype = keras.backend.standardize_dtype(since.dtype)
+        limit = np.iinfo(dtype).max
+        starts, lengths = (
+            ops.convert_to_tensor([min(steps, limit) for steps in table], dtype) for table in (self._starts, self._lengths)
+        )
+        return since - ops.take(starts, cycle), ops.take(lengths, cycle)
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, cycles=3, **options):
+        """`cycles` cycles, 3 by default, of which the last ends with the budget."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        t_mul = checks.positive_int("t_mul", options.pop("t_mul", 2))
+        parts = sum(t_mul**k for k in range(checks.positive_int("cycles", cycles)))
+        first = options.pop("first_decay_steps", -(-(total_steps - warmup_steps) // parts))
+        return cls(peak_learning_rate, first, t_mul, warmup_steps, **options)

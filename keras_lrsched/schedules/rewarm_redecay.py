@@ -1,0 +1,59 @@
+"""Re-warm and re-decay: continual pre-training with the schedule of pre-training once more (Ibrahim et al. 2024)."""
+
+import keras
+
+from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class RewarmRedecay(PhasedSchedule):
+    """On new data, a rise from where the last run ended back to the peak, and a cosine over the new budget.
+
+    With W = `warmup_steps`, T = W + `decay_steps`, min = `alpha` * max:
+
+        t < W:   initial + (max - initial) * t / W
+        t >= W:  min + (max - min) * (1 + cos(pi * x)) / 2,  x = min(t - W, decay_steps) / decay_steps
+
+    It goes with replay of old data: 5 % if the new data is similar, 25 to 50 % if it is not (secondary source).
+
+    Args:
+        max_learning_rate: The peak, usually that of pre-training.
+        warmup_steps: Updates until the peak, W. `0` starts at the peak.
+        decay_steps: Updates from the peak to the floor, a positive integer.
+        alpha: The floor as a fraction of the peak, in [0, 1]. Defaults to `0.1`.
+        initial_learning_rate: The value at t = 0, below the peak: the floor of the run before, or 0. Defaults to `0.0`.
+        name: A label. Defaults to `"RewarmRedecay"`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the rise would not start below the peak.
+
+    Reference: arXiv:2403.08763 (its code went through EleutherAI/gpt-neox). The formula is that of three independent
+    implementations; the paper's body was not read.
+
+    Example:
+
+    >>> RewarmRedecay(3e-4, warmup_steps=10, decay_steps=990, initial_learning_rate=3e-5).values([0, 5, 10, 505, 1000])
+    array([3.00e-05, 1.65e-04, 3.00e-04, 1.65e-04, 3.00e-05])
+    """
+
+    def __init__(
+        self, max_learning_rate, warmup_steps, decay_steps, alpha=0.1, initial_learning_rate=0.0, name="RewarmRedecay"
+    ):
+        self.max_learning_rate = high = checks.positive_float("max_learning_rate", max_learning_rate)
+        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
+        self.alpha = checks.fraction("alpha", alpha)
+        self.initial_learning_rate = checks.non_negative_float("initial_learning_rate", initial_learning_rate)
+        checks.below("initial_learning_rate", self.initial_learning_rate, "max_learning_rate", high)
+        self.name = name
+        self.phases = [
+            Phase(self.warmup_steps, self.initial_learning_rate, high),
+            Phase(self.decay_steps, high, floor_of(high, self.alpha, profiles.cosine), profiles.cosine),
+        ]
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+        """Reaches the floor, a tenth of the peak, when the budget ends."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        return cls(peak_learning_rate, warmup_steps, total_steps - warmup_steps, **options)

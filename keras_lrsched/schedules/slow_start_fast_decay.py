@@ -1,0 +1,70 @@
+"""Slow start, fast decay: fine-tuning a trained network for adversarial robustness (Jeddi et al. 2020)."""
+
+import keras
+
+from keras_lrsched.schedules import checks, profiles
+from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class SlowStartFastDecay(PhasedSchedule):
+    """A slow rise from a very small value and a fast fall, over a short fine-tuning of about ten epochs.
+
+    The paper's idea; the formula is ours, as none was to be had. With S = `warmup_steps`, D = `decay_steps`:
+
+        t < S:   peak * warmup_start^(1 - t / S)                     (for `warmup="exponential"`)
+        t >= S:  peak * alpha^x,  x = min(t - S, D) / D              (for `cooldown="exponential"`)
+
+    Args:
+        peak_learning_rate: The largest value.
+        warmup_steps: Updates of the rise, S, a positive integer.
+        decay_steps: Updates of the fall, D, a positive integer.
+        warmup_start: The value at t = 0 as a fraction of the peak, in (0, 1). Defaults to `0.01`.
+        alpha: The floor as a fraction of the peak, in [0, 1]; above 0 for an exponential. Defaults to `0.01`.
+        warmup: A `Profile`, its name or config, which the rise follows backwards. Defaults to `"exponential"`: slow at
+            first. The other usual choice is `"linear"`.
+        cooldown: A `Profile`, its name or config, for the fall. Defaults to `"exponential"`: fast at first.
+        name: A label. Defaults to `"SlowStartFastDecay"`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the cooldown never reaches 0 and `alpha` is 0.
+
+    Reference: arXiv:2012.13628 for the idea (abstract only). The parameterisation and its defaults are ours, unverified: do
+    not expect the paper's values.
+
+    Example:
+
+    >>> SlowStartFastDecay(0.1, warmup_steps=10, decay_steps=10).values([0, 5, 10, 15, 20])
+    array([0.001, 0.01 , 0.1  , 0.01 , 0.001])
+    """
+
+    def __init__(
+        self,
+        peak_learning_rate,
+        warmup_steps,
+        decay_steps,
+        warmup_start=0.01,
+        alpha=0.01,
+        warmup="exponential",
+        cooldown="exponential",
+        name="SlowStartFastDecay",
+    ):
+        self.peak_learning_rate = peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
+        self.warmup_steps = checks.positive_int("warmup_steps", warmup_steps)
+        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
+        self.warmup_start = checks.inner_fraction("warmup_start", warmup_start)
+        self.alpha = checks.fraction("alpha", alpha)
+        self.warmup = profiles.get(warmup, floor=self.warmup_start)
+        self.cooldown = profiles.get(cooldown, floor=self.alpha)
+        self.name = name
+        self.phases = [
+            Phase(self.warmup_steps, self.warmup_start * peak, peak, self.warmup),
+            Phase(self.decay_steps, peak, floor_of(peak, self.alpha, self.cooldown), self.cooldown),
+        ]
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+        """Rises over `warmup_steps`, or half of the budget if that is 0, and falls over the rest; our proportions."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        rise = warmup_steps or max(1, total_steps // 2)
+        return cls(peak_learning_rate, rise, max(1, total_steps - rise), **options)

@@ -1,0 +1,75 @@
+"""Steps behind a warmup: "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (Goyal et al. 2017)."""
+
+import keras
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.chain import Chain
+from keras_lrsched.schedules.constant import Constant
+from keras_lrsched.schedules.warmup import Warmup
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class StepDecayWithWarmup(Schedule):
+    """The linear scaling rule: for a k times larger batch, warm up from the base value to k times it, then go down in steps.
+
+    With W = `warmup_steps`, k = `batch_scale`:
+
+        t < W:   base * (1 + (k - 1) * t / W)
+        t >= W:  base * k * factor^m,  m = the number of boundaries b <= t
+
+    The paper has k = batch / 256, 5 epochs of warmup, and boundaries at epochs 30, 60 and 80 of 90, warmup included. For
+    Adam and its kin the usual rule is k = sqrt(batch / 256) (arXiv:2006.09092).
+
+    Args:
+        base_learning_rate: The value that suits the usual batch, and the first one; 0.1 in the paper.
+        warmup_steps: Updates until the peak, W. May be `0`.
+        boundaries: The steps at which the value falls, strictly increasing, all above W; they count from t = 0.
+        batch_scale: k, at least 1. Defaults to `1.0`.
+        factor: What each boundary multiplies the value by, in (0, 1). Defaults to `0.1`.
+        name: A label. Defaults to `"StepDecayWithWarmup"`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the boundaries are out of order or not behind the warmup.
+
+    Reference: arXiv:1706.02677 (from memory, well known; neither text nor code was read).
+
+    Example:
+
+    >>> schedule = StepDecayWithWarmup(0.1, warmup_steps=50, boundaries=[300, 600, 800], batch_scale=32)
+    >>> schedule.values([0, 25, 50, 299, 300, 600, 800])
+    array([0.1   , 1.65  , 3.2   , 3.2   , 0.32  , 0.032 , 0.0032])
+    """
+
+    def __init__(
+        self, base_learning_rate, warmup_steps, boundaries, batch_scale=1.0, factor=0.1, name="StepDecayWithWarmup"
+    ):
+        self.base_learning_rate = checks.positive_float("base_learning_rate", base_learning_rate)
+        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.boundaries = checks.increasing("boundaries", boundaries, checks.positive_int)
+        if not self.boundaries or self.boundaries[0] <= self.warmup_steps:
+            raise ValueError(
+                "`boundaries` must be one or more steps, all above `warmup_steps`. "
+                f"Received: boundaries={self.boundaries}, warmup_steps={self.warmup_steps}"
+            )
+        self.batch_scale = checks.at_least_one("batch_scale", batch_scale)
+        self.factor = checks.inner_fraction("factor", factor)
+        self.name = name
+        peak = self.base_learning_rate * self.batch_scale
+        levels = [Constant(peak * self.factor**n) for n in range(len(self.boundaries) + 1)]
+        self._schedule = Chain(levels, [boundary - self.warmup_steps for boundary in self.boundaries])
+        if self.warmup_steps:
+            self._schedule = Warmup(self._schedule, self.warmup_steps, warmup_start=1 / self.batch_scale)
+
+    def compute(self, step, xp):
+        return self._schedule.compute(step, xp)
+
+    @classmethod
+    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, batch_scale=32.0, **options):
+        """Falls at 3, 6 and 8 ninths of the budget, but behind the warmup, which rises from a 32nd of the peak."""
+        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        base = checks.positive_float("peak_learning_rate", peak_learning_rate) / checks.at_least_one(
+            "batch_scale", batch_scale
+        )
+        boundaries = sorted({max(warmup_steps + 1, round(total_steps * ninths / 9)) for ninths in (3, 6, 8)})
+        return cls(base, warmup_steps, **{"boundaries": boundaries, "batch_scale": batch_scale, **options})
