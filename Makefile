@@ -1,13 +1,13 @@
 # Everything runs in .venv, which is made on demand; PYTHON chooses the interpreter that makes it.
 PYTHON ?= python3
 BIN = .venv/bin
-DEMO_OUT ?= demo
 
 .PHONY: demo test test-backends gallery lint clean
 
 demo: .venv/demo
+	rm -rf demo
 	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd \
-		--seeds 3 --out $(DEMO_OUT)
+		--seeds 3 --out demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest

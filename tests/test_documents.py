@@ -13,7 +13,3 @@ def test_python_blocks(document, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     exec(compile("\n".join(blocks), document, "exec"), {})
-
-
-def test_no_block_of_the_readme_is_left_to_fill_in():
-    assert "_SECTION" not in (ROOT / "README.md").read_text(encoding="utf-8")

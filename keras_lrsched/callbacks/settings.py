@@ -62,8 +62,6 @@ class Setting:
 
     def _check(self):
         kind = type(self.owner).__name__
-        if self.value is None and self.name == "weight_decay" and isinstance(self.owner, keras.optimizers.Optimizer):
-            return
         if isinstance(self.value, LearningRateSchedule):
             raise ValueError(
                 f"`{self.path}` already follows a schedule: give {kind} a float instead. Received: {self.value!r}"
@@ -91,7 +89,7 @@ class Setting:
         hint = f" Did you mean `{close[0]}`?" if close else ""
         if isinstance(self.owner, str):
             hint = " Compile the model with an object, such as `keras.losses.CategoricalCrossentropy()`."
-        has = ", ".join(sorted(names)) or "none"
+        has = ", ".join(sorted(set(names))) or "none"
         return ValueError(
             f"There is no {what} `{part}` in {type(self.owner).__name__}.{hint} It has: {has}. "
             f"Received: target={self.path!r}"
@@ -117,8 +115,14 @@ def _places(owner, name):
 
 
 def _is_number(owner, name):
-    """Whether it is a float. An int is one where the constructor's default is: `label_smoothing=0`, but not `units=8`."""
-    value = next((holder[key] for holder, key in _places(owner, name) if key in holder), None)
+    """Whether it is a float, or may be one.
+
+    An int may where the constructor's default is a float: `label_smoothing=0`, but not `units=8`. `None` may for a weight
+    decay, which Keras looks up at each update.
+    """
+    value = next((holder[key] for holder, key in _places(owner, name) if key in holder), "absent")
+    if value is None:
+        return name == "weight_decay" and isinstance(owner, keras.optimizers.Optimizer)
     if isinstance(value, keras.Variable):
         return tuple(value.shape) == () and "float" in value.dtype and not value.trainable
     if isinstance(value, int) and not isinstance(value, bool):

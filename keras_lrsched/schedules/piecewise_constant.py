@@ -12,8 +12,8 @@ from keras_lrsched.schedules.base import Schedule, to_float, to_int
 class PiecewiseConstant(Schedule):
     """A constant until a boundary, another from there on: with boundaries b_1 < b_2 < ... and levels v_0, v_1, ...,
 
-        t < b_1:           v_0
-        b_i <= t < b_i+1:  v_i
+        t < b_1:             v_0
+        b_i <= t < b_(i+1):  v_i
 
     So the level changes with the update that is numbered as the boundary. `PiecewiseConstantDecay` of Keras changes one
     update later, at t = b_i + 1.

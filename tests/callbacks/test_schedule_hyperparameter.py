@@ -355,7 +355,7 @@ def test_refuses_a_schedule(schedule):
 
 
 REFUSED = {
-    "optimizer.beta1": "no numeric setting `beta1` in Adam. Did you mean `beta_1`. It has: beta_1, beta_2, ema_momentum",
+    "optimizer.beta1": "no numeric setting `beta1` in Adam. Did you mean `beta_1`. It has: beta_1, beta_2, ema_momentum, epsilon, learning_rate, weight_decay",
     "optimiser.beta_1": "no part `optimiser` in Sequential. Did you mean `optimizer`. It has: ",
     "layers.drop.rat": "no numeric setting `rat` in Dropout. Did you mean `rate`",
     "layers.dropp.rate": "no part `dropp` in list. Did you mean `drop`. It has: dense, drop, off",
