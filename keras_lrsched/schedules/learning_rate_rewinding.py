@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.base import Schedule
+from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 
@@ -51,7 +51,7 @@ class LearningRateRewinding(Schedule):
         self.total_steps = self.training_steps + self.cycles * self.rewind_steps
 
     def compute(self, step, xp):
-        replayed = xp.maximum(step - self.training_steps, 0) % self.rewind_steps + self.training_steps - self.rewind_steps
-        first = xp.minimum(step, self.training_steps)  # and what stays behind the last replay
+        replayed = at_least(step - self.training_steps, 0, xp) % self.rewind_steps + self.training_steps - self.rewind_steps
+        first = self.training_steps - at_least(self.training_steps - step, 0, xp)  # and what stays behind the last replay
         replaying = (step >= self.training_steps) & (step < self.total_steps)
         return compute(self.schedule, xp.where(replaying, replayed, first), xp)

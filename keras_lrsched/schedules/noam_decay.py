@@ -3,6 +3,7 @@
 import keras
 
 from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.base import at_least
 from keras_lrsched.schedules.inverse_sqrt_decay import InverseSqrtDecay
 
 
@@ -41,7 +42,7 @@ class NoamDecay(InverseSqrtDecay):
         super().__init__(0.0, warmup_steps, name=name, warmup_target=peak, warmup_steps=warmup_steps)
 
     def compute(self, step, xp):
-        return super().compute(xp.maximum(step, 0) + 1, xp)
+        return super().compute(at_least(step, 0, xp) + 1, xp)
 
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, d_model=512, **options):
