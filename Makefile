@@ -12,10 +12,11 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-# The contract suites once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings gigabytes.
+# The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
+# gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract tests/callbacks
+	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract tests/callbacks
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo

@@ -159,7 +159,12 @@ def test_interrupting_a_real_process(tmp_path):
     out = tmp_path / "out"
     words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_lrsched", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "keras_lrsched", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore SIGINT, and so would this test's child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not (out / "report.md").exists() and process.poll() is None:  # made when the training begins
