@@ -141,28 +141,31 @@ def _write_csv(path, rows):
 
 def draw(runs, path: Path):
     """One picture for a workload, a column a budget: learning rate, training and validation loss, and where they end."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
 
     budgets = grouped(runs, lambda run: run.job.budget)
     labels = list(dict.fromkeys(run.job.label for run in runs))
-    figure = Figure(figsize=(1 + 4.5 * len(budgets), 11), layout="constrained")
-    axes = figure.subplots(4, len(budgets), squeeze=False, height_ratios=[1, 1.5, 1.5, 0.3 + 0.17 * len(labels)])
+    few = len(labels) <= 10
+    colors = colormaps["tab10"](range(10)) if few else colormaps["turbo"](np.linspace(0, 1, len(labels)))
+    heights = [2, 3, 3, 0.6 + 0.25 * len(labels)]
+    figure = Figure(figsize=(1 + 4.5 * len(budgets), 1 + 1.1 * sum(heights)), layout="constrained")
+    axes = figure.subplots(4, len(budgets), squeeze=False, height_ratios=heights)
     for (budget, group), (rate, training, validation, end) in zip(budgets, axes.T, strict=True):
         rate.set_title(f"{budget} updates")
         for label, same in grouped(group, lambda run: run.job.label):
             row = labels.index(label)
-            color = f"C{row % 10}"
-            rate.plot(same[0].learning_rate, color=color, label=label)
-            _band(training, np.arange(1, budget + 1), [_smoothed(run.loss) for run in same], color)
-            _band(validation, same[0].evaluated_at, [run.validation_loss for run in same], color)
+            rate.plot(same[0].learning_rate, color=colors[row], label=label)
+            _band(training, np.arange(1, budget + 1), [_smoothed(run.loss) for run in same], colors[row])
+            _band(validation, same[0].evaluated_at, [run.validation_loss for run in same], colors[row])
             final = [run.validation_loss[-1] for run in same]
-            end.plot(final, [row] * len(final), "o", color=color, alpha=0.5)
-            end.plot(np.mean(final), row, "|", color=color, markersize=16, markeredgewidth=2.5)
+            end.plot(final, [row] * len(final), "o", color=colors[row], alpha=0.5)
+            end.plot(np.mean(final), row, "|", color=colors[row], markersize=14, markeredgewidth=2.5)
         for ax in (training, validation):
             ax.set_yscale("log")
-            ax.yaxis.set_major_formatter(LogFormatter())  # 2.5 and not 2.5 x 10^0
-            ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
+            low, high = ax.get_ylim()
+            ax.yaxis.set_major_formatter("{x:g}")  # 2.5 and not 2.5 x 10^0
+            ax.yaxis.set_minor_formatter("{x:g}" if high / low < 10 else "")
         validation.set_xlabel("update")
         end.set_xlabel("validation loss at the end: each seed, and the mean")
         end.set_yticks(range(len(labels)), labels)
@@ -170,7 +173,8 @@ def draw(runs, path: Path):
         end.grid(axis="x", alpha=0.3)
     for ax, title in zip(axes[:3, 0], ("learning rate", "training loss, smoothed", "validation loss"), strict=True):
         ax.set_ylabel(title)
-    axes[0, 0].legend(fontsize="small", frameon=False)
+    if few:  # else the bottom panel says which color is whose
+        axes[0, 0].legend(fontsize="small", frameon=False)
     figure.suptitle(runs[0].job.workload.title)
     figure.savefig(path, dpi=110)
 
