@@ -1,4 +1,7 @@
-"""Set before any test imports a framework: no start-up notes from TensorFlow, no window from Matplotlib."""
+"""Set before any test imports a framework: no start-up notes from TensorFlow, no window from Matplotlib.
+
+One thread for OpenBLAS: the laws search with small matrices, over which more threads only wait for each other.
+"""
 
 import os
 from pathlib import Path
@@ -7,6 +10,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -142,20 +142,31 @@ def get(name):
 
 
 def parse(text, peak_learning_rate, total_steps, warmup_steps=0):
-    """The schedule that a command line means by `name` or `name:option=value:option=value`.
+    """The schedule that a command line means by `name`, `name:option=value:option=value` or `file:PATH`.
 
-    Options are constructor arguments of the class; values are JSON, or plain words.
+    Options are constructor arguments of the class; values are JSON, or plain words. A file is one of `Tabulated.save`; its
+    values count as they are, and must be as many as the updates.
 
     Raises:
-        ValueError: If the name or an option is unknown, or a value is out of its range.
+        ValueError: If the name or an option is unknown, a value is out of its range, or a file is none or of another length.
+        OSError: If a file cannot be read.
     """
     name, *words = text.split(":")
+    if name == "file":
+        return _from_file(text.partition(":")[2], total_steps)
     entry = get(name)
     options = dict(_option(word, text) for word in words)
     try:
         return entry.for_budget(peak_learning_rate, total_steps, warmup_steps=warmup_steps, **options)
     except TypeError as error:
         raise ValueError(f"An option of {text!r} does not exist: {error}") from error
+
+
+def _from_file(path, total_steps):
+    schedule = Tabulated.load(path)
+    if schedule.total_steps != total_steps:
+        raise ValueError(f"The schedule in {path!r} is one for {schedule.total_steps} updates. Received: {total_steps}")
+    return schedule
 
 
 def _option(word, text):

@@ -21,6 +21,14 @@ def non_negative_float(name, value):
     return _checked(name, value, "a non-negative number", _real, lambda v: v >= 0)
 
 
+def negative_float(name, value):
+    return _checked(name, value, "a negative number", _real, lambda v: v < 0)
+
+
+def finite_float(name, value):
+    return _checked(name, value, "a finite number", _real, lambda v: True)
+
+
 def at_least_one(name, value):
     return _checked(name, value, "a number of at least 1", _real, lambda v: v >= 1)
 
@@ -31,6 +39,10 @@ def fraction(name, value):
 
 def positive_fraction(name, value):
     return _checked(name, value, "a number above 0 and at most 1", _real, lambda v: 0 < v <= 1)
+
+
+def beta(name, value):
+    return _checked(name, value, "a number of at least 0 and below 1", _real, lambda v: 0 <= v < 1)
 
 
 def inner_fraction(name, value):

@@ -2,6 +2,7 @@
 
 import bisect
 import csv
+import math
 from pathlib import Path
 
 import keras
@@ -73,7 +74,8 @@ class RefinedSchedule(Schedule):
         """The schedule from a file of recorded norms.
 
         Args:
-            path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name.
+            path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name, such as
+                `GradientNormRecorder` writes. Norms that are not finite are left out.
             **options: All other arguments of the class.
 
         Raises:
@@ -123,4 +125,4 @@ def _recorded(path):
             norms = [float(row["gradient_norm"]) for row in rows] if "gradient_norm" in found else None
     if norms is None:
         raise ValueError(f"The file holds no `gradient_norm`, only {found}. Received: path={str(path)!r}")
-    return norms
+    return [norm for norm in norms if math.isfinite(norm)]

@@ -1,5 +1,8 @@
 """Tabulated: a schedule given by its values, such as one that was recorded, optimised or found by a search."""
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 
@@ -29,6 +32,22 @@ class Tabulated(Schedule):
     def compute(self, step, xp):
         index = xp.clip(step, 0, len(self._table) - 1)
         return xp.take(to_float(self._table, xp), to_int(index, xp))
+
+    def save(self, path) -> None:
+        """Writes the values into a JSON file, which `load` and `keras-lrsched compare --schedules file:PATH` read."""
+        Path(path).write_text(json.dumps({"values": self._table.tolist()}) + "\n")
+
+    @classmethod
+    def load(cls, path):
+        """The schedule in a file that `save` wrote.
+
+        Raises:
+            ValueError: If the file holds none.
+        """
+        try:
+            return cls(json.loads(Path(path).read_text())["values"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The file holds no schedule ({error!r:.200}). Received: path={str(path)!r}") from error
 
     def arguments(self):  # the attribute `values` is the method of every schedule
         return {"values": self._table.tolist()}

@@ -1,0 +1,65 @@
+"""The command line: `keras-lrsched list | plot | compare | predict | doctor`.
+
+Wrong input ends with one line on stderr and exit code 2, before anything is written. Keras is imported late, since that
+takes seconds and depends on the backend that is asked for.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+
+from keras_lrsched.cli import compare, doctor, predict, schedules
+from keras_lrsched.cli.support import BACKENDS, UsageError, devices, silent_stderr, usage_errors
+from keras_lrsched.version import __version__
+
+
+def main(argv=None) -> int:
+    arguments = _parser().parse_args(argv)
+    arguments.words = sys.argv[1:] if argv is None else argv
+    try:
+        _load_keras(arguments.backend)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return arguments.run(arguments)
+    except UsageError as error:
+        print(f"keras-lrsched: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    if issubclass(category, UserWarning):  # those that concern the user; others speak to programmers
+        print(f"keras-lrsched: warning: {message}", file=sys.stderr)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras-lrsched", description="Which learning rate, which schedule?")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)}; default: what Keras is set to")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (schedules, compare, predict, doctor):
+        module.add(commands)
+    return parser
+
+
+def _load_keras(backend):
+    """Imports Keras on the backend that was asked for, or that Keras is set to."""
+    backend = backend or os.environ.get("KERAS_BACKEND")
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise UsageError(f"Unknown backend {backend!r}. Known: {', '.join(BACKENDS)}.")
+        if importlib.util.find_spec(backend) is None:
+            raise UsageError(f"The backend {backend!r} is not installed: pip install 'keras-lrsched[{backend}]'")
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with usage_errors(ImportError, ValueError), silent_stderr():
+        import keras
+
+        importlib.import_module("keras_lrsched.schedules")
+        devices()  # looking for a GPU is when CUDA complains that there is none
+    if backend not in (None, keras.backend.backend()):
+        raise UsageError(
+            f"Keras already runs on {keras.backend.backend()!r}: {backend!r} must be set before it is imported."
+        )

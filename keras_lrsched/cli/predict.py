@@ -1,0 +1,136 @@
+"""`keras-lrsched predict`: fit a law on short runs, predict other schedules, find the best one."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_lrsched.cli.support import UsageError, list_of, positive, require, share, usage_errors
+
+KINDS = {"multi_power": "MultiPowerLaw", "annealing": "AnnealingLaw", "convex_bound": "ConvexBound"}
+
+
+def add(commands):
+    predict = commands.add_parser("predict", help="what schedules will cost, from one to three short runs")
+    steps = predict.add_subparsers(required=True, metavar="STEP")
+
+    command = steps.add_parser("fit", help="fit a law on recorded runs")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="files of LossRecorder or LossCurve.save (.csv, .npz)")
+    command.add_argument("--law", choices=KINDS, default="multi_power", help="default: multi_power")
+    command.add_argument("-o", "--out", default="law.json", help="the law (default: law.json)")
+    command.set_defaults(run=fit)
+
+    command = steps.add_parser("loss", help="predict the loss of schedules")
+    command.add_argument("law", metavar="LAW", help="a file of `predict fit`")
+    command.add_argument(
+        "--schedules", type=lambda text: text.split(","), default=["constant", "cosine", "linear", "rex", "wsd"],
+        help="names, separated by commas, or file:PATH; see `plot`",
+    )  # fmt: skip
+    _add_run(command)
+    command.add_argument("-o", "--out", default="predicted.png", help="the picture (default: predicted.png)")
+    command.set_defaults(run=loss)
+
+    command = steps.add_parser("best", help="the schedule that the law likes best")
+    command.add_argument("law", metavar="LAW", help="a file of `predict fit`")
+    _add_run(command)
+    command.add_argument("-o", "--out", default="best.json", help="for `compare --schedules file:...` (default: best.json)")
+    command.set_defaults(run=best)
+
+
+def _add_run(command):
+    command.add_argument("--steps", type=list_of(int), help="updates, one or more (default: as in the fitted runs)")
+    command.add_argument("--peak", type=positive(float), help="the peak learning rate (default: that of the fitted runs)")
+    command.add_argument("--warmup", type=share, default=0.05, help="warmup as a share of the updates (default: 0.05)")
+
+
+def fit(arguments) -> int:
+    with usage_errors(ImportError, OSError, ValueError):
+        from keras_lrsched import laws
+
+        curves = [laws.LossCurve.load(path) for path in arguments.runs]
+        law = getattr(laws, KINDS[arguments.law]).fit(curves)
+        law.save(arguments.out)
+    table = Table("run", "updates", "peak", "mean error of the law", title=repr(law), title_justify="left")
+    for curve in curves:
+        after = curve.between(curve.peak_step).subsample(400)
+        error = abs(law.residuals(after)).mean()
+        table.add_row(curve.name, f"{len(curve.rates)}", f"{curve.rates.max():.6g}", f"{error:.2%}")
+    Console().print(table)
+    print(arguments.out)
+    return 0
+
+
+def loss(arguments) -> int:
+    law = _law(arguments)
+    with usage_errors(ImportError, OSError, ValueError):
+        require("matplotlib", "plot")
+        figure, axes = _panels(arguments.steps)
+        table = Table("schedule", *(f"loss after {steps}" for steps in arguments.steps))
+        for label in arguments.schedules:
+            chosen = [_schedule(label, arguments, steps) for steps in arguments.steps]
+            losses = [law.final_loss(schedule, steps) for schedule, steps in zip(chosen, arguments.steps, strict=True)]
+            table.add_row(label, *(f"{value:.4f}" for value in losses))
+            for schedule, steps, ax in zip(chosen, arguments.steps, axes, strict=True):
+                _draw(law, schedule, steps, label, ax)
+        axes[-1].legend(frameon=False)
+        figure.savefig(arguments.out, dpi=120)
+    Console().print(table)
+    print(arguments.out)
+    return 0
+
+
+def best(arguments) -> int:
+    law = _law(arguments)
+    if len(arguments.steps) != 1:
+        raise UsageError("The best schedule is one for one number of updates: give --steps once.")
+    steps = arguments.steps[0]
+    with usage_errors(OSError, ValueError):
+        if not hasattr(law, "optimize"):
+            raise ValueError(f"{type(law).__name__} predicts schedules, it cannot find the best one.")
+        schedule = law.optimize(steps, arguments.peak, warmup_steps=int(arguments.warmup * steps))
+        schedule.save(arguments.out)
+    table = Table("schedule", f"loss after {steps}")
+    table.add_row(arguments.out, f"{law.final_loss(schedule, steps):.4f}")
+    for label in ("cosine", "linear", "wsd"):
+        table.add_row(label, f"{law.final_loss(_schedule(label, arguments, steps), steps):.4f}")
+    Console().print(table)
+    print(arguments.out)
+    return 0
+
+
+def _law(arguments):
+    """The law, and the run that is asked about: by default one like those that the law was fitted to."""
+    with usage_errors(ImportError, OSError, ValueError):
+        from keras_lrsched.laws import Law
+
+        law = Law.load(arguments.law)
+    arguments.steps = arguments.steps or [law.fitted.get("steps")]
+    arguments.peak = arguments.peak or law.fitted.get("learning_rate")
+    if None in (*arguments.steps, arguments.peak):
+        raise UsageError(f"{arguments.law} does not say what it was fitted to: give --steps and --peak.")
+    arguments.steps = [int(steps) for steps in arguments.steps]
+    return law
+
+
+def _schedule(label, arguments, steps):
+    from keras_lrsched.schedules import catalog
+
+    return catalog.parse(label, arguments.peak, steps, warmup_steps=int(arguments.warmup * steps))
+
+
+def _panels(steps):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 6 * len(steps), 4.5), layout="constrained")
+    axes = figure.subplots(1, len(steps), squeeze=False)[0]
+    for ax, number in zip(axes, steps, strict=True):
+        ax.set(xlabel="updates", ylabel="predicted loss", title=f"{number} updates")
+    return figure, axes
+
+
+def _draw(law, schedule, steps, label, ax):
+    """The curve from a twentieth of the run on; before, the law's loss is steep and means nothing."""
+    import numpy as np
+
+    at = np.unique(np.linspace(steps // 20, steps - 1, 500).astype(int))
+    ax.plot(at, law.predict(schedule, steps, at=at), label=Path(label).name)

@@ -1,0 +1,89 @@
+"""The annealing law: the loss of a run from the sum of its learning rates and the area of their falls."""
+
+import numpy as np
+
+from keras_lrsched.laws import annealing_fit
+from keras_lrsched.laws.areas import WARMUPS, areas
+from keras_lrsched.laws.law import Law, finite_numbers
+from keras_lrsched.schedules import checks
+
+
+class AnnealingLaw(Law):
+    """Predicts the loss curve of any schedule from one or two runs with other schedules; four numbers, linear in three.
+
+        L(t)  = L0 + A * S1(t)^-alpha - C * S2(t)
+        S1(t) = lr_0 + ... + lr_t
+        S2(t) = m_0 + ... + m_t,  m_0 = 0,  m_t = decay * m_(t-1) + (lr_(t-1) - lr_t)
+
+    The loss falls with the learning rate that has been spent, and falls further after each drop of the rate, over about
+    1 / (1 - decay) updates. S2 grows without end only with the drops, to (how far the rate fell) / (1 - decay).
+
+    A rise of the rate counts as a loss. Warmup is such a rise, of a loss that does not happen: `warmup="peak"` treats it as
+    if it had the peak rate, `"sum"` leaves it out of S2 but adds its own rates in S1, `"full"` keeps it in both. Numbers
+    belong to the convention and the decay that they were fitted with.
+
+    There is no `optimize`: whether the schedules that this law likes best are good in truth is not verified.
+
+    Args:
+        L0, A, alpha, C: The law's numbers. `alpha` is in units of the learning rates' sum, C in loss per S2.
+        decay: The paper's lambda, between 0 and 1. Defaults to `0.999`.
+        warmup: `"peak"`, `"sum"` or `"full"`. Defaults to `"peak"`.
+
+    Raises:
+        ValueError: If a number is negative or not finite, `decay` is not between 0 and 1, or `warmup` is unknown.
+
+    Reference: Tissue et al. 2024, arXiv:2408.11029. The formula and its S1 and S2 were checked against public code that is
+    not the authors' (zhes2Hen/Fit_Scaling_Laws); the paper's own fits were not.
+
+    Example:
+
+    >>> law = AnnealingLaw(L0=2.6, A=0.6, alpha=0.45, C=0.4)
+    >>> round(law.final_loss(3e-4, steps=10000), 4)
+    2.966
+    >>> round(law.final_loss(np.repeat([3e-4, 3e-5], [8000, 2000])), 4)
+    2.9068
+    """
+
+    parameters = ("L0", "A", "alpha", "C")
+    options = ("decay", "warmup")
+    L0: float
+    A: float
+    alpha: float
+    C: float
+
+    def __init__(self, L0, A, alpha, C, decay=0.999, warmup="peak"):
+        super().__init__()
+        finite_numbers(self, L0=L0, A=A, alpha=alpha, C=C)
+        self.decay = checks.inner_fraction("decay", decay)
+        self.warmup = checks.one_of("warmup", warmup, WARMUPS)
+        if min(self.L0, self.A, self.alpha, self.C) < 0:
+            raise ValueError(f"The numbers of the law must not be negative. Received: {self}")
+
+    @classmethod
+    def fit(cls, curves, decay=(0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999), warmup="peak", skip=0.3, points=400):
+        """The law that describes measured curves best.
+
+        It minimises the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
+        squares of the relative errors for the best of a grid of alpha.
+
+        Args:
+            curves: One or more `LossCurve`s; at least one in which the rate falls. Points before the end of warmup are not
+                used.
+            decay: The paper's lambda, or several to choose from. The paper has 0.999, for runs of tens of thousands of
+                updates, and tried 0.99 to 0.9999. Defaults to `(0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)`.
+            warmup: See the class. Defaults to `"peak"`.
+            skip: The first part of each run that is not used, in [0, 1]. Defaults to `0.3`.
+            points: Each curve is averaged into at most this many pieces. Defaults to `400`.
+
+        Raises:
+            ValueError: If there are too few points, or no rate falls.
+
+        Warns:
+            RegimeWarning: If the curves bend as no law of this kind can.
+        """
+        return annealing_fit.fit(cls, curves, decay, warmup, skip, points)
+
+    def loss_at(self, learning_rate, at):
+        spent, fallen = (area[at] for area in areas(learning_rate, self.decay, self.warmup))
+        with np.errstate(divide="ignore"):  # before the first rate above 0 the law has no finite loss
+            return self.L0 + self.A * spent**-self.alpha - self.C * fallen

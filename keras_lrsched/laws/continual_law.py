@@ -1,0 +1,126 @@
+"""The continual law: the loss while a trained model is trained further, on other data."""
+
+from copy import copy
+
+from keras_lrsched.laws import continual_fit
+from keras_lrsched.laws.areas import WARMUPS, areas
+from keras_lrsched.laws.law import Law, finite_numbers, rates
+from keras_lrsched.laws.loss_curve import LossCurve
+from keras_lrsched.schedules import checks
+
+
+class ContinualLaw(Law):
+    """Predicts the loss curve of continual pre-training under any schedule, on the old data or on the new.
+
+        L(t) = L0 + A * (S1pt + S1(t))^-alpha - C1 * S2pt - C2 * S2(t) + B * (1 - (1 + E * S1(t))^-beta)
+
+    S1 and S2 are the areas of the continual phase, as in `AnnealingLaw`; S1pt and S2pt those of the whole pre-training. The
+    first four terms are the annealing law of both phases; the last is the shift from one data set to the other, which does
+    not depend on where pre-training ended. For the loss on the old data B is positive, on the new data negative. Schedules
+    given to `predict` are those of the continual phase; a fall from the last rate of pre-training to its first counts in
+    neither.
+
+    Args:
+        L0, A, alpha, C1, C2, B, E, beta: The law's numbers. `B` may be negative.
+        S1pt: The sum of the learning rates of pre-training, positive. See `after`.
+        S2pt: The area of their falls. Defaults to `0.0`.
+        decay: As of `AnnealingLaw`. Defaults to `0.999`.
+        warmup: As of `AnnealingLaw`, in both phases. Defaults to `"peak"`.
+
+    Raises:
+        ValueError: If a number is not finite, one other than `B` is negative, `S1pt` is 0, `decay` is not between 0 and 1,
+            or `warmup` is unknown.
+
+    Reference: Wang et al. 2025, arXiv:2505.07796 (the text was read; no official code was seen). That its lambda is 0.999
+    and how it counts warmup is unverified. The replay ratio, which the paper lets enter the shift, is left out.
+
+    Example:
+
+    >>> law = ContinualLaw.published("target", S1pt=4.0)
+    >>> round(law.final_loss(1e-4, steps=20000), 4)
+    2.6509
+    """
+
+    parameters = ("L0", "A", "alpha", "C1", "C2", "B", "E", "beta", "S1pt", "S2pt")
+    options = ("decay", "warmup")
+    L0: float
+    A: float
+    alpha: float
+    C1: float
+    C2: float
+    B: float
+    E: float
+    beta: float
+    S1pt: float
+    S2pt: float
+
+    def __init__(self, L0, A, alpha, C1, C2, B, E, beta, S1pt, S2pt=0.0, decay=0.999, warmup="peak"):
+        super().__init__()
+        finite_numbers(self, L0=L0, A=A, alpha=alpha, C1=C1, C2=C2, B=B, E=E, beta=beta, S1pt=S1pt, S2pt=S2pt)
+        self.decay = checks.inner_fraction("decay", decay)
+        self.warmup = checks.one_of("warmup", warmup, WARMUPS)
+        if min(self.L0, self.A, self.alpha, self.C1, self.C2, self.E, self.beta) < 0:
+            raise ValueError(f"The numbers of the law, other than B, must not be negative. Received: {self}")
+        checks.positive_float("S1pt", self.S1pt)
+
+    @classmethod
+    def published(cls, loss, S1pt, S2pt=0.0):
+        """The law with the paper's numbers for a model trained on FineWeb, then on Knowledge-Pile.
+
+        Args:
+            loss: `"general"`, that on the old data, or `"target"`, that on the new.
+            S1pt, S2pt: See the class.
+        """
+        return cls(*PUBLISHED[checks.one_of("loss", loss, tuple(PUBLISHED))], S1pt, S2pt)
+
+    @classmethod
+    def fit(cls, curves, pretraining, decay=0.999, warmup="peak", points=400):  # type: ignore[override]
+        """The law that describes measured curves best.
+
+        It minimises the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
+        squares of the relative errors for the best of a grid of alpha, E and beta, and the two signs of B.
+
+        Args:
+            curves: One or more `LossCurve`s of the continual phase, after the same pre-training; at least one in which the
+                rate falls. Points before the end of warmup are not used.
+            pretraining: The `LossCurve` of pre-training, on the same validation data, which is fitted too; or only its
+                rates, for all updates: then C1 cannot be told from L0, is set to 0, and the law holds for this
+                pre-training alone.
+            decay: The paper's lambda. Defaults to `0.999`.
+            warmup: See the class. Defaults to `"peak"`.
+            points: Each curve is averaged into at most this many pieces. Defaults to `400`.
+
+        Raises:
+            ValueError: If there are too few points, or no rate falls.
+
+        Warns:
+            RegimeWarning: If the law misses the curves of the continual phase.
+        """
+        return continual_fit.fit(cls, curves, pretraining, decay, warmup, points)
+
+    def after(self, pretraining):
+        """The same law after another pre-training: a `LossCurve`, or the rates of all its updates.
+
+        Raises:
+            ValueError: If the law was fitted without the losses of a pre-training in which the rate fell.
+        """
+        if self.fitted and not self.C1:
+            raise ValueError(
+                f"The law was fitted to one pre-training, without its losses, and fits no other. Received: {self}"
+            )
+        law = copy(self)
+        learning_rate = pretraining.rates if isinstance(pretraining, LossCurve) else rates(pretraining)
+        law.S1pt, law.S2pt = (float(area[-1]) for area in areas(learning_rate, self.decay, self.warmup))
+        return law
+
+    def loss_at(self, learning_rate, at):
+        spent, fallen = (area[at] for area in areas(learning_rate, self.decay, self.warmup))
+        shift = self.B * (1 - (1 + self.E * spent) ** -self.beta)
+        power = self.A * (self.S1pt + spent) ** -self.alpha
+        return self.L0 + power - self.C1 * self.S2pt - self.C2 * fallen + shift
+
+
+PUBLISHED = {
+    "general": (3.057, 0.490, 0.497, 0.299, 0.298, 0.366, 28.0, 0.189),
+    "target": (3.024, 0.412, 0.677, 0.278, 0.324, -0.666, 5662.0, 0.146),
+}

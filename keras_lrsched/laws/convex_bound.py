@@ -1,0 +1,200 @@
+"""The convex bound: how far above its minimum the loss of any schedule may be, and which base learning rate is best."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_lrsched.laws import convex_bound_curve, convex_bound_extension, convex_bound_fit, convex_bound_optimum
+from keras_lrsched.laws.law import Law, rates
+from keras_lrsched.schedules import Tabulated, checks
+
+
+class OptimalRate(NamedTuple):
+    """The factor on a schedule with the lowest bound, and that bound."""
+
+    learning_rate: float
+    bound: float
+
+
+class ConvexBound(Law):
+    """Bounds the loss of SGD on any convex problem under any schedule, and so gives its best base learning rate.
+
+    With learning rates eta_1 ... eta_T, the distance D from the start to the minimum, and gradient norms G_1 ... G_T:
+
+        loss_T - minimum <= Omega_T = (D^2 + sum_(t=1..T) eta_t^2 G_t^2) / (2 sum_(t=1..T) eta_t)
+            + 1/2 sum_(k=1..T-1) eta_k / sum_(t=k+1..T) eta_t * sum_(t=k..T) eta_t^2 G_t^2 / sum_(t=k..T) eta_t
+
+    which is the same as
+
+        Omega_T = (D^2 / sum_t eta_t + eta_T G_T^2 + sum_(k=1..T-1) eta_k^2 G_k^2 / sum_(t=k+1..T) eta_t) / 2
+
+    and is computed so: one bound in linear time, and the curve of all T in near-linear time. For a base learning rate gamma
+    it is T1 / gamma + gamma T2, lowest at gamma = sqrt(T1 / T2). Loss curves of large language models have its shape, with
+    `fit` for D, G and the minimum.
+
+    Omega_T is about the weights that update T starts from. Its rate eta_T enters only the bound, which is loose where it is
+    far below the rate before. Updates with rate 0 change nothing and are left out; before the first other one, the bound is
+    that of the first.
+
+    Args:
+        distance: D, positive. Defaults to `1.0`.
+        gradient_norm: G, a positive number, or one for each update of a run. Defaults to `1.0`.
+        offset: The minimum of the loss, which `predict` adds to the bound. Defaults to `0.0`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference: Schaipp et al. 2025, arXiv:2501.18965; the bound is that of Defazio et al. 2023, arXiv:2310.07831, Theorem 10.
+    Official code, fabian-sp/lr-scheduling (MIT), was run; its numbers are in the tests. The second form, the exact optimum
+    and the fit by least squares are ours.
+
+    Example:
+
+    >>> from keras_lrsched.schedules import LinearDecay
+    >>> best = ConvexBound(distance=1.0, gradient_norm=1.0).optimal_rate(LinearDecay(1.0, 400), steps=400)
+    >>> round(best.learning_rate, 7), round(best.bound, 5)
+    (0.0495631, 0.10063)
+    """
+
+    parameters = ("distance", "offset")
+    options = ("gradient_norm",)
+
+    def __init__(self, distance=1.0, gradient_norm=1.0, offset=0.0):
+        super().__init__()
+        self.distance = checks.positive_float("distance", distance)
+        self.gradient_norm = (
+            checks.each("gradient_norm", gradient_norm, checks.positive_float)
+            if np.ndim(gradient_norm)
+            else checks.positive_float("gradient_norm", gradient_norm)
+        )
+        self.offset = checks.non_negative_float("offset", offset)
+
+    @classmethod
+    def fit(cls, curves, skip=0.3, points=400):
+        """The distance, the gradient norm and the minimum with which the law describes measured curves best.
+
+        The squares of the first two and the third enter the loss linearly: they come from non-negative least squares of the
+        relative errors. (The official fit lets the gradient norm change with t: eight numbers.)
+
+        Args:
+            curves: One or more `LossCurve`s, best with different schedules.
+            skip: Points before the end of warmup, and in this first part of each run, are not used: there the bound falls
+                like 1 / t, from far above any loss. Defaults to `0.3`.
+            points: Each curve is averaged into at most this many pieces. Defaults to `400`.
+
+        Raises:
+            ValueError: If there are fewer than three points, or the best distance or gradient norm is 0.
+        """
+        return convex_bound_fit.fit(cls, curves, skip, points)
+
+    def loss_at(self, learning_rate, at):
+        initial, noise = convex_bound_curve.parts(learning_rate, self._norms(len(learning_rate)))
+        return self.offset + _finite(self.distance**2 * initial + noise)[at]
+
+    def bound(self, schedule, steps=None) -> float:
+        """Omega_T for the last update of a run. Arguments as of `predict`."""
+        initial, noise = self._terms(rates(schedule, steps))
+        return float(initial + noise)
+
+    def optimal_rate(self, schedule, steps=None) -> OptimalRate:
+        """The factor on the schedule with the lowest bound at the last update, and this bound.
+
+        For a schedule with peak 1 the factor is the peak learning rate. Arguments as of `predict`.
+        """
+        initial, noise = self._terms(rates(schedule, steps))
+        return OptimalRate(float(np.sqrt(initial / noise)), float(2 * np.sqrt(initial * noise)))
+
+    def transfer_rate(self, learning_rate, schedule, steps, new_schedule, new_steps) -> float:
+        """The learning rate for a run with another schedule or length, where `learning_rate` is the best for the first.
+
+        It is multiplied by the ratio of the two `optimal_rate`s, in which the distance cancels, and the gradient norm if it
+        is one number. A schedule that decays to 0, stretched to a longer run, gives about sqrt(steps / new_steps).
+
+        Args:
+            learning_rate: The best factor on `schedule`.
+            schedule, steps: The run that it belongs to. See `predict`.
+            new_schedule, new_steps: The run to find a learning rate for.
+        """
+        ratio = self.optimal_rate(new_schedule, new_steps).learning_rate / self.optimal_rate(schedule, steps).learning_rate
+        return checks.positive_float("learning_rate", learning_rate) * ratio
+
+    def longer_cooldown(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
+        """The cooldown fraction with which a longer run has the same best learning rate, so a plateau can be extended.
+
+        Args:
+            steps: Updates of a run: constant, then a cooldown to 0.
+            new_steps: Updates of the longer one.
+            cooldown_fraction: The part of the first run that its cooldown takes. Defaults to `0.2`.
+            profile: The cooldown's `Profile` or its name. Defaults to `"linear"`.
+
+        Raises:
+            ValueError: If no cooldown is long enough, or `new_steps` are not above `steps`.
+        """
+        return convex_bound_extension.longer_cooldown(self, steps, new_steps, cooldown_fraction, profile)
+
+    def lower_plateau(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
+        """The factor on the rate of a plateau, from where its cooldown was to begin, that lets a run go on for longer.
+
+        The largest factor with which the longer run, whose cooldown takes the same fraction, has the same best learning rate
+        as the first. Arguments and errors as of `longer_cooldown`.
+        """
+        return convex_bound_extension.lower_plateau(self, steps, new_steps, cooldown_fraction, profile)
+
+    def optimize(self, steps, peak=None, warmup_steps=0) -> Tabulated:
+        """The schedule with the lowest bound at the last update.
+
+        Without a peak it is exact. With c_T = G_T^2 / 2 and c_k = G_k^2 (sqrt(1 + 2 c_(k+1) / G_k^2) - 1), the updates from
+        k on cost least, c_k times the sum of their rates, if update k takes the part 1 - 1 / sqrt(1 + 2 c_(k+1) / G_k^2) of
+        it. For equal gradient norms this is close to linear decay; only the last few rates are higher, up to ten times the
+        last of the line.
+
+        With a peak it is the lower of the peak and this schedule, on the best scale. If the gradient norms are equal, that is
+        the best that never exceeds the peak: a peak below the best rate is held for long, and followed by linear decay.
+
+        Args:
+            steps: Updates of the run.
+            peak: The highest learning rate. Defaults to `None`: as high as is best.
+            warmup_steps: Updates of linear warmup, W: t / W of the peak at update t < W. Defaults to `0`.
+
+        Returns:
+            A `Tabulated`, which `compile` takes.
+        """
+        checks.shorter("warmup_steps", warmup_steps, "steps", steps)
+        steps, warmup_steps = int(steps), int(warmup_steps)
+        warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(steps)[warmup_steps:]
+        if peak is None:
+            shape = convex_bound_optimum.free(norms)
+            shape = np.append(shape[0] * warmup, shape)
+            return Tabulated(self.optimal_rate(shape).learning_rate * shape)
+        peak = checks.positive_float("peak", peak)
+        return Tabulated(convex_bound_optimum.capped(self.bound, norms, peak, peak * warmup))
+
+    def _terms(self, learning_rate):
+        """T1 and T2."""
+        used = learning_rate > 0
+        eta, norms = learning_rate[used], self._norms(len(learning_rate))[used]
+        tails = np.cumsum(eta[::-1])[::-1]
+        noise = eta[-1] * norms[-1] ** 2 + np.sum((eta[:-1] * norms[:-1]) ** 2 / tails[1:])
+        return _finite(np.array([self.distance**2 / tails[0], noise]) / 2)
+
+    def _norms(self, steps):
+        if isinstance(self.gradient_norm, list) and len(self.gradient_norm) != steps:
+            raise ValueError(
+                "`gradient_norm` must have one number for each update. "
+                f"Received: gradient_norm with {len(self.gradient_norm)} numbers, steps={steps}"
+            )
+        return np.broadcast_to(self.gradient_norm, steps)
+
+    def __repr__(self):
+        return (
+            f"ConvexBound(distance={self.distance:.6g}, gradient_norm={self.gradient_norm!r:.40}, offset={self.offset:.6g})"
+        )
+
+
+def _finite(bounds):
+    if not np.isfinite(bounds).all():
+        raise ValueError(
+            "The bound is too large for a float: a learning rate is too far below the others. "
+            f"Received: bounds up to {np.max(bounds)}"
+        )
+    return bounds

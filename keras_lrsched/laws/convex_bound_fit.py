@@ -1,0 +1,35 @@
+"""The fit of the convex bound to measured curves, by non-negative least squares."""
+
+import numpy as np
+from scipy.optimize import nnls
+
+from keras_lrsched.laws import convex_bound_curve
+from keras_lrsched.schedules import checks
+
+
+def fit(kind, curves, skip, points):
+    """See `ConvexBound.fit`."""
+    curves, skip, points = list(curves), checks.fraction("skip", skip), checks.positive_int("points", points)
+    rows = [_rows(curve, skip, points) for curve in curves]
+    columns = np.concatenate(rows) if rows else np.empty((0, 3))
+    if len(columns) < 3:
+        raise ValueError(f"The convex bound is fitted to three or more points after warmup. Received: {len(columns)}")
+    size = columns.max(axis=0)
+    (distance, norm, offset), _ = nnls(columns / size, np.ones(len(columns)))
+    distance, norm, offset = np.array([distance, norm, offset]) / size
+    if not (distance and norm):
+        raise ValueError(
+            "The curves do not fall as a convex problem's: fit to runs that differ in their learning rates. "
+            f"Received: curves with a best distance^2 of {distance:.3g} and gradient_norm^2 of {norm:.3g}"
+        )
+    return kind(distance**0.5, norm**0.5, offset)._fitted_to(curves)
+
+
+def _rows(curve, skip, points):
+    """What distance^2, gradient_norm^2 and offset are multiplied by at some points of a curve, over the loss there."""
+    curve = curve.between(max(curve.peak_step, int(skip * len(curve.rates))))
+    if not len(curve.loss):
+        return np.empty((0, 3))
+    curve = curve.subsample(points)
+    initial, noise = convex_bound_curve.parts(curve.rates, np.ones(len(curve.rates)))
+    return np.stack([initial, noise, np.ones(len(curve.rates))], axis=1)[curve.step] / curve.loss[:, None]

@@ -1,0 +1,205 @@
+"""The base of every law: a formula for the loss of a run, with numbers that were fitted to other runs."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+LAWS: dict[str, type["Law"]] = {}
+
+
+class ExtrapolationWarning(UserWarning):
+    """A law is asked about runs unlike those that it was fitted to."""
+
+
+class Law:
+    """Predicts the loss curve of a schedule before it is run.
+
+    A subclass names its numbers in `parameters`, takes them as keyword arguments, and implements `loss_at` and `fit`.
+
+    Attributes:
+        fitted: What the law was fitted to: `steps`, the longest run, and `learning_rate`, the highest rate. Empty for a law
+            that was made from numbers.
+    """
+
+    parameters: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+    """Further arguments of the constructor that are kept in the file."""
+
+    def __init__(self):
+        self.fitted: dict[str, float] = {}
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        LAWS[cls.__name__] = cls
+
+    def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """The loss at updates `at`, 0-based, in a run with these rates, one an update."""
+        raise NotImplementedError
+
+    @classmethod
+    def fit(cls, curves) -> Self:
+        """The law that describes measured curves best."""
+        raise NotImplementedError
+
+    def predict(self, schedule, steps=None, at=None) -> np.ndarray:
+        """The loss at each update of a run.
+
+        Args:
+            schedule: A `LearningRateSchedule`, a number, or the rates of all updates.
+            steps: Updates of the run. Defaults to `None`: as many as there are rates.
+            at: Updates to predict the loss at, 0-based. Defaults to `None`: all.
+
+        Returns:
+            A NumPy array, one loss for each of `at`; that of update t counts the rates up to and with update t.
+
+        Raises:
+            ValueError: If a rate is negative or not finite, all are 0, or `at` lies outside of the run.
+
+        Warns:
+            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to.
+        """
+        learning_rate = rates(schedule, steps)
+        at = np.arange(len(learning_rate)) if at is None else updates("at", at)
+        if at.size and not 0 <= at.min() <= at.max() < len(learning_rate):
+            raise ValueError(f"`at` must lie in [0, {len(learning_rate)}). Received: at from {at.min()} to {at.max()}")
+        self._warn_of_extrapolation(learning_rate)
+        return self.loss_at(learning_rate, at)
+
+    def final_loss(self, schedule, steps=None) -> float:
+        """The predicted loss at the last update. Arguments as of `predict`."""
+        learning_rate = rates(schedule, steps)
+        return float(self.predict(learning_rate, at=[len(learning_rate) - 1])[0])
+
+    def residuals(self, curve) -> np.ndarray:
+        """log(measured loss) - log(predicted loss) at each point of a `LossCurve`."""
+        return np.log(curve.loss) - np.log(self.predict(curve.rates, at=curve.step))
+
+    def save(self, path) -> None:
+        """Writes the law into a JSON file."""
+        content = {"law": type(self).__name__, "fitted": self.fitted}
+        content |= {name: getattr(self, name) for name in (*self.parameters, *self.options)}
+        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path) -> Any:
+        """The law in a file that `save` wrote; `Law.load` reads any kind.
+
+        Raises:
+            ValueError: If the file holds no law, or one of another kind.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            kind = LAWS[content.pop("law")]
+            fitted = {name: checks.positive_float(name, value) for name, value in content.pop("fitted").items()}
+            if fitted and fitted.keys() != {"steps", "learning_rate"}:
+                raise ValueError(f"fitted to {', '.join(fitted)}")
+            law = kind(**content)
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"The file holds no law ({error!r:.200}). Received: path={str(path)!r}") from error
+        if not isinstance(law, cls):
+            raise ValueError(f"The file must hold a {cls.__name__}. Received: path={str(path)!r} with a {kind.__name__}")
+        law.fitted = fitted
+        return law
+
+    def plot(self, schedule, steps=None, curve=None, ax=None):
+        """Draws the predicted curve, and a measured one beside it.
+
+        Args:
+            schedule: See `predict`.
+            steps: See `predict`.
+            curve: A `LossCurve` that was measured. Defaults to `None`.
+            ax: Matplotlib axes to draw on. Defaults to `None`: new ones.
+
+        Returns:
+            The axes.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots()[1]
+        learning_rate = rates(schedule, steps)
+        at = np.unique(np.linspace(0, len(learning_rate) - 1, 500).astype(int))
+        predicted = self.predict(learning_rate, at=at)
+        late = predicted[at >= len(learning_rate) // 20]
+        if curve is not None:
+            ax.plot(curve.step, curve.loss, ".", markersize=2, color="0.6", label="measured")
+            late = np.concatenate([late, curve.loss[curve.step >= len(learning_rate) // 20]])
+        ax.plot(at, predicted, label=f"predicted ({type(self).__name__})")
+        low, high = min(late.min(), predicted.min()), late[np.isfinite(late)].max()
+        margin = max(0.05 * (high - low), 1e-3 * high)
+        ax.set_ylim(low - margin, high + margin)  # the first losses are far above all others
+        ax.set_xlabel("updates")
+        ax.set_ylabel("loss")
+        ax.legend(frameon=False)
+        return ax
+
+    def __repr__(self):
+        numbers = ", ".join(f"{name}={getattr(self, name):.6g}" for name in self.parameters)
+        return f"{type(self).__name__}({numbers})"
+
+    def _fitted_to(self, curves):
+        self.fitted = {
+            "steps": max(len(curve.rates) for curve in curves),
+            "learning_rate": max(float(curve.rates.max()) for curve in curves),
+        }
+        return self
+
+    def _warn_of_extrapolation(self, learning_rate):
+        if not self.fitted:
+            return
+        for what, here, limit in (
+            ("updates", len(learning_rate), self.fitted["steps"]),
+            ("the peak learning rate", float(learning_rate.max()), self.fitted["learning_rate"]),
+        ):
+            if here > 1.001 * limit:
+                warnings.warn(
+                    f"{type(self).__name__} extrapolates: {what} {here:.6g} is {here / limit:.3g} times the largest that it "
+                    f"was fitted to ({limit:.6g})",
+                    ExtrapolationWarning,
+                    stacklevel=4,
+                )
+
+
+def rates(schedule, steps=None) -> np.ndarray:
+    """The rate of every update of a run, in float64.
+
+    Raises:
+        ValueError: If a rate is negative or not finite, all are 0, or there are not as many as `steps`.
+    """
+    if np.ndim(schedule) == 1:
+        values = np.array(schedule, float)
+        if steps not in (None, len(values)):
+            raise ValueError(f"`steps` must be the number of rates, {len(values)}. Received: steps={steps}")
+    else:
+        schedule = as_schedule("schedule", schedule)
+        values = np.array(compute(schedule, np.arange(checks.positive_int("steps", steps)), np), float)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(bad) or not np.any(values > 0):
+        what = f"{values[bad[0]]} at update {bad[0]} of" if len(bad) else "no rate above 0 in"
+        raise ValueError(f"Learning rates must be finite, not negative, and not all 0. Received: {what} {schedule!r:.200}")
+    return values
+
+
+def updates(name, values) -> np.ndarray:
+    """A list of updates as an integer array.
+
+    Raises:
+        ValueError: If it is not one-dimensional, or holds anything but whole numbers.
+    """
+    found = np.atleast_1d(np.asarray(values))
+    whole = found.dtype.kind in "iu" or (found.dtype.kind == "f" and np.all(np.isfinite(found) & (found == np.floor(found))))
+    if found.ndim != 1 or not whole:
+        raise ValueError(f"`{name}` must be whole numbers in one dimension. Received: {name}={values!r:.200}")
+    return found.astype(int)
+
+
+def finite_numbers(law, **values):
+    """Sets the parameters of a law: finite numbers."""
+    for name, value in values.items():
+        setattr(law, name, checks.finite_float(name, value))

@@ -1,0 +1,208 @@
+"""LossCurve: what a run showed, the loss and learning rate of its updates."""
+
+import csv
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+
+from keras_lrsched.laws.drops import warmup_end
+from keras_lrsched.laws.law import rates as rates_of
+from keras_lrsched.laws.law import updates
+from keras_lrsched.schedules import checks
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """The loss of a run at some of its updates, and the learning rate of all of them.
+
+    Example:
+
+    >>> curve = LossCurve(loss=[4.0, 3.0, 2.5, 2.5], rates=[0.1, 0.1, 0.1, 0.05])
+    >>> curve.subsample(2).step, curve.subsample(2).loss
+    (array([0, 2]), array([3.5, 2.5]))
+    """
+
+    loss: np.ndarray
+    """Positive and finite, one number for each of `step`."""
+    rates: np.ndarray
+    """The learning rate of every update of the run."""
+    step: np.ndarray = None  # type: ignore[assignment]  # __post_init__ fills it in
+    """The updates, 0-based, that `loss` belongs to, increasing. Defaults to all."""
+    batch_size: np.ndarray | None = None
+    """The examples of each of these updates, if recorded."""
+    tokens: np.ndarray | None = None
+    """The tokens of each of these updates, if recorded."""
+    name: str = ""
+
+    def __post_init__(self):
+        loss, rates = np.array(self.loss, float), rates_of(np.array(self.rates, float))
+        step = np.arange(len(rates)) if self.step is None else updates("step", self.step)
+        vars(self).update(loss=loss, rates=rates, step=step)
+        for name in ("batch_size", "tokens"):
+            if getattr(self, name) is not None:
+                vars(self)[name] = np.array(getattr(self, name), float)
+        shapes = {name: np.shape(getattr(self, name)) for name in COLUMNS if getattr(self, name) is not None}
+        if set(shapes.values()) != {(len(step),)} or not len(step):
+            raise ValueError(
+                f"A curve needs one loss for each of its updates. Received: shapes {shapes}, and {len(rates)} learning rates"
+            )
+        if np.any(np.diff(step) <= 0) or step[0] < 0 or step[-1] >= len(rates):
+            raise ValueError(
+                f"`step` must increase within [0, {len(rates)}), the updates that have a learning rate. "
+                f"Received: step={step!r:.200}"
+            )
+        bad = ~(np.isfinite(loss) & (loss > 0))
+        if bad.any():
+            raise ValueError(
+                f"A loss must be positive and finite. Received: loss={loss[bad][0]} at step {step[bad][0]}"
+                f" ({bad.sum()} such values){f' in {self.name}' if self.name else ''}"
+            )
+
+    @property
+    def learning_rate(self) -> np.ndarray:
+        """The learning rate at each of `step`."""
+        return self.rates[self.step]
+
+    @property
+    def peak_step(self) -> int:
+        """The update at which the first rise of the learning rate ends: the end of warmup."""
+        return warmup_end(self.rates)
+
+    @classmethod
+    def from_history(cls, history, schedule=None, steps_per_epoch=1, loss="loss", name="") -> Self:
+        """A curve from what `fit` returns: a Keras `History`, which has one mean loss an epoch.
+
+        Args:
+            history: A `History` or its `.history`.
+            schedule: The schedule of the run. Defaults to `None`: `history` has a learning rate (`learning_rate`, as
+                `LearningRateLogger` and `ReduceLROnPlateau` write it) that is taken for the whole epoch.
+            steps_per_epoch: Updates in an epoch. Defaults to `1`. The mean loss of an epoch is put at its middle.
+            loss: Which entry is the loss, for instance `"val_loss"`, which is put at the epoch's end. Defaults to `"loss"`.
+            name: A label.
+        """
+        logs = getattr(history, "history", history)
+        for entry in (loss, *([] if schedule is not None else ["learning_rate"])):
+            if entry not in logs:
+                raise ValueError(f"The history has no {entry!r}. It has: {', '.join(logs)}")
+        per_epoch = checks.positive_int("steps_per_epoch", steps_per_epoch)
+        epochs = max(len(values) for values in logs.values())
+        if len(logs[loss]) != epochs:
+            raise ValueError(f"The history must have {loss!r} for each of its {epochs} epochs. Received: {len(logs[loss])}")
+        if schedule is None:
+            rates = np.repeat(np.array(logs["learning_rate"], float), per_epoch)
+        else:
+            rates = rates_of(schedule, epochs * per_epoch)
+        place = per_epoch - 1 if loss.startswith("val_") else (per_epoch - 1) // 2
+        return cls(logs[loss], rates, np.arange(epochs) * per_epoch + place, name=name)
+
+    @classmethod
+    def load(cls, path) -> Self:
+        """The curve in a file of `LossRecorder` or `save`: `.csv` or `.npz`.
+
+        A last line that was cut off when the run was killed is left out. Updates that a resumed run made again count with
+        what they gave the last time.
+
+        Raises:
+            ValueError: If the file holds no curve, or some update of the run is missing.
+        """
+        path = Path(path)
+        try:
+            columns = _arrays(path) if path.suffix == ".npz" else _rows(path)
+            return cls(**columns, name=path.stem)
+        except (csv.Error, EOFError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+            raise ValueError(f"The file holds no curve: {error}. Received: path={str(path)!r}") from error
+
+    def save(self, path) -> None:
+        """Writes the curve into an `.npz` file."""
+        columns = {name: getattr(self, name) for name in (*COLUMNS, "rates") if getattr(self, name) is not None}
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, **columns)
+
+    def between(self, first, last=None) -> Self:
+        """The points at updates `first` and later, and before `last`; the rates stay those of the whole run."""
+        return self._at(np.flatnonzero((self.step >= first) & (self.step < (np.inf if last is None else last))))
+
+    def smooth(self, width) -> Self:
+        """The curve of running means over `width` points; the points at either end, which have fewer neighbours, go."""
+        width = checks.positive_int("width", width)
+        if width > len(self.loss):
+            raise ValueError(f"`width` must be at most the points of the curve, {len(self.loss)}. Received: width={width}")
+        sums = np.concatenate([[0.0], np.cumsum(self.loss)])
+        middle = self._at(np.arange((width - 1) // 2, len(self.loss) - width // 2))
+        return replace(middle, loss=(sums[width:] - sums[:-width]) / width)
+
+    def subsample(self, points) -> Self:
+        """The curve in `points` equal pieces, each with the mean loss of its updates, placed at their middle."""
+        points = min(checks.positive_int("points", points), len(self.loss))
+        ends = np.linspace(0, len(self.loss), points + 1).astype(int)
+        means = np.add.reduceat(self.loss, ends[:-1]) / np.diff(ends)
+        return replace(self._at((ends[:-1] + ends[1:] - 1) // 2), loss=means)
+
+    def plot(self, ax=None, **options):
+        """Draws the loss; options go to matplotlib. Returns the axes."""
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots()[1]
+        ax.plot(self.step, self.loss, **({"label": self.name} | options))
+        ax.set_xlabel("updates")
+        ax.set_ylabel("loss")
+        return ax
+
+    def _at(self, points):
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return replace(self, **{name: column[points] for name, column in columns.items() if column is not None})
+
+
+COLUMNS = ("loss", "step", "batch_size", "tokens")
+
+
+def _arrays(path):
+    with ZipFile(path) as archive:
+        if archive.testzip():
+            raise ValueError("it is damaged")
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in (*COLUMNS, "rates") if name in arrays.files}
+    missing = {"loss", "rates", "step"} - found.keys()
+    if missing:
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    return found
+
+
+def _rows(path):
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
+    reader = csv.DictReader(whole.splitlines())
+    missing = {"step", "loss", "learning_rate"} - set(reader.fieldnames or ())
+    if missing:
+        raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+    table = {}
+    for row in reader:
+        try:
+            table[int(row["step"])] = _numbers(row)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"line {reader.line_num} is malformed, {error}") from error
+    return _columns(table)
+
+
+def _numbers(row):
+    if None in row or None in row.values():
+        raise ValueError("its fields are not those of the first line")
+    given = [name for name in ("batch_size", "tokens") if row.get(name)]
+    return {name: float(row[name]) for name in ("loss", "learning_rate", *given)}
+
+
+def _columns(table):
+    """The columns of a run's updates, without those that some update lacks."""
+    if not table:
+        raise ValueError("it has no updates")
+    missing = sorted(set(range(len(table))) - table.keys())
+    if missing:
+        raise ValueError(f"it lacks update {missing[0]} of the run")
+    rows = [table[step] for step in range(len(table))]
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if all(name in row for row in rows)}
+    return {"rates": columns.pop("learning_rate"), **columns}

@@ -1,0 +1,84 @@
+"""Whether curves look like runs that a smooth law describes, and a warning if not."""
+
+import warnings
+
+import numpy as np
+
+STEEPER = 1.5
+"""A slope that has grown by this factor, and by more than its errors, is a change of regime."""
+MISFIT = 0.01
+"""A part of the loss: curve and law that differ by more for an eighth of the run do not belong together."""
+
+
+class RegimeWarning(UserWarning):
+    """A curve bends as no smooth law does: it leaves a plateau, diverges, or changes its data."""
+
+
+def check(law, curves):
+    """Warns if one of the curves that a law was fitted to leaves a plateau, or is missed by the law.
+
+    Under a constant rate a power law loses ever less for each doubling of what was spent. A model that forms a new ability
+    late in the run loses more.
+    """
+    for number, curve in enumerate(curves):
+        early, late = slopes(curve)
+        if late > STEEPER * early:
+            _warn(
+                f"{_name(curve, number)} falls faster late ({late:.3g} for each factor of e in the learning rate spent) "
+                f"than early ({early:.3g}): it leaves a plateau, and what comes next cannot be foreseen. Fit longer runs."
+            )
+        _warn_of_misfit(law, curve, number)
+
+
+def check_misfit(law, curves):
+    """Warns if one of the curves that a law was fitted to is missed by the law."""
+    for number, curve in enumerate(curves):
+        _warn_of_misfit(law, curve, number)
+
+
+def slopes(curve):
+    """-dL / d ln S1 under the peak rate: early and late, each moved by two standard errors towards the other.
+
+    Early is from a tenth of these updates to half of them in ln S1. A curve with fewer than 40 points there gives 0, 0.
+    """
+    at_peak = curve.learning_rate > 0.99 * curve.rates.max()
+    x, y = np.log(np.cumsum(curve.rates)[curve.step][at_peak]), curve.loss[at_peak]
+    x, y = x[len(x) // 10 :], y[len(y) // 10 :]
+    if len(x) < 40:
+        return 0.0, 0.0
+    middle = (x[0] + x[-1]) / 2
+    (early, its_error), (late, error) = (_line(x[part], y[part]) for part in (x < middle, x >= middle))
+    return max(early, 0.0) + 2 * its_error, late - 2 * error
+
+
+def lasting_misfit(law, curve):
+    """The largest mean difference of log loss over an eighth of the points, less twice its error."""
+    eighths = [part for part in np.array_split(law.residuals(curve), 8) if len(part) > 1]
+    sizes = [abs(part.mean()) - 2 * part.std(ddof=1) / len(part) ** 0.5 for part in eighths]
+    return max(sizes, default=0.0)
+
+
+def _line(x, y):
+    """Minus the slope of a line through the points, and its standard error."""
+    x = x - x.mean()
+    slope = np.sum(x * y) / np.sum(x * x)
+    error = np.std(y - y.mean() - slope * x, ddof=2) / np.sum(x * x) ** 0.5
+    return -slope, error
+
+
+def _warn_of_misfit(law, curve, number):
+    misfit = lasting_misfit(law, curve)
+    if misfit > MISFIT:
+        _warn(
+            f"{_name(curve, number)} is missed by {misfit:.1%} of the loss over an eighth of the run: "
+            f"{type(law).__name__} does not fit.",
+            depth=6,
+        )
+
+
+def _name(curve, number):
+    return curve.name or f"curve {number}"
+
+
+def _warn(message, depth=5):  # the caller of the law's `fit`
+    warnings.warn(message, RegimeWarning, stacklevel=depth)

@@ -1,0 +1,108 @@
+"""From recorded runs to a schedule that `compare` trains with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_lrsched import cli
+from keras_lrsched.laws import Law, LossCurve, MultiPowerLaw
+from keras_lrsched.schedules import Tabulated, catalog
+
+PEAK, STEPS = 0.01, 300
+TRUTH = MultiPowerLaw(1.5, 0.5, 0.5, 20.0, 2.0, 0.6, 0.6, warmup="sum")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Files of two runs that follow the law exactly."""
+    files = []
+    for label in ("constant", "cosine"):
+        rates = catalog.parse(label, PEAK, STEPS, warmup_steps=15).values(STEPS)
+        at = np.arange(1, STEPS)
+        files.append(str(tmp_path / f"{label}.npz"))
+        LossCurve(TRUTH.predict(rates, at=at), rates, at).save(files[-1])
+    return files
+
+
+@pytest.fixture
+def law(runs, tmp_path, capsys):
+    path = str(tmp_path / "law.json")
+    assert cli.main(["predict", "fit", *runs, "-o", path]) == 0
+    capsys.readouterr()
+    return path
+
+
+def test_fit(runs, tmp_path, capsys):
+    path = tmp_path / "law.json"
+    assert cli.main(["predict", "fit", *runs, "-o", str(path)]) == 0
+    assert "cosine" in capsys.readouterr().out
+    wsd = catalog.parse("wsd", PEAK, STEPS, warmup_steps=15)
+    assert Law.load(path).final_loss(wsd, STEPS) == pytest.approx(TRUTH.final_loss(wsd, STEPS), rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["annealing", "convex_bound"])
+def test_other_laws(kind, runs, tmp_path, capsys):
+    path = str(tmp_path / "law.json")
+    assert cli.main(["predict", "fit", *runs, "--law", kind, "-o", path]) == 0
+    assert cli.main(["predict", "loss", path, "--schedules", "linear", "-o", str(tmp_path / "p.png")]) == 0
+
+
+def test_loss(law, tmp_path, capsys):
+    picture = tmp_path / "p.png"
+    words = ["--schedules", "cosine,rex:a=0.1:b=0.9", "--steps", "300,600", "-o", str(picture)]
+    assert cli.main(["predict", "loss", law, *words]) == 0
+    out, err = capsys.readouterr()
+    assert f"{Law.load(law).final_loss(catalog.parse('cosine', PEAK, STEPS, warmup_steps=15), STEPS):.4f}" in out
+    assert "loss after 600" in out
+    assert "extrapolates: updates 600 is 2 times" in err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_best_is_trained_with(law, tmp_path, capsys):
+    best = tmp_path / "best.json"
+    assert cli.main(["predict", "best", law, "--steps", "40", "-o", str(best)]) == 0
+    assert Tabulated.load(best).values(40).max() == pytest.approx(PEAK)
+    words = ["--schedules", f"cosine,file:{best}", "--budget", "40", "--seeds", "1", "--evaluations", "2"]
+    assert cli.main(["compare", *words, "--out", str(tmp_path / "out")]) == 0
+    assert "best.json" in (tmp_path / "out" / "report.md").read_text()
+
+
+def fails(capsys, *words):
+    assert cli.main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_mistakes(law, tmp_path, capsys):
+    table = tmp_path / "table.json"
+    Tabulated([0.1, 0.2]).save(table)
+    nothing = tmp_path / "nothing.csv"
+    nothing.write_text("epoch\n0\n")
+    out = ["-o", str(tmp_path / "no")]
+    assert "No such file" in fails(capsys, "predict", "fit", str(tmp_path / "none.csv"), *out)
+    assert "no column" in fails(capsys, "predict", "fit", str(nothing), *out)
+    assert "holds no law" in fails(capsys, "predict", "loss", str(table), *out)
+    assert "Unknown schedule 'cosinus'" in fails(capsys, "predict", "loss", law, "--schedules", "cosinus", *out)
+    assert "one for 2 updates" in fails(capsys, "predict", "loss", law, "--schedules", f"file:{table}", *out)
+    assert "give --steps once" in fails(capsys, "predict", "best", law, "--steps", "30,40", *out)
+    assert "holds no schedule" in fails(capsys, "compare", "--schedules", f"file:{law}", "--out", out[1])
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_law_made_from_numbers_needs_a_run(tmp_path, capsys):
+    path = tmp_path / "law.json"
+    TRUTH.save(path)
+    assert "give --steps and --peak" in fails(capsys, "predict", "loss", str(path))
+    words = ["--steps", "50", "--peak", "0.01", "-o", str(tmp_path / "best.json")]
+    assert cli.main(["predict", "best", str(path), *words]) == 0
+
+
+def test_a_law_that_cannot_optimize(tmp_path, capsys):
+    path = tmp_path / "law.json"
+    content = {"law": "AnnealingLaw", "fitted": {}, "L0": 2.0, "A": 0.5, "alpha": 0.5, "C": 0.1}
+    path.write_text(json.dumps(content))
+    words = ["--steps", "50", "--peak", "0.01", "-o", str(tmp_path / "best.json")]
+    assert "cannot find the best" in fails(capsys, "predict", "best", str(path), *words)
