@@ -61,7 +61,7 @@ class LearningRateLogger(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
-        self._optimizer = _inner(self._trainer.optimizer)
+        self._optimizer = inner_optimizer(self._trainer.optimizer)
         self._first = self._steps_done()
         self._formulas = {callback.target: self._scheduled(callback) for callback in callbacks_in(self._trainer)}
         self._read: dict[str, list[float]] = {}
@@ -133,7 +133,8 @@ def _begin_file(path, header):
         )
 
 
-def _inner(optimizer):
+def inner_optimizer(optimizer):
+    """The optimizer that loss scaling is wrapped around."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer

@@ -37,14 +37,17 @@ class Characters(Workload):
 
     def build_model(self):
         tokens = keras.Input((self.context,), dtype="int32")
-        x = layers.Embedding(len(self.vocabulary), self.width)(tokens)
-        x += layers.Embedding(self.context, self.width)(ops.arange(self.context))
+        x = self._embedding(len(self.vocabulary))(tokens) + self._embedding(self.context)(ops.arange(self.context))
         for _ in range(self.layers):
             h = layers.LayerNormalization()(x)
             x += layers.MultiHeadAttention(self.heads, self.width // self.heads)(h, h, use_causal_mask=True)
             h = layers.LayerNormalization()(x)
             x += layers.Dense(self.width)(layers.Dense(4 * self.width, activation="relu")(h))
         return keras.Model(tokens, layers.Dense(len(self.vocabulary))(layers.LayerNormalization()(x)))
+
+    def _embedding(self, size):
+        # Keras' default of +-0.05 leaves the model on a plateau for a thousand updates before it attends to anything.
+        return layers.Embedding(size, self.width, embeddings_initializer=keras.initializers.RandomNormal(stddev=0.5))
 
     def optimizer(self, learning_rate):
         return keras.optimizers.AdamW(learning_rate, weight_decay=0.1, beta_2=0.99)

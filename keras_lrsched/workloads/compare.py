@@ -83,12 +83,16 @@ class Trainer:
         self._initial: dict[int, list[np.ndarray]] = {}
         self._fresh_optimizer = [keras.ops.convert_to_numpy(v) for v in self._model.optimizer.variables]
 
-    def run(self, job: Job, evaluations=10, callbacks=()) -> Run:
-        """Trains for the job's budget and evaluates on the validation data `evaluations` times, the last time at the end."""
+    def run(self, job: Job, evaluations=10, callbacks=(), controller=None) -> Run:
+        """Trains for the job's budget and evaluates on the validation data `evaluations` times, the last time at the end.
+
+        A `controller`, a callback that sets the learning rate itself, starts from the first value of the job's schedule.
+        """
         started = time.perf_counter()
         self._reset(job.seed)
         recorder = LossRecorder()
         epoch = -(-job.budget // evaluations)
+        before = [_Follow(job.schedule.values(job.budget), controller), *([] if controller is None else [controller])]
         history = self._model.fit(
             self.workload.stream(job.seed),
             steps_per_epoch=epoch,
@@ -97,7 +101,7 @@ class Trainer:
             validation_batch_size=512,
             shuffle=False,  # the stream is shuffled
             verbose=0,
-            callbacks=[_Follow(job.schedule.values(job.budget)), recorder, *callbacks],
+            callbacks=[*before, recorder, *callbacks],
         ).history
         ends = np.minimum(epoch * np.arange(1, len(history["val_loss"]) + 1), job.budget)
         return Run(
@@ -122,14 +126,21 @@ class Trainer:
 
 
 class _Follow(keras.callbacks.Callback):
-    """Sets the learning rate of each update from a list, and ends the run with it."""
+    """Sets the learning rate of each update from a list, or only the first and leaves the others to a controller.
 
-    def __init__(self, values):
+    It ends the run with the list.
+    """
+
+    def __init__(self, values, controller=None):
         super().__init__()
-        self._values, self._done = values, 0
+        self._values, self._is_led, self._done = values, controller is not None, 0
+
+    def on_train_begin(self, logs=None):
+        self.model.optimizer.learning_rate = self._values[0]
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate = self._values[self._done]
+        if not self._is_led:
+            self.model.optimizer.learning_rate = self._values[self._done]
 
     def on_train_batch_end(self, batch, logs=None):
         self._done += 1

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks import LossRecorder
+from keras_lrsched.laws import LossCurve
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND, JIT
 
@@ -78,26 +79,71 @@ def test_learning_rate_without_a_schedule():
     assert record(model).learning_rate == [0.125] * 12
 
 
-def test_without_the_private_tracker(monkeypatch):
-    monkeypatch.setattr(LossRecorder, "_sums", lambda self, batch, logs: SUMS(Untracked, batch, logs))
-    recorder = LossRecorder()
-    linear_model().fit(X[:8], Y[:8], batch_size=4, epochs=3, shuffle=False, verbose=0, callbacks=[recorder])
-    tracked = LossRecorder()
-    monkeypatch.undo()
-    linear_model().fit(X[:8], Y[:8], batch_size=4, epochs=3, shuffle=False, verbose=0, callbacks=[tracked])
-    np.testing.assert_allclose(recorder.loss, tracked.loss, rtol=1e-5)  # equal batches, so it is exact
-
-
-SUMS = LossRecorder._sums
-
-
-class Untracked:
-    """Stands for a callback whose model keeps no `_loss_tracker`."""
-
-    model = object()
-
-
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it itself on PyTorch")
 def test_steps_per_execution_is_refused():
     with pytest.raises(ValueError, match="Received: steps_per_execution=2"):
         record(linear_model(steps_per_execution=2))
+
+
+def test_file_while_and_after_training(tmp_path):
+    path = tmp_path / "new" / "run.csv"
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(path.read_text().count("\n") - 1))
+    recorder = LossRecorder(path, flush_every=2)
+    linear_model().fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=[recorder, look])
+    assert seen == [0, 2, 2, 3, 5, 5]  # every two updates, and at the end of an epoch
+    curve = LossCurve.load(path)
+    assert curve.step.tolist() == list(range(6))
+    assert curve.loss.tolist() == recorder.loss
+    assert curve.rates.tolist() == recorder.learning_rate
+    assert curve.batch_size.tolist() == recorder.batch_size == [4, 4, 2, 4, 4, 2]
+    assert curve.tokens is None
+
+
+def test_resumed_run_adds_to_the_file(tmp_path):
+    path = tmp_path / "run.csv"
+    model = linear_model()
+    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[LossRecorder(path)])
+    with path.open("a") as file:
+        file.write("3,0.12")  # what a killed run may leave
+    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[LossRecorder(path)])
+    curve = LossCurve.load(path)
+    np.testing.assert_allclose(curve.loss, losses(epochs=2), rtol=2e-5)
+    np.testing.assert_allclose(curve.rates, LINE.values(6), rtol=1e-6)
+
+
+def test_two_fits_with_one_recorder(tmp_path):
+    recorder = LossRecorder(tmp_path / "run.csv")
+    model = linear_model()
+    for _ in range(2):
+        model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[recorder])
+    assert LossCurve.load(tmp_path / "run.csv").loss.tolist() == recorder.loss
+
+
+def test_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "run.csv"
+    path.write_text("epoch,loss\n0,1.0\n")
+    with pytest.raises(ValueError, match="Received: path=.*with 'epoch,loss'"):
+        linear_model().fit(X, Y, verbose=0, callbacks=[LossRecorder(path)])
+    assert path.read_text() == "epoch,loss\n0,1.0\n"
+
+
+@pytest.mark.parametrize(("given", "tokens"), [(None, [20, 10]), (7, [28, 14])])
+def test_tokens(given, tokens, tmp_path):
+    model = keras.Sequential([keras.layers.Input((5,), dtype="int32"), keras.layers.Embedding(3, 2)])
+    model.compile("sgd", loss="mse")
+    recorder = LossRecorder(tmp_path / "run.csv", tokens_per_example=given)
+    model.fit(np.zeros((6, 5), "int32"), np.zeros((6, 5, 2)), batch_size=4, verbose=0, callbacks=[recorder])
+    assert LossCurve.load(tmp_path / "run.csv").tokens.tolist() == tokens
+
+
+@pytest.mark.parametrize("options", [{"flush_every": 0}, {"tokens_per_example": 1.5}])
+def test_bad_arguments(options):
+    with pytest.raises(ValueError, match="must be a positive integer. Received"):
+        LossRecorder(**options)
+
+
+def test_accumulated_gradients_hold_the_rate():
+    model = linear_model()
+    model.compile(keras.optimizers.SGD(LINE, gradient_accumulation_steps=2), loss="mse")
+    assert record(model, epochs=2).learning_rate == pytest.approx(LINE.values(3).repeat(2).tolist(), rel=1e-6)
