@@ -1,4 +1,4 @@
-"""How a schedule is called inside a compiled function: the one thing that differs between the backends."""
+"""How a schedule or an optimizer is called inside a compiled function: the one thing that differs between the backends."""
 
 import keras
 import numpy as np
@@ -23,3 +23,27 @@ def traced(schedule, steps, jit=False):
         case "torch":  # has no symbols in eager code; these are the operations that a tensor on a GPU goes through
             values = schedule.compute(steps, keras.ops)
     return keras.ops.convert_to_numpy(values)
+
+
+def compiled_update(optimizer, variables, jit=False):
+    """A function of gradients that updates `variables` from within a compiled function."""
+    optimizer.build(variables)
+    match BACKEND:
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.function(lambda grads: optimizer.apply(grads), jit_compile=jit)
+        case "jax":
+            import jax
+
+            step = jax.jit(optimizer.stateless_apply)
+
+            def update(grads):
+                values = [variable.value for variable in variables]
+                values, state = step([v.value for v in optimizer.variables], grads, values)
+                for variable, value in zip([*variables, *optimizer.variables], [*values, *state], strict=True):
+                    variable.assign(value)
+
+            return update
+        case "torch":
+            return optimizer.apply

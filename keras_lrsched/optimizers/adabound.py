@@ -1,0 +1,98 @@
+"""AdaBound: Adam between two learning rates that close in on that of SGD."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class AdaBound(Optimizer):
+    """Adam whose rate for each entry is clipped to an interval that shrinks, so that it ends as SGD with momentum.
+
+        g = g + weight_decay w
+        m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
+        s = lr sqrt(1 - beta_2^t) / (1 - beta_1^t) / (sqrt(v) + epsilon)
+        f = final_learning_rate lr / base_learning_rate
+        w = w - clip(s, f (1 - 1 / (gamma t + 1)), f (1 + 1 / (gamma t))) m
+
+    At the first update the upper bound is about f / gamma: the bounds bite late. With `amsbound`, the largest v so far takes
+    the place of v. m is not corrected for its bias other than in s. The bounds follow the schedule of the learning rate;
+    the authors' code takes the rate at construction as base, which for a schedule with a warmup would be about 0, so here
+    it must be given. State: two float32 numbers for each parameter, three with `amsbound`.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`; added to the gradient. Defaults to `None`.
+        final_learning_rate: The rate of SGD at which the bounds meet, while lr is the base. Defaults to `0.1`.
+        base_learning_rate: The learning rate that `final_learning_rate` belongs to, such as the peak of a schedule.
+            Defaults to `None`, for `learning_rate`, which must then be a number.
+        gamma: How fast the bounds close in, per update. Defaults to `1e-3`.
+        amsbound: Whether v never falls. Defaults to `False`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `base_learning_rate` is missing beside a schedule.
+
+    Reference:
+        Luo et al., Adaptive Gradient Methods with Dynamic Bound of Learning Rate, arXiv:1902.09843. Trajectories agree with
+        the authors' package adabound 0.0.5.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, 1.0])
+    >>> optimizer = AdaBound(learning_rate=0.1, final_learning_rate=0.3, gamma=0.5)
+    >>> optimizer.apply([keras.ops.array([10.0, 0.1])], [w])
+    >>> w.numpy().round(4)  # m is (1, 0.01); the rates 0.1 and 10 become 0.1 and 0.9
+    array([0.9  , 0.991], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        weight_decay=None,
+        final_learning_rate=0.1,
+        base_learning_rate=None,
+        gamma=1e-3,
+        amsbound=False,
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.final_learning_rate = checks.positive_float("final_learning_rate", final_learning_rate)
+        if base_learning_rate is None and callable(learning_rate):
+            raise ValueError(
+                "`base_learning_rate` must be given if `learning_rate` is no number: the bounds need a rate to refer to. "
+                f"Received: base_learning_rate=None, learning_rate={learning_rate!r}"
+            )
+        base = learning_rate if base_learning_rate is None else base_learning_rate
+        self.base_learning_rate = checks.positive_float("base_learning_rate", base)
+        self.gamma = checks.positive_float("gamma", gamma)
+        self.amsbound = amsbound
+
+    def make_slots(self, variable):
+        names = ("m", "v", "v_max") if self.amsbound else ("m", "v")
+        return {name: self.add_slot(variable, name) for name in names}
+
+    def step(self, w, g, slots, now):
+        g = g + now.weight_decay * w
+        slots.m = average(self.beta_1, slots.m, g)
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        v = slots.v
+        if self.amsbound:
+            v = slots.v_max = ops.maximum(slots.v_max, v)
+        correction = ops.sqrt(bias_correction(self.beta_2, now.t)) / bias_correction(self.beta_1, now.t)
+        rate = now.learning_rate * correction / (ops.sqrt(v) + self.epsilon)
+        final = self.final_learning_rate * now.learning_rate / self.base_learning_rate
+        low, high = final * (1 - 1 / (self.gamma * now.t + 1)), final * (1 + 1 / (self.gamma * now.t))
+        return w - ops.minimum(ops.maximum(rate, low), high) * slots.m

@@ -1,0 +1,113 @@
+"""Adafactor: adaptive steps from the means of rows and columns only."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.factored import add_factors, normalize, rms
+from keras_lrsched.optimizers.maths import average
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Adafactor(Optimizer):
+    """Adam without momentum, whose second moment is the outer product of a mean for each row and for each column.
+
+        s = g^2 + epsilon_1;  c = t^beta_2_decay
+        r = (1 - c) r + c mean of s over the last axis
+        k = (1 - c) k + c mean of s over the axis before
+        u = g / sqrt(r k / mean(r));  u = u / max(1, rms(u) / clip_threshold)
+        a = min(lr, 1 / sqrt(t))          if relative_step; min(lr, 1e-6 t, 1 / sqrt(t)) if warmup_init too; else lr
+        a = a max(epsilon_2, rms(w))      if scale_parameter
+        w = (1 - a weight_decay) w - a u
+
+    State: for a matrix of n rows and m columns n + m float32 numbers, so 0.016 bytes for each parameter if both are 512.
+    In a variable with more axes, such as a kernel of a convolution in Keras' layout, the last two are the matrix. With fewer
+    than two axes the second moment is whole.
+
+    `keras.optimizers.Adafactor` allocates a second moment of full size beside the factors, which saves nothing, and limits
+    the learning rate to 1 / sqrt(t) also if `relative_step=False`. In Hugging Face transformers `relative_step` has the
+    fixed limit 1e-2, which is the default of `learning_rate` here. PyTorch multiplies the weight decay by lr rather than a.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. With `relative_step` it is an
+            upper limit. Defaults to `1e-2`.
+        beta_2_decay: Exponent of the weight of a new gradient in the means, below 0. Defaults to `-0.8`.
+        epsilon_1: Added to squared gradients, above 0. Defaults to `1e-30`.
+        epsilon_2: Least root mean square of w for the step. Defaults to `1e-3`.
+        clip_threshold: Largest root mean square of the update u. Defaults to `1.0`.
+        relative_step: Whether the learning rate falls as 1 / sqrt(t). Defaults to `True`.
+        scale_parameter: Whether the step is relative to the root mean square of w. Defaults to `True`.
+        warmup_init: Whether the learning rate of `relative_step` rises as 1e-6 t at first. Defaults to `False`.
+        beta_1: Decay rate of a mean of a u, which takes one float32 number more for each parameter. Defaults to `None`, for
+            none.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or `warmup_init` is given without `relative_step`.
+
+    Reference:
+        Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, arXiv:1804.04235. Trajectories
+        agree with Hugging Face transformers, PyTorch, Keras and optax, for matrices; optax takes the two longest axes of any
+        variable. The authors' code in Tensor2Tensor was not run.
+
+    Example:
+
+    >>> w = keras.Variable(keras.ops.ones((512, 512)))
+    >>> optimizer = Adafactor()
+    >>> optimizer.apply([keras.ops.full((512, 512), -3.0)], [w])
+    >>> float(w[0, 0])
+    1.0099999904632568
+    >>> optimizer.state_bytes_per_parameter()
+    0.015625
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-2,
+        beta_2_decay=-0.8,
+        epsilon_1=1e-30,
+        epsilon_2=1e-3,
+        clip_threshold=1.0,
+        relative_step=True,
+        scale_parameter=True,
+        warmup_init=False,
+        beta_1=None,
+        weight_decay=None,
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_2_decay = checks.negative_float("beta_2_decay", beta_2_decay)
+        self.epsilon_1 = checks.positive_float("epsilon_1", epsilon_1)
+        self.epsilon_2 = checks.non_negative_float("epsilon_2", epsilon_2)
+        self.clip_threshold = checks.positive_float("clip_threshold", clip_threshold)
+        self.relative_step = relative_step
+        self.scale_parameter = scale_parameter
+        if warmup_init and not relative_step:
+            raise ValueError(
+                "`warmup_init` must be False without `relative_step`: give a schedule with a warmup. "
+                f"Received: warmup_init={warmup_init!r}, relative_step={relative_step!r}"
+            )
+        self.warmup_init = warmup_init
+        self.beta_1 = None if beta_1 is None else checks.beta("beta_1", beta_1)
+
+    def make_slots(self, variable):
+        slots = add_factors(self, variable)
+        return slots if self.beta_1 is None else {"m": self.add_slot(variable, "m"), **slots}
+
+    def step(self, w, g, slots, now):
+        u = normalize(g, slots, ops.power(now.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
+        rate = self._rate(w, now)
+        move = rate * u
+        if self.beta_1 is not None:
+            move = slots.m = average(self.beta_1, slots.m, move)
+        return w - rate * now.weight_decay * w - move
+
+    def _rate(self, w, now):
+        rate = now.learning_rate
+        if self.relative_step:
+            rate = ops.minimum(rate, ops.rsqrt(now.t))
+        if self.warmup_init:
+            rate = ops.minimum(rate, 1e-6 * now.t)
+        return rate * ops.maximum(self.epsilon_2, rms(w)) if self.scale_parameter else rate

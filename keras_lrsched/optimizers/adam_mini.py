@@ -1,0 +1,170 @@
+"""Adam-mini: Adam with one second moment for each block of weights."""
+
+import math
+import re
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers import paths
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class AdamMini(Optimizer):
+    """AdamW whose second moment is one number for each neuron, attention head or embedding.
+
+        m = beta_1 m + (1 - beta_1) g
+        v = beta_2 v + (1 - beta_2) mean of g^2 over the block
+        w = (1 - lr weight_decay) w - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+
+    A rule says which entries of a variable make a block:
+
+    - a list of axes, each index of which is a block: `[0]` for the rows of an embedding, `[-1]` for the units of a `Dense`
+      kernel, `[1]` for the heads of a kernel (features, heads, size), `[]` for the whole variable;
+    - an int n, for n blocks of consecutive units in a kernel (features, units), such as n heads in one `Dense` layer;
+    - `"entry"`, for each entry by itself, as in Adam.
+
+    `default_blocks` is the rule where `blocks` has none. The authors' code searches the names of parameters for substrings:
+    it takes `network` for an attention output (`wo`) and `monkey` for a key, and fails on a normalization called `output`
+    and on kernels of convolutions. Its weight decay leaves out biases and normalizations: here `exclude_from_weight_decay`
+    says so. State: one float32 number for each parameter and one for each block.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        blocks: A dictionary from regular expressions to rules, of which the first that is found in the path of a variable
+            counts; or a function of a variable's path and shape that returns a rule, or `None` for the default one; register
+            it with Keras if the optimizer is to be saved. Defaults to `None`, for the default rules.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range. When the optimizer is built, if a rule does not fit its variable.
+
+    Reference:
+        Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More, arXiv:2406.16793. Trajectories agree with the
+        authors' package adam-mini 1.1.1, whose (out, in) kernels have rows where Keras has columns.
+
+    Example:
+
+    >>> kernel = keras.Variable([[0.0, 0.0], [0.0, 0.0]], name="kernel")
+    >>> AdamMini(learning_rate=0.1).apply([keras.ops.array([[1.0, 5.0], [7.0, 5.0]])], [kernel])
+    >>> kernel.numpy().round(3)  # the root mean squares of both units are 5
+    array([[-0.02, -0.1 ], [-0.14, -0.1 ]], dtype=float32)
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=None, blocks=None, **options
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.blocks = blocks if callable(blocks) else _rules(blocks)
+
+    def resolve_paths(self, variables):
+        super().resolve_paths(variables)
+        if callable(self.blocks):
+            rules = [self.blocks(paths.path(variable), tuple(variable.shape)) for variable in variables]
+        else:
+            rules = [self.blocks.get(rule) for rule in paths.first_match("blocks", self.blocks, variables)]
+        self._blocks = [_blocks(rule, variable) for rule, variable in zip(rules, variables, strict=True)]
+
+    def make_slots(self, variable):
+        shape = self._blocks[self._get_variable_index(variable)].shape
+        return {"m": self.add_slot(variable, "m"), "v": self.add_slot(variable, "v", shape=shape)}
+
+    def step(self, w, g, slots, now):
+        blocks = self._blocks[now.index]
+        slots.m = average(self.beta_1, slots.m, g)
+        slots.v = average(self.beta_2, slots.v, blocks.mean(ops.square(g)))
+        m = slots.m / bias_correction(self.beta_1, now.t)
+        root = ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon
+        return w - now.learning_rate * (m / blocks.spread(root) + now.weight_decay * w)
+
+
+def default_blocks(path, shape):
+    """The rule of `AdamMini` for a variable of a Keras layer.
+
+    Biases have one second moment for each entry; embeddings for each row; `Dense` and recurrent kernels for each unit; in
+    `MultiHeadAttention` the query's and key's kernel for each head, the value's and the output's for each unit. All else,
+    such as scales of normalizations and kernels of convolutions, is one block.
+    """
+    if re.search(r"(^|/)(bias|beta)$", path):
+        return "entry"
+    if re.search(r"embeddings$", path):
+        return [0]
+    if len(shape) == 2 and re.search(r"kernel$", path):
+        return [-1]
+    if len(shape) == 3:
+        attention = {r"(^|/)(query|key)/kernel$": [1], r"(^|/)value/kernel$": [1, 2], r"(^|/)attention_output/kernel$": [2]}
+        return next((rule for pattern, rule in attention.items() if re.search(pattern, path)), [])
+    return []
+
+
+class _AxisBlocks:
+    """Blocks that are the indices of some axes."""
+
+    def __init__(self, shape, axes):
+        self.shape = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
+        self._others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+
+    def mean(self, x):
+        return ops.mean(x, axis=self._others, keepdims=True) if self._others else x
+
+    def spread(self, x):
+        return x
+
+
+class _UnitBlocks:
+    """Equal blocks of consecutive columns of a matrix."""
+
+    def __init__(self, shape, number):
+        self.shape = (number, 1)
+        self._columns, self._blocks = shape[::-1], (number, math.prod(shape) // number)
+
+    def mean(self, x):
+        return ops.mean(ops.reshape(ops.transpose(x), self._blocks), axis=1, keepdims=True)
+
+    def spread(self, x):
+        return ops.transpose(ops.reshape(ops.broadcast_to(x, self._blocks), self._columns))
+
+
+def _rules(blocks):
+    """A dictionary of checked rules, from a constructor argument that may be `None`."""
+    blocks = {} if blocks is None else blocks
+    if not isinstance(blocks, dict):
+        raise ValueError(
+            f"`blocks` must be a dictionary from regular expressions to rules, or a function. Received: blocks={blocks!r}"
+        )
+    return {pattern: _rule(blocks[pattern]) for pattern in paths.patterns("blocks", blocks)}
+
+
+def _rule(rule):
+    if rule == "entry":
+        return rule
+    if isinstance(rule, (list, tuple)) and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in rule):
+        return [*rule]
+    if isinstance(rule, int) and not isinstance(rule, bool) and rule > 0:
+        return rule
+    raise ValueError(f'`blocks` must hold lists of axes, positive ints or "entry". Received: {rule!r}')
+
+
+def _blocks(rule, variable):
+    """The blocks of one variable, for a rule or `None`."""
+    path, shape = paths.path(variable), tuple(variable.shape)
+    rule = _rule(default_blocks(path, shape) if rule is None else rule)
+    if rule == "entry":
+        return _AxisBlocks(shape, range(len(shape)))
+    if isinstance(rule, int):
+        if len(shape) != 2 or math.prod(shape) % rule:
+            raise ValueError(f"`blocks`: {path} of shape {shape} cannot be cut into {rule} blocks of units.")
+        return _UnitBlocks(shape, rule)
+    if any(not -len(shape) <= axis < len(shape) for axis in rule):
+        raise ValueError(f"`blocks`: {path} of shape {shape} has not all of the axes {rule}.")
+    return _AxisBlocks(shape, [axis % len(shape) for axis in rule])

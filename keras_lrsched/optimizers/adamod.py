@@ -1,0 +1,66 @@
+"""AdaMod: Adam whose rates may not exceed their own moving average."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class AdaMod(Optimizer):
+    """Adam with a momental bound: the rate of each entry is limited to its average over many updates.
+
+        m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
+        s = lr sqrt(1 - beta_2^t) / (1 - beta_1^t) / (sqrt(v) + epsilon)
+        e = beta_3 e + (1 - beta_3) s
+        w = (1 - lr weight_decay) w - min(s, e) m
+
+    e starts at 0 and is not corrected for it: a warmup of about 1 / (1 - beta_3) updates, the first step being 1 - beta_3 as
+    long as Adam's. As e averages rates, it lags behind a schedule. An entry whose gradients are zero has a huge s, so its
+    bound is void for as many updates. State: three float32 numbers for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        beta_3: Decay rate of the mean of rates, at least 0 and below 1. Defaults to `0.999`, as in the authors' code; its
+            comment says 0.9999.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Ding et al., An Adaptive and Momental Bound Method for Stochastic Learning, arXiv:1910.12249. Trajectories agree with
+        the authors' code, lancopku/AdaMod.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, 1.0])
+    >>> AdaMod(learning_rate=0.1, beta_3=0.5).apply([keras.ops.array([3.0, -0.1])], [w])
+    >>> w.numpy().round(4)  # by half of 0.1
+    array([0.95, 1.05], dtype=float32)
+    """
+
+    slots = ("m", "v", "e")
+
+    def __init__(
+        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, beta_3=0.999, epsilon=1e-8, weight_decay=None, **options
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.beta_3 = checks.beta("beta_3", beta_3)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+
+    def step(self, w, g, slots, now):
+        slots.m = average(self.beta_1, slots.m, g)
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        correction = ops.sqrt(bias_correction(self.beta_2, now.t)) / bias_correction(self.beta_1, now.t)
+        rate = now.learning_rate * correction / (ops.sqrt(slots.v) + self.epsilon)
+        slots.e = average(self.beta_3, slots.e, rate)
+        return w - now.learning_rate * now.weight_decay * w - ops.minimum(rate, slots.e) * slots.m

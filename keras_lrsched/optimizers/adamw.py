@@ -1,0 +1,59 @@
+"""AdamW, with state and arithmetic in float32."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, also for variables in bfloat16.
+
+        m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
+        w = (1 - lr weight_decay) w - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+
+    `keras.optimizers.AdamW` keeps m, v and beta_2 in the dtype of the variable; in bfloat16, 0.999 is 1 and nothing moves.
+    It adds epsilon before the bias correction, so that it counts more in the first updates. State: two float32 numbers for
+    each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`, as in Keras.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv:1711.05101, with lr weight_decay as one factor,
+        as in PyTorch and Keras. Trajectories agree with `torch.optim.AdamW`.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, -2.0], dtype="bfloat16")
+    >>> AdamW(learning_rate=0.5, weight_decay=None).apply([keras.ops.array([1e-3, -5.0], "bfloat16")], [w])
+    >>> w.numpy().astype("float32")
+    array([ 0.5, -1.5], dtype=float32)
+    """
+
+    slots = ("m", "v")
+    elementwise = True
+
+    def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=0.004, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+
+    def step(self, w, g, slots, now):
+        slots.m = average(self.beta_1, slots.m, g)
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        m = slots.m / bias_correction(self.beta_1, now.t)
+        v = slots.v / bias_correction(self.beta_2, now.t)
+        return w - now.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + now.weight_decay * w)

@@ -1,0 +1,328 @@
+"""The base of every optimizer: what it is to Keras, to a saved file and to a variable in low precision."""
+
+import inspect
+import math
+import re
+from typing import Any
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_lrsched.optimizers import native, paths
+from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
+from keras_lrsched.optimizers.maths import average
+from keras_lrsched.optimizers.nonfinite import all_finite
+from keras_lrsched.optimizers.step import Slots, Step
+from keras_lrsched.schedules import checks
+
+
+class Optimizer(keras.optimizers.Optimizer):
+    """An update rule whose state and arithmetic are float32, whatever the dtype of the variables.
+
+    A subclass names its state in `slots` and writes its formula once, in `step`. It stores each constructor argument under
+    its own name: `get_config` reads them from there.
+
+    Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers ask a schedule at each micro-step;
+    these ask it at each update.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments.
+        weight_decay: A number, a `LearningRateSchedule`, or `None` for none. Defaults to `None`.
+        exclude_from_weight_decay: Regular expressions; a variable is not decayed if one is found in its path, such as
+            `"dense_1/bias"`. Defaults to `None`, for none.
+        learning_rate_multipliers: A dictionary from regular expressions to numbers. The first that is found in the path of
+            a variable multiplies its learning rate. Defaults to `None`, for none.
+        master_weights: Whether to keep a float32 copy of each variable in lower precision, so that updates too small for
+            that precision add up. Defaults to `False`.
+        stochastic_rounding: Whether to round a bfloat16 variable up or down at random, so that small updates count on
+            average. Defaults to `False`.
+        lazy_embeddings: Whether a sparse gradient, which an `Embedding` has on TensorFlow, updates only the rows that occur
+            in it. This is fast for large tables, but the momentum and the weight decay of other rows stand still. For
+            methods that treat each entry by itself; not with gradient accumulation or several replicas, where gradients
+            become dense. Defaults to `False`.
+        seed: An int, for stochastic rounding. Defaults to `None`, for a random one.
+        nonfinite: What to do about gradients that are infinite or NaN. `"propagate"`: nothing. `"skip"`: leave the whole
+            update out, as if the batch had not been; `skipped_updates` counts them. `"raise"`: do so and raise
+            `FloatingPointError`: at once in eager code, as `InvalidArgumentError` in a `tf.function`; at the end of `fit` if
+            the step was compiled by XLA, which cannot raise. Defaults to `"propagate"`.
+        **options: `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
+            `loss_scale_factor`, `gradient_accumulation_steps` and `name`, as in `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
+            path.
+    """
+
+    _learning_rate: Any  # Keras: a variable, a schedule or a function
+
+    slots: tuple[str, ...] = ()
+    """Names of the state that each variable has in its own shape, at first zero."""
+
+    elementwise = False
+    """Whether each entry is updated from its own gradient and state alone, so that one row of a variable can be."""
+
+    def __init__(
+        self,
+        learning_rate,
+        weight_decay=None,
+        exclude_from_weight_decay=None,
+        learning_rate_multipliers=None,
+        master_weights=False,
+        stochastic_rounding=False,
+        lazy_embeddings=False,
+        seed=None,
+        nonfinite="propagate",
+        **options,
+    ):
+        super().__init__(_rate("learning_rate", learning_rate), weight_decay=_rate("weight_decay", weight_decay), **options)
+        self._not_decayed = paths.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
+        self.learning_rate_multipliers = paths.multipliers("learning_rate_multipliers", learning_rate_multipliers)
+        if master_weights and stochastic_rounding:
+            raise ValueError("`master_weights` are exact, so `stochastic_rounding` cannot apply. Received: both as True")
+        self.master_weights = master_weights
+        self.stochastic_rounding = stochastic_rounding
+        if lazy_embeddings and not self.elementwise:
+            raise ValueError(
+                f"{type(self).__name__} needs all rows for an update of one. Received: lazy_embeddings={lazy_embeddings!r}"
+            )
+        self.lazy_embeddings = lazy_embeddings
+        self.seed = seed
+        self.nonfinite = checks.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
+        if isinstance(self._learning_rate, keras.Variable):
+            self._widen_learning_rate(learning_rate)
+
+    # What a method defines
+
+    def resolve_paths(self, variables):
+        """Turns rules by path into a list with an item for each variable, before anything is built."""
+        rules = paths.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables)
+        self._multipliers = [self.learning_rate_multipliers.get(rule, 1.0) for rule in rules]
+        self._decayed = paths.included("exclude_from_weight_decay", self._not_decayed, variables)
+
+    def make_slots(self, variable):
+        """The state of one variable: a dictionary of what `add_slot` returns. Override it for other shapes than its own."""
+        return {name: self.add_slot(variable, name) for name in self.slots}
+
+    def make_scalars(self):
+        """The state that all variables share: a dictionary of what `add_scalar` returns."""
+        return {}
+
+    def before_update(self, steps):
+        """What must be known of all variables before one is updated; `steps` are their `Step`s.
+
+        It may set their slots and scalars. What it returns is their `shared`.
+        """
+
+    def step(self, w, g, slots, now):
+        """The formula: the new value of a variable.
+
+        Args:
+            w: Its value.
+            g: Its gradient.
+            slots: Its state, to be read and set as attributes.
+            now: Its `Step`, with `learning_rate`, `weight_decay`, `t`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `step(w, g, slots, now)`.")
+
+    # State
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.resolve_paths(variables)
+        super().build(variables)
+        self._slots = [self._make_all_slots(variable) for variable in variables]
+        self._scalars = self.make_scalars()
+        if self.nonfinite != "propagate":
+            self.skipped_updates = self.add_scalar("skipped_updates", 0, dtype="int")
+        if self.stochastic_rounding:
+            self._rounding = keras.random.SeedGenerator(self.seed)
+            self._track_variable(self._rounding.state)
+
+    def add_slot(self, variable, name, shape=None, dtype=None, initializer="zeros"):
+        """State of one variable, by default of its shape, float32 and zero."""
+        own_shape = shape is None or tuple(shape) == tuple(variable.shape)
+        return self.add_variable(
+            shape=variable.shape if own_shape else shape,
+            dtype=dtype or wide_dtype(variable.dtype),
+            initializer=initializer,
+            layout=getattr(variable, "_layout", None) if own_shape else None,
+            name=f"{paths.path(variable).replace('/', '_').replace(':', '_')}_{name}",
+        )
+
+    def add_scalar(self, name, value=0.0, dtype="float32"):
+        """A number that all variables share."""
+        initializer = keras.initializers.Constant(value)
+        return self.add_variable((), initializer, dtype, aggregation="only_first_replica", name=name)
+
+    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+        """As Keras uses it for accumulated gradients and averages, but float32."""
+        return self.add_slot(reference_variable, name or "var", initializer=initializer)
+
+    def state_bytes(self):
+        """How many bytes the state takes: all but the counter of updates and the learning rate."""
+        if not self.built:
+            raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
+        return sum(bytes_of(v) for v in self.variables if v is not self._iterations and v is not self._learning_rate)
+
+    def state_bytes_per_parameter(self):
+        """The same for each number that is trained."""
+        return self.state_bytes() / sum(math.prod(v.shape) for v in self._trainable_variables)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """As in Keras, before the optimizer is built; but it is saved."""
+        if self.built:
+            raise ValueError("`exclude_from_weight_decay()` must be called before the optimizer is built.")
+        exact = [f"^{re.escape(paths.path(variable))}$" for variable in var_list or ()]
+        self._not_decayed += paths.patterns("var_names", [*(var_names or ()), *exact])
+
+    def _make_all_slots(self, variable):
+        if self._overwrite_variable_with_gradient(variable):
+            return {}
+        slots = self.make_slots(variable)
+        if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
+            slots["master"] = self.add_slot(variable, "master")
+        return slots
+
+    def _widen_learning_rate(self, value):
+        """Keras keeps it in `floatx`: in two or three digits, if that has 16 bits."""
+        narrow = self._learning_rate
+        if wide_dtype(narrow.dtype) != narrow.dtype:
+            self._untrack_variable(narrow)
+            self._learning_rate = self.add_scalar("learning_rate", value)
+
+    # The update
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _current_weight_decay(self):
+        """`None` if there is none."""
+        if isinstance(self.weight_decay, LearningRateSchedule):
+            return self.weight_decay(self.iterations)
+        return None if self.weight_decay is None or self.weight_decay == 0 else self.weight_decay
+
+    def _apply_weight_decay(self, variables):
+        """Keras' place for it; here it belongs to each method's formula."""
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        pairs = [self._wide_gradient(g, v) for g, v in zip(grads, trainable_variables, strict=True)]
+        super()._backend_apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
+
+    def _wide_gradient(self, gradient, variable):
+        """A dense gradient in float32, and what it belongs to: the variable, or some of its rows."""
+        accumulated = self.gradient_accumulation_steps or native.replicas() > 1
+        if self.lazy_embeddings and native.is_sparse(gradient) and not accumulated:
+            gradient, variable = native.used_rows(gradient, variable)
+        return ops.cast(native.dense(gradient), wide_dtype(variable.dtype)), variable
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        grads = native.summed_over_replicas(self, grads, trainable_variables)
+        finite = self._check_finite(grads, trainable_variables)
+        scalars = Slots(self._scalars)
+        common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)
+        steps = [self._make_step(v, g, scalars, *common) for v, g in zip(trainable_variables, grads, strict=True)]
+        shared = self.before_update(steps)
+        for step in steps:
+            step.shared = shared
+            self._store(step, self.step(step.value, step.gradient, step.slots, step), finite)
+        self._assign_all(scalars.take(), finite)
+
+    def _make_step(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
+        is_part = hasattr(variable, "whole")
+        index = self._get_variable_index(variable.whole if is_part else variable)
+        return Step(
+            variable,
+            index,
+            gradient,
+            Slots(variable.of(self._slots[index]) if is_part else self._slots[index]),
+            scalars,
+            learning_rate,
+            weight_decay if self._decayed[index] else None,
+            self._multipliers[index],
+            iterations,
+        )
+
+    def assign(self, variable, value):
+        if native.replicas() > 1:
+            native.assign_on_each_replica(variable, value)
+        else:
+            super().assign(variable, value)
+
+    def _store(self, step, value, finite):
+        if "master" in step.slots:
+            step.slots.master = value
+        if self.stochastic_rounding and step.variable.dtype == "bfloat16":
+            value = stochastic_round(value, self._rounding)
+        self._assign_all([*step.slots.take(), (step.variable, value)], finite)
+
+    def _assign_all(self, changes, finite):
+        for variable, value in changes:
+            value = ops.cast(value, variable.dtype)
+            self.assign(variable, value if finite is None else ops.where(finite, value, ops.convert_to_tensor(variable)))
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """As in Keras, but in float32."""
+        if self.use_ema:
+            momentum = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")
+            for variable, mean in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+                if mean is not None:
+                    mean.assign(average(ops.cast(momentum, mean.dtype), wide(mean), wide(variable)))
+
+    def _check_finite(self, grads, variables):
+        """Whether the update is to be done, as a tensor; `None` if it is in any case."""
+        if self.nonfinite == "propagate":
+            return None
+        finite = all_finite(grads, variables, raises=self.nonfinite == "raise")
+        skipped = ops.cast(ops.logical_not(finite), self._iterations.dtype)
+        self.skipped_updates.assign_add(skipped)
+        # Keras will count this update although it is left out.
+        self._iterations.assign_sub(skipped * (self.gradient_accumulation_steps or 1))
+        return finite
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if self.nonfinite == "raise" and self.built:
+            skipped = int(ops.convert_to_numpy(self.skipped_updates))
+            if skipped:
+                raise FloatingPointError(f"{skipped} updates had gradients that are not finite.")
+
+    # Saving and loading
+
+    def get_config(self):
+        config = super().get_config()
+        for name in self._argument_names():
+            if name not in ("learning_rate", "exclude_from_weight_decay"):  # Keras' own matter; a method of Keras
+                config[name] = _to_config(getattr(self, name))
+        return {**config, "exclude_from_weight_decay": list(self._not_decayed)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**{name: _from_config(value, custom_objects) for name, value in config.items()})
+
+    @classmethod
+    def _argument_names(cls):
+        """Of the constructors of this class and of those between it and Keras' own."""
+        for base in cls.__mro__[: cls.__mro__.index(Optimizer) + 1]:
+            parameters = [*inspect.signature(base).parameters.values()]
+            yield from (parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD)
+
+
+def _rate(name, value):
+    """A learning rate or weight decay: a number as a float, all else as Keras takes it."""
+    if value is None or isinstance(value, LearningRateSchedule) or callable(value):
+        return value
+    return checks.non_negative_float(name, value)
+
+
+def _to_config(value):
+    return keras.saving.serialize_keras_object(value) if callable(value) else value
+
+
+def _from_config(value, custom_objects):
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+    return value

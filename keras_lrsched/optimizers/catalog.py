@@ -1,0 +1,104 @@
+"""The catalog: one row an optimizer, by which tables, benchmarks and the contract tests find it.
+
+An optimizer joins all of them by being listed here.
+
+Example:
+
+>>> get("lion").reference
+'arXiv:2302.06675'
+>>> get("lion").build(beta_2=0.98).get_config()["beta_2"]
+0.98
+"""
+
+import difflib
+from dataclasses import dataclass, field
+
+from keras_lrsched.optimizers.adabound import AdaBound
+from keras_lrsched.optimizers.adafactor import Adafactor
+from keras_lrsched.optimizers.adalomo import AdaLomo
+from keras_lrsched.optimizers.adam_atan2 import AdamAtan2
+from keras_lrsched.optimizers.adam_mini import AdamMini
+from keras_lrsched.optimizers.adamod import AdaMod
+from keras_lrsched.optimizers.adamomentum import AdaMomentum
+from keras_lrsched.optimizers.adamw import AdamW
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.cocob import COCOB
+from keras_lrsched.optimizers.dadapt_adam import DAdaptAdam
+from keras_lrsched.optimizers.dadapt_lion import DAdaptLion
+from keras_lrsched.optimizers.dadapt_sgd import DAdaptSGD
+from keras_lrsched.optimizers.lamb import Lamb
+from keras_lrsched.optimizers.lars import Lars
+from keras_lrsched.optimizers.lion import Lion
+from keras_lrsched.optimizers.momo import MoMo
+from keras_lrsched.optimizers.momo_adam import MoMoAdam
+from keras_lrsched.optimizers.muon import Muon
+from keras_lrsched.optimizers.normuon import NorMuon
+from keras_lrsched.optimizers.prodigy import Prodigy
+from keras_lrsched.optimizers.rectified_adam import RectifiedAdam
+from keras_lrsched.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from keras_lrsched.optimizers.schedule_free_radam import ScheduleFreeRAdam
+from keras_lrsched.optimizers.schedule_free_sgd import ScheduleFreeSGD
+from keras_lrsched.optimizers.sgd_sai import SGDSaI
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: the short name, the class, where it comes from, what it is, the options that the name stands for."""
+
+    name: str
+    optimizer: type[Optimizer]
+    reference: str
+    title: str
+    options: dict = field(default_factory=dict)
+
+    def build(self, **options):
+        """The optimizer with its defaults and these options."""
+        return self.optimizer(**{**self.options, **options})
+
+
+CATALOG = (
+    Entry("adabound", AdaBound, "arXiv:1902.09843", "Adam between bounds that close in on SGD"),
+    Entry("adafactor", Adafactor, "arXiv:1804.04235", "second moments by row and column, relative steps"),
+    Entry("adalomo", AdaLomo, "arXiv:2310.10195", "the update rule of low-memory optimization"),
+    Entry("adam_atan2", AdamAtan2, "arXiv:2407.05872", "Adam with an arc tangent in place of epsilon"),
+    Entry("adam_mini", AdamMini, "arXiv:2406.16793", "Adam with one second moment for each neuron or head"),
+    Entry("adamod", AdaMod, "arXiv:1910.12249", "Adam with rates below their moving average"),
+    Entry("adamomentum", AdaMomentum, "arXiv:2106.11514", "Adam that squares its momentum"),
+    Entry("adamw", AdamW, "arXiv:1711.05101", "Adam with decoupled weight decay"),
+    Entry("cocob", COCOB, "arXiv:1705.07795", "coin betting, without a step size"),
+    Entry("dadapt_adam", DAdaptAdam, "arXiv:2301.07733", "Adam that estimates the distance to go"),
+    Entry("dadapt_lion", DAdaptLion, "arXiv:2301.07733", "Lion that estimates the distance to go"),
+    Entry("dadapt_sgd", DAdaptSGD, "arXiv:2301.07733", "SGD that estimates the distance to go"),
+    Entry("lamb", Lamb, "arXiv:1904.00962", "layerwise adaptive Adam for large batches"),
+    Entry("lars", Lars, "arXiv:1708.03888", "layerwise adaptive SGD for large batches"),
+    Entry("lion", Lion, "arXiv:2302.06675", "sign of a momentum"),
+    Entry("momo", MoMo, "arXiv:2305.07583", "momentum with a step size from a model of the loss"),
+    Entry("momo_adam", MoMoAdam, "arXiv:2305.07583", "Adam with a step size from a model of the loss"),
+    Entry("muon", Muon, "https://kellerjordan.github.io/posts/muon", "orthogonalized momentum for matrices"),
+    Entry("normuon", NorMuon, "arXiv:2510.05491", "Muon with a second moment for each neuron"),
+    Entry("prodigy", Prodigy, "arXiv:2306.06101", "Adam that estimates the distance to go, faster"),
+    Entry("rectified_adam", RectifiedAdam, "arXiv:1908.03265", "Adam with a warmup from its variance"),
+    Entry("schedule_free_adamw", ScheduleFreeAdamW, "arXiv:2405.15682", "AdamW with averaged weights for a schedule"),
+    Entry("schedule_free_radam", ScheduleFreeRAdam, "arXiv:2405.15682", "RAdam with averaged weights for a schedule"),
+    Entry("schedule_free_sgd", ScheduleFreeSGD, "arXiv:2405.15682", "SGD with averaged weights for a schedule"),
+    Entry("sgd_sai", SGDSaI, "arXiv:2412.11768", "SGD with rates scaled by the first gradient"),
+)
+"""All optimizers that can be named, in alphabetical order."""
+
+
+def names():
+    return [entry.name for entry in CATALOG]
+
+
+def get(name):
+    """The row of this name.
+
+    Raises:
+        ValueError: If there is none; the message lists what is close, or all.
+    """
+    for entry in CATALOG:
+        if entry.name == name:
+            return entry
+    close = difflib.get_close_matches(name, names(), n=3)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(names())}."
+    raise ValueError(f"Unknown optimizer {name!r}. {hint}")

@@ -1,0 +1,71 @@
+"""COCOB: each parameter bets on its next gradient with what it has won so far."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.distance_estimate import warn_unless_near_one
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class COCOB(Optimizer):
+    """COCOB-Backprop: coin betting, which has no step size at all.
+
+        g = lr (g + weight_decay w)
+        L = max(L, |g|);  G = G + |g|
+        R = max(R - g (w - w_0), 0)                         the reward
+        theta = theta - g
+        w = w_0 + theta (R + L) / (L max(G + L, alpha L))
+
+    The largest gradient L divides all others, so a constant learning rate has no effect: leave it at 1. One that falls makes
+    the later bets smaller. w - w_0 is computed anew from the state, so w_0 is not stored, and weights that are set from
+    outside go on from there. State: four float32 numbers for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
+            warned of. Defaults to `1.0`.
+        alpha: About how many updates it takes until bets have their full size. Defaults to `100.0`.
+        epsilon: The first L. Defaults to `1e-8`.
+        weight_decay: L2 regularization, added to the gradient: a number, a `LearningRateSchedule`, or `None`. Defaults to
+            `None`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Orabona and Tommasi, Training Deep Networks without Learning Rates Through Coin Betting, arXiv:1705.07795.
+        Trajectories agree with the first author's code, bremen79/parameterfree, which has no learning rate.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, 1.0])
+    >>> COCOB(alpha=10).apply([keras.ops.array([2.0, -3e-6])], [w])
+    >>> w.numpy()  # the first bet is 1 / alpha
+    array([0.9, 1.1], dtype=float32)
+    """
+
+    def __init__(self, learning_rate=1.0, alpha=100.0, epsilon=1e-8, weight_decay=None, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        warn_unless_near_one(self, learning_rate, stacklevel=3)
+        self.alpha = checks.positive_float("alpha", alpha)
+        self.epsilon = checks.positive_float("epsilon", epsilon)
+
+    def make_slots(self, variable):
+        slots = {name: self.add_slot(variable, name) for name in ("theta", "total", "reward")}
+        return slots | {"largest": self.add_slot(variable, "largest", initializer=keras.initializers.Constant(self.epsilon))}
+
+    def step(self, w, g, slots, now):
+        g = now.learning_rate * (g + now.weight_decay * w)
+        before = self._bet(slots)
+        slots.largest = ops.maximum(slots.largest, ops.abs(g))
+        slots.total = slots.total + ops.abs(g)
+        slots.reward = ops.maximum(slots.reward - g * before, 0.0)
+        slots.theta = slots.theta - g
+        return w + (self._bet(slots) - before)
+
+    def _bet(self, slots):
+        """w - w_0."""
+        largest = slots.largest
+        return slots.theta / largest * ((slots.reward + largest) / ops.maximum(slots.total + largest, self.alpha * largest))

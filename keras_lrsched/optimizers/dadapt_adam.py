@@ -1,0 +1,110 @@
+"""D-Adapted Adam: Adam whose learning rate is an estimate of the distance to the solution."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
+from keras_lrsched.optimizers.maths import average, bias_correction, dot
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class DAdaptAdam(DistanceEstimate):
+    """Adam with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
+
+        r = d lr;  b = sqrt(beta_2)
+        numerator = b numerator + (1 - b) r <g, s / (sqrt(v) + epsilon)>
+        s = b s + (1 - b) r g
+        d_new = max(d, numerator / ((1 - b) ||s||_1))
+        m = beta_1 m + (1 - beta_1) r g;  v = beta_2 v + (1 - beta_2) g^2
+        w = w - m / (sqrt(v) + epsilon)
+
+    Leave the learning rate at 1. A schedule multiplies the steps. All variables share d: a rule for some of them (weight
+    decay, a multiplier) has an effect on all. A multiplier is what the authors' code calls `layer_scale`, but it scales the
+    decoupled weight decay as well. `Prodigy`, by the same authors, is its faster successor. State: three float32 numbers for
+    each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
+            warned of. Defaults to `1.0`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, above 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        decouple: Whether w is multiplied by 1 - r weight_decay before the step, as in AdamW; otherwise weight_decay w is
+            added to the gradient. Defaults to `False`.
+        use_bias_correction: Whether r is multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
+        d0: The first d. Defaults to `1e-6`.
+        growth_rate: d grows at most by this factor in an update. Defaults to `None`, for no limit; `1.02` is like a warmup.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Defazio and Mishchenko, Learning-Rate-Free Learning by D-Adaptation, arXiv:2301.07733. Trajectories agree with the
+        authors' code, facebookresearch/dadaptation.
+
+    Example:
+
+    >>> w = keras.Variable([10.0])
+    >>> optimizer = DAdaptAdam(d0=0.1)
+    >>> for _ in range(120):
+    ...     optimizer.apply([w - 2.0], [w])
+    >>> w.numpy().round(1)
+    array([2.], dtype=float32)
+    """
+
+    slots = ("m", "v", "s")
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        weight_decay=None,
+        decouple=False,
+        use_bias_correction=False,
+        d0=1e-6,
+        growth_rate=None,
+        **options,
+    ):
+        super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.inner_fraction("beta_2", beta_2)
+        self.epsilon = checks.positive_float("epsilon", epsilon)
+        self.decouple = decouple
+        self.use_bias_correction = use_bias_correction
+
+    def before_update(self, steps):
+        """Takes the gradients into the sums and raises d; its old value goes into the steps."""
+        scalars, b = steps[0].scalars, math.sqrt(self.beta_2)
+        d, gain, length = scalars.d, 0.0, 0.0
+        for now in steps:
+            if not self.decouple:
+                now.gradient = now.gradient + now.weight_decay * now.value
+            slots = now.slots
+            r = now.own(d) * self._correction(now.t) * now.common_learning_rate
+            gain = gain + now.multiplier * dot(r * now.gradient, slots.s / (ops.sqrt(slots.v) + self.epsilon))
+            slots.s = average(b, slots.s, r * now.gradient)
+            length = length + now.multiplier * ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+        scalars.numerator = average(b, scalars.numerator, gain)
+        estimate = ratio(scalars.numerator, (1 - b) * length)
+        scalars.d = ops.maximum(d, self._limited(estimate, d))
+        return d
+
+    def step(self, w, g, slots, now):
+        r = now.own(now.shared) * self._correction(now.t) * now.learning_rate
+        slots.m = average(self.beta_1, slots.m, r * g)
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        if self.decouple:
+            w = w - r * now.weight_decay * w
+        return w - slots.m / (ops.sqrt(slots.v) + self.epsilon)
+
+    def _correction(self, t):
+        if not self.use_bias_correction:
+            return 1.0
+        return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)

@@ -1,0 +1,87 @@
+"""D-Adapted Lion: Lion whose learning rate is an estimate of the distance to the solution."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
+from keras_lrsched.optimizers.maths import average, dot, sign
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class DAdaptLion(DistanceEstimate):
+    """Lion with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
+
+        r = d lr;  b = sqrt(beta_2)
+        u = sign(beta_1 m + (1 - beta_1) g)
+        w = (1 - r weight_decay) w - r u
+        m = beta_2 m + (1 - beta_2) r g
+        numerator = b numerator + (1 - b) r <u, s>
+        s = b s + (1 - b) r u
+        d_new = max(d, numerator / ((1 - b) ||s||_1))
+
+    The authors call it experimental. As in their code, m holds r g and is then averaged with g itself, so that the momentum
+    has next to no effect as long as d is small. Leave the learning rate at 1. A schedule multiplies the steps. All variables
+    share d: a rule for some of them (weight decay, a multiplier) has an effect on all. A multiplier scales what its variable
+    counts in the sums as well. State: two float32 numbers for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
+            warned of. Defaults to `1.0`.
+        beta_1: Weight of the momentum in the update, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the momentum, above 0 and below 1. Defaults to `0.99`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        d0: The first d. Defaults to `1e-6`.
+        growth_rate: d grows at most by this factor in an update, which the authors' code does not offer here. Defaults to
+            `None`, for no limit.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Trajectories agree with the authors' code, facebookresearch/dadaptation. The paper on D-Adaptation, Defazio and
+        Mishchenko, arXiv:2301.07733, does not have this variant.
+
+    Example:
+
+    >>> w = keras.Variable([10.0])
+    >>> optimizer = DAdaptLion(d0=0.1)
+    >>> for _ in range(10):
+    ...     optimizer.apply([w - 2.0], [w])
+    >>> round(float(optimizer.d.numpy()), 2)  # of a distance of 8
+    1.25
+    """
+
+    slots = ("m", "s")
+
+    def __init__(self, learning_rate=1.0, beta_1=0.9, beta_2=0.99, weight_decay=None, d0=1e-6, growth_rate=None, **options):
+        super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.inner_fraction("beta_2", beta_2)
+
+    def before_update(self, steps):
+        """Takes the steps into the sums and raises d; its old value goes into the steps."""
+        scalars, b = steps[0].scalars, math.sqrt(self.beta_2)
+        d, gain, length = scalars.d, 0.0, 0.0
+        for now in steps:
+            slots, r = now.slots, now.own(d) * now.common_learning_rate
+            u = r * self._direction(now.gradient, slots)
+            gain = gain + now.multiplier * dot(u, slots.s)
+            slots.s = average(b, slots.s, u)
+            length = length + now.multiplier * ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+        scalars.numerator = average(b, scalars.numerator, gain)
+        estimate = ratio(scalars.numerator, (1 - b) * length)
+        scalars.d = ops.maximum(d, self._limited(estimate, d))
+        return d
+
+    def step(self, w, g, slots, now):
+        r = now.own(now.shared) * now.learning_rate
+        u = self._direction(g, slots)
+        slots.m = average(self.beta_2, slots.m, r * g)
+        return w - r * (u + now.weight_decay * w)
+
+    def _direction(self, g, slots):
+        return sign(average(self.beta_1, slots.m, g))

@@ -1,0 +1,91 @@
+"""D-Adapted SGD: dual averaging whose step size is an estimate of the distance to the solution."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
+from keras_lrsched.optimizers.maths import dot
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class DAdaptSGD(DistanceEstimate):
+    """SGD with steps of d lr / ||g_0||, where d grows towards the distance from the start to the solution.
+
+        r = d lr / ||g_0||;  g = g + weight_decay w
+        numerator = numerator + r <g, s>
+        s = s + r g
+        d_new = max(d, 2 numerator / ||s||)
+        z = w_0 - s
+        w = momentum w + (1 - momentum) z
+
+    Leave the learning rate at 1. A schedule multiplies the steps. g_0 is the first gradient that is not 0, of all variables
+    together. All variables share d: a rule for some of them (weight decay, a multiplier) has an effect on all. A multiplier
+    scales what its variable counts in the sums as well. State: one float32 number for each parameter, two with momentum.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
+            warned of. Defaults to `1.0`.
+        momentum: How much of w stays in each update, at least 0 and below 1. Defaults to `0.0`.
+        weight_decay: L2 regularization, added to the gradient: a number, a `LearningRateSchedule`, or `None`. Defaults to
+            `None`.
+        d0: The first d. Defaults to `1e-6`.
+        growth_rate: d grows at most by this factor in an update. Defaults to `None`, for no limit; `1.02` is like a warmup.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Defazio and Mishchenko, Learning-Rate-Free Learning by D-Adaptation, arXiv:2301.07733. Trajectories agree with the
+        authors' code, facebookresearch/dadaptation, which divides by 0 if the first gradient is 0.
+
+    Example:
+
+    >>> w = keras.Variable([10.0])
+    >>> optimizer = DAdaptSGD(d0=0.1)
+    >>> for _ in range(50):
+    ...     optimizer.apply([w - 2.0], [w])
+    >>> w.numpy().round(1)
+    array([2.], dtype=float32)
+    >>> round(float(optimizer.d.numpy()), 1)  # of a distance of 8
+    6.9
+    """
+
+    def __init__(self, learning_rate=1.0, momentum=0.0, weight_decay=None, d0=1e-6, growth_rate=None, **options):
+        super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
+        self.momentum = checks.beta("momentum", momentum)
+
+    def make_slots(self, variable):
+        names = ("s", "lag") if self.momentum else ("s",)
+        return {name: self.add_slot(variable, name) for name in names}
+
+    def make_scalars(self):
+        return {**super().make_scalars(), "first_norm": self.add_scalar("first_norm")}
+
+    def before_update(self, steps):
+        """Takes the gradients into the sums and raises d; d lr / ||g_0|| with its old value goes into the steps."""
+        scalars = steps[0].scalars
+        d, first = scalars.d, scalars.first_norm
+        norm = ops.sqrt(sum(dot(now.gradient, now.gradient) for now in steps))
+        scalars.first_norm = ops.where(ops.equal(first, 0), norm, first)
+        rate = ratio(d * ops.cast(steps[0].common_learning_rate, "float32"), scalars.first_norm)
+        gain = length = 0.0
+        for now in steps:
+            now.gradient = now.gradient + now.weight_decay * now.value
+            step = now.own(rate) * now.gradient
+            gain = gain + now.multiplier * dot(step, now.slots.s)
+            now.slots.s = now.slots.s + step
+            length = length + now.multiplier * dot(now.slots.s, now.slots.s)
+        scalars.numerator = scalars.numerator + gain
+        estimate = ratio(2 * scalars.numerator, ops.sqrt(length))
+        scalars.d = ops.maximum(d, self._limited(estimate, d))
+        return rate
+
+    def step(self, w, g, slots, now):
+        u = now.multiplier * now.own(now.shared) * g
+        if not self.momentum:
+            return w - u
+        u = slots.lag + u
+        slots.lag = self.momentum * u  # w - z
+        return w - (1 - self.momentum) * u

@@ -1,0 +1,49 @@
+"""A second moment that is kept as the means of its rows and columns: what Adafactor and AdaLomo share."""
+
+from keras import ops
+
+
+def add_factors(optimizer, variable):
+    """Slots for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
+
+    A variable with less than two axes has a mean for each entry.
+    """
+    shape = tuple(variable.shape)
+    if len(shape) < 2:
+        return {"v": optimizer.add_slot(variable, "v")}
+    return {
+        "rows": optimizer.add_slot(variable, "rows", shape=shape[:-1]),
+        "columns": optimizer.add_slot(variable, "columns", shape=(*shape[:-2], shape[-1])),
+    }
+
+
+def normalize(g, slots, rate, epsilon, clip_threshold):
+    """g over the root of its second moment, scaled down to a root mean square of at most `clip_threshold`.
+
+    Args:
+        g: The gradient.
+        slots: Those of `add_factors`; they are updated.
+        rate: The weight of this gradient in the means.
+        epsilon: Added to its square.
+        clip_threshold: A number.
+    """
+    square = ops.square(g) + epsilon
+
+    def updated(old, new):
+        return (1 - rate) * old + rate * new
+
+    if "v" in slots:
+        slots.v = updated(slots.v, square)
+        u = g * ops.rsqrt(slots.v)
+    else:
+        slots.rows = updated(slots.rows, ops.mean(square, axis=-1))
+        slots.columns = updated(slots.columns, ops.mean(square, axis=-2))
+        # One root at a time: the product of two means of 1e-30 is no float32.
+        rows = ops.rsqrt(slots.rows / ops.mean(slots.rows, axis=-1, keepdims=True))
+        u = g * ops.expand_dims(rows, -1) * ops.expand_dims(ops.rsqrt(slots.columns), -2)
+    return u / ops.maximum(1.0, rms(u) / clip_threshold)
+
+
+def rms(x):
+    """The root mean square over the whole tensor."""
+    return ops.sqrt(ops.mean(ops.square(x)))

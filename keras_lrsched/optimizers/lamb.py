@@ -1,0 +1,129 @@
+"""LAMB: Adam with a step for each layer that is proportional to the norm of its weights."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers import paths
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, bias_correction, global_norm, norm
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Lamb(Optimizer):
+    """Layerwise adaptive moments, for large batches: each variable moves by a fixed share of its own norm.
+
+        m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
+        u = (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay w
+        w = w - lr (||w|| / ||u||) u          with the ratio 1 where a norm is 0
+
+    The weight decay lies inside the trust ratio, as in the paper; `keras.optimizers.Lamb` has it outside. Each variable has
+    one ratio, so a fused QKV kernel behaves differently from three. State: two float32 numbers for each parameter.
+
+    The defaults are those of the authors' code, with bias correction, as in TensorFlow Addons and optax. Others:
+
+    - TensorFlow Addons: give what `exclude_from_weight_decay` lists as `exclude_from_layer_adaptation` too.
+    - timm: `weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its `decoupled_decay=True` is
+      `decay_placement="outside"`.
+    - NVIDIA apex `FusedLAMB`: `weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its `use_nvlamb=True` is
+      `always_adapt=True`, its `adam_w_mode=False` is `decay_placement="gradient"`.
+    - `keras.optimizers.Lamb`: `epsilon=1e-7, decay_placement="outside"`.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-6`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        decay_placement: `"inside"` the trust ratio; `"outside"`, where w is multiplied by 1 - lr weight_decay before the
+            step; or in the `"gradient"`, as L2 regularization. Defaults to `"inside"`.
+        exclude_from_layer_adaptation: Regular expressions; a variable has the ratio 1 if one is found in its path. Defaults
+            to `None`, for none.
+        always_adapt: Whether a variable without weight decay is adapted. Defaults to `True`.
+        bias_correction: Whether to divide m and v by 1 - beta^t. Defaults to `True`.
+        trust_clip: Whether to limit the ratio to 1 (LAMBC). Defaults to `False`.
+        max_grad_norm: All gradients are scaled down together such that their norm is at most this. Defaults to `None`, for
+            no limit.
+        grad_averaging: If `False`, m = beta_1 m + g. Defaults to `True`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, arXiv:1904.00962. Trajectories
+        agree with TensorFlow Addons, optax and timm. apex and the authors' code (google-research/albert) were read, not run;
+        `grad_averaging=False` and `decay_placement="gradient"` have no reference numbers.
+
+    Example:
+
+    >>> w = keras.Variable([3.0, 4.0])
+    >>> Lamb(learning_rate=0.1).apply([keras.ops.array([1.0, 1.0])], [w])
+    >>> w.numpy().round(4)  # by 0.1 * 5, in the direction (1, 1)
+    array([2.6464, 3.6464], dtype=float32)
+    """
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-6,
+        weight_decay=None,
+        decay_placement="inside",
+        exclude_from_layer_adaptation=None,
+        always_adapt=True,
+        bias_correction=True,
+        trust_clip=False,
+        max_grad_norm=None,
+        grad_averaging=True,
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.decay_placement = checks.one_of("decay_placement", decay_placement, ("inside", "outside", "gradient"))
+        self.exclude_from_layer_adaptation = paths.patterns("exclude_from_layer_adaptation", exclude_from_layer_adaptation)
+        self.always_adapt = always_adapt
+        self.bias_correction = bias_correction
+        self.trust_clip = trust_clip
+        self.max_grad_norm = None if max_grad_norm is None else checks.positive_float("max_grad_norm", max_grad_norm)
+        self.grad_averaging = grad_averaging
+
+    def resolve_paths(self, variables):
+        super().resolve_paths(variables)
+        self._adapted = paths.included("exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables)
+
+    def before_update(self, steps):
+        """By how much all gradients are divided."""
+        if self.max_grad_norm is None:
+            return 1.0
+        return ops.maximum(1.0, global_norm([step.gradient for step in steps]) / self.max_grad_norm)
+
+    def step(self, w, g, slots, now):
+        g = g / now.shared
+        if self.decay_placement == "gradient":
+            g = g + now.weight_decay * w
+        slots.m = average(self.beta_1, slots.m, g) if self.grad_averaging else self.beta_1 * slots.m + g
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        u = self._direction(slots.m, slots.v, now.t)
+        if self.decay_placement == "inside":
+            u = u + now.weight_decay * w
+        elif self.decay_placement == "outside":
+            w = w - now.learning_rate * now.weight_decay * w
+        return w - now.learning_rate * self._trust_ratio(w, u, now) * u
+
+    def _direction(self, m, v, t):
+        if self.bias_correction:
+            m, v = m / bias_correction(self.beta_1, t), v / bias_correction(self.beta_2, t)
+        return m / (ops.sqrt(v) + self.epsilon)
+
+    def _trust_ratio(self, w, u, now):
+        if not self._adapted[now.index] or not (now.is_decayed or self.always_adapt):
+            return 1.0
+        w_norm, u_norm = norm(w), norm(u)
+        ratio = ops.where((w_norm > 0) & (u_norm > 0), w_norm / ops.where(u_norm > 0, u_norm, 1.0), 1.0)
+        return ops.minimum(ratio, 1.0) if self.trust_clip else ratio

@@ -1,0 +1,101 @@
+"""LARS: SGD with a learning rate for each layer."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers import paths
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import norm
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Lars(Optimizer):
+    """Layerwise adaptive rate scaling: SGD with momentum, each variable's step in proportion to its norm.
+
+        q = trust_coefficient ||w|| / (||g|| + weight_decay ||w|| + epsilon)      1 where a norm is 0
+        d = q (g + weight_decay w)
+        m = momentum m + d
+        w = w - lr m
+
+    The learning rate is outside of the momentum, as in timm. With `learning_rate_in_momentum`, as in the paper:
+    m = momentum m + lr d; w = w - m. The two are the same as long as the learning rate is constant. Biases and scales of
+    normalization are usually neither decayed nor adapted: exclude them, and warm up. State: one float32 number for each
+    parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1.0`.
+        momentum: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.9`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        trust_coefficient: Scale of the ratio. Defaults to `0.001`.
+        epsilon: Added to the denominator. Defaults to `1e-8`.
+        nesterov: Whether to step by d + momentum m instead of m. Defaults to `False`.
+        trust_clip: Whether to limit q lr to lr (LARC). Defaults to `False`.
+        learning_rate_in_momentum: Whether m sums lr d instead of d. Defaults to `False`.
+        exclude_from_layer_adaptation: Regular expressions; a variable has the ratio 1 if one is found in its path. Defaults
+            to `None`, for none.
+        always_adapt: Whether a variable without weight decay is adapted; timm has `False`. Defaults to `True`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        You et al., Large Batch Training of Convolutional Networks, arXiv:1708.03888. Trajectories agree with timm; the
+        authors' Caffe code was not run. optax has ||g + weight_decay w|| as its denominator, which differs in the 6th digit.
+
+    Example:
+
+    >>> w = keras.Variable([3.0, 4.0])
+    >>> Lars(learning_rate=100.0, epsilon=0.0).apply([keras.ops.array([0.0, 10.0])], [w])
+    >>> w.numpy()  # by 100 * 0.001 * 5
+    array([3. , 3.5], dtype=float32)
+    """
+
+    slots = ("momentum",)
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        momentum=0.9,
+        weight_decay=None,
+        trust_coefficient=0.001,
+        epsilon=1e-8,
+        nesterov=False,
+        trust_clip=False,
+        learning_rate_in_momentum=False,
+        exclude_from_layer_adaptation=None,
+        always_adapt=True,
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.momentum = checks.beta("momentum", momentum)
+        self.trust_coefficient = checks.positive_float("trust_coefficient", trust_coefficient)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.nesterov = nesterov
+        self.trust_clip = trust_clip
+        self.learning_rate_in_momentum = learning_rate_in_momentum
+        self.exclude_from_layer_adaptation = paths.patterns("exclude_from_layer_adaptation", exclude_from_layer_adaptation)
+        self.always_adapt = always_adapt
+
+    def resolve_paths(self, variables):
+        super().resolve_paths(variables)
+        self._adapted = paths.included("exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables)
+
+    def step(self, w, g, slots, now):
+        d = self._trust_ratio(w, g, now) * (g + now.weight_decay * w)
+        inside, outside = (now.learning_rate, 1.0) if self.learning_rate_in_momentum else (1.0, now.learning_rate)
+        slots.momentum = self.momentum * slots.momentum + inside * d
+        move = inside * d + self.momentum * slots.momentum if self.nesterov else slots.momentum
+        return w - outside * move
+
+    def _trust_ratio(self, w, g, now):
+        if not self._adapted[now.index] or not (now.is_decayed or self.always_adapt):
+            return 1.0
+        w_norm, g_norm = norm(w), norm(g)
+        both = (w_norm > 0) & (g_norm > 0)
+        denominator = g_norm + now.weight_decay * w_norm + self.epsilon
+        ratio = ops.where(both, self.trust_coefficient * w_norm / ops.where(both, denominator, 1.0), 1.0)
+        if self.trust_clip:
+            ratio = ops.minimum(ratio / now.learning_rate, 1.0)
+        return ratio

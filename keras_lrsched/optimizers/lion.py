@@ -1,0 +1,53 @@
+"""Lion: the sign of a moving average of gradients."""
+
+import keras
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.maths import average, sign
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Lion(Optimizer):
+    """Evolved sign momentum: every entry moves by the learning rate, whatever the size of its gradient.
+
+        w = (1 - lr weight_decay) w - lr sign(beta_1 m + (1 - beta_1) g)
+        m = beta_2 m + (1 - beta_2) g
+
+    The learning rate should be 3 to 10 times smaller than for AdamW, the weight decay as many times larger. The sign is
+    taken in float32, so it is right also for gradients in 16 bits. State: one float32 number for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-4`.
+        beta_1: Weight of the momentum in the update, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.99`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Chen et al., Symbolic Discovery of Optimization Algorithms, arXiv:2302.06675. Trajectories agree with the authors'
+        code, google/automl `lion_pytorch.py`.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, -2.0, 3.0])
+    >>> Lion(learning_rate=0.5).apply([keras.ops.array([1e-3, -5.0, 0.0])], [w])
+    >>> w.numpy()
+    array([ 0.5, -1.5,  3. ], dtype=float32)
+    """
+
+    slots = ("momentum",)
+    elementwise = True
+
+    def __init__(self, learning_rate=1e-4, beta_1=0.9, beta_2=0.99, weight_decay=None, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+
+    def step(self, w, g, slots, now):
+        m = slots.momentum
+        slots.momentum = average(self.beta_2, m, g)
+        return w - now.learning_rate * (sign(average(self.beta_1, m, g)) + now.weight_decay * w)

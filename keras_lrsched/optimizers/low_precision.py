@@ -1,0 +1,37 @@
+"""Between the dtype of a variable and the float32 in which an update is computed."""
+
+import math
+import re
+
+import keras
+from keras import ops
+
+
+def wide(x):
+    """`x` as a tensor: floats in float32, or in float64 if that is what they are; integers as they are."""
+    x = ops.stop_gradient(ops.convert_to_tensor(x))
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, wide_dtype(dtype)) if "float" in dtype else x
+
+
+def wide_dtype(dtype):
+    """The dtype in which an update of a variable in `dtype` is computed."""
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
+def bytes_of(variable):
+    """How much memory the values of a variable take."""
+    digits = re.search(r"\d+", keras.backend.standardize_dtype(variable.dtype))
+    bits = int(digits.group()) if digits else 8  # a bool
+    return math.prod(variable.shape) * bits // 8
+
+
+def stochastic_round(x, seed):
+    """float32 to bfloat16, up or down at random, such that the expected value is `x`.
+
+    bfloat16 is the upper half of a float32. Adding a random lower half carries into the upper one with a probability equal
+    to the fraction that is then cut off.
+    """
+    bits = ops.view(x, "int32") + keras.random.randint(ops.shape(x), 0, 2**16, dtype="int32", seed=seed)
+    rounded = ops.view(ops.bitwise_and(bits, -(2**16)), "float32")
+    return ops.cast(ops.where(ops.isfinite(x), rounded, x), "bfloat16")

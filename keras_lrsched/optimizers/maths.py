@@ -1,0 +1,37 @@
+"""Pieces of the formulas that many update rules share."""
+
+import math
+
+from keras import ops
+
+
+def average(beta, old, new):
+    """The moving average: beta old + (1 - beta) new."""
+    return beta * old + (1 - beta) * new
+
+
+def bias_correction(beta, t):
+    """1 - beta^t. As `expm1`, because 1 - 0.999^1 in float32 keeps only four digits."""
+    if not isinstance(beta, float):  # a tensor, from a schedule
+        return -ops.expm1(t * ops.log(beta))
+    return -ops.expm1(t * math.log(beta)) if beta else 1.0
+
+
+def sign(x):
+    """The sign; NaN for NaN also on PyTorch, which says 0, so that a broken run would look like one that has converged."""
+    return ops.where(ops.isnan(x), x, ops.sign(x))
+
+
+def norm(x):
+    """The L2 norm over the whole tensor."""
+    return ops.sqrt(ops.sum(ops.square(x)))
+
+
+def global_norm(tensors):
+    """The L2 norm over all tensors together."""
+    return ops.sqrt(sum(ops.sum(ops.square(x)) for x in tensors))
+
+
+def dot(x, y):
+    """The inner product over the whole tensors, in float32."""
+    return ops.cast(ops.sum(x * y), "float32")

@@ -1,0 +1,81 @@
+"""What MoMo and MoMo-Adam share: a model of the loss from past gradients, and a step towards its minimum."""
+
+from keras import ops
+
+from keras_lrsched.optimizers.distance_estimate import ratio
+from keras_lrsched.optimizers.maths import dot
+from keras_lrsched.optimizers.true_loss import NeedsLoss
+from keras_lrsched.schedules import checks
+
+
+class MomentumModel(NeedsLoss):
+    """An optimizer that takes the learning rate as the upper limit of a step size that it computes from the loss.
+
+    With means over time f, d, c of the loss, of g, and of <g, w>, the model of the loss at x is max(f + <d, x> - c, lb). The
+    step goes to where the model plus ||x - w||^2 / (2 lr), in the metric D, is lowest. With a = 1 + lr weight_decay:
+
+        tau = min(lr, max(f - lb + <d, w / a> - c, 0) / <d, d / (D a)>)
+        w = (w - tau d / D) / a
+
+    Where lr or weight_decay differ between variables, so do a and tau, but tau / lr does not.
+    """
+
+    slots: tuple[str, ...] = ("d",)
+
+    def __init__(self, learning_rate, weight_decay, lb, use_fstar, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.lb = checks.finite_float("lb", lb)
+        self.use_fstar = use_fstar
+
+    def make_scalars(self):
+        own = {name: self.add_scalar(name) for name in ("mean_loss", "mean_product")}
+        return {**super().make_scalars(), **own, "lower_bound": self.add_scalar("lower_bound", self.lb)}
+
+    @property
+    def lower_bound(self):
+        """The estimate of the lowest loss, a variable; `None` before the optimizer is built."""
+        return self._scalars["lower_bound"] if self.built else None
+
+    def mean(self, old, new, t):
+        """The mean over time at update t; not corrected, which `weight` tells."""
+        raise NotImplementedError
+
+    def weight(self, t):
+        """The sum of the weights in a mean at update t: 1 unless means start at 0."""
+        raise NotImplementedError
+
+    def metric(self, now):
+        """D of a variable; 1 for the Euclidean one."""
+        return 1.0
+
+    def before_update(self, steps):
+        """Updates the means; the share of the learning rate that is used goes into the steps."""
+        scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
+        product = inner = inner_decayed = square = square_decayed = 0.0
+        for now in steps:
+            w, g, slots = now.value, now.gradient, now.slots
+            slots.d = self.mean(slots.d, g, now.t)
+            u, a = now.learning_rate * slots.d / self.metric(now), self._shrinkage(now)
+            product = product + dot(g, w)
+            inner = inner + dot(slots.d, w)
+            inner_decayed = inner_decayed + dot(slots.d, w / a)
+            square = square + dot(slots.d, u)
+            square_decayed = square_decayed + dot(slots.d, u / a)
+        f = scalars.mean_loss = self.mean(scalars.mean_loss, scalars.loss, t)
+        c = scalars.mean_product = self.mean(scalars.mean_product, product, t)
+        rho, lb = self.weight(t), scalars.lower_bound
+        if self.use_fstar:
+            reached = f + inner_decayed - c
+            lb = ops.where(reached < rho * lb, ops.maximum(reached / (2 * rho), self.lb), lb)
+        gap = ops.maximum(f - rho * lb + inner_decayed - c, 0.0)
+        share = ops.minimum(1 / rho, ratio(gap, square_decayed))
+        if self.use_fstar:
+            scalars.lower_bound = ops.maximum((f + inner - c - 0.5 * share * square) / rho, self.lb)
+        return share
+
+    def step(self, w, g, slots, now):
+        u = now.own(now.shared) * now.learning_rate * slots.d / self.metric(now)
+        return (w - u) / self._shrinkage(now)
+
+    def _shrinkage(self, now):
+        return 1.0 + now.learning_rate * now.weight_decay

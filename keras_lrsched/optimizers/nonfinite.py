@@ -1,0 +1,29 @@
+"""Gradients that are infinite or NaN."""
+
+from keras import ops
+
+from keras_lrsched.optimizers import native, paths
+
+
+def all_finite(grads, variables, raises):
+    """Whether all gradients are finite, as a tensor.
+
+    Raises:
+        FloatingPointError: If one is not and it should raise, in eager code. In a graph of TensorFlow it will be
+            `InvalidArgumentError`; a function that is compiled by XLA cannot raise.
+    """
+    each = ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads])
+    finite = ops.all(each)
+    if raises:
+        _raise_unless(finite, each, [paths.path(variable) for variable in variables])
+    return finite
+
+
+def _raise_unless(finite, each, names):
+    try:
+        bad = [name for name, good in zip(names, ops.convert_to_numpy(each), strict=True) if not good]
+    except (TypeError, NotImplementedError):  # the update is being traced
+        native.assert_in_graph(finite, f"A gradient of {', '.join(names)} is not finite.")
+        return
+    if bad:
+        raise FloatingPointError(f"The gradient of {', '.join(bad)} is not finite.")

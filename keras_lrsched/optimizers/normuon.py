@@ -1,0 +1,67 @@
+"""NorMuon: Muon with a second moment for each neuron."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.maths import average, norm
+from keras_lrsched.optimizers.muon import Muon
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class NorMuon(Muon):
+    """Muon whose orthogonalized momentum is normalized per neuron, so that none moves much more than the others.
+
+        o = orthogonalized(u)                                   u and q as in `Muon`
+        v = beta_2 v + (1 - beta_2) mean of o^2 over inputs     one number for each output
+        p = o / (sqrt(v) + 1e-10)
+        w = (1 - lr weight_decay) w - lr q (||o|| / ||p||) p
+
+    v needs no bias correction, as ||p|| takes it out. This is the authors' code. Their paper has another length of the step,
+    a root mean square of 0.2 lr, which is `adjust_lr="match_rms_adamw"`, and m in place of u, which is `nesterov=False`. The
+    learning rates of the two differ by a factor that depends on shape and spectrum. The same variables as in `Muon` are left
+    to AdamW. State: one float32 number for each parameter and one for each neuron under NorMuon, two for each parameter
+    under AdamW.
+
+    The authors' code fails on float32 variables, and for convolutions it normalizes over the axes of the kernel's width;
+    here neurons are outputs everywhere.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.02`.
+        beta_2: Decay rate of the second moment, at least 0 and below 1. Defaults to `0.95`.
+        **options: See `Muon`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491. Trajectories agree with the authors'
+        code, zichongli5/NorMuon, if its bfloat16 is removed; the form of the paper, with a derivation of our own from a
+        description of its Algorithm 1, as the paper itself is unverified.
+
+    Example:
+
+    >>> w = keras.Variable(keras.ops.zeros((2, 3)))
+    >>> NorMuon(learning_rate=1.0).apply([keras.ops.array([[4.0, 0.1, 2.0], [1.0, 0.2, -3.0]])], [w])
+    >>> keras.ops.norm(w, axis=0).numpy().round(3)  # each neuron
+    array([0.934, 0.934, 0.934], dtype=float32)
+    """
+
+    def __init__(self, learning_rate=0.02, beta_2=0.95, **options):
+        super().__init__(learning_rate, **options)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+
+    def make_slots(self, variable):
+        slots, shape = super().make_slots(variable), self.matrix_shape(variable)
+        return slots if shape is None else {**slots, "v": self.add_slot(variable, "v", shape=(shape[1],))}
+
+    def matrix_step(self, g, slots, shape):
+        o = self._orthogonal(g, slots, shape)
+        slots.v = average(self.beta_2, slots.v, ops.mean(ops.square(o), axis=0))
+        p = o / (ops.sqrt(slots.v) + 1e-10)
+        return self._length(o, shape) / (norm(p) + 1e-10) * p
+
+    def _length(self, o, shape):
+        if self.adjust_lr == "match_rms_adamw":
+            return 0.2 * (shape[0] * shape[1]) ** 0.5
+        return self._scale(shape) * norm(o)

@@ -1,0 +1,57 @@
+"""Rules by the path of a variable, such as `"dense_1/bias"`; a rule is a regular expression that is searched for in it."""
+
+import re
+
+from keras_lrsched.schedules import checks
+
+
+def patterns(name, values):
+    """A list of regular expressions, from a constructor argument that may be `None`."""
+    values = [] if values is None else values
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ValueError(f"`{name}` must be a list of regular expressions. Received: {name}={values!r}")
+    return [_pattern(name, value) for value in values]
+
+
+def multipliers(name, values):
+    """A dictionary from regular expressions to non-negative numbers, from a constructor argument that may be `None`."""
+    return numbers(name, values, checks.non_negative_float)
+
+
+def numbers(name, values, check):
+    """A dictionary from regular expressions to what passes `check`, from a constructor argument that may be `None`."""
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ValueError(f"`{name}` must be a dictionary from regular expressions to numbers. Received: {name}={values!r}")
+    return {_pattern(name, key): check(name, value) for key, value in values.items()}
+
+
+def path(variable):
+    """The path of a Keras variable; the name of a bare `tf.Variable`, which has none."""
+    return getattr(variable, "path", variable.name)
+
+
+def first_match(name, rules, variables):
+    """For each variable the first of the regular expressions that is found in its path, or `None`.
+
+    Raises:
+        ValueError: If one is found in no path.
+    """
+    paths = [path(variable) for variable in variables]
+    for rule in rules:
+        if not any(re.search(rule, each) for each in paths):
+            raise ValueError(f"`{name}`: {rule!r} is found in none of the paths {', '.join(paths)}.")
+    return [next((rule for rule in rules if re.search(rule, each)), None) for each in paths]
+
+
+def included(name, excluded, variables):
+    """For each variable whether none of the regular expressions is found in its path."""
+    return [rule is None for rule in first_match(name, excluded, variables)]
+
+
+def _pattern(name, value):
+    try:
+        re.compile(value)
+    except (TypeError, re.error) as error:
+        raise ValueError(f"`{name}` must hold regular expressions. Received: {value!r} ({error})") from error
+    return value

@@ -1,0 +1,147 @@
+"""Prodigy: Adam that estimates the distance to the solution, and needs no learning rate."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
+from keras_lrsched.optimizers.maths import average, bias_correction, dot
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Prodigy(DistanceEstimate):
+    """Adam with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
+
+        r = (d / d0) d lr
+        numerator = beta_3 numerator + r <g, w_0 - w>
+        s = beta_3 s + r g
+        d_new = max(d, d_coef numerator / ||s||_1)
+        m = beta_1 m + (1 - beta_1) d g;  v = beta_2 v + (1 - beta_2) d^2 g^2
+        w = w - d lr (m / (sqrt(v) + d_new epsilon) + weight_decay w)
+
+    Leave the learning rate at 1. A schedule multiplies the steps: a cosine or a linear decay to 0 is usual, without
+    restarts. With a warmup, set `safeguard_warmup=True`. If d stays at `d0`, raise `d0` to 1e-5 or 1e-4. To tune something,
+    tune `d_coef`, between 0.5 and 2. Do not restart from a file that lacks the state of the optimizer: d would start anew.
+
+    All variables share d: a rule for some of them (weight decay, a multiplier) has an effect on all. A multiplier scales
+    what its variable counts in the two sums as well. w_0 - w is kept as the sum of the updates, not as a difference of
+    weights, which in float32 would have no correct digit as long as d is `d0`. State: four float32 numbers for each
+    parameter, three if beta_1 is 0.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
+            warned of. Defaults to `1.0`.
+        beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
+        beta_3: Decay rate of the sums behind d, at least 0 and below 1. Defaults to `None`, for sqrt(beta_2).
+        epsilon: Added to the root, times d. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        decouple: Whether weights decay as above; otherwise weight_decay w is added to the gradient. Defaults to `True`.
+        use_bias_correction: Whether steps are multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
+        safeguard_warmup: Whether s is without the learning rate, so that a warmup cannot make d too large. Defaults to
+            `False`.
+        d0: The first d. Defaults to `1e-6`.
+        d_coef: Multiplies the estimate. Defaults to `1.0`.
+        growth_rate: d grows at most by this factor in an update, apart from the first growth. Defaults to `None`, for no
+            limit; `1.02` is like a warmup.
+        slice_p: Only each `slice_p`th entry of a variable counts in the sums; s and w_0 - w are as much smaller. Defaults to
+            `1`; `11` saves nearly half of the memory.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, arXiv:2306.06101. Trajectories
+        agree with the authors' code, konstmish/prodigy, with each of these options. It leaves out the updates before the
+        first gradient that is not 0, with their weight decay; here they count.
+
+    Example:
+
+    >>> w = keras.Variable([10.0])
+    >>> optimizer = Prodigy(d0=0.1)
+    >>> for _ in range(120):
+    ...     optimizer.apply([w - 2.0], [w])
+    >>> w.numpy().round(1)
+    array([2.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        beta_1=0.9,
+        beta_2=0.999,
+        beta_3=None,
+        epsilon=1e-8,
+        weight_decay=None,
+        decouple=True,
+        use_bias_correction=False,
+        safeguard_warmup=False,
+        d0=1e-6,
+        d_coef=1.0,
+        growth_rate=None,
+        slice_p=1,
+        **options,
+    ):
+        super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.beta_3 = None if beta_3 is None else checks.beta("beta_3", beta_3)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.decouple = decouple
+        self.use_bias_correction = use_bias_correction
+        self.safeguard_warmup = safeguard_warmup
+        self.d_coef = checks.positive_float("d_coef", d_coef)
+        self.slice_p = checks.positive_int("slice_p", slice_p)
+
+    def make_slots(self, variable):
+        names = ("m", "v") if self.beta_1 else ("v",)
+        slots = {name: self.add_slot(variable, name) for name in names}
+        shape = self._part(ops.zeros(variable.shape)).shape
+        return slots | {name: self.add_slot(variable, name, shape=shape) for name in ("s", "travelled")}
+
+    def make_scalars(self):
+        return {**super().make_scalars(), "d_max": self.add_scalar("d_max", self.d0)}
+
+    def before_update(self, steps):
+        """Takes the gradients into the sums and raises d; its old value goes into the steps."""
+        scalars = steps[0].scalars
+        d, beta_3 = scalars.d, self.beta_2**0.5 if self.beta_3 is None else self.beta_3
+        gain = length = 0.0
+        for now in steps:
+            if not self.decouple:
+                now.gradient = now.gradient + now.weight_decay * now.value
+            g, slots, own_d = self._part(now.gradient), now.slots, now.own(d)
+            rate = own_d * self._correction(now.t) * now.common_learning_rate
+            weight = now.multiplier * (own_d if self.safeguard_warmup else rate)
+            gain = gain + dot(own_d / self.d0 * rate * g, slots.travelled)
+            slots.s = beta_3 * slots.s + own_d / self.d0 * weight * g
+            length = length + ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+        scalars.numerator = beta_3 * scalars.numerator + gain
+        estimate = self.d_coef * ratio(scalars.numerator, length)
+        risen = ops.where(ops.equal(d, self.d0), ops.maximum(d, estimate), d)
+        scalars.d_max = ops.maximum(scalars.d_max, estimate)
+        scalars.d = self._limited(scalars.d_max, risen) if self.growth_rate else scalars.d_max
+        return d
+
+    def step(self, w, g, slots, now):
+        d, d_new = now.own(now.shared), now.own(now.scalars.d)
+        slots.v = average(self.beta_2, slots.v, ops.square(d * g))
+        if self.beta_1:
+            slots.m = average(self.beta_1, slots.m, d * g)
+        m = slots.m if self.beta_1 else d_new * g
+        u = m / (ops.sqrt(slots.v) + d_new * self.epsilon)
+        if self.decouple:
+            u = u + now.weight_decay * w
+        u = d * self._correction(now.t) * now.learning_rate * u
+        slots.travelled = slots.travelled + self._part(u)
+        return w - u
+
+    def _correction(self, t):
+        if not self.use_bias_correction:
+            return 1.0
+        return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)
+
+    def _part(self, x):
+        """The entries of a tensor that count in the sums."""
+        return x if self.slice_p == 1 else ops.reshape(x, (-1,))[:: self.slice_p]

@@ -1,0 +1,101 @@
+"""What the Schedule-Free optimizers share: three sequences of weights, of which the model has one."""
+
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.step import Slots, exact_value
+from keras_lrsched.schedules import checks
+
+
+class ScheduleFree(Optimizer):
+    """An optimizer with base weights z, their average x, which is the result, and y between them, where gradients are taken.
+
+        k = min(t / warmup_steps, 1) lr
+        p = t^r (largest k so far)^weight_lr_power
+        c = p / (sum of all p)
+        z = z - k u
+        x = (1 - c) x + c z
+        y = (1 - beta) z + beta x
+
+    The model has y in training and x at other times. The state is z - y alone: with it,
+
+        y = y + c (z - y) - k (1 - beta (1 - c)) u
+        z - y = (1 - c) ((z - y) - beta k u)
+        x = y + (1 - 1 / beta) (z - y)
+
+    so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference.
+    """
+
+    slots: tuple[str, ...] = ("gap",)
+
+    beta: float
+    """How much of y is x; a subclass sets it."""
+
+    def __init__(self, learning_rate, weight_decay, r, weight_lr_power, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.r = checks.non_negative_float("r", r)
+        self.weight_lr_power = checks.non_negative_float("weight_lr_power", weight_lr_power)
+
+    def make_scalars(self):
+        numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
+        return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32")}
+
+    def direction(self, y, g, slots, now):
+        """u of one variable."""
+        raise NotImplementedError
+
+    def factor(self, t):
+        """By what the learning rate is multiplied in update t."""
+        return 1.0
+
+    def before_update(self, steps):
+        """The weight c of this update in the average, and whether the model has x."""
+        scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
+        rate = self.factor(t) * ops.cast(steps[0].common_learning_rate, "float32")
+        scalars.largest_rate = ops.maximum(scalars.largest_rate, rate)
+        weight = t**self.r * scalars.largest_rate**self.weight_lr_power
+        scalars.weight_sum = scalars.weight_sum + weight
+        c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
+        averaged, scalars.averaged = scalars.averaged, ops.zeros((), "int32")
+        return c, ops.cast(averaged, "float32")
+
+    def step(self, w, g, slots, now):
+        c, averaged = map(now.own, now.shared)
+        y = w - averaged * (1 - 1 / self.beta) * slots.gap  # after an evaluation that did not go back
+        step = self.factor(now.t) * now.learning_rate * self.direction(y, g, slots, now)
+        gap = slots.gap
+        slots.gap = (1 - c) * (gap - self.beta * step)
+        return y + c * gap - (1 - self.beta * (1 - c)) * step
+
+    # Which weights the model has
+
+    @property
+    def is_averaged(self):
+        """Whether the model has the average x; otherwise it has the weights of the training, y."""
+        return self.built and bool(ops.convert_to_numpy(self._scalars["averaged"]))
+
+    def use_average(self):
+        """Gives x to the model, for evaluation, prediction and files. Does nothing if it has it."""
+        self._switch(to_average=True)
+
+    def use_training_weights(self):
+        """Gives y to the model, before training goes on. Does nothing if it has it."""
+        self._switch(to_average=False)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if not self.use_ema:
+            self.use_average()
+
+    def _switch(self, to_average):
+        if not self.built or self.is_averaged == to_average:
+            return
+        factor = (1 - 1 / self.beta) * (1 if to_average else -1)
+        for variable, state in zip(self._trainable_variables, self._slots, strict=True):
+            if state:
+                slots = Slots(state)
+                value = exact_value(variable, slots) + factor * slots.gap
+                if "master" in slots:
+                    state["master"].assign(value)
+                variable.assign(ops.cast(value, variable.dtype))
+        self._scalars["averaged"].assign(int(to_average))

@@ -1,0 +1,95 @@
+"""Schedule-Free AdamW."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class ScheduleFreeAdamW(ScheduleFree):
+    """AdamW with an average of weights in the place of momentum and of a schedule that knows the end.
+
+        k = min(t / warmup_steps, 1) lr
+        v = beta_2 v + (1 - beta_2) g^2
+        z = z - k (g / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay y)
+        x = (1 - c) x + c z              with c from t^r (largest k so far)^weight_lr_power, over the sum of these
+        y = (1 - beta_1) z + beta_1 x
+
+    The gradient g is taken at y, which the model has in training; the result is x. After `fit` the model has x, and the next
+    update goes back to y. To have x in `evaluate`, `predict` and files within `fit`, and BatchNorm statistics that belong to
+    it, add the callback `ScheduleFreeEvaluation`; in a loop of your own, call `use_average()` and `use_training_weights()`.
+
+    Good learning rates are 1 to 10 times those of AdamW; a warmup helps; for long runs beta_1 may be 0.95 or 0.98. If the
+    learning rate has a schedule, what it falls to counts no less in the average. Weights decay at y. On TensorFlow and
+    PyTorch, `keras.optimizers.ScheduleFreeAdamW` reads z after it has changed, so that y is the plain mean of z; it never
+    gives x to the model. State: two float32 numbers for each parameter, three with `inner_momentum`.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.0025`.
+        beta_1: How much of y is x, between 0 and 1, both excluded. Defaults to `0.9`.
+        beta_2: Decay rate of the mean of squared gradients, at least 0 and below 1. Defaults to `0.999`.
+        epsilon: Added to the root. Defaults to `1e-8`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        warmup_steps: Updates until the learning rate is reached, in a line. Defaults to `0`.
+        r: Power of t in the weights of the average, at least 0. Defaults to `0.0`.
+        weight_lr_power: Power of the largest learning rate so far in them, at least 0. Defaults to `2.0`.
+        inner_momentum: Decay rate of a mean of gradients that takes the place of g above the root, at least 0 and below 1.
+            Defaults to `0.0`, for g itself; otherwise `0.9` is usual.
+        **options: See `keras_lrsched.optimizers.Optimizer`. With `use_ema`, the model does not have x after `fit`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Defazio et al., The Road Less Scheduled, arXiv:2405.15682. Trajectories agree with the authors' code,
+        facebookresearch/schedule_free, version 1.4; before 1.3, v was not corrected for its bias.
+
+    Example:
+
+    >>> w = keras.Variable([1.0])
+    >>> optimizer = ScheduleFreeAdamW(learning_rate=0.5)
+    >>> for _ in range(2):
+    ...     optimizer.apply([keras.ops.array([4.0])], [w])
+    >>> w.numpy().round(4)  # y
+    array([0.225], dtype=float32)
+    >>> optimizer.use_average()
+    >>> w.numpy().round(4)  # x, the mean of 0.5 and 0
+    array([0.25], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.0025,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        weight_decay=None,
+        warmup_steps=0,
+        r=0.0,
+        weight_lr_power=2.0,
+        inner_momentum=0.0,
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
+        self.beta_1 = self.beta = checks.inner_fraction("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.inner_momentum = checks.beta("inner_momentum", inner_momentum)
+
+    def make_slots(self, variable):
+        names = ("gap", "v", "m") if self.inner_momentum else ("gap", "v")
+        return {name: self.add_slot(variable, name) for name in names}
+
+    def factor(self, t):
+        return ops.minimum(t / max(self.warmup_steps, 1), 1.0)
+
+    def direction(self, y, g, slots, now):
+        slots.v = average(self.beta_2, slots.v, ops.square(g))
+        if self.inner_momentum:
+            slots.m = average(self.inner_momentum, slots.m, g)
+            g = slots.m / bias_correction(self.inner_momentum, now.t)
+        return g / (ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon) + now.weight_decay * y

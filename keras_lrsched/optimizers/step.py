@@ -1,0 +1,87 @@
+"""One variable's part in one update: what a method reads, and what it sets."""
+
+from keras import ops
+
+from keras_lrsched.optimizers.low_precision import wide, wide_dtype
+
+
+class Slots:
+    """State of an optimizer, as tensors by name. What is set is what is read from then on, and is stored after the step."""
+
+    def __init__(self, variables):
+        vars(self).update(_variables=variables, _new={})
+
+    def __getattr__(self, name):
+        self._check(name)
+        return self._new[name] if name in self._new else wide(self._variables[name])
+
+    def __setattr__(self, name, value):
+        self._check(name)
+        self._new[name] = value
+
+    def __contains__(self, name):
+        return name in self._variables
+
+    def take(self):
+        """The variables that were set, each with its new value, which is forgotten here."""
+        changes = [(self._variables[name], value) for name, value in self._new.items()]
+        self._new.clear()
+        return changes
+
+    def _check(self, name):
+        if name not in vars(self)["_variables"]:
+            raise AttributeError(f"There is no slot `{name}` among {', '.join(self._variables) or 'none'}.")
+
+
+class Step:
+    """One variable's part in one update; all numbers in float32, in float64 for a variable in float64.
+
+    Attributes:
+        variable: The variable itself, in its own dtype.
+        index: Its place among the variables that the optimizer was built with.
+        gradient: Its gradient, clipped and averaged over micro-batches.
+        slots: Its `Slots`.
+        scalars: The `Slots` of the whole optimizer.
+        learning_rate: The learning rate, times the multiplier of the variable.
+        multiplier: That multiplier, a number.
+        common_learning_rate: The learning rate without it.
+        weight_decay: The weight decay; the number 0 for a variable that is excluded.
+        is_decayed: Whether it has any, a bool.
+        t: The number of this update, from 1, as a float.
+        iterations: The number of updates before this one, as an integer.
+        shared: What `before_update` returned.
+    """
+
+    shared = None
+
+    def __init__(self, variable, index, gradient, slots, scalars, learning_rate, weight_decay, multiplier, iterations):
+        dtype = wide_dtype(gradient.dtype)
+        self.variable = variable
+        self.index = index
+        self.gradient = gradient
+        self.slots = slots
+        self.scalars = scalars
+        self.multiplier = multiplier
+        self.common_learning_rate = ops.cast(learning_rate, dtype)
+        self.learning_rate = self.common_learning_rate if multiplier == 1 else multiplier * self.common_learning_rate
+        self.is_decayed = weight_decay is not None
+        self.weight_decay = ops.cast(weight_decay, dtype) if self.is_decayed else 0.0
+        self.iterations = iterations
+        self.t = ops.cast(iterations, dtype) + 1
+
+    @property
+    def value(self):
+        """The variable's value: its float32 copy, unless the variable was set to something else since."""
+        return exact_value(self.variable, self.slots)
+
+    def own(self, number):
+        """A number that all variables share, in the dtype in which this one is computed."""
+        return ops.cast(number, self.t.dtype)
+
+
+def exact_value(variable, slots):
+    """The float32 copy of a variable, unless the variable has none or was set to something else since."""
+    value = wide(variable)
+    if "master" not in slots:
+        return value
+    return ops.where(ops.equal(wide(ops.cast(slots.master, variable.dtype)), value), slots.master, value)

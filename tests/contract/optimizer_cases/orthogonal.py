@@ -1,0 +1,47 @@
+"""Muon, NorMuon."""
+
+from keras_lrsched.optimizers import Muon, NorMuon
+
+from . import Case, Trajectory
+
+MUON = {"learning_rate": 0.02, "weight_decay": 0.01}
+MATRIX = {"variables": ("kernel",), "transposed": True}
+BAD = (
+    {"momentum": 1},
+    {"ns_steps": 0},
+    {"ns_dtype": "float16"},
+    {"adjust_lr": "rms"},
+    {"exclude_from_muon": "bias"},
+    {"input_axes": ["kernel"]},
+    {"adam_lr_ratio": 0},
+    {"adam_beta_1": 1},
+    {"adam_beta_2": None},
+    {"adam_epsilon": -1},
+)
+
+CASES = [
+    Case(
+        Muon,
+        (
+            Trajectory("muon_patched_fp64NS", MUON, **MATRIX),
+            Trajectory("muon_keras", MUON, **MATRIX),
+            Trajectory("muon_keras_rms", {**MUON, "adjust_lr": "match_rms_adamw"}, **MATRIX),
+            Trajectory("muon_torch_adamw", {**MUON, "exclude_from_muon": ["kernel"]}),
+        ),
+        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0},
+        digits_rate=3e-2,
+        state_bytes=4,
+        bad=BAD,
+    ),
+    Case(
+        NorMuon,
+        (
+            Trajectory("normuon_patched_fp64NS", MUON, **MATRIX),
+            Trajectory("normuon_paperform_own", {**MUON, "nesterov": False, "adjust_lr": "match_rms_adamw"}, **MATRIX),
+        ),
+        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0},
+        digits_rate=3e-2,
+        state_bytes=4 + 32 * 4 / (64 * 32),
+        bad=(*BAD, {"beta_2": 1}, {"beta_2": None}),
+    ),
+]

@@ -1,0 +1,533 @@
+"""What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_lrsched import optimizers
+from keras_lrsched.optimizers import catalog
+from keras_lrsched.schedules import LinearDecay
+
+from .backends import BACKEND, JIT, compiled_update
+from .optimizer_cases import CASES
+from .optimizer_problem import RUNS, gradients, variables
+
+TRAJECTORIES = [(case, trajectory) for case in CASES for trajectory in case.trajectories]
+every_trajectory = pytest.mark.parametrize(
+    ("case", "trajectory"), TRAJECTORIES, ids=[f"{case.name}-{trajectory.run}" for case, trajectory in TRAJECTORIES]
+)
+CLASSES = {name: getattr(optimizers, name) for name in optimizers.__all__ if inspect.isclass(getattr(optimizers, name))}
+del CLASSES["Optimizer"]
+SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (3, 3, 2, 4)}
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request, monkeypatch):
+    """Each optimizer in turn; where its method differs by nature, its `Case` says why."""
+    test, case = request.node.originalname, request.param
+    if test in case.differs:
+        pytest.skip(case.differs[test])
+    if case.loss is not None and test != "test_fit":
+        apply = case.optimizer.apply
+
+        def told(self, *args, **kwargs):
+            if self._next_loss is None:
+                self.set_loss(case.loss)
+            return apply(self, *args, **kwargs)
+
+        monkeypatch.setattr(case.optimizer, "apply", told)
+    return case
+
+
+def numbers(shapes=SHAPES, seed=0, dtype="float32"):
+    """Random tensors of a size of about 1, by name."""
+    rng = np.random.default_rng(seed)
+    return {name: ops.convert_to_tensor(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
+
+
+def made(shapes=SHAPES, dtype="float32"):
+    return [keras.Variable(value, dtype=dtype, name=name) for name, value in numbers(shapes).items()]
+
+
+def values(tensors):
+    """Copies in NumPy, in float32."""
+    return [np.array(ops.convert_to_numpy(ops.cast(tensor, "float32"))) for tensor in tensors]
+
+
+def train(optimizer, weights, steps=5, scale=1.0, dtype="float32", shapes=SHAPES):
+    """Updates with random gradients, the same for each call; the weights after each."""
+    history = []
+    for t in range(steps):
+        grads = [scale * g for g in numbers(shapes, seed=100 + t, dtype=dtype).values()]
+        optimizer.apply(grads, weights)
+        history.append(values(weights))
+    return history
+
+
+def assert_same(one, other, rtol=0.0, atol=0.0):
+    for mine, yours in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, yours, rtol=rtol, atol=atol)
+
+
+def assert_same_history(one, other, rtol=0.0, atol=0.0):
+    assert len(one) == len(other)
+    for mine, yours in zip(one, other, strict=True):
+        assert_same(mine, yours, rtol, atol)
+
+
+# The formula
+
+
+def run_trajectory(case, trajectory, update=None):
+    """The weights of a reference run as they come out here, and as they should."""
+    run, weights = RUNS[trajectory.run], variables()
+    if trajectory.transposed:
+        weights["kernel"] = keras.Variable(ops.transpose(weights["kernel"]), name="kernel")
+    weights = {name: weights[name] for name in trajectory.variables}
+    optimizer = case.optimizer(**trajectory.options)
+    update = update(optimizer, [*weights.values()]) if update else lambda grads: optimizer.apply(grads, [*weights.values()])
+    for t, expected in enumerate(run["traj"], start=1):
+        grads = dict(zip(("kernel", "bias"), gradients(t), strict=True))
+        if trajectory.transposed:
+            grads["kernel"] = ops.transpose(grads["kernel"])
+        optimizer.build([*weights.values()])
+        trajectory.before_update(optimizer, t, run)
+        update([grads[name] for name in weights])
+        for name, variable in weights.items():
+            actual = ops.convert_to_numpy(ops.transpose(variable) if trajectory.transposed else variable)
+            yield actual.ravel(), np.array(expected["W" if name == "kernel" else "b"])
+
+
+@every_trajectory
+def test_reference_trajectory(case, trajectory):
+    for actual, expected in run_trajectory(case, trajectory):
+        np.testing.assert_allclose(actual, expected, rtol=trajectory.rtol, atol=0.1 * trajectory.rtol)
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_reference_trajectory_compiled(case, jit):
+    if BACKEND == "torch":
+        pytest.skip("this backend does not compile the update")
+    for trajectory in case.trajectories[:1]:
+        for actual, expected in run_trajectory(case, trajectory, lambda *given: compiled_update(*given, jit)):
+            np.testing.assert_allclose(actual, expected, rtol=3 * trajectory.rtol, atol=0.1 * trajectory.rtol)
+
+
+def test_minimum_of_a_quadratic(case):
+    """0.5 sum h (w - c)^2, with a learning rate that falls to zero."""
+    curvature, centre = np.array([1.0, 5.0, 0.5], "float32"), np.array([0.5, -0.25, 2.0], "float32")
+    w = keras.Variable([1.0, -1.0, 0.5], name="w")
+    schedule = LinearDecay(case.quadratic_rate, 300)
+    update = compiled_update(case.build(learning_rate=schedule, weight_decay=None), [w])
+
+    def loss():
+        return 0.5 * np.sum(curvature * (ops.convert_to_numpy(w) - centre) ** 2)
+
+    before = loss()
+    for _ in range(300):
+        update([ops.convert_to_tensor(curvature * (ops.convert_to_numpy(w) - centre))])
+    assert loss() < 1e-2 * before
+
+
+# State
+
+
+def test_state_has_the_size_it_should(case):
+    optimizer = case.build()
+    optimizer.build([keras.Variable(np.zeros((64, 32)), dtype="float32", name="kernel")])
+    assert optimizer.state_bytes_per_parameter() == pytest.approx(case.state_bytes, abs=0.01)
+
+
+def test_config(case):
+    optimizer = case.build(
+        weight_decay=LinearDecay(0.1, 10), exclude_from_weight_decay=["vector"], learning_rate_multipliers={"matrix": 2.0}
+    )
+    config = json.loads(json.dumps(optimizer.get_config()))
+    names = {name for name in inspect.signature(case.optimizer).parameters if name != "options"}
+    assert names | {"exclude_from_weight_decay", "learning_rate_multipliers", "nonfinite", "clipnorm"} <= set(config)
+    again = case.optimizer.from_config(config)
+    assert again.get_config() == optimizer.get_config()
+    assert_same_history(train(again, made()), train(optimizer, made()))
+
+
+def test_found_by_its_registered_name(case):
+    name = keras.saving.get_registered_name(case.optimizer)
+    assert name == f"keras_lrsched>{case.name}"
+    assert type(keras.optimizers.get(name)) is case.optimizer
+    saved = json.loads(json.dumps(keras.optimizers.serialize(case.build())))
+    for again in (keras.optimizers.deserialize(saved), keras.optimizers.get(saved)):
+        assert type(again) is case.optimizer
+        assert again.get_config() == case.build(name=again.name).get_config()
+
+
+def test_saved_model_goes_on_training(case, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="out")])
+    optimizer = case.build(
+        learning_rate=LinearDecay(case.build().get_config()["learning_rate"], 20),
+        exclude_from_weight_decay=["bias"],
+        learning_rate_multipliers={"hidden": 0.5},
+        gradient_accumulation_steps=2,
+        nonfinite="skip",
+    )
+    model.compile(optimizer, "mse")
+    update = compiled_update(model.optimizer, model.trainable_variables)
+    batches = [[*numbers({v.path: v.shape for v in model.trainable_variables}, seed=t).values()] for t in range(9)]
+    for grads in batches[:5]:
+        update(grads)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert_same(values(again.optimizer.variables), values(model.optimizer.variables))
+    update_again = compiled_update(again.optimizer, again.trainable_variables)
+    for grads in batches[5:]:
+        update(grads)
+        update_again(grads)
+        assert_same(values(again.trainable_variables), values(model.trainable_variables))
+
+
+# Variables
+
+
+def test_variables_of_all_shapes_move(case):
+    weights = made()
+    before = values(weights)
+    optimizer = case.build()
+    train(optimizer, weights, 2)
+    for weight, old in zip(weights, before, strict=True):
+        new = ops.convert_to_numpy(weight)
+        assert new.shape == old.shape
+        assert np.all(np.isfinite(new))
+        assert np.any(new != old)
+
+
+def test_variables_without_a_gradient_stay(case):
+    weights, optimizer = made(), case.build()
+    before = values(weights)
+    grads = [*numbers(seed=100).values()]
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([grads[0], None, grads[2], None], weights)
+    moved = [bool(np.any(new != old)) for new, old in zip(values(weights), before, strict=True)]
+    assert moved == [True, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_moves_and_stays_finite(case, dtype):
+    start = values(made(dtype=dtype))
+    for options in ({}, {"master_weights": True}) + (
+        ({"stochastic_rounding": True, "seed": 1},) if dtype == "bfloat16" else ()
+    ):
+        weights, optimizer = made(dtype=dtype), case.build(**options)
+        update = compiled_update(optimizer, weights)
+        for t in range(200):
+            update([*numbers(seed=t, dtype=dtype).values()])
+        for new, old in zip(values(weights), start, strict=True):
+            assert np.all(np.isfinite(new))
+            assert np.any(new != old)
+        assert all(v.dtype != dtype for v in optimizer.variables)
+
+
+def test_master_weights_are_those_of_float32(case):
+    """The variables are the float32 ones, rounded, also after they were set from outside."""
+    grads = [[ops.cast(g, "bfloat16") for g in numbers(seed=t).values()] for t in range(20)]
+    low = made(dtype="bfloat16")
+    start = values(low)
+    high = [keras.Variable(value, name=v.name) for value, v in zip(start, low, strict=True)]
+    low_optimizer, high_optimizer = case.build(master_weights=True), case.build()
+    for t, each in enumerate(grads):
+        low_optimizer.apply(each, low)
+        high_optimizer.apply([ops.cast(g, "float32") for g in each], high)
+        assert_same(values(low), values([ops.cast(v, "bfloat16") for v in high]))
+        if t == 10:
+            for variable in (*low, *high):
+                variable.assign(np.full(variable.shape, 4.0))
+
+
+# Odd gradients
+
+
+def test_gradients_of_zero(case):
+    """At first, on their own, and between others."""
+    weights, optimizer = made(), case.build()
+    for scale in (0.0, 0.0, 1.0, 0.0, 1.0):
+        train(optimizer, weights, 1, scale)
+        assert all(np.all(np.isfinite(value)) for value in values([*weights, *optimizer.variables]))
+    assert all(np.any(new != old) for new, old in zip(values(weights), values(made()), strict=True))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e15])
+def test_gradients_of_extreme_size(case, scale):
+    weights, optimizer = made(), case.build()
+    train(optimizer, weights, 3)
+    train(optimizer, weights, 3, scale)
+    train(optimizer, weights, 3)
+    assert all(np.all(np.isfinite(value)) for value in values([*weights, *optimizer.variables]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_gradients_are_skipped(case, bad):
+    """As if they had not been: neither the state nor the counter moves."""
+    schedule = LinearDecay(1e-2, 10)
+    disturbed, undisturbed = made(), made()
+    optimizer, other = (case.build(nonfinite="skip", learning_rate=schedule) for _ in range(2))
+    train(optimizer, disturbed, 2)
+    grads = [*numbers(seed=1).values()]
+    grads[1] = bad * grads[1]
+    before = values([*disturbed, *optimizer.variables])
+    optimizer.apply(grads, disturbed)
+    after = values([*disturbed, *optimizer.variables])
+    assert sum(np.any(new != old) for new, old in zip(after, before, strict=True)) == 1  # the counter of skipped updates
+    assert int(optimizer.skipped_updates) == 1
+    train(other, undisturbed, 2)
+    assert_same_history(train(optimizer, disturbed, 3), train(other, undisturbed, 3))
+
+
+def test_nonfinite_gradients_raise(case):
+    weights, optimizer = made(), case.build(nonfinite="raise")
+    train(optimizer, weights, 2)
+    before = values([*weights, *optimizer.variables])
+    grads = [*numbers(seed=1).values()]
+    grads[1] = np.nan * grads[1]
+    with pytest.raises(FloatingPointError, match="The gradient of vector is not finite"):
+        optimizer.apply(grads, weights)
+    assert_same(values([*weights, *optimizer.variables]), before)
+
+
+def test_nonfinite_gradients_propagate(case):
+    weights, optimizer = made(), case.build()
+    grads = [*numbers(seed=1).values()]
+    optimizer.apply([np.nan * g for g in grads], weights)
+    assert all(np.all(np.isnan(value)) for value in values(weights))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
+@pytest.mark.parametrize("options", [{}, {"clipnorm": 0.1}, {"gradient_accumulation_steps": 2}, {"nonfinite": "skip"}])
+def test_sparse_gradients_are_like_dense_ones(case, options):
+    import tensorflow as tf
+
+    rows, indices = numbers({"rows": (3, 2)})["rows"], [4, 1, 4]
+    slices = tf.IndexedSlices(rows, tf.constant(indices), tf.constant([6, 2]))
+    histories = []
+    for gradient in (slices, tf.convert_to_tensor(slices)):
+        weight, optimizer = made({"table": (6, 2)}), case.build(**options)
+        for _ in range(4):
+            optimizer.apply([gradient], weight)
+        histories.append(values(weight))
+    assert_same(*histories, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
+@pytest.mark.parametrize("jit", JIT)
+def test_lazy_embeddings(case, jit):
+    """The rows that occur are updated as if they were the whole table; the others stay."""
+    import tensorflow as tf
+
+    if not case.optimizer.elementwise:
+        with pytest.raises(ValueError, match="lazy_embeddings=True"):
+            case.build(lazy_embeddings=True)
+        return
+    options = {"weight_decay": 0.1, "clipnorm": 1.0, "nonfinite": "skip"}
+    table = made({"table": (6, 2)})[0]
+    before = table.numpy()
+    part = keras.Variable(before[[1, 4]], name="table")
+    update = compiled_update(case.build(lazy_embeddings=True, **options), [table], jit)
+    update_part = compiled_update(case.build(**options), [part], jit)
+    for t in range(3):
+        rows = numbers({"rows": (3, 2)}, seed=t)["rows"]
+        update([tf.IndexedSlices(rows, tf.constant([4, 1, 4]), tf.constant([6, 2]))])
+        update_part([tf.stack([rows[1], rows[0] + rows[2]])])
+    np.testing.assert_allclose(table.numpy()[[1, 4]], part.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(table.numpy()[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
+
+
+# Settings
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_accumulated_gradients_count_as_one_update(case, jit):
+    options = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
+    one, four = case.build(**options), case.build(**options, gradient_accumulation_steps=4)
+    big, small = made(), made()
+    update_big, update_small = compiled_update(one, big, jit), compiled_update(four, small, jit)
+    for t in range(3):
+        micro = [[*numbers(seed=10 * t + i).values()] for i in range(4)]
+        update_big([sum(each) / 4 for each in zip(*micro, strict=True)])
+        for i, grads in enumerate(micro):
+            assert int(four.iterations) == t
+            before = values(small)
+            update_small(grads)
+            if i < 3:
+                assert_same(values(small), before)
+        assert_same(values(small), values(big), rtol=1e-5, atol=1e-6)
+
+
+def test_schedules_are_numbers_that_change(case):
+    """A learning rate and a weight decay from schedules are what setting both before each update would give."""
+    rate, decay = LinearDecay(1e-2, 5), LinearDecay(0.2, 5)
+    scheduled, by_hand = case.build(learning_rate=rate, weight_decay=decay), case.build(learning_rate=1.0, weight_decay=1.0)
+    weights, others = made(), made()
+    for t in range(4):
+        grads = [*numbers(seed=t).values()]
+        scheduled.apply(grads, weights)
+        by_hand.learning_rate, by_hand.weight_decay = float(rate(t)), float(decay(t))
+        by_hand.apply(grads, others)
+    assert_same(values(weights), values(others), rtol=1e-6)
+
+
+def test_weight_decay_and_its_exclusion(case):
+    options = {"exclude_from_weight_decay": ["^vector$", "kern"]}
+    some, none, every = (
+        train(case.build(weight_decay=decay, **more), made())[-1] for decay, more in ((0.5, options), (None, {}), (0.5, {}))
+    )
+    for name, mine, without, decayed in zip(SHAPES, some, none, every, strict=True):
+        np.testing.assert_array_equal(mine, without if name in ("vector", "kernel") else decayed)
+        assert np.any(without != decayed) or name == "scalar"  # which has a direction only, if steps have a fixed length
+
+
+def test_exclusion_as_in_keras(case):
+    by_method, by_argument = (
+        case.build(weight_decay=0.5),
+        case.build(weight_decay=0.5, exclude_from_weight_decay=["vector", "^matrix$"]),
+    )
+    weights = made()
+    by_method.exclude_from_weight_decay(var_list=[weights[2]], var_names=["vector"])
+    again = case.optimizer.from_config(by_method.get_config())
+    expected = train(by_argument, made())
+    assert_same_history(train(by_method, weights), expected)
+    assert_same_history(train(again, made()), expected)
+
+
+def test_learning_rate_multipliers(case):
+    rate = case.build().get_config()["learning_rate"]
+    plain, double = (train(case.build(learning_rate=r), made()) for r in (rate, 2 * rate))
+    for name, index in (("vector", 1), ("kernel", 3)):
+        mine = train(case.build(learning_rate_multipliers={f"^{name}": 2.0, "e": 1.0}), made())
+        for t in range(len(mine)):
+            for i, value in enumerate(mine[t]):
+                np.testing.assert_allclose(value, (double if i == index else plain)[t][i], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "argument", ["exclude_from_weight_decay", "learning_rate_multipliers", "exclude_from_layer_adaptation"]
+)
+def test_pattern_that_is_found_nowhere(case, argument):
+    if argument not in case.build().get_config():
+        pytest.skip("has no such argument")
+    optimizer = case.build(**{argument: {"bia": 1.0} if "multi" in argument else ["bia"]})
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=f"`{argument}`: 'bia' is found in none of the paths scalar, vector, matrix, kern"
+        ):
+            optimizer.build(made())
+
+
+@pytest.mark.parametrize("options", [{"clipnorm": 0.1}, {"clipvalue": 0.1}, {"global_clipnorm": 0.1}])
+def test_clipping(case, options):
+    (name, limit), weights, others = *options.items(), made(), made()
+    clipped, plain = case.build(**options), case.build()
+    for t in range(3):
+        grads = numbers(seed=t)
+        clipped.apply([*grads.values()], weights)
+        by_hand = {k: np.array(g) for k, g in grads.items()}
+        total = np.sqrt(sum(np.sum(g**2) for g in by_hand.values()))
+        for k, g in by_hand.items():
+            length = {"clipnorm": np.linalg.norm(g), "global_clipnorm": total}.get(name)
+            by_hand[k] = np.clip(g, -limit, limit) if length is None else g * min(1, limit / length)
+        plain.apply([ops.convert_to_tensor(g, "float32") for g in by_hand.values()], others)
+    assert_same(values(weights), values(others), rtol=1e-5, atol=1e-6)
+
+
+def test_moving_average_of_weights(case):
+    weights, optimizer = made(), case.build(use_ema=True, ema_momentum=0.9)
+    means = None
+    for history in train(optimizer, weights, 4):
+        means = history if means is None else [0.9 * mean + 0.1 * value for mean, value in zip(means, history, strict=True)]
+    optimizer.finalize_variable_values(weights)
+    assert_same(values(weights), means, rtol=1e-6, atol=1e-7)
+
+
+# A model
+
+
+def digits():
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return (x / 16).astype("float32"), y
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [("float32", {}), ("mixed_bfloat16", {"use_ema": True, "clipnorm": 1.0}), ("mixed_float16", {"nonfinite": "raise"})],
+)
+def test_fit(case, policy, options):
+    if case.loss is not None and policy == "mixed_float16":
+        pytest.skip("a LossScaleOptimizer does not pass the loss on")
+    x, y = digits()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(32, "relu", dtype=policy),
+            keras.layers.BatchNormalization(dtype=policy),
+            keras.layers.Dense(10, dtype=policy),
+        ]
+    )
+    model.dtype_policy = keras.DTypePolicy(policy)
+    schedule = LinearDecay(case.digits_rate, 3 * 57)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    jit = JIT[-1] and (policy == "float32" or False not in JIT)
+    model.compile(case.build(learning_rate=schedule, **options), loss, metrics=["accuracy"], jit_compile=jit)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    model.fit(x, y, batch_size=32, epochs=3, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > 0.9
+    assert int(model.optimizer.iterations) >= 3 * 57 - 15
+
+
+# The room
+
+
+def test_no_class_is_forgotten():
+    assert {case.name for case in CASES} == set(CLASSES) == {row.optimizer.__name__ for row in catalog.CATALOG}
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_the_reasons_to_differ_belong_to_tests():
+    tests = {name for name in globals() if name.startswith("test_")}
+    assert {name for case in CASES for name in case.differs} <= tests
+
+
+BAD = [(case, bad) for case in CASES for bad in case.bad]
+
+
+@pytest.mark.parametrize(("case", "bad"), BAD, ids=[f"{case.name} {bad}" for case, bad in BAD])
+def test_bad_arguments(case, bad):
+    (name, value) = next(iter(bad.items()))
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        case.build(**bad)
+    assert f"`{name}`" in str(error.value)
+    assert repr(value) in str(error.value) or repr(value[0]) in str(error.value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"learning_rate": -1},
+        {"learning_rate": "fast"},
+        {"weight_decay": -0.1},
+        {"weight_decay": True},
+        {"exclude_from_weight_decay": "bias"},
+        {"exclude_from_weight_decay": ["("]},
+        {"learning_rate_multipliers": ["bias"]},
+        {"learning_rate_multipliers": {"bias": -1}},
+        {"nonfinite": "ignore"},
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_the_base(case, bad):
+    with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
+        case.build(**bad)

@@ -1,0 +1,47 @@
+"""Rules by the path of a variable."""
+
+import keras
+import pytest
+
+from keras_lrsched.optimizers import paths
+
+
+def variables(*names):
+    return [keras.Variable(0.0, name=name) for name in names]
+
+
+def test_first_match_in_the_order_of_the_rules():
+    found = paths.first_match("rules", ["a$", "b", "a"], variables("ba", "ab", "ac", "c"))
+    assert found == ["a$", "b", "a", None]
+
+
+def test_included():
+    assert paths.included("rules", ["bias|scale", "^emb"], variables("kernel", "bias", "embed", "reembed")) == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_rules_of_layers():
+    layer = keras.layers.Dense(2, name="out")
+    layer.build((None, 3))
+    assert paths.included("rules", ["out/bias"], layer.trainable_variables) == [True, False]
+
+
+def test_a_rule_that_is_found_nowhere():
+    with pytest.raises(ValueError, match="`rules`: 'z' is found in none of the paths a, b"):
+        paths.first_match("rules", ["a", "z"], variables("a", "b"))
+
+
+@pytest.mark.parametrize("bad", ["bias", 3, ["("], [3], [None]])
+def test_bad_patterns(bad):
+    with pytest.raises(ValueError, match="`rules`"):
+        paths.patterns("rules", bad)
+
+
+@pytest.mark.parametrize("bad", [["a"], {"(": 1}, {"a": -1}, {"a": "fast"}, {1: 1}])
+def test_bad_multipliers(bad):
+    with pytest.raises(ValueError, match="`rules`"):
+        paths.multipliers("rules", bad)
