@@ -130,4 +130,6 @@ def _synchronize(model):
 
 
 def _number(tensor):
+    if keras.backend.backend() == "tensorflow":
+        return float(tensor.value.value().numpy())  # takes a third of the time of `convert_to_numpy`, at every batch
     return float(np.asarray(keras.ops.convert_to_numpy(tensor)))

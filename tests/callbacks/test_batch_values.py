@@ -1,0 +1,148 @@
+"""The values of single batches against NumPy: losses, metrics, several outputs, metrics that are reset on the way."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched.callbacks.batch_values import BatchValues
+from tests.contract.backends import JIT
+
+RANDOM = np.random.default_rng(0)
+X, Y, WEIGHTS = RANDOM.normal(size=(10, 3)), RANDOM.normal(size=(10, 1)), RANDOM.uniform(0.5, 2, size=10)
+PARTS = [slice(0, 4), slice(4, 8), slice(8, 10)]
+W = np.array([[1.0], [-0.5], [0.25]])
+
+
+class Reads(keras.callbacks.Callback):
+    def __init__(self, *names, at_batch=None):
+        super().__init__()
+        self.batch_values = BatchValues(*names)
+        self.at_batch = at_batch
+        self.values, self.sizes = [], []
+
+    def on_train_begin(self, logs=None):
+        self.batch_values.start(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batch_values.rebase()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batch_values.before_batch()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(self.batch_values.read(logs))
+        self.sizes.append(self.batch_values.batch_size)
+        if self.at_batch:
+            self.at_batch(self, batch)
+
+    def column(self, name):
+        return [values[name] for values in self.values]
+
+
+def frozen_model(jit, metrics=("mae",), **options):
+    """Its weights stay, so the expected values need no training."""
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([W])
+    model.compile(keras.optimizers.SGD(0.0), loss="mse", metrics=list(metrics), jit_compile=jit, **options)
+    return model
+
+
+def fit(model, *callbacks, y=Y, **options):
+    options = {"epochs": 2, "batch_size": 4, "shuffle": False, "verbose": 0, **options}
+    return model.fit(X, y, callbacks=list(callbacks), **options)
+
+
+def expected(function, weights=None):
+    error = (X @ W - Y)[:, 0]
+    values = function(error) * (1 if weights is None else weights)
+    return [values[part].mean() for part in PARTS] * 2
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_loss_and_metric(jit):
+    reads = Reads("loss", "mae")
+    fit(frozen_model(jit), reads, validation_data=(X, Y))
+    np.testing.assert_allclose(reads.column("loss"), expected(np.square), rtol=2e-6)
+    np.testing.assert_allclose(reads.column("mae"), expected(np.abs), rtol=2e-6)
+    assert reads.sizes == [4, 4, 2] * 2
+
+
+def test_weighted_loss():
+    reads = Reads("loss")
+    fit(frozen_model(False), reads, sample_weight=WEIGHTS)
+    np.testing.assert_allclose(reads.column("loss"), expected(np.square, WEIGHTS), rtol=2e-6)
+
+
+def test_accuracy_of_each_batch_is_exact():
+    labels = (X[:, :1] > 0.3).astype("float32")
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([W])
+    model.compile(keras.optimizers.SGD(0.0), loss="mse", metrics=["accuracy"])
+    reads = Reads("accuracy")
+    fit(model, reads, y=labels)
+    right = ((X @ W > 0.5) == labels)[:, 0]
+    assert reads.column("accuracy") == [right[part].mean() for part in PARTS] * 2
+
+
+def two_outputs():
+    inputs = keras.Input((3,))
+    outputs = {name: keras.layers.Dense(1, name=name, kernel_initializer="ones")(inputs) for name in ("a", "b")}
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.0), loss={"a": "mse", "b": "mae"}, metrics={"a": ["mae"], "b": ["mse"]})
+    return model
+
+
+def test_several_outputs():
+    reads = Reads("loss", "a_loss", "b_loss", "a_mae", "b_mse")
+    fit(two_outputs(), reads, y={"a": Y, "b": 2 * Y})
+    a, b = (X.sum(1, keepdims=True) - Y)[:, 0], (X.sum(1, keepdims=True) - 2 * Y)[:, 0]
+    for name, values in {"a_loss": a**2, "a_mae": abs(a), "b_loss": abs(b), "b_mse": b**2, "loss": a**2 + abs(b)}.items():
+        np.testing.assert_allclose(reads.column(name), [values[part].mean() for part in PARTS] * 2, rtol=2e-6, err_msg=name)
+
+
+def test_unknown_metric():
+    with pytest.raises(ValueError, match=r"no metric 'acc'. The model has: loss, mae. Received: 'acc'"):
+        fit(frozen_model(False), Reads("acc"))
+    with pytest.raises(ValueError, match=r"The model has: a_loss, a_mae, b_loss, b_mse, loss. Received: 'mae'"):
+        fit(two_outputs(), Reads("mae"), y={"a": Y, "b": Y})
+
+
+def test_metric_that_is_no_mean():
+    model = frozen_model(False, metrics=[keras.metrics.RootMeanSquaredError(name="rmse"), "mae"])
+    with pytest.raises(ValueError, match=r"'rmse' is no mean over samples.*have: loss, mae. Received: 'rmse'"):
+        fit(model, Reads("rmse"))
+
+
+def test_value_of_a_train_step_of_ones_own():
+    class Model(keras.Sequential):
+        def train_step(self, *args):
+            step = super().train_step(*args)
+            if isinstance(step, tuple):
+                return {**step[0], "answer": 42.0 + 0 * step[0]["loss"]}, step[1]
+            return {**step, "answer": 42.0 + 0 * step["loss"]}
+
+    model = Model([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse", jit_compile=JIT[-1])
+    reads = Reads("answer", "loss")
+    fit(model, reads)
+    assert reads.column("answer") == [42.0] * 6
+
+
+def test_metrics_that_are_reset_within_an_epoch():
+    def reset(callback, batch):
+        callback.model.reset_metrics()
+        callback.batch_values.rebase()
+
+    reads = Reads("loss", "mae", at_batch=reset)
+    fit(frozen_model(False), reads)
+    np.testing.assert_allclose(reads.column("loss"), expected(np.square), rtol=2e-6)
+    np.testing.assert_allclose(reads.column("mae"), expected(np.abs), rtol=2e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX keeps the state inside the step")
+def test_state_of_jax_stays_in_the_compiled_step():
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(model._jax_state_synced))
+    model = frozen_model(True)
+    fit(model, Reads("loss", "mae"), watch)
+    assert seen[1:3] == [False, False]

@@ -1,0 +1,179 @@
+"""What every controller gets from its base: true values, the learning rate, refusals, state."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched.callbacks import Controller, ScheduleHyperparameter
+from keras_lrsched.schedules import LinearDecay
+from tests.callbacks.linear_regression import W, jit, linear_model
+from tests.contract.backends import BACKEND
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(10, 2)).astype("float32"), RANDOM.normal(size=(10, 1)).astype("float32")
+
+
+class FollowsLoss(Controller):
+    """The learning rate is a tenth of the loss of the batch before."""
+
+    saved = ("rates", "losses")
+
+    def __init__(self, monitor=("loss",)):
+        super().__init__(monitor)
+        self.rates, self.losses = [], []
+
+    def before_update(self):
+        self.rates.append(self.learning_rate)
+
+    def after_update(self):
+        self.losses.append(self.loss)
+        self.learning_rate = 0.1 * self.loss
+
+
+def fit(model, *callbacks, **options):
+    model.fit(X, Y, **{"batch_size": 4, "shuffle": False, "verbose": 0, **options}, callbacks=list(callbacks))
+
+
+def expected(epochs):
+    w, rate, rates, losses = W, 0.05, [], []
+    for t in range(3 * epochs):
+        part = slice(4 * (t % 3), 4 * (t % 3) + 4)
+        error = X[part] @ w - Y[part]
+        rates.append(rate)
+        losses.append(np.mean(error**2))
+        w = w - rate * 2 * X[part].T.astype("float64") @ error / len(error)
+        rate = 0.1 * losses[-1]
+    return rates, losses
+
+
+@jit
+@pytest.mark.parametrize("scaled", [False, True])
+def test_sets_the_learning_rate_from_the_loss(jit, scaled):
+    optimizer = keras.optimizers.SGD(0.05)
+    model = linear_model(keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0) if scaled else optimizer, jit)
+    controller = FollowsLoss()
+    fit(model, controller, epochs=3)
+    rates, losses = expected(epochs=3)
+    np.testing.assert_allclose(controller.rates, rates, rtol=1e-5)
+    np.testing.assert_allclose(controller.losses, losses, rtol=1e-5)
+    assert controller.step == 9
+    assert controller.optimizer is optimizer
+
+
+def test_goes_on_in_a_second_fit():
+    model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
+    fit(model, controller, epochs=1)
+    fit(model, controller, epochs=2)
+    np.testing.assert_allclose(controller.rates, expected(epochs=3)[0], rtol=1e-5)
+    assert controller.step == 9
+
+
+def test_reads_nothing_without_monitor():
+    class Silent(Controller):
+        def after_update(self):
+            assert self.values == {}
+
+    fit(linear_model(keras.optimizers.SGD(0.05)), Silent(monitor=()))
+
+
+def test_unknown_metric():
+    with pytest.raises(ValueError, match=r"no metric 'accuracy'. The model has: loss"):
+        fit(linear_model(keras.optimizers.SGD(0.05)), FollowsLoss(("loss", "accuracy")))
+
+
+@jit
+def test_evaluates_within_an_epoch(jit):
+    class Evaluates(FollowsLoss):
+        def after_update(self):
+            super().after_update()
+            self.evaluated = self.evaluate(X, Y, batch_size=5)
+
+    models = [linear_model(keras.optimizers.SGD(0.05), jit) for _ in range(2)]
+    plain, evaluates = FollowsLoss(), Evaluates()
+    fit(models[0], plain, epochs=2)
+    fit(models[1], evaluates, epochs=2)
+    assert evaluates.losses == plain.losses
+    assert models[0].history.history == models[1].history.history
+    assert evaluates.evaluated["loss"] == pytest.approx(np.mean((X @ models[1].get_weights()[0] - Y) ** 2), rel=1e-5)
+
+
+def test_evaluates_before_the_first_batch():
+    class Evaluates(FollowsLoss):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            self.evaluate(X, Y)
+
+    controller = Evaluates()
+    fit(linear_model(keras.optimizers.SGD(0.05)), controller, epochs=2)
+    np.testing.assert_allclose(controller.losses, expected(epochs=2)[1], rtol=1e-5)
+
+
+def test_state():
+    model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
+    fit(model, controller)
+    state = controller.state()
+    assert state == {"step": 3, "rates": controller.rates, "losses": controller.losses}
+    other = FollowsLoss()
+    other.restore_state(state)
+    fit(model, controller)
+    assert other.state() == state == {"step": 3, "rates": controller.rates[:3], "losses": controller.losses[:3]}
+    with pytest.raises(
+        ValueError, match=r"The state of FollowsLoss must have \['losses', 'rates', 'step'\]. Received: \['step'\]"
+    ):
+        other.restore_state({"step": 3})
+
+
+def test_deepcopy():
+    controller = FollowsLoss()
+    copied = copy.deepcopy(controller)
+    fit(linear_model(keras.optimizers.SGD(0.05)), copied)
+    assert len(copied.rates) == 3
+    assert controller.rates == []
+
+
+def refused(model, controller=None):
+    with pytest.raises(ValueError, match="Received: ") as error:
+        fit(model, controller or FollowsLoss())
+    return str(error.value)
+
+
+def test_refuses_a_schedule_unless_it_leaves_the_rate_alone():
+    class Watches(Controller):
+        sets_learning_rate = False
+
+    model = linear_model(keras.optimizers.SGD(LinearDecay(0.1, 4)))
+    assert "construct SGD with a float instead of a schedule. Received: learning_rate=LinearDecay(" in refused(model)
+    fit(model, Watches())
+
+
+def test_refuses_a_scheduled_learning_rate():
+    model = linear_model(keras.optimizers.SGD(0.1))
+    schedule = ScheduleHyperparameter("optimizer.learning_rate", LinearDecay(0.1, 4))
+    with pytest.raises(ValueError, match=r"and so does a ScheduleHyperparameter"):
+        fit(model, schedule, FollowsLoss())
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it itself on PyTorch")
+def test_refuses_steps_per_execution():
+    model = linear_model(keras.optimizers.SGD(0.1), steps_per_execution=2)
+    assert refused(model).endswith("needs to see every update. Received: steps_per_execution=2")
+
+
+def test_refuses_several_optimizers():
+    inner = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1))
+    model = linear_model(keras.optimizers.MultiOptimizer(inner, name="several"))
+    assert "a MultiOptimizer has several. Received: 'several'" in refused(model)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
+def test_refuses_several_replicas(monkeypatch):
+    class Strategy:
+        num_replicas_in_sync = 2
+
+    model, controller = linear_model(keras.optimizers.SGD(0.1)), FollowsLoss()
+    monkeypatch.setattr(type(model), "distribute_strategy", Strategy())
+    controller.set_model(model)
+    with pytest.raises(ValueError, match=r"Received: num_replicas_in_sync=2"):
+        controller.on_train_begin()

@@ -1,0 +1,116 @@
+"""What every callback must do, on every backend. A new one joins by a `Case` in `callback_cases`."""
+
+import copy
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched import callbacks
+from keras_lrsched.callbacks import ScheduledBatches, TrainingState, state_file
+
+from .backends import JIT
+from .callback_cases import BASES, CASES, SAVES_THE_OTHERS
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
+X2 = {"a": X[:, :2], "b": X[:, 2:]}
+EPOCHS = 3
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def make_model(case, jit=False, metrics=("mae",), several_inputs=False):
+    keras.utils.set_random_seed(1)
+    if several_inputs:
+        inputs = {"a": keras.Input((2,), name="a"), "b": keras.Input((1,), name="b")}
+        hidden = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
+    else:
+        hidden = inputs = keras.Input((3,))
+    hidden = keras.layers.Dropout(0.2, seed=3)(keras.layers.Dense(4, "tanh")(hidden))
+    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    optimizer = case.optimizer(**{"learning_rate": 0.05, "momentum": 0.9, **case.options})
+    model.compile(optimizer, loss="mse", metrics=list(metrics), jit_compile=jit)
+    return model
+
+
+def fit(model, *given, x=X):
+    batches = ScheduledBatches(x, Y, batch_size=4, seed=2)
+    model.fit(batches, epochs=EPOCHS, verbose=0, callbacks=list(given))
+    return [np.array(variable.numpy()) for variable in [*model.variables, *model.optimizer.variables]]
+
+
+class Interrupts(keras.callbacks.Callback):
+    """Ends a run before the batch number `after` of it."""
+
+    def __init__(self, after=None):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.left == 0:
+            raise InterruptedError
+        self.left = self.left and self.left - 1
+
+    def state(self):
+        return {}
+
+    def restore_state(self, state):
+        """What remains to be run does not depend on how often it was interrupted."""
+
+
+def sample(several_inputs=False):
+    return ({name: x[:8] for name, x in X2.items()} if several_inputs else X[:8]), Y[:8]
+
+
+def test_no_callback_is_forgotten():
+    exported = {getattr(callbacks, name) for name in callbacks.__all__}
+    exported = {it for it in exported if inspect.isclass(it) and issubclass(it, keras.callbacks.Callback)}
+    built = {type(case.build(sample())) for case in CASES}
+    assert built == exported - {*BASES, *SAVES_THE_OTHERS}
+    assert {cls.__name__ for cls in built} == {case.name.split()[0] for case in CASES}
+
+
+@every_case
+@pytest.mark.parametrize("jit", JIT)
+def test_resumes(case, jit, tmp_path):
+    undisturbed = fit(make_model(case, jit), Interrupts(), case.build(sample()))
+    assert all(np.all(np.isfinite(values)) for values in undisturbed)
+    for after in (7, 5):
+        state = TrainingState(tmp_path / "state", every=2)
+        with pytest.raises(InterruptedError):
+            fit(make_model(case, jit), Interrupts(after), case.build(sample()), state)
+    state = TrainingState(tmp_path / "state", every=2)
+    resumed = fit(make_model(case, jit), Interrupts(), case.build(sample()), state)
+    for left, right in zip(undisturbed, resumed, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@every_case
+def test_state(case):
+    callback = case.build(sample())
+    fit(make_model(case), callback)
+    if not hasattr(callback, "state"):
+        return
+    state = callback.state()
+    assert state_file.is_plain(state)
+    other = case.build(sample())
+    other.set_model(make_model(case))
+    other.restore_state(copy.deepcopy(state))
+    keras.tree.map_structure(np.testing.assert_array_equal, state, other.state())
+
+
+@every_case
+def test_copy(case):
+    """KerasTuner copies callbacks for each trial."""
+    callback = case.build(sample())
+    copied = copy.deepcopy(callback)
+    for left, right in zip(fit(make_model(case), copied), fit(make_model(case), callback), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@every_case
+def test_several_inputs_and_no_metrics(case):
+    values = fit(make_model(case, metrics=(), several_inputs=True), case.build(sample(several_inputs=True)), x=X2)
+    assert all(np.all(np.isfinite(value)) for value in values)
