@@ -76,10 +76,7 @@ class LearningRateLogger(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         for target, rates in self._read.items():
-            if rates and not getattr(self._trainer, "_jax_state_synced", True):
-                rates.append(rates[-1])  # nobody can have changed what lies within the compiled step
-            else:
-                rates.append(float(ops.convert_to_numpy(_optimizers(self._optimizer)[target].learning_rate)))
+            rates.append(read_rate(self._trainer, _optimizers(self._optimizer)[target]))
 
     def on_epoch_end(self, epoch, logs=None):
         steps = np.arange(self._first, self._steps_done())
@@ -131,6 +128,15 @@ def _begin_file(path, header):
             f"`path` must be a new file or one with the columns {header}. "
             f"Received: path={str(path)!r} with the columns {present}"
         )
+
+
+def read_rate(model, optimizer):
+    """The learning rate that an optimizer of the model keeps in a variable, also in the middle of `fit`."""
+    if getattr(model, "_jax_state_synced", True):
+        return float(ops.convert_to_numpy(optimizer.learning_rate))
+    # On JAX the variables are empty between two steps; their values are what the last step returned.
+    place = [variable is optimizer._learning_rate for variable in model.optimizer.variables].index(True)
+    return float(ops.convert_to_numpy(model._jax_state["optimizer_variables"][place]))
 
 
 def inner_optimizer(optimizer):

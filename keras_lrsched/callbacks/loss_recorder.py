@@ -9,7 +9,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer, read_rate
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import compute
 
@@ -106,9 +106,7 @@ class LossRecorder(keras.callbacks.Callback):
         if isinstance(rate, LearningRateSchedule):
             updates = (self._first_step + len(self.loss)) // (optimizer.gradient_accumulation_steps or 1)
             return float(compute(rate, np.asarray(updates), np))
-        if self.learning_rate and not getattr(self._trainer, "_jax_state_synced", True):
-            return self.learning_rate[-1]  # nobody can have changed what lies within the compiled step
-        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        return read_rate(self._trainer, optimizer)
 
     def _flush(self):
         new = range(self._written, len(self.loss))

@@ -88,7 +88,9 @@ def test_steps_per_execution_is_refused():
 def test_file_while_and_after_training(tmp_path):
     path = tmp_path / "new" / "run.csv"
     seen = []
-    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(path.read_text().count("\n") - 1))
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(path.read_text().count("\n") - 1)
+    )
     recorder = LossRecorder(path, flush_every=2)
     linear_model().fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=[recorder, look])
     assert seen == [0, 2, 2, 3, 5, 5]  # every two updates, and at the end of an epoch
@@ -123,7 +125,7 @@ def test_two_fits_with_one_recorder(tmp_path):
 def test_foreign_file_is_refused(tmp_path):
     path = tmp_path / "run.csv"
     path.write_text("epoch,loss\n0,1.0\n")
-    with pytest.raises(ValueError, match="Received: path=.*with 'epoch,loss'"):
+    with pytest.raises(ValueError, match=r"Received: path=.*with 'epoch,loss'"):
         linear_model().fit(X, Y, verbose=0, callbacks=[LossRecorder(path)])
     assert path.read_text() == "epoch,loss\n0,1.0\n"
 
@@ -139,7 +141,7 @@ def test_tokens(given, tokens, tmp_path):
 
 @pytest.mark.parametrize("options", [{"flush_every": 0}, {"tokens_per_example": 1.5}])
 def test_bad_arguments(options):
-    with pytest.raises(ValueError, match="must be a positive integer. Received"):
+    with pytest.raises(ValueError, match=r"must be a positive integer\. Received"):
         LossRecorder(**options)
 
 

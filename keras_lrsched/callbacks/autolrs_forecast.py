@@ -1,0 +1,60 @@
+"""The forecast of AutoLRS: an exponential, fitted to a smoothed piece of a loss curve, far ahead of it."""
+
+import warnings
+
+import numpy as np
+from scipy.interpolate import UnivariateSpline
+from scipy.optimize import minimize
+
+
+def forecast(losses, step, passes=10):
+    """The loss at `step`, from the losses at 0, 1, ..., n - 1: a exp(b step) + c.
+
+    Outliers of the first half are dropped in `passes` passes, a spline is laid through the rest, and an exponential through
+    the spline. With more than one pass, each looks at the 3% of points farthest from a spline, else at the farthest one.
+
+    Returns:
+        A float; NaN if there is no fit.
+    """
+    losses = np.asarray(losses, "float64")
+    if len(losses) < 4 or not np.isfinite(losses).all():
+        return np.nan
+    try:
+        a, b, c = exponential(spline(losses, kept(losses, passes)))
+    except (ValueError, np.linalg.LinAlgError):
+        return np.nan
+    return float(a * np.exp(b * step) + c)
+
+
+def kept(losses, passes):
+    """The positions that are no outliers."""
+    positions = np.arange(len(losses))
+    half = positions[int((len(losses) - 1) * 0.5)]
+    for _ in range(passes):
+        residuals = np.abs(losses[positions] - spline(losses, positions)[positions])
+        count = round(0.03 * len(positions)) if passes > 1 else 1
+        farthest = np.argsort(residuals)[len(residuals) - count :]
+        positions = np.delete(positions, farthest[positions[farthest] < half])
+    return positions
+
+
+def spline(losses, positions):
+    """The smoothing spline of degree 2 through some of the losses, at all positions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the smoothing it is asked for may be out of reach
+        return UnivariateSpline(positions, losses[positions], k=2)(np.arange(len(losses)))
+
+
+def exponential(curve):
+    """a, b < 0, c of the exponential nearest to a curve: b by a search, a and c by linear least squares within it."""
+    x = np.arange(len(curve))
+
+    def linear(u):
+        design = np.stack([np.exp(-np.exp(u) * x), np.ones(len(x))], axis=1)
+        (a, c), *_ = np.linalg.lstsq(design, curve, rcond=None)
+        return a, c, np.sum((design @ [a, c] - curve) ** 2)
+
+    with np.errstate(over="ignore"):
+        best = minimize(lambda u: linear(u[0])[2], [0.0], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-5})
+    a, c, _ = linear(best.x[0])
+    return a, -np.exp(best.x[0]), c

@@ -1,0 +1,53 @@
+"""A batch size that follows a schedule, and the learning rate that goes with it."""
+
+from keras_lrsched.callbacks.batch_size_control import BatchSizeControl
+from keras_lrsched.schedules.operands import as_schedule
+
+
+class BatchSizeSchedule(BatchSizeControl):
+    """Lets the batch size follow a schedule: batch t has round(schedule(t)) samples, fewer where a pass over the data ends.
+
+    With t, the batches before are counted, over all `fit`s on these data. When the size becomes k times what it was, the
+    learning rate is multiplied by 1, sqrt(k) or k, at the same update.
+
+    The data given to `fit` must be `ScheduledBatches`, which keep to the schedule also after this `fit`. A learning rate
+    that is itself a schedule goes with `"none"` only; it counts updates, so what is meant in samples has to be converted.
+
+    On JAX, and with `jit_compile` on TensorFlow, each new size is compiled for: let it change seldom.
+
+    Args:
+        schedule: A `LearningRateSchedule` such as `BatchSizeWarmup`, or a number for a constant.
+        learning_rate_rule: `"none"`, `"sqrt"` (Adam) or `"linear"` (SGD). Defaults to `"none"`.
+
+    Attributes:
+        batch_size: A list of the samples that each batch had.
+
+    Raises:
+        ValueError: At construction, if an argument is not of its kind. When `fit` begins, as `Controller`, or if the data
+            are no `ScheduledBatches`. When an epoch begins, if a batch would be empty or larger than the data.
+
+    Reference: arXiv:2505.23971 for growing batches with sqrt(k), as in the official `batch_size_scheduler.py` of
+    allenai/OLMo-core, which was read; arXiv:1706.02677 for linear scaling.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_lrsched.callbacks import ScheduledBatches
+    >>> from keras_lrsched.schedules import BatchSizeWarmup
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.Adam(0.001), loss="mse")
+    >>> batches = ScheduledBatches(np.ones((20, 1)), np.ones((20, 1)), batch_size=2)
+    >>> grow = BatchSizeSchedule(BatchSizeWarmup([2, 8], boundaries=[2]), learning_rate_rule="sqrt")
+    >>> history = model.fit(batches, verbose=0, callbacks=[grow])
+    >>> grow.batch_size, round(float(model.optimizer.learning_rate), 6)
+    ([2, 2, 8, 8], 0.002)
+    """
+
+    def __init__(self, schedule, learning_rate_rule="none"):
+        super().__init__(learning_rate_rule, monitor=())
+        self.schedule = as_schedule("schedule", schedule)
+
+    def begin(self):
+        super().begin()
+        self._batches.follow(self.schedule)

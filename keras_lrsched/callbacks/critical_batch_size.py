@@ -1,0 +1,167 @@
+"""The critical batch size, measured by branching short runs off a training (Merrill et al. 2025)."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
+from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
+from keras_lrsched.schedules import checks
+
+POWERS = {"sqrt": 0.5, "linear": 1.0}
+
+
+class CriticalBatchSize(Controller):
+    """Measures how large the batch may be without loss, at the end of epochs, and leaves the training as it was.
+
+    From the same state, one branch for each k trains on the same samples with batches of k B and the learning rate f(k) eta,
+    f(k) = sqrt(k) or k. With L_k the loss of its last batch, smoothed by an exponential average,
+
+        k* = the largest k with L_k <= L_j + tolerance for all j < k,   critical batch size = k* B
+
+    Training with k* B and f(k*) eta should go on as well as with B. The paper doubles B, and takes sqrt(2) eta, whenever the
+    critical size has grown beyond 2 B. It assumes that what has recovered after `samples` stays so. The samples are those
+    that `fit` would draw next, as far as its data can tell; B is the size of their first batch. When the data end within a
+    branch, a batch is smaller, as it is in `fit`.
+
+    Each measurement costs `samples` times the number of branches; on JAX, or with `jit_compile`, also compiling.
+
+    Args:
+        samples: What each branch trains on: a positive integer. The paper has 2 billion tokens, 0.2 to 0.5 % of the run.
+        multipliers: The values of k: increasing positive integers that begin with 1. Defaults to `(1, 2, 3, 4, 6, 8)`.
+        learning_rate_rule: f: `"sqrt"` (Adam) or `"linear"` (SGD). Defaults to `"sqrt"`.
+        tolerance: How much higher a loss may be, non-negative. Defaults to `0.01`.
+        smoothing: Weight of a new loss in the average, above 0 and at most 1. Defaults to `0.5`.
+        every: Epochs between measurements. Defaults to `1`.
+
+    Attributes:
+        history: A list of dictionaries, one a measurement: `step`, `batch_size` (B), `losses` (L_k of each k),
+            `multiplier` (k*), `critical_batch_size`, `learning_rate` (f(k*) eta).
+
+    Raises:
+        ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
+            are a generator; at a measurement, if the largest batch is more than `samples`.
+
+    Reference: arXiv:2505.23971, from its abstract and a detailed summary. That `samples` should be about 2 billion tokens
+    is from there; f and the doubling agree with the official callback in allenai/OLMo-core, which was read.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(64, 2))
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.Adam(0.01), loss="mse")
+    >>> critical = CriticalBatchSize(samples=32, multipliers=(1, 2, 4))
+    >>> history = model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[critical])
+    >>> len(critical.history), critical.history[0]["batch_size"], int(model.optimizer.iterations)
+    (1, 4, 16)
+    """
+
+    saved = ("history",)
+
+    def __init__(
+        self,
+        samples,
+        multipliers=(1, 2, 3, 4, 6, 8),
+        learning_rate_rule="sqrt",
+        tolerance=0.01,
+        smoothing=0.5,
+        every=1,
+    ):
+        super().__init__(monitor=())
+        self.samples = checks.positive_int("samples", samples)
+        self.multipliers = checks.increasing("multipliers", multipliers, checks.positive_int)
+        if self.multipliers[:1] != [1]:
+            raise ValueError(f"`multipliers` must begin with 1. Received: multipliers={multipliers}")
+        self.learning_rate_rule = checks.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
+        self.tolerance = checks.non_negative_float("tolerance", tolerance)
+        self.smoothing = checks.positive_fraction("smoothing", smoothing)
+        self.every = checks.positive_int("every", every)
+        self.history: list[dict] = []
+        self._adapter = None
+
+    def begin(self):
+        self._adapter = data_adapter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            self.history.append(self._measure())
+            if logs is not None:
+                logs["critical_batch_size"] = self.history[-1]["critical_batch_size"]
+
+    def on_train_end(self, logs=None):
+        self._adapter = None
+
+    def _measure(self):
+        before, numbers, rate = Snapshot(self.model, metrics=True), random_state(), self.learning_rate
+        data, batch_size = self._samples_ahead()
+        losses = []
+        for k in self.multipliers:
+            self.learning_rate = self._factor(k) * rate
+            losses.append(smoothed(self._branch(data, k * batch_size), self.smoothing))
+            before.restore()
+            restore_random_state(numbers)
+        multiplier = largest_harmless(self.multipliers, losses, self.tolerance)
+        return {
+            "step": self.step,
+            "batch_size": batch_size,
+            "losses": losses,
+            "multiplier": multiplier,
+            "critical_batch_size": multiplier * batch_size,
+            "learning_rate": self._factor(multiplier) * rate,
+        }
+
+    def _factor(self, k):
+        return k ** POWERS[self.learning_rate_rule]
+
+    def _samples_ahead(self):
+        """As many samples as a branch trains on, and the size of a batch."""
+        parts: list = []
+        for batch in batches_ahead(self._adapter):
+            parts.append([_arrays(each) for each in keras.utils.unpack_x_y_sample_weight(batch)])
+            if sum(_length(part) for part in parts) >= self.samples:
+                break
+        batch_size = _length(parts[0])
+        if self.multipliers[-1] * batch_size > self.samples:
+            raise ValueError(
+                f"`samples` must make up one batch of the largest size, {self.multipliers[-1] * batch_size}, at least. "
+                f"Received: samples={self.samples}"
+            )
+        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[: self.samples], *parts), batch_size
+
+    def _branch(self, data, batch_size):
+        model = self.model
+        for start in range(0, self.samples, batch_size):
+            part = tree.map_structure(lambda array, at=start: array[at : at + batch_size], data)
+            x, y, sample_weight = (each or None if isinstance(each, list) else each for each in part)
+            yield float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+
+
+def _arrays(values):
+    """The arrays of what a batch has, which may be nothing: an empty list, for there is no structure in `None`."""
+    return [] if values is None else tree.map_structure(lambda each: np.asarray(ops.convert_to_numpy(each)), values)
+
+
+def _length(part):
+    return len(tree.flatten(part)[0])
+
+
+def smoothed(losses, weight):
+    """The last value of an exponential average that begins with the first loss."""
+    losses = iter(losses)
+    average = next(losses)
+    for loss in losses:
+        average += weight * (loss - average)
+    return average
+
+
+def largest_harmless(multipliers, losses, tolerance):
+    """The largest k whose loss is not above that of any smaller k, but for the tolerance; a NaN counts as too high."""
+    best, lowest = multipliers[0], math.inf
+    for k, loss in zip(multipliers, losses, strict=True):
+        if loss <= lowest + tolerance:
+            best = k
+        lowest = min(lowest, loss if math.isfinite(loss) else math.inf)
+    return best

@@ -1,0 +1,192 @@
+"""The learning-rate range test: a short run over rising rates, which shows the usable ones, and leaves no trace."""
+
+import math
+
+import numpy as np
+
+from keras_lrsched.callbacks import running_fit
+from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
+from keras_lrsched.schedules import checks
+
+
+class LearningRateFinder(Controller):
+    """Trains some steps with a rising learning rate, records the losses, ends that `fit`, and puts everything back.
+
+    Step i = 0, ..., n - 1 has the learning rate
+
+        exponential   low (high / low)^(i / n)
+        linear        low + (high - low) i / n
+
+    and the loss of its batch is smoothed by a mean with weights beta^age. (Keras' logs would give the mean over all batches
+    so far, which shifts every suggestion to the right.) The test stops early where that mean exceeds `stop_factor` times
+    its least value, or is no number.
+
+    When the test ends, also before its time, model, optimizer and random state are what they were before; so is the place in
+    the data, if these are `ScheduledBatches`.
+
+        finder = LearningRateFinder()
+        finder.find(model, x, y, batch_size=32)      # or: model.fit(x, y, epochs=100, callbacks=[finder])
+        model.optimizer.learning_rate = finder.suggestion()
+        finder.plot()
+
+    Args:
+        min_learning_rate: The rate of the first step. Defaults to `1e-7`.
+        max_learning_rate: The rate that the last step stays just below. Defaults to `10.0`.
+        steps: n, the number of steps. Defaults to `100`.
+        kind: `"exponential"` or `"linear"`. Defaults to `"exponential"`.
+        smoothing: beta. Defaults to `0.9`. fastai and Lightning use `0.98`, a mean over 50 steps, that is half of the test.
+        stop_factor: Above 1. Defaults to `4.0`, as in fastai.
+        skip_begin: Steps at the start that `suggestion` leaves out. Defaults to `10`.
+        skip_end: Steps at the end that `suggestion` leaves out. Defaults to `5`, as in fastai.
+
+    Attributes:
+        learning_rates: A list, one number a step.
+        losses: The loss of each step's batch.
+
+    Raises:
+        ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`; from
+            `suggestion`, if too few steps were trained.
+
+    Reference:
+        arXiv 1506.01186 (Smith). Rates and stopping are those of fastai's `LRFinder`, whose code was read but not run here.
+
+    Example:
+
+    >>> import keras
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    >>> model.compile(keras.optimizers.SGD(0.3), loss="mse")
+    >>> finder = LearningRateFinder(1e-4, 100.0)
+    >>> 0.1 < finder.find(model, x, 2 * x, batch_size=64) < 1.5
+    True
+    >>> float(model.get_weights()[0].item())
+    0.0
+    """
+
+    saved = ("learning_rates", "losses", "_before")
+
+    def __init__(
+        self,
+        min_learning_rate=1e-7,
+        max_learning_rate=10.0,
+        steps=100,
+        kind="exponential",
+        smoothing=0.9,
+        stop_factor=4.0,
+        skip_begin=10,
+        skip_end=5,
+    ):
+        super().__init__()
+        self.min_learning_rate = checks.positive_float("min_learning_rate", min_learning_rate)
+        self.max_learning_rate = checks.positive_float("max_learning_rate", max_learning_rate)
+        checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
+        self.steps = checks.positive_int("steps", steps)
+        self.kind = checks.one_of("kind", kind, ("exponential", "linear"))
+        self.smoothing = checks.beta("smoothing", smoothing)
+        self.stop_factor = checks.at_least_one("stop_factor", stop_factor)
+        self.skip_begin = checks.non_negative_int("skip_begin", skip_begin)
+        self.skip_end = checks.non_negative_int("skip_end", skip_end)
+        self.learning_rates: list[float] = []
+        self.losses: list[float] = []
+        self._before: dict = {}
+
+    def find(self, model, x=None, y=None, **options):
+        """Runs the test on the data, with any further arguments of `fit`, and gives the suggestion by steepest descent."""
+        options = {"verbose": 0, "epochs": self.steps, **options}  # an epoch has a step at least
+        try:
+            model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), self]})
+        finally:
+            self._restore()
+        return self.suggestion()
+
+    def rate(self, step):
+        """The learning rate of a step of the test."""
+        low, high, part = self.min_learning_rate, self.max_learning_rate, step / self.steps
+        return low * (high / low) ** part if self.kind == "exponential" else low + (high - low) * part
+
+    @property
+    def smoothed(self):
+        """The smoothed losses."""
+        return smoothed(self.losses, self.smoothing)
+
+    def suggestion(self, method="steepest"):
+        """A learning rate.
+
+        Args:
+            method: `"steepest"`: where the smoothed loss falls fastest over the logarithm of the rate, a rate to train with.
+                `"last_good"`: where it is least, the last rate before it rises, which bounds usable rates from above; a
+                tenth of it is a cautious choice. Defaults to `"steepest"`.
+        """
+        checks.one_of("method", method, ("steepest", "last_good"))
+        inside = slice(self.skip_begin, len(self.losses) - self.skip_end)
+        rates, losses = np.array(self.learning_rates)[inside], self.smoothed[inside]
+        if len(losses) < 2:
+            raise ValueError(
+                f"A suggestion needs at least {self.skip_begin + self.skip_end + 2} steps with a finite loss. "
+                f"Received: {len(self.losses)} steps, skip_begin={self.skip_begin}, skip_end={self.skip_end}"
+            )
+        curve = np.gradient(losses, np.log(rates)) if method == "steepest" else losses
+        return float(rates[np.argmin(curve)])
+
+    def plot(self, ax=None):
+        """Draws the losses, smoothed too, and both suggestions; gives the Matplotlib axes."""
+        if ax is None:
+            from matplotlib import pyplot as plt
+
+            ax = plt.subplots()[1]
+        ax.plot(self.learning_rates, self.losses, color="0.8", label="loss of a batch")
+        ax.plot(self.learning_rates, self.smoothed, label="smoothed")
+        for color, method in (("tab:green", "steepest"), ("tab:red", "last_good")):
+            rate = self.suggestion(method)
+            ax.axvline(rate, color=color, linestyle="--", label=f"{method.replace('_', ' ')}: {rate:.2g}")
+        ax.set(xscale="log" if self.kind == "exponential" else "linear", xlabel="learning rate", ylabel="loss")
+        ax.legend()
+        return ax
+
+    def begin(self):
+        self.learning_rates, self.losses = [], []
+        self._trainer, self._data = self.model, running_fit.dataset()
+        place = self._data.state() if hasattr(self._data, "restore_state") else None
+        self._before = {"model": Snapshot(self.model).state(), "random": random_state(), "data": place}
+
+    def before_update(self):
+        self.learning_rates.append(self.rate(len(self.learning_rates)))
+        self.learning_rate = self.learning_rates[-1]
+
+    def after_update(self):
+        self.losses.append(self.loss)
+        if self._has_diverged() or len(self.losses) == self.steps:
+            self.model.stop_training = True
+            Snapshot.from_state(self.model, self._before["model"]).restore()  # what validates this epoch sees the old model
+
+    def on_train_end(self, logs=None):
+        self._restore()
+
+    def _has_diverged(self):
+        curve = self.smoothed
+        if not math.isfinite(curve[-1]):
+            self.learning_rates.pop()
+            self.losses.pop()
+            return True
+        least = curve.min()
+        return curve[-1] > least + (self.stop_factor - 1) * abs(least)
+
+    def _restore(self):
+        if not self._before:
+            return
+        Snapshot.from_state(self._trainer, self._before["model"]).restore()
+        restore_random_state(self._before["random"])
+        if self._before["data"] is not None:
+            self._data.restore_state(self._before["data"])
+        self._before, self._trainer, self._data = {}, None, None
+
+
+def smoothed(losses, beta):
+    """The mean of the losses so far with weights beta^age, at each step."""
+    sums = np.zeros(len(losses))
+    total = weight = 0.0
+    for i, loss in enumerate(losses):
+        total, weight = beta * total + loss, beta * weight + 1
+        sums[i] = total / weight
+    return sums

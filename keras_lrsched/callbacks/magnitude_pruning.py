@@ -1,0 +1,132 @@
+"""Magnitude pruning: the smallest weights become 0, more and more of them while training goes on (Zhu & Gupta 2017)."""
+
+import numpy as np
+from keras import ops
+
+from keras_lrsched.callbacks.gradient_controller import GradientController
+from keras_lrsched.optimizers import paths
+from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+
+class MagnitudePruning(GradientController):
+    """Sets the round(sparsity(t) n) weights of n that are smallest in magnitude to 0 before update t, and keeps them there.
+
+    Whenever the schedule's value changes, the weights to prune are chosen anew: `SparsityRamp(..., frequency=100)` does so
+    every 100 updates. In between, the pruned ones are set back to 0 within the compiled step, after each update. What was
+    pruned stays pruned as long as the sparsity does not fall.
+
+    All weights named kernel (of dense, convolutional, recurrent and attention layers) are pruned; biases, embeddings and
+    normalisation are not. There is nothing to strip: after `fit` the model is a plain one with zeros in it, and files saved
+    on the way hold no more than its weights. A later `fit` with this callback goes on with the schedule at
+    `optimizer.iterations`.
+
+    With learning-rate rewinding, let the optimizer have `LearningRateRewinding(schedule, T, k, cycles)`, and the sparsity
+    steps at T, T + k, ...: the weights are pruned before these updates, which replay the schedule's last k. Under gradient
+    accumulation t counts updates.
+
+    Args:
+        sparsity: A schedule with values in [0, 1], such as `SparsityRamp`, or a number.
+        scope: `"layer"`, for the same sparsity in each kernel, or `"global"`, for one ranking over all. Defaults to
+            `"layer"`.
+        exclude: A list of regular expressions; kernels in whose path one is found are not pruned. Defaults to `None`.
+
+    Attributes:
+        pruned_to: The sparsity now; `None` before the first update of a `fit`.
+
+    Raises:
+        ValueError: At construction, if an argument is not of its kind. When `fit` begins, as `Controller`, if the model has
+            no weights yet, nothing to prune, or nothing that an expression fits. Before an update, if the value is outside
+            of [0, 1].
+
+    Reference: arXiv:1710.01878 (ranking within a layer); learning-rate rewinding, arXiv:2003.02389, ranks over all layers.
+    That paper and the official codes were not read.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_lrsched.schedules import SparsityRamp
+    >>> model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(1)])
+    >>> model.compile("adam", loss="mse")
+    >>> pruning = MagnitudePruning(SparsityRamp(0.0, 0.8, begin_step=2, end_step=8))
+    >>> history = model.fit(np.ones((10, 4)), np.ones((10, 1)), batch_size=1, verbose=0, callbacks=[pruning])
+    >>> [round(np.mean(np.asarray(layer.kernel) == 0).item(), 6) for layer in model.layers]
+    [0.8, 0.8]
+    """
+
+    saved = ("pruned_to",)
+    sets_learning_rate = False
+
+    def __init__(self, sparsity, scope="layer", exclude=None):
+        super().__init__()
+        self.sparsity = as_schedule("sparsity", sparsity)
+        self.scope = checks.one_of("scope", scope, ("layer", "global"))
+        self.exclude = paths.patterns("exclude", exclude)
+        self.pruned_to: float | None = None
+
+    def begin(self):
+        super().begin()
+        self.build_optimizer()
+        kernels = [v for v in self.model.trainable_variables if v.name.endswith("kernel")]
+        self._kernels = [
+            kernel
+            for kernel, included in zip(kernels, paths.included("exclude", self.exclude, kernels), strict=True)
+            if included
+        ]
+        if not self._kernels:
+            raise ValueError(f"The model has no kernels to prune. Received: exclude={self.exclude}")
+        self._masks = [
+            self.add_variable(f"mask_{i}", kernel.shape, "bool", "ones") for i, kernel in enumerate(self._kernels)
+        ]
+        self.pruned_to = None  # so that a model that is trained further is masked as it is
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self._applied = self.applied()
+
+    def before_update(self):
+        value = self._value()
+        if value != self.pruned_to:
+            self._prune(value)
+            self.pruned_to = value
+
+    def after_update(self):
+        self._applied += 1
+
+    def after_apply(self, gradients, variables):
+        for kernel, mask in zip(self._kernels, self._masks, strict=True):
+            weights = ops.convert_to_tensor(kernel)
+            kernel.assign(ops.where(ops.convert_to_tensor(mask), weights, ops.zeros_like(weights)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["sparsity"] = self.pruned_to
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        self._kernels = self._masks = []
+
+    def _value(self):
+        step = np.asarray(self._applied // self.accumulation_steps)
+        return checks.fraction("sparsity", float(compute(self.sparsity, step, np)))
+
+    def _prune(self, sparsity):
+        _ = self.model  # on JAX, this takes all state out of the compiled step
+        weights = [np.asarray(ops.convert_to_numpy(kernel)) for kernel in self._kernels]
+        sizes = [np.abs(each).astype("float64").ravel() for each in weights]
+        if self.scope == "global":
+            parts = np.cumsum([each.size for each in sizes])[:-1]
+            kept = np.split(_largest(np.concatenate(sizes), sparsity), parts)
+        else:
+            kept = [_largest(each, sparsity) for each in sizes]
+        for kernel, mask, weight, keep in zip(self._kernels, self._masks, weights, kept, strict=True):
+            keep = keep.reshape(weight.shape)
+            mask.assign(keep)
+            kernel.assign(np.where(keep, weight, np.zeros_like(weight)))
+
+
+def _largest(sizes, sparsity):
+    """Which numbers are left, when the smallest are taken; of equal ones, the first."""
+    keep = np.ones(sizes.size, bool)
+    keep[np.argsort(sizes, kind="stable")[: round(sparsity * sizes.size)]] = False
+    return keep

@@ -1,0 +1,70 @@
+"""What the small batches of accumulated gradients tell of the noise in them, and of which batch size that calls for."""
+
+from keras import ops
+
+from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
+
+
+class MicroBatchController(GradientController):
+    """Base of callbacks that compare the gradients g_j of small batches with their mean, which the update uses.
+
+    The optimizer accumulates J = `gradient_accumulation_steps` gradients, so both are there at no cost. At each update,
+    `after_statistics` gets the mean of the |g_j|^2 and the square of the mean's norm, with the sizes that go with them: the
+    harmonic mean b of those of the J batches, and J b. These are right also for batches of unequal sizes, whose gradients
+    Keras weighs alike.
+    """
+
+    sets_learning_rate = False
+
+    saved: tuple[str, ...] = ("sizes",)
+
+    def __init__(self, **options):
+        super().__init__(monitor=("loss",), **options)
+        self.sizes: list[int] = []
+
+    def after_statistics(self, small_square, big_square, small_batch, big_batch):
+        """After an update."""
+
+    def begin(self):
+        super().begin()
+        if self.accumulation_steps < 2:
+            raise ValueError(
+                f"{type(self).__name__} compares small batches with the mean of several: construct the optimizer with "
+                f"gradient_accumulation_steps of at least 2. Received: gradient_accumulation_steps={self.accumulation_steps}"
+            )
+        self._small = self.add_variable("small")
+        self._big = self.add_variable("big")
+        self._iterations = self.optimizer._iterations
+
+    def before_apply(self, gradients, variables):
+        is_first = self._iterations % self.accumulation_steps == 0
+        so_far = ops.where(is_first, 0.0, ops.convert_to_tensor(self._small))
+        self._small.assign(so_far + global_square(gradients) / self.accumulation_steps)
+        self._big.assign(global_square(self.of_update(gradients, variables)))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self._applied = self.applied()
+
+    def after_update(self):
+        applied = self.applied()
+        if applied == self._applied:
+            return  # left out by loss scaling
+        self._applied = applied
+        self.sizes.append(self._batch_values.batch_size)
+        if applied % self.accumulation_steps == 0:
+            sizes, self.sizes = self.sizes, []
+            if len(sizes) == self.accumulation_steps:
+                small_batch = len(sizes) / sum(1 / size for size in sizes)
+                small, big = float(self.read(self._small)), float(self.read(self._big))
+                self.after_statistics(small, big, small_batch, len(sizes) * small_batch)
+
+
+def unbiased(small_square, big_square, small_batch, big_batch):
+    """|G|^2 of the true gradient, and the variance S of that of a sample, summed over all weights:
+
+    |G|^2 = (B |g_B|^2 - b |g_b|^2) / (B - b),   S = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)
+    """
+    square = (big_batch * big_square - small_batch * small_square) / (big_batch - small_batch)
+    variance = (small_square - big_square) / (1 / small_batch - 1 / big_batch)
+    return square, variance

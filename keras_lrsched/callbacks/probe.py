@@ -1,0 +1,99 @@
+"""What one fixed batch says of a model: how large its logits are, how noisy its gradient is, how sharp its loss."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lrsched.callbacks.derivatives import compiled, gradient, hessian_product
+
+
+class Probe:
+    """Measures a model on a batch, in inference mode, and changes nothing: no metric, no seed.
+
+    Args:
+        model: A compiled model whose weights exist.
+        data: A tuple of inputs and targets, maybe also of sample weights, of at least two samples.
+    """
+
+    def __init__(self, model, data):
+        self._model = model
+        names = ("x", "y", "sample_weight")
+        parts = zip(names, keras.utils.unpack_x_y_sample_weight(data), strict=True)
+        batch = {name: part for name, part in parts if part is not None}
+        self._half = half = number_of_samples(data) // 2
+        self._all, self._first, self._second = (
+            _part(batch, part) for part in (slice(None), slice(half), slice(half, 2 * half))
+        )
+        jit = bool(getattr(model, "jit_compile", False))
+        self._read_logits = compiled(self._logits, jit)
+        self._read_gradients = compiled(self._gradients, jit)
+        self._step = compiled(self._power_step, jit)
+
+    def logits(self):
+        """The largest |logit|, and the mean of log(sum(exp(logit))) over the samples."""
+        return tuple(map(_number, self._read_logits(*self._state(), self._all)))
+
+    def gradient_noise(self):
+        """|g|, and the variance of the gradient of a sample as a multiple of |g|^2, both from two halves of the batch."""
+        square, difference = map(_number, self._read_gradients(*self._state(), self._first, self._second))
+        return square**0.5, self._half / 2 * difference / square if square else 0.0
+
+    def power_iteration(self, vector, iterations):
+        """The eigenvalue of the Hessian that is the largest in size, and its vector, as `iterations` steps find them."""
+        state, vector = self._state(), [ops.convert_to_tensor(v) for v in vector]
+        for _ in range(iterations):
+            eigenvalue, vector = self._step(*state, vector, self._all)
+        return _number(eigenvalue), [np.array(ops.convert_to_numpy(v)) for v in vector]
+
+    def _state(self):
+        kinds = (self._model.trainable_variables, self._model.non_trainable_variables)
+        return [[ops.convert_to_tensor(variable.value) for variable in variables] for variables in kinds]
+
+    def _outputs_and_loss(self, values, others, batch):
+        variables = [*self._model.trainable_variables, *self._model.non_trainable_variables]
+        with keras.StatelessScope(list(zip(variables, [*values, *others], strict=True)), collect_losses=True):
+            y_pred = self._model(batch["x"], training=False)
+            return y_pred, self._model.compute_loss(**batch, y_pred=y_pred, training=False)
+
+    def _logits(self, values, others, batch):
+        outputs = keras.tree.flatten(self._outputs_and_loss(values, others, batch)[0])
+        outputs = [ops.cast(output, "float32") for output in outputs]
+        sums = [ops.ravel(ops.logsumexp(output, axis=-1)) for output in outputs]
+        return ops.max(ops.stack([ops.max(ops.abs(output)) for output in outputs])), ops.mean(ops.concatenate(sums))
+
+    def _gradients(self, values, others, first, second):
+        a, b = (
+            gradient(lambda at, part=part: self._outputs_and_loss(at, others, part)[1], values) for part in (first, second)
+        )
+        return _square([(p + q) / 2 for p, q in zip(a, b, strict=True)]), _square([p - q for p, q in zip(a, b, strict=True)])
+
+    def _power_step(self, values, others, vector, batch):
+        product = hessian_product(lambda at: self._outputs_and_loss(at, others, batch)[1], values, vector)
+        eigenvalue = sum(ops.sum(v * p) for v, p in zip(vector, product, strict=True))
+        norm = ops.maximum(ops.sqrt(_square(product)), 1e-30)  # a loss without curvature gives zeros
+        return eigenvalue, [p / norm for p in product]
+
+
+def random_direction(model):
+    """A vector of length 1 that is shaped like the weights, the same in each run."""
+    random = np.random.default_rng(0)
+    vector = [random.normal(size=variable.shape) for variable in model.trainable_variables]
+    norm = np.sqrt(sum(np.sum(v**2) for v in vector))
+    return [(v / norm).astype(variable.dtype) for v, variable in zip(vector, model.trainable_variables, strict=True)]
+
+
+def number_of_samples(data):
+    return len(keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data)[0])[0])
+
+
+def _part(batch, part):
+    """Some of the samples, as tensors."""
+    return {name: keras.tree.map_structure(lambda x: ops.convert_to_tensor(x[part]), it) for name, it in batch.items()}
+
+
+def _square(tensors):
+    return sum(ops.sum(ops.square(tensor)) for tensor in tensors)
+
+
+def _number(tensor):
+    return float(np.asarray(ops.convert_to_numpy(tensor)))

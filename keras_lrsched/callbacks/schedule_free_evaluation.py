@@ -1,0 +1,130 @@
+"""With a Schedule-Free optimizer: the averaged weights where results are taken, the others where training goes on."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm, statistics
+from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.optimizers.schedule_free import ScheduleFree
+
+
+class ScheduleFreeEvaluation(keras.callbacks.Callback):
+    """Evaluates, predicts and saves with the averaged weights x of a Schedule-Free optimizer, and trains with y.
+
+    x is in the model during `evaluate`, also that of `fit`, from an epoch's end to the next one's begin, and after `fit`. So
+    callbacks that save or compare weights at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) come after this one in
+    the list. What is saved then can be used as it is; training that goes on from it, also from a file, goes back to y.
+
+    Neither costs memory: each of x and y is computed from the other and the state of the optimizer, at the cost of a
+    rounding in the last digit. With `master_weights`, that is one of float32.
+
+    BatchNorm's moving statistics belong to y. Give `batch_norm_data` to have them computed for x each time it comes into the
+    model after an update; those of the training are put back with y.
+
+    Args:
+        batch_norm_data: Batches of training data, as for `recompute_batch_norm`; about 50 are usual. Defaults to `None`.
+        keep_average: Whether the model has x when `fit` is done, instead of y. Defaults to `True`.
+
+    Raises:
+        ValueError: When `fit`, `evaluate` or `predict` begins, if the optimizer is not a Schedule-Free one of this package,
+            or if `batch_norm_data` is given and there is no BatchNorm.
+
+    Reference:
+        Defazio et al., The Road Less Scheduled, arXiv:2405.15682, whose code has `optimizer.train()` and `optimizer.eval()`
+        to be called by hand.
+
+    Example:
+
+    >>> from keras_lrsched.optimizers import ScheduleFreeSGD
+    >>> weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    >>> model = keras.Sequential([keras.layers.Input((1,)), weight])
+    >>> model.compile(ScheduleFreeSGD(0.25), loss="mse")
+    >>> data = {"x": np.ones((2, 1)), "y": np.ones((2, 1)), "batch_size": 1, "verbose": 0}
+    >>> history = model.fit(**data, callbacks=[ScheduleFreeEvaluation()])
+    >>> model.get_weights()[0].item()  # the mean of 0.5 and 0.75
+    0.625
+    """
+
+    def __init__(self, batch_norm_data=None, keep_average=True):
+        super().__init__()
+        self.batch_norm_data = batch_norm_data
+        self.keep_average = keep_average
+        self.goes_back = False  # after an evaluation
+        self.of_training: list = []  # BatchNorm's statistics for y, while the model has x
+        self.of_average: list = []  # those for x
+        self.computed_after = -1  # this many updates
+
+    def on_train_begin(self, logs=None):
+        self._to_training()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._to_training()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._to_average()
+
+    def on_train_end(self, logs=None):
+        if self.keep_average:
+            self._to_average()
+        else:
+            self._to_training()
+
+    def on_test_begin(self, logs=None):
+        self.goes_back = self._to_average()
+
+    def on_test_end(self, logs=None):
+        if self.goes_back:
+            self._to_training()
+
+    def on_predict_begin(self, logs=None):
+        self.on_test_begin()
+
+    def on_predict_end(self, logs=None):
+        self.on_test_end()
+
+    def _to_average(self):
+        """Whether anything had to be done."""
+        model, optimizer = self._model_and_optimizer()
+        if optimizer.is_averaged:
+            return False
+        optimizer.use_average()
+        if self.batch_norm_data is not None:
+            self.of_training = _values(statistics(model))
+            self._set_statistics(model, int(ops.convert_to_numpy(optimizer._iterations)))
+        return True
+
+    def _to_training(self):
+        model, optimizer = self._model_and_optimizer()
+        optimizer.use_training_weights()
+        if self.of_training:
+            _assign(statistics(model), self.of_training)
+            self.of_training = []
+
+    def _set_statistics(self, model, updates):
+        if self.computed_after == updates:
+            _assign(statistics(model), self.of_average)
+        else:
+            recompute_batch_norm(model, self.batch_norm_data)
+            self.of_average, self.computed_after = _values(statistics(model)), updates
+
+    def _model_and_optimizer(self):
+        model = self.model
+        optimizer = inner_optimizer(model.optimizer)
+        if not isinstance(optimizer, ScheduleFree):
+            raise ValueError(
+                "ScheduleFreeEvaluation needs ScheduleFreeSGD, ScheduleFreeAdamW or ScheduleFreeRAdam of keras_lrsched. "
+                f"Received: optimizer={optimizer!r}"
+            )
+        if self.batch_norm_data is not None and not statistics(model):
+            raise ValueError(f"`batch_norm_data` is given, but there is no BatchNorm. Received: model={model.name!r}")
+        return model, optimizer
+
+
+def _values(variables):
+    return [np.array(variable.numpy()) for variable in variables]
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

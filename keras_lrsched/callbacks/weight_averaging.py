@@ -1,0 +1,193 @@
+"""Averages of the weights over the run: exponential, stochastic, of the latest, or merged like a cooldown."""
+
+import numpy as np
+from keras import ops
+
+from keras_lrsched.callbacks.averaging_rules import DEFAULTS, rule, with_defaults
+from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm, statistics
+from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.schedules import checks
+
+
+class WeightAveraging(Controller):
+    """Averages the weights while it trains on; evaluates, predicts and saves with the average.
+
+    After update `start`, and again each `every` updates, the weights are taken in as a checkpoint w_n, n = 1, 2, ...
+
+        "ema"    a_n = m a_(n-1) + (1 - m) w_n, a_1 = w_1                              exponential moving average
+        "swa"    a_n = (w_1 + ... + w_n) / n                                           stochastic weight averaging
+        "lawa"   a_n = (w_(n-k+1) + ... + w_n) / k, k = `num_checkpoints`              latest weight averaging
+        "wsm"    a_n = sum_j c_j w_(n-k+j), j = 0 ... k, k + 1 = `num_checkpoints`     warmup, stable and merge
+
+    In the last, c_0 = 1 - d_1, c_j = d_j - d_(j+1), c_k = d_k with d_i = cooldown(i / (k + 1)): the merged weights are those
+    that the updates of the last k intervals would have led to, had those of interval i been scaled by d_i, as a cooldown
+    of the learning rate scales them. `"linear"` is the uniform mean. The updates that a real cooldown leads through are
+    others. The span of the merge, k `every` updates, matters most; 4 to 16 checkpoints are usual.
+
+    The average is in the model during `evaluate`, also that of `fit`, from an epoch's end to the next one's begin, and
+    after `fit`. So callbacks that save or compare weights at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) come
+    after this one in the list, and those that go back to earlier weights (`AutoLRS`) before it. After `fit`, hand this
+    callback to `predict` or `evaluate` to use the average for just that call; before the first checkpoint, these use the
+    weights as they are.
+
+    The optimizer knows nothing of it. Only what can be trained is averaged, in float32. BatchNorm's statistics belong to the
+    weights of the training; give `batch_norm_data` to have them computed for the average, each time it is needed.
+
+    The average lies in the memory of the host, as NumPy arrays: one copy of the weights for `"ema"` and `"swa"`,
+    `num_checkpoints` for the others, and one more while the average is in the model. Each checkpoint is a copy from the
+    device, which is what `every` is to be chosen by.
+
+    Args:
+        kind: `"ema"`, `"swa"`, `"lawa"`, or `"wsm"`. Defaults to `"ema"`.
+        start: The number of the update after which averaging starts. Defaults to `0`: with the first one due.
+        every: The updates (batches) between two checkpoints, or `"epoch"`. Defaults to `10` for `"ema"`, else `"epoch"`.
+        ema_momentum: m, in [0, 1), for each checkpoint, not each update. Defaults to `0.99`. Only for `"ema"`.
+        ema_start: `"first"`, as above; `"debiased"`, which weights all checkpoints by their age alone, as Adam does;
+            `"ramp"`, with min(m, n / (9 + n)) in place of m, as in many implementations. Defaults to `"first"`. Only for
+            `"ema"`.
+        num_checkpoints: k, or k + 1. Defaults to `5`. Only for `"lawa"` and `"wsm"`.
+        cooldown: The profile of the cooldown that a merge is to act like: a name, config or `Profile` of
+            `keras_lrsched.schedules.profiles`. Defaults to `"one_minus_sqrt"`. Only for `"wsm"`.
+        batch_norm_data: Batches of training data, as for `recompute_batch_norm`. Defaults to `None`.
+        keep_average: Whether the model has the average when `fit` is done, instead of the last weights. Defaults to `True`.
+
+    Raises:
+        ValueError: At construction, if an argument is out of its range or not of this kind; when `fit` begins, if
+            `batch_norm_data` is given and there is no BatchNorm, if the model is another than before, or as `Controller`.
+
+    Reference:
+        EMA: as `keras.optimizers.Optimizer(use_ema=True)`. SWA: arXiv 1803.05407. LAWA: arXiv 2306.03241 and
+        https://github.com/sanyalsunny111/Early_Weight_Avg, where checkpoints are merged in blocks of 5; here, as in the
+        paper, the window slides (from memory). WSM: arXiv 2507.17634, of which no code is public; the formulas follow from
+        its principle and are checked against gradient sums.
+
+    Example:
+
+    >>> import keras
+    >>> weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    >>> model = keras.Sequential([keras.layers.Input((1,)), weight])
+    >>> model.compile(keras.optimizers.SGD(0.25), loss="mse")
+    >>> averaging = WeightAveraging("swa", every=1)
+    >>> history = model.fit(np.ones((3, 1)), np.ones((3, 1)), batch_size=1, verbose=0, callbacks=[averaging])
+    >>> model.get_weights()[0].item()  # of 0.5, 0.75 and 0.875
+    0.7083333134651184
+    """
+
+    saved = ("raw",)
+    sets_learning_rate = False
+
+    def __init__(
+        self,
+        kind="ema",
+        start=0,
+        every=None,
+        ema_momentum=None,
+        ema_start=None,
+        num_checkpoints=None,
+        cooldown=None,
+        batch_norm_data=None,
+        keep_average=True,
+    ):
+        super().__init__(monitor=())
+        self.kind = checks.one_of("kind", kind, tuple(DEFAULTS))
+        self.start = checks.non_negative_int("start", start)
+        given = {"every": every, "ema_momentum": ema_momentum, "ema_start": ema_start}
+        given |= {"num_checkpoints": num_checkpoints, "cooldown": cooldown}
+        options = with_defaults(kind, given)
+        every = options["every"]
+        self.every = every if every == "epoch" else checks.positive_int("every", every)
+        self.batch_norm_data = batch_norm_data
+        self.keep_average = keep_average
+        self.rule = rule(kind, options)
+        self.raw: list | None = None  # the weights of the training, while the average is in the model
+        self._statistics: list = []
+
+    def begin(self):
+        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
+        if self.rule.count:
+            shapes = [w.shape for w in self.rule.average()]
+            now = [tuple(variable.shape) for variable in self.model.trainable_variables]
+            if shapes != now:
+                raise ValueError(f"Averages are of weights of the shapes {shapes}. Received: a model with {now}")
+        if self.batch_norm_data is not None and not statistics(self.model):
+            raise ValueError(f"`batch_norm_data` is given, but there is no BatchNorm. Received: model={self.model.name!r}")
+
+    def after_update(self):
+        since = self.step - self.start
+        if self.every != "epoch" and since >= 0 and since % self.every == 0:
+            self._take_in()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.every == "epoch" and self.step >= self.start and self.raw is None:
+            self._take_in()
+        self._swap_in()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._swap_out()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        self._swap_out()  # also over what an optimizer with `use_ema` has just put there
+        if self.keep_average:
+            self._swap_in()
+            self.raw = None
+
+    def on_test_begin(self, logs=None):
+        self._swap_in()
+
+    def on_test_end(self, logs=None):
+        self._swap_out()
+
+    def on_predict_begin(self, logs=None):
+        self._swap_in()
+
+    def on_predict_end(self, logs=None):
+        self._swap_out()
+
+    def state(self):
+        return {**super().state(), "rule": self.rule.state()}
+
+    def restore_state(self, state):
+        self.rule.restore_state(state["rule"])
+        self._statistics = []
+        super().restore_state({name: value for name, value in state.items() if name != "rule"})
+
+    def _take_in(self):
+        self.rule.add(_weights(self._trainer))
+        self._statistics = []
+
+    def _swap_in(self):
+        if self.raw is not None or not self.rule.count:
+            return
+        model = self.model
+        self.raw = [np.array(variable.numpy()) for variable in self._swapped(model)]
+        _assign(model.trainable_variables, self.rule.average())
+        if self.batch_norm_data is None:
+            return
+        if self._statistics:
+            _assign(statistics(model), self._statistics)
+        else:
+            recompute_batch_norm(model, self.batch_norm_data)
+            self._statistics = [np.array(variable.numpy()) for variable in statistics(model)]
+
+    def _swap_out(self):
+        if self.raw is not None:
+            _assign(self._swapped(self.model), self.raw)
+            self.raw = None
+
+    def _swapped(self, model):
+        return model.trainable_variables + (statistics(model) if self.batch_norm_data is not None else [])
+
+
+def _weights(model):
+    """The weights as NumPy arrays that may share memory with the model."""
+    if getattr(model, "_jax_state_synced", True):
+        values = [variable.value for variable in model.trainable_variables]
+    else:
+        values = model._jax_state["trainable_variables"]  # the variables are empty within a compiled step
+    return [np.asarray(ops.convert_to_numpy(value)) for value in values]
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

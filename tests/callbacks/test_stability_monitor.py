@@ -1,0 +1,214 @@
+"""What the monitor writes and does, on linear models whose sharpness is known."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
+from keras_lrsched.schedules import LinearDecay
+from tests.contract.backends import JIT
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
+SHARPNESS = np.linalg.eigvalsh(2 * X.T @ X / 24)[-1]
+NAMES = {"sharpness", "max_logit", "log_sum_exp", "gradient_norm", "gradient_noise", "instabilities"}
+
+
+def network(rate=0.01, jit=False, optimizer=keras.optimizers.SGD):
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile(optimizer(rate), loss="mse", jit_compile=jit)
+    return model
+
+
+def fit(model, *callbacks, y=Y, **options):
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0, **options}
+    return model.fit(X, y, callbacks=list(callbacks), **options).history
+
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.logs = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.logs.append(dict(logs))
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_logs_and_history(jit):
+    seen, model = Seen(), network(jit=jit)
+    monitor = StabilityMonitor((X, Y), every=4, power_iterations=50)
+    history = fit(model, monitor, seen, epochs=2)
+    assert set(history) >= NAMES
+    assert history["sharpness"] == pytest.approx([SHARPNESS] * 2, rel=1e-4)
+    logits = [logs["max_logit"] for logs in seen.logs]
+    assert [logits.index(value) + 1 for value in dict.fromkeys(logits)] == [1, 4, 8, 12]
+    assert logits[-1] == pytest.approx(np.abs(model.predict(X, verbose=0)).max(), rel=1e-5)
+    residual = X @ model.get_weights()[0] - Y
+    assert seen.logs[-1]["gradient_norm"] == pytest.approx(np.linalg.norm(2 * X.T @ residual / 24), rel=1e-4)
+    assert monitor.instabilities == 0
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_training_does_not_notice(jit):
+    plain, model = network(jit=jit), network(jit=jit)
+    fit(plain, epochs=2)
+    history = fit(model, StabilityMonitor((X, Y), every=1), epochs=2, validation_data=(X, Y))
+    np.testing.assert_array_equal(model.get_weights()[0], plain.get_weights()[0])
+    assert history["loss"] == pytest.approx(fit(network(jit=jit), epochs=2)["loss"], rel=1e-6)
+
+
+def test_warm_start_finds_the_largest():
+    monitor = StabilityMonitor((X, Y), every=1, power_iterations=1)
+    fit(network(), monitor, epochs=8)
+    assert monitor.measured["sharpness"] == pytest.approx(SHARPNESS, rel=1e-4)
+
+
+def test_stops_above_a_limit():
+    monitor = StabilityMonitor((X, Y), every=2, power_iterations=50, max_sharpness=0.99 * SHARPNESS, action="stop")
+    history = fit(network(), monitor, epochs=5)
+    assert len(history["loss"]) == 1
+    assert monitor.step == 1
+    monitor = StabilityMonitor((X, Y), power_iterations=50, max_sharpness=1.01 * SHARPNESS, action="stop")
+    assert len(fit(network(), monitor, epochs=5)["loss"]) == 5
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_lowers_the_rate_at_each_measurement_above_a_limit(jit):
+    model = network(0.08, jit)
+    monitor = StabilityMonitor((X, Y), every=2, max_logit=1e-3, action="lower", factor=0.25)
+    history = fit(model, monitor)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.08 * 0.25**4)
+    assert history["instabilities"] == [4]
+
+
+def test_without_action_it_counts():
+    model = network(0.08)
+    monitor = StabilityMonitor((X, Y), every=2, max_logit=1e-3)
+    fit(model, monitor)
+    assert monitor.instabilities == 4
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.08)
+
+
+def broken(at):
+    y = Y.copy()
+    y[4 * at] = np.nan
+    return y
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_stops_at_the_first_batch_that_is_not_finite(jit):
+    monitor = StabilityMonitor((X, Y), action="stop")
+    fit(network(jit=jit), monitor, y=broken(at=3), epochs=2)
+    assert monitor.step == 4
+    assert monitor.instabilities == 1
+
+
+def test_lower_alone_stops():
+    monitor, model = StabilityMonitor((X, Y), action="lower"), network(0.08)
+    fit(model, monitor, y=broken(at=3), epochs=2)
+    assert monitor.step == 4
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("action", ["lower", None])
+def test_rollback(action, jit):
+    """The broken batch is number 4 of 6: its update and that of number 3 are undone."""
+    model = network(0.08, jit)
+    monitor = StabilityMonitor((X, Y), every=2, action=action, rollback=True)
+    history = fit(model, monitor, y=broken(at=3))
+    expected = network(0.08, jit)
+    rate = 0.04 if action else 0.08
+    for batch in (0, 1, 4, 5):
+        if batch == 4:
+            expected.optimizer.learning_rate = rate
+        part = slice(4 * batch, 4 * batch + 4)
+        expected.train_on_batch(X[part], Y[part])
+    np.testing.assert_allclose(model.get_weights()[0], expected.get_weights()[0], rtol=1e-5)
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+    assert int(model.optimizer.iterations) == 4
+    assert monitor.instabilities == 1
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_rolls_back_to_the_start():
+    model = network(0.08)
+    monitor = StabilityMonitor((X, Y), action="stop", rollback=True)
+    fit(model, monitor, y=broken(at=0))
+    np.testing.assert_array_equal(model.get_weights()[0], 1)
+
+
+def test_diverging_run_is_saved():
+    """The sharpness is 1 in each direction, so plain gradient descent diverges above a rate of 2."""
+    x = np.linalg.qr(X)[0] * 12**0.5
+    model = network(40.0)
+    monitor = StabilityMonitor((x, Y), every=5, action="lower", factor=0.25, rollback=True)
+    model.fit(x, Y, batch_size=24, epochs=120, verbose=0, callbacks=[monitor])
+    assert monitor.measured["sharpness"] == pytest.approx(1)
+    assert float(model.optimizer.learning_rate) == pytest.approx(40 / 4**monitor.instabilities)
+    assert monitor.instabilities == 3
+    np.testing.assert_allclose(model.get_weights()[0], np.linalg.lstsq(x, Y)[0], atol=1e-5)
+
+
+def test_schedule_is_allowed_unless_the_rate_is_set():
+    fit(network(LinearDecay(0.1, 10)), StabilityMonitor((X, Y), action="stop"))
+    with pytest.raises(ValueError, match="StabilityMonitor sets the learning rate"):
+        fit(network(LinearDecay(0.1, 10)), StabilityMonitor((X, Y), action="lower"))
+
+
+def test_two_inputs_and_outputs():
+    a, b = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model({"a": a, "b": b}, [keras.layers.Dense(1)(a), keras.layers.Dense(2)(b)])
+    model.compile("sgd", loss=["mse", "mae"])
+    x, y = {"a": X, "b": X}, [Y, np.tile(Y, 2)]
+    monitor, recorder = StabilityMonitor((x, y), every=1), LossRecorder()
+    model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[monitor, recorder])
+    assert set(monitor.measured) | {"instabilities"} == NAMES
+    outputs = np.concatenate([np.abs(output).ravel() for output in model.predict(x, verbose=0)])
+    assert monitor.measured["max_logit"] == pytest.approx(outputs.max(), rel=1e-5)
+
+
+def test_resumed_run(tmp_path):
+    def script(path, epochs):
+        keras.utils.set_random_seed(1)
+        model = network(0.3, optimizer=keras.optimizers.Adam)
+        batches = ScheduledBatches(X, Y, batch_size=4, seed=2)
+        monitor = StabilityMonitor((X, Y), every=2, max_logit=0.5, action="lower", rollback=True, power_iterations=1)
+        model.fit(batches, epochs=epochs, verbose=0, callbacks=[monitor, TrainingState(path, every=1)])
+        return monitor, model.get_weights()[0]
+
+    script(tmp_path / "two", 2)
+    (whole, expected), (resumed, weights) = script(tmp_path / "one", 3), script(tmp_path / "two", 3)
+    np.testing.assert_array_equal(weights, expected)
+    assert resumed.measured == whole.measured
+    assert resumed.instabilities == whole.instabilities
+
+
+def test_copy():
+    monitor = copy.deepcopy(StabilityMonitor((X, Y)))
+    fit(network(), monitor)
+    again = copy.deepcopy(monitor)
+    fit(network(), again)
+    assert again.step == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": X}, "`data` must be a tuple of inputs, targets"),
+        ({"data": (X[:1], Y[:1])}, "at least two samples. Received: data="),
+        ({"every": 0}, "`every` must be a positive integer. Received: every=0"),
+        ({"power_iterations": 0}, "`power_iterations` must be a positive integer"),
+        ({"max_sharpness": 0}, "`max_sharpness` must be a positive number. Received: max_sharpness=0"),
+        ({"max_logit": -1}, "`max_logit` must be a positive number. Received: max_logit=-1"),
+        ({"action": "raise"}, "`action` must be one of None, 'stop', 'lower'. Received: action='raise'"),
+        ({"factor": 1}, "`factor` must be a number between 0 and 1, both excluded"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        StabilityMonitor(**{"data": (X, Y), **options})
