@@ -1,8 +1,9 @@
 # Everything runs in .venv, which is made on demand; PYTHON chooses the interpreter that makes it.
 PYTHON ?= python3
 BIN = .venv/bin
+CORES ?= 2
 
-.PHONY: demo test test-backends gallery lint clean
+.PHONY: demo test test-slow test-backends gallery lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -10,13 +11,17 @@ demo: .venv/demo
 		--seeds 3 --out demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES)
+
+# What takes minutes: runs with each controller, killed twenty times.
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
 
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/contract tests/callbacks
-	KERAS_BACKEND=torch $(BIN)/python -m pytest tests/contract tests/callbacks
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo

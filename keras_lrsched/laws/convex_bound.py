@@ -148,8 +148,8 @@ class ConvexBound(Law):
         it. For equal gradient norms this is close to linear decay; only the last few rates are higher, up to ten times the
         last of the line.
 
-        With a peak it is the lower of the peak and this schedule, on the best scale. If the gradient norms are equal, that is
-        the best that never exceeds the peak: a peak below the best rate is held for long, and followed by linear decay.
+        With a peak it is the lower of the peak and this schedule, on the best scale. If the gradient norms are equal, that
+        is the best that never exceeds the peak: a peak below the best rate is held for long, and then decays linearly.
 
         Args:
             steps: Updates of the run.

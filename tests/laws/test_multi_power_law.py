@@ -1,6 +1,6 @@
 """The multi-power law: the numbers of the official code (thu-yao-01-luo/MultiPowerLaw, which was run), fits and optima."""
 
-import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -69,9 +69,11 @@ def test_warmup_conventions_differ_by_the_rise():
 
 def test_long_run():
     rates = np.interp(np.arange(100_000), np.arange(STEPS) * 100_000 / STEPS, COSINE)
-    start = time.perf_counter()
-    assert law().predict(rates).shape == (100_000,)
-    assert time.perf_counter() - start < 30
+    tracemalloc.start()
+    loss = law().predict(rates, at=np.arange(1, 100_000, 10))
+    assert tracemalloc.get_traced_memory()[1] < 500e6  # all updates before all updates would take 8e9 bytes
+    tracemalloc.stop()
+    assert loss[-1] < 2.9
 
 
 def test_all_points_at_once_or_one_by_one():
@@ -106,9 +108,7 @@ def test_fit_recovers_curves(noise, warmup):
 def test_fit_of_the_official_runs(warmup):
     true = law(warmup=warmup)
     two = np.concatenate([CONSTANT[:8000], np.full(STEPS - 8000, 9e-5)])
-    start = time.perf_counter()
     found = MultiPowerLaw.fit([measured(true, rates, 0.02) for rates in (COSINE, CONSTANT, two)], warmup=warmup)
-    assert time.perf_counter() - start < 60
     for rates in (WSD, WSDLD):
         assert found.final_loss(rates) == pytest.approx(true.final_loss(rates), rel=0.002)
 
