@@ -21,7 +21,7 @@ test-slow: .venv/dev
 # gigabytes.
 test-backends: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo

@@ -95,8 +95,8 @@ class BatchValues:
 
     def _missing(self, name, logs):
         _synchronize(self._model)
-        _synchronize(self._model)
-        there = sorted({*_means(self._model), *logs} - {*_named_metrics(self._model)} | {*_means(self._model)})
+        others = {*_named_metrics(self._model)} - {*_means(self._model)}
+        there = sorted({*_means(self._model), *logs} - others)
         return ValueError(f"There is no metric {name!r}. The model has: {', '.join(there) or 'none'}. Received: {name!r}")
 
 

@@ -142,8 +142,8 @@ class ScheduledBatches(keras.utils.PyDataset):
         with self._changed:
             if self._within and not (self._held and after >= LEAD):
                 raise ValueError(
-                    f"Within an epoch, `hold_back` must come before it, and `after` be at least {LEAD}: batches are fetched in "
-                    f"advance. Received: after={after}"
+                    f"Within an epoch, `hold_back` must come before it, and `after` be at least {LEAD}: batches are fetched "
+                    f"in advance. Received: after={after}"
                 )
             self._stream.change(self._done() + after, to=list(mark))
 

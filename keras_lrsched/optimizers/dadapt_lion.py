@@ -23,9 +23,11 @@ class DAdaptLion(DistanceEstimate):
         d_new = max(d, numerator / ((1 - b) ||s||_1))
 
     The authors call it experimental. As in their code, m holds r g and is then averaged with g itself, so that the momentum
-    has next to no effect as long as d is small. Leave the learning rate at 1. A schedule multiplies the steps. All variables
-    share d: a rule for some of them (weight decay, a multiplier) has an effect on all. A multiplier scales what its variable
-    counts in the sums as well. State: two float32 numbers for each parameter.
+    has next to no effect as long as d is small. With this code and with theirs, d can grow far beyond the distance, also on
+    an easy classifier, and training fails: `growth_rate` and a smaller learning rate hold it back. Otherwise leave the
+    learning rate at 1. A schedule multiplies the steps. All variables share d: a rule for some of them (weight decay, a
+    multiplier) has an effect on all. A multiplier scales what its variable counts in the sums as well. State: two float32
+    numbers for each parameter.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments; a number outside [0.1, 10] is
