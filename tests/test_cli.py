@@ -39,7 +39,8 @@ def test_list_names_everything(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    for name in [*catalog.names(), *(row.name for row in catalog.OTHERS), *WORKLOADS, "PerUpdate", "masking rate"]:
+    others = [row.name for row in catalog.OTHERS]
+    for name in [*catalog.names(), *others, *WORKLOADS, "PerUpdate", "masking rate", "schedule_free_adamw"]:
         assert name in out
     assert "arXiv:2107.04197" in out
 

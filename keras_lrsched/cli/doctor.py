@@ -21,7 +21,7 @@ def doctor(arguments) -> int:
     table = Table(show_header=False, title="keras-lrsched doctor", title_justify="left")
     table.add_row("keras-lrsched", __version__)
     table.add_row("Python", f"{platform.python_version()} on {platform.platform()}")
-    for package in ("keras", *BACKENDS, "numpy", "scikit-learn", "matplotlib", "pillow", "tensorboard"):
+    for package in ("keras", *BACKENDS, "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "tensorboard"):
         table.add_row(package, _version(package))
     table.add_row("backend", keras.backend.backend())
     table.add_row("devices", ", ".join(devices()))

@@ -7,7 +7,7 @@ from keras_lrsched.cli.support import positive, require, share, usage_errors
 
 
 def add(commands):
-    command = commands.add_parser("list", help="every schedule, with its paper, and every workload")
+    command = commands.add_parser("list", help="every schedule and optimizer, with its paper, and every workload")
     command.set_defaults(run=list_all)
 
     command = commands.add_parser("plot", help="draw schedules over a number of updates")
@@ -21,6 +21,7 @@ def add(commands):
 
 
 def list_all(arguments) -> int:
+    from keras_lrsched.optimizers import catalog as optimizers
     from keras_lrsched.schedules import catalog
     from keras_lrsched.workloads import WORKLOADS
 
@@ -33,11 +34,14 @@ def list_all(arguments) -> int:
     combinators = Table("class", "what it does", title="Combinators", title_justify="left")
     for schedule in catalog.COMBINATORS:
         combinators.add_row(schedule.__name__, _first_line(schedule))
+    methods = Table("name", "optimizer", "class", "paper", title="Optimizers", title_justify="left")
+    for row in optimizers.CATALOG:
+        methods.add_row(row.name, row.title, row.optimizer.__name__, row.reference)
     workloads = Table("name", "workload", "target", "data", title="Workloads", title_justify="left")
     for name, workload in WORKLOADS.items():
         comes_from = "--data-dir" if workload.needs_data_dir else "installed packages"
         workloads.add_row(name, workload.title, f"{workload.metric} {workload.target:g}", comes_from)
-    Console().print(table, others, combinators, workloads)
+    Console().print(table, others, combinators, methods, workloads)
     return 0
 
 

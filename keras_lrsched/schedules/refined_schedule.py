@@ -2,7 +2,6 @@
 
 import bisect
 import csv
-import math
 from pathlib import Path
 
 import keras
@@ -74,8 +73,7 @@ class RefinedSchedule(Schedule):
         """The schedule from a file of recorded norms.
 
         Args:
-            path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name, such as
-                `GradientNormRecorder` writes. Norms that are not finite are left out.
+            path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name.
             **options: All other arguments of the class.
 
         Raises:
@@ -125,4 +123,4 @@ def _recorded(path):
             norms = [float(row["gradient_norm"]) for row in rows] if "gradient_norm" in found else None
     if norms is None:
         raise ValueError(f"The file holds no `gradient_norm`, only {found}. Received: path={str(path)!r}")
-    return [norm for norm in norms if math.isfinite(norm)]
+    return norms
