@@ -77,7 +77,7 @@ CASES = [
             Trajectory("larc_timm_clip", {**LARS, "trust_clip": True}),
         ),
         options={"learning_rate": 1.0, "trust_coefficient": 0.02},
-        digits_rate=1.0,
+        digits_rate=0.5,
         state_bytes=4,
         bad=(*EPSILON, {"momentum": 1.0}, {"trust_coefficient": 0}, {"exclude_from_layer_adaptation": [3]}),
     ),
