@@ -48,9 +48,9 @@ CLOCKS = (time.perf_counter, time.process_time)
 WORKLOAD = PydocTopics()
 
 
-def data():
-    """As many batches as no run here gets through."""
-    batches = [WORKLOAD.train_batch(step, seed=0) for step in range(10_000)]
+def data(rounds, rows):
+    """As many batches as the longest run here gets through."""
+    batches = [WORKLOAD.train_batch(step, seed=0) for step in range(BLOCK * (3 + rounds * rows))]
     return tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
 
 
@@ -165,8 +165,8 @@ def rows():
 
 def measure(names, rounds, jit):
     """Prints a line a row."""
-    arrays = data()
     chosen = {name: row for name, row in rows().items() if not names or any(part in name for part in names)}
+    arrays = data(rounds, sum(1 if row[1] is None else 2 for row in chosen.values()))
     plain = {key: Run(arrays, jit, dict(key)) for key in {tuple(row[3].items()) for row in chosen.values()}}
     runs = {}
     for name, (each, event, _, options) in chosen.items():

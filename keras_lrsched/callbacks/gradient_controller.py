@@ -3,11 +3,11 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.callbacks.host_values import optimizer_value
 from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
 
 
@@ -73,10 +73,7 @@ class GradientController(Controller):
 
     def read(self, variable):
         """The value of a variable of the compiled step, between two steps."""
-        if getattr(self._trainer, "_jax_state_synced", True):
-            return np.asarray(ops.convert_to_numpy(variable))
-        places = [id(each) for each in self._trainer.optimizer.variables]
-        return np.asarray(self._trainer._jax_state["optimizer_variables"][places.index(id(variable))])
+        return optimizer_value(self._trainer, variable)
 
     def applied(self):
         """How many batches the optimizer has got, over all `fit`s."""

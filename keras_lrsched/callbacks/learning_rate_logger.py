@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_lrsched.callbacks.host_values import optimizer_value
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.schedules.operands import compute
 
@@ -65,7 +66,8 @@ class LearningRateLogger(keras.callbacks.Callback):
         self._first = self._steps_done()
         self._formulas = {callback.target: self._scheduled(callback) for callback in callbacks_in(self._trainer)}
         self._read: dict[str, list[float]] = {}
-        for target, optimizer in _optimizers(self._optimizer).items():
+        self._holders = _optimizers(self._optimizer)
+        for target, optimizer in self._holders.items():
             rate = vars(optimizer)["_learning_rate"]
             if isinstance(rate, LearningRateSchedule):
                 self._formulas[target] = functools.partial(compute, rate, xp=np)
@@ -76,7 +78,7 @@ class LearningRateLogger(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         for target, rates in self._read.items():
-            rates.append(read_rate(self._trainer, _optimizers(self._optimizer)[target]))
+            rates.append(float(optimizer_value(self._trainer, self._holders[target]._learning_rate)))
 
     def on_epoch_end(self, epoch, logs=None):
         steps = np.arange(self._first, self._steps_done())
@@ -128,15 +130,6 @@ def _begin_file(path, header):
             f"`path` must be a new file or one with the columns {header}. "
             f"Received: path={str(path)!r} with the columns {present}"
         )
-
-
-def read_rate(model, optimizer):
-    """The learning rate that an optimizer of the model keeps in a variable, also in the middle of `fit`."""
-    if getattr(model, "_jax_state_synced", True):
-        return float(ops.convert_to_numpy(optimizer.learning_rate))
-    # On JAX the variables are empty between two steps; their values are what the last step returned.
-    place = [variable is optimizer._learning_rate for variable in model.optimizer.variables].index(True)
-    return float(ops.convert_to_numpy(model._jax_state["optimizer_variables"][place]))
 
 
 def inner_optimizer(optimizer):

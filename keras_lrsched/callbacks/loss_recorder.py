@@ -9,7 +9,8 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer, read_rate
+from keras_lrsched.callbacks.host_values import optimizer_value
+from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import compute
 
@@ -106,7 +107,7 @@ class LossRecorder(keras.callbacks.Callback):
         if isinstance(rate, LearningRateSchedule):
             updates = (self._first_step + len(self.loss)) // (optimizer.gradient_accumulation_steps or 1)
             return float(compute(rate, np.asarray(updates), np))
-        return read_rate(self._trainer, optimizer)
+        return float(optimizer_value(self._trainer, optimizer._learning_rate))
 
     def _flush(self):
         new = range(self._written, len(self.loss))
