@@ -6,6 +6,7 @@ import platform
 from rich.console import Console
 from rich.table import Table
 
+from keras_lrsched import kernels
 from keras_lrsched.cli.support import BACKENDS, devices
 from keras_lrsched.version import __version__
 
@@ -26,7 +27,8 @@ def doctor(arguments) -> int:
     table.add_row("backend", keras.backend.backend())
     table.add_row("devices", ", ".join(devices()))
     table.add_row("float type", keras.config.floatx())
-    table.add_row("compiled kernels", "none in this version: every method runs as plain Keras operations")
+    for name, state in kernels.status().items():
+        table.add_row(f"kernels: {name}", state)
     Console().print(table)
     return 0
 

@@ -1,0 +1,268 @@
+// Multi-tensor updates: one launch covers as many tensors as fit into the arguments of a kernel.
+//
+// A block works on one chunk of KL_CHUNK entries, a thread on four neighbours at a time: 16 bytes of float32. Sums are added up
+// in an order that depends on sizes alone, so every run gives the same bits.
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "update.h"
+
+#define KL_ISA device
+#include "../ops/kernels/number.h"
+#include "../ops/kernels/updates.h"
+
+namespace {
+
+using namespace kl::device;  // NOLINT: the formulas
+
+constexpr int kThreads = 256;
+constexpr int kTensors = 48;  // their descriptions must fit into 4 KiB of arguments
+constexpr int kWide = 4;      // entries of a thread at a time
+
+struct Batch {
+  kl_tensor tensors[kTensors];
+  int32_t first_chunks[kTensors + 1];
+  int32_t n;
+};
+static_assert(sizeof(Batch) + 64 <= 4096, "a kernel's arguments");
+
+struct Shared {
+  const float* rates;
+  const float* numbers;
+  const uint32_t* seed;
+  int stochastic_rounding;
+};
+
+template <class Method, class = void>
+struct has_sum : std::false_type {};
+template <class Method>
+struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
+
+template <class T>
+struct alignas(kWide * sizeof(T)) Wide {
+  T entries[kWide];
+};
+
+// The tensor of a block, with its rates; a block's chunk counts from the first of the batch.
+__device__ kl_tensor tensor_of(const Batch& batch, const Shared& shared, int chunk, int* place, int64_t* begin, int64_t* end) {
+  int t = 0;
+  while (chunk >= batch.first_chunks[t + 1]) ++t;
+  kl_tensor tensor = batch.tensors[t];
+  tensor.learning_rate = shared.rates[3 * tensor.index];
+  tensor.weight_decay = shared.rates[3 * tensor.index + 1];
+  tensor.adapted = shared.rates[3 * tensor.index + 2] != 0;
+  *place = tensor.index;
+  *begin = static_cast<int64_t>(chunk - batch.first_chunks[t]) * KL_CHUNK;
+  *end = min(*begin + KL_CHUNK, tensor.size);
+  return tensor;
+}
+
+// Philox4x32-10 for the entries 4 i ... 4 i + 3: a word each. The bits differ from those of the CPU.
+__device__ void random_words(uint64_t i, uint32_t tensor, const uint32_t* seed, uint32_t words[4]) {
+  uint32_t c0 = static_cast<uint32_t>(i), c1 = static_cast<uint32_t>(i >> 32), c2 = tensor, c3 = 0, k0 = seed[0], k1 = seed[1];
+  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
+    const uint32_t a = __umulhi(0xD2511F53, c0), b = __umulhi(0xCD9E8D57, c2);
+    const uint32_t low_a = 0xD2511F53 * c0, low_b = 0xCD9E8D57 * c2;
+    c0 = b ^ c1 ^ k0, c1 = low_b, c2 = a ^ c3 ^ k1, c3 = low_a;
+  }
+  words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+}
+
+// Calls f(first entry, number of entries, values...) for what falls to this thread; four entries come in one access each.
+template <class W, class G, class F>
+__device__ void each_four(const kl_tensor& tensor, int64_t begin, int64_t end, int slots, F f) {
+  const Wide<float> none = {};
+  for (int64_t i = begin + kWide * threadIdx.x; i < end; i += kWide * kThreads) {
+    Wide<W> w;
+    Wide<G> g;
+    Wide<float> m = none, v = none;
+    const int count = static_cast<int>(min(static_cast<int64_t>(kWide), end - i));
+    if (count == kWide) {
+      w = *reinterpret_cast<const Wide<W>*>(static_cast<const W*>(tensor.w) + i);
+      g = *reinterpret_cast<const Wide<G>*>(static_cast<const G*>(tensor.g) + i);
+      m = *reinterpret_cast<const Wide<float>*>(tensor.slots[0] + i);
+      if (slots > 1) v = *reinterpret_cast<const Wide<float>*>(tensor.slots[1] + i);
+    } else {
+      for (int j = 0; j < count; ++j) {
+        w.entries[j] = static_cast<const W*>(tensor.w)[i + j];
+        g.entries[j] = static_cast<const G*>(tensor.g)[i + j];
+        m.entries[j] = tensor.slots[0][i + j];
+        if (slots > 1) v.entries[j] = tensor.slots[1][i + j];
+      }
+    }
+    f(i, count, w, g, m, v);
+  }
+}
+
+template <class T>
+__device__ void write_four(T* to, int count, const Wide<T>& values) {
+  if (count == kWide) {
+    *reinterpret_cast<Wide<T>*>(to) = values;
+  } else {
+    for (int j = 0; j < count; ++j) to[j] = values.entries[j];
+  }
+}
+
+template <class Method, class W, class G>
+__global__ void __launch_bounds__(kThreads) update(Batch batch, Shared shared, const double* totals) {
+  int place;
+  int64_t begin, end;
+  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &place, &begin, &end);
+  const Method method(tensor, shared.numbers, has_sum<Method>::value ? totals + 2 * place : nullptr);
+  constexpr bool state_is_set = has_sum<Method>::value && Method::slots > 1;  // by `sum`
+  each_four<W, G>(tensor, begin, end, Method::slots,
+                  [&](int64_t i, int count, Wide<W> w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
+                    uint32_t random[kWide];
+                    if (std::is_same<W, bfloat16>::value && shared.stochastic_rounding) {
+                      random_words(i / kWide, place, shared.seed, random);
+                    }
+                    for (int j = 0; j < count; ++j) {
+                      const float next = method(load(w.entries[j]), load(g.entries[j]), m.entries[j], v.entries[j]);
+                      if constexpr (std::is_same<W, bfloat16>::value) {
+                        if (shared.stochastic_rounding) {
+                          store(w.entries[j], next, random[j] & 0xffff);
+                          continue;
+                        }
+                      }
+                      store(w.entries[j], next);
+                    }
+                    write_four(static_cast<W*>(tensor.w) + i, count, w);
+                    if (!state_is_set) write_four(tensor.slots[0] + i, count, m);
+                    if (!state_is_set && Method::slots > 1) write_four(tensor.slots[1] + i, count, v);
+                  });
+}
+
+// Two sums of a chunk. Each thread adds in its own order, then threads in pairs, always the same ones.
+template <class Method, class W, class G>
+__global__ void __launch_bounds__(kThreads) sum(Batch batch, Shared shared, double* sums) {
+  __shared__ double a[kThreads], b[kThreads];
+  int place;
+  int64_t begin, end;
+  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &place, &begin, &end);
+  const Method method(tensor, shared.numbers, nullptr);
+  float own_a = 0, own_b = 0;
+  each_four<W, G>(tensor, begin, end, Method::slots,
+                  [&](int64_t i, int count, const Wide<W>& w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
+                    for (int j = 0; j < count; ++j) {
+                      float x, y;
+                      method.sum(load(w.entries[j]), load(g.entries[j]), m.entries[j], v.entries[j], x, y);
+                      own_a += x * x;
+                      own_b += y * y;
+                    }
+                    if (Method::slots > 1) {
+                      write_four(tensor.slots[0] + i, count, m);
+                      write_four(tensor.slots[1] + i, count, v);
+                    }
+                  });
+  a[threadIdx.x] = own_a;
+  b[threadIdx.x] = own_b;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) a[threadIdx.x] += a[threadIdx.x + half], b[threadIdx.x] += b[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) sums[2 * blockIdx.x] = a[0], sums[2 * blockIdx.x + 1] = b[0];
+}
+
+// One block a tensor: the sums of its chunks.
+__global__ void __launch_bounds__(kThreads) reduce(Batch batch, const double* sums, double* totals) {
+  __shared__ double a[kThreads], b[kThreads];
+  double own_a = 0, own_b = 0;
+  for (int chunk = batch.first_chunks[blockIdx.x] + threadIdx.x; chunk < batch.first_chunks[blockIdx.x + 1];
+       chunk += kThreads) {
+    own_a += sums[2 * chunk];
+    own_b += sums[2 * chunk + 1];
+  }
+  a[threadIdx.x] = own_a;
+  b[threadIdx.x] = own_b;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) a[threadIdx.x] += a[threadIdx.x + half], b[threadIdx.x] += b[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) {
+    const int place = batch.tensors[blockIdx.x].index;
+    totals[2 * place] = a[0], totals[2 * place + 1] = b[0];
+  }
+}
+
+template <class Method, class W, class G>
+void launch(const Batch& batch, const Shared& shared, double* totals, double* sums, cudaStream_t stream) {
+  const int chunks = batch.first_chunks[batch.n];
+  if (chunks == 0) return;
+  if constexpr (has_sum<Method>::value) {
+    sum<Method, W, G><<<chunks, kThreads, 0, stream>>>(batch, shared, sums);
+    reduce<<<batch.n, kThreads, 0, stream>>>(batch, sums, totals);
+  }
+  update<Method, W, G><<<chunks, kThreads, 0, stream>>>(batch, shared, totals);
+}
+
+using Launch = void (*)(const Batch&, const Shared&, double*, double*, cudaStream_t);
+
+template <class Method>
+Launch choose(int w_dtype, int g_dtype) {
+  const Launch launches[2][2] = {{launch<Method, float, float>, launch<Method, float, bfloat16>},
+                                 {launch<Method, bfloat16, float>, launch<Method, bfloat16, bfloat16>}};
+  return launches[w_dtype][g_dtype];
+}
+
+Launch choose(int method, int w_dtype, int g_dtype) {
+  switch (method) {
+    case KL_SGD:
+      return choose<SGD>(w_dtype, g_dtype);
+    case KL_LION:
+      return choose<Lion>(w_dtype, g_dtype);
+    case KL_ADAMW:
+      return choose<AdamW>(w_dtype, g_dtype);
+    case KL_LARS:
+      return choose<Lars>(w_dtype, g_dtype);
+    case KL_LAMB:
+      return choose<Lamb>(w_dtype, g_dtype);
+    default:
+      return nullptr;
+  }
+}
+
+int64_t chunks_of(const kl_tensor& tensor) { return (tensor.size + KL_CHUNK - 1) / KL_CHUNK; }
+
+}  // namespace
+
+int64_t kl_cuda_workspace(int method, const kl_tensor* tensors, int64_t n) {
+  if (method != KL_LARS && method != KL_LAMB) return 0;
+  int64_t doubles = 2 * n;  // the totals; then the sums of one batch, whose next batch comes after it in the stream
+  for (int64_t t = 0; t < n; ++t) doubles += 2 * chunks_of(tensors[t]);
+  return doubles * static_cast<int64_t>(sizeof(double));
+}
+
+int kl_cuda_update(int method, const kl_tensor* tensors, int64_t n, const float* rates, const float* numbers,
+                   const uint32_t* seed, int stochastic_rounding, void* workspace, void* stream) {
+  const Shared shared = {rates, numbers, seed, stochastic_rounding};
+  double* totals = static_cast<double*>(workspace);
+  double* sums = totals == nullptr ? nullptr : totals + 2 * n;
+  for (int dtypes = 0; dtypes < 4; ++dtypes) {  // a batch has one dtype of variables and one of gradients
+    const Launch launch = choose(method, dtypes / 2, dtypes % 2);
+    if (launch == nullptr) return cudaErrorInvalidValue;
+    Batch batch = {};
+    const auto send = [&] {
+      if (batch.n > 0) launch(batch, shared, totals, sums, static_cast<cudaStream_t>(stream));
+      batch.n = 0;
+    };
+    for (int64_t t = 0; t < n; ++t) {
+      if (tensors[t].w_dtype != dtypes / 2 || tensors[t].g_dtype != dtypes % 2) continue;
+      const int64_t before = batch.n == 0 ? 0 : batch.first_chunks[batch.n], after = before + chunks_of(tensors[t]);
+      if (after > INT32_MAX) return cudaErrorInvalidValue;
+      batch.tensors[batch.n] = tensors[t];
+      batch.first_chunks[0] = 0;
+      batch.first_chunks[++batch.n] = static_cast<int32_t>(after);
+      if (batch.n == kTensors) send();
+    }
+    send();
+  }
+  return cudaGetLastError();
+}
+
+const char* kl_cuda_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+
+int kl_cuda_devices(void) {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}

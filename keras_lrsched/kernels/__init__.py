@@ -1,0 +1,65 @@
+"""The one door to compiled code: finds, builds, loads and calls it, or says why not.
+
+`KERAS_LRSCHED_FUSED` is `auto` (the default: compiled code where it can be had, else plain Keras operations, with a warning
+if the compiler is what is missing), `1` (an error where it cannot be had) or `0` (never).
+"""
+
+import functools
+import importlib
+import warnings
+
+import keras
+
+from keras_lrsched.kernels.build import BuildError, mode
+from keras_lrsched.kernels.state import status
+
+__all__ = ["BuildError", "mode", "reason_against", "status", "update"]
+
+NUMBERS = 12
+"""How many numbers `update` takes."""
+
+
+def reason_against(variables):
+    """Why `update` cannot be called on these variables, where it would be called; `None` if it can."""
+    if mode() == "0":
+        return "KERAS_LRSCHED_FUSED is 0."
+    dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables} - {"float32", "bfloat16"}
+    if dtypes:
+        return f"There is no kernel for variables in {', '.join(sorted(dtypes))}."
+    return _backend().unavailable(variables) or _cannot_load()
+
+
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False):
+    """Updates all variables of an optimizer and their state.
+
+    Args:
+        method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"` or `"lamb"`; their formulas are in ops/kernels/updates.h.
+        variables: Keras variables in float32 or bfloat16.
+        slots: For each variable a list of its state, in float32 and of its shape.
+        gradients: A tensor for each variable, in float32 or bfloat16.
+        rates: A float32 tensor of shape `(len(variables), 3)`: learning rate, weight decay, whether a trust ratio applies.
+        numbers: A float32 tensor of shape `(12,)`: the scale of the gradients, then what the method needs.
+        seed: A uint32 tensor of shape `(2,)`.
+        stochastic_rounding: Whether variables in bfloat16 are rounded up or down at random. Defaults to `False`.
+    """
+    _backend().update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding)
+
+
+@functools.cache
+def _backend():
+    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_update")
+
+
+def _cannot_load():
+    try:
+        _backend().load()
+    except BuildError as error:
+        reason = f"The compiled update is not available. {error}"
+        _warn_once(reason)
+        return reason
+    return None
+
+
+@functools.cache
+def _warn_once(reason):
+    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)

@@ -1,0 +1,198 @@
+"""Builds the C++ parts on first use, with the compiler that is there, into a cache.
+
+A library is built anew when the framework, the compiler, the flags or a source changes. Processes that want the same one at
+the same time wait for each other; what is in the cache is always complete.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+MATHS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]  # never -ffast-math: see below
+"""No fused multiply-add, so that all instruction sets round alike. A library linked with `-ffast-math` would switch off
+subnormal numbers in the whole process."""
+
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+
+
+CUDA = [
+    *["-std=c++17", "-O3", "-fmad=false", "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=sm_90"],
+    *["-gencode=arch=compute_100,code=[sm_100,compute_100]", "-Xcompiler", "-fPIC,-fvisibility=hidden"],
+]
+"""Ampere, Hopper and Blackwell; what comes later compiles the last one's intermediate code."""
+
+
+class BuildError(Exception):
+    """Why there is no library."""
+
+
+def mode():
+    """What `KERAS_LRSCHED_FUSED` says: `"auto"`, `"1"` or `"0"`."""
+    value = os.environ.get("KERAS_LRSCHED_FUSED", "auto")
+    if value not in ("auto", "1", "0"):
+        raise ValueError(f"KERAS_LRSCHED_FUSED must be auto, 1 or 0. Received: {value!r}")
+    return value
+
+
+def source_folder():
+    """Where the folders `ops` and `custom_ops_cuda` are: in the package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "_sources", package.parent):
+        if (folder / "ops" / "kernels" / "update.h").exists():
+            return folder
+    raise BuildError("The C++ sources are not installed.")
+
+
+def cache_folder():
+    """`KERAS_LRSCHED_CACHE`, or `keras_lrsched` in the user's cache."""
+    if folder := os.environ.get("KERAS_LRSCHED_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lrsched"
+
+
+def compiler():
+    """`CXX`, or the first of g++, clang++ and c++ that is there."""
+    for name in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]:
+        if found := shutil.which(name):
+            return found
+    raise BuildError("There is no C++ compiler. Install g++, or name one in CXX.")
+
+
+def cuda_compiler():
+    """`nvcc`, from `CUDA_HOME` or the search path."""
+    found = shutil.which("nvcc", path=os.path.join(os.environ["CUDA_HOME"], "bin")) if os.environ.get("CUDA_HOME") else None
+    if found := found or shutil.which("nvcc"):
+        return found
+    raise BuildError("There is no nvcc. Install the CUDA toolkit, or name its folder in CUDA_HOME.")
+
+
+def library(target):
+    """The path of a target's library, which is built if it is not in the cache.
+
+    Args:
+        target: `"core"`, `"jax"`, `"tensorflow"`, `"tensorflow_xla"`, `"jax_cuda"` or `"tensorflow_xla_cuda"`.
+
+    Raises:
+        BuildError: If that cannot be done, with the reason.
+    """
+    try:
+        path = _path(target)
+        if not path.exists():
+            _build_once(target, path)
+    except OSError as error:
+        raise BuildError(f"The cache {cache_folder()} cannot be used: {error}") from error
+    return path
+
+
+def cached(target):
+    """The path of a library that is there already, or `None`; a part that needs TensorFlow is found without importing it."""
+    return next(iter(sorted(cache_folder().glob(f"{target}-*.so"))), None)
+
+
+@functools.cache
+def _path(target):
+    content = hashlib.sha256()
+    compilers = [compiler(), *([cuda_compiler()] if target.endswith("cuda") else [])]
+    versions = [subprocess.run([each, "--version"], capture_output=True, text=True).stdout for each in compilers]
+    content.update(repr((versions, platform.machine(), _jobs(target), _link(target), _framework(target))).encode())
+    for folder in ("ops", "custom_ops_cuda"):
+        for source in sorted((source_folder() / folder).rglob("*.*")):
+            content.update(source.read_bytes())
+    return cache_folder() / f"{target}-{content.hexdigest()[:16]}.so"
+
+
+def _build_once(target, path):
+    import fcntl  # not on Windows, where nothing of this is tried
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():  # another process may have built it meanwhile
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                _build(target, Path(folder))
+                os.replace(Path(folder, "library.so"), path)
+
+
+def _build(target, folder):
+    processes = []
+    for number, (source, flags) in enumerate(_jobs(target)):
+        start = [cuda_compiler()] if source.endswith(".cu") else [compiler(), "-fPIC", "-fvisibility=hidden"]
+        command = [*start, *flags, "-w", "-c", source, "-o", str(folder / f"{number}.o")]
+        processes.append(
+            subprocess.Popen(command, cwd=source_folder(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    for process in processes:
+        _check(process.communicate()[0], process)
+    objects = [str(folder / f"{number}.o") for number in range(len(processes))]
+    command = [*_link(target), "-shared", "-o", str(folder / "library.so"), *objects, *_libraries(target)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _check(process.stdout, process)
+
+
+def _check(output, process):
+    if process.returncode:
+        raise BuildError(f"{' '.join(process.args[:1])} failed with {process.returncode}: {output.strip()[-1000:]}")
+
+
+def _jobs(target):
+    """The sources of a library, each with its flags."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    flags = [*MATHS, *(["-DKL_X86"] if x86 else [])]
+    sets = INSTRUCTION_SETS if x86 else {"baseline": []}
+    jobs = [("ops/kernels/updates.cc", [*flags, f"-DKL_ISA={name}", *more]) for name, more in sets.items()]
+    cuda = [("custom_ops_cuda/update.cu", CUDA)] if target.endswith("cuda") else []
+    return [*jobs, *cuda, ("ops/kernels/update.cc", flags), *_bindings(target)]
+
+
+def _bindings(target):
+    if target.startswith("jax"):
+        import jax
+
+        source = "ops/jax/update_jax.cc" if target == "jax" else "custom_ops_cuda/update_ffi.cc"
+        return [(source, ["-O2", "-std=c++17", f"-I{jax.ffi.include_dir()}"])]
+    if target.startswith("tensorflow"):
+        import tensorflow as tf
+
+        flags = ["-O2", *tf.sysconfig.get_compile_flags()]
+        if target == "tensorflow":
+            return [("ops/tensorflow/update_op.cc", flags)]
+        external = f"{tf.sysconfig.get_include()}/external"
+        includes = [f"-I{external}/highwayhash", f"-I{external}/farmhash_archive/src"]
+        handler = "update_ffi.cc" if target == "tensorflow_xla" else "update_ffi_cuda.cc"
+        return [("ops/tensorflow/update_xla.cc", [*flags, *includes]), (f"ops/tensorflow/{handler}", flags)]
+    return []
+
+
+def _link(target):
+    """CUDA's runtime is linked statically, so that the library loads on a machine without a driver."""
+    return [cuda_compiler(), "-cudart", "static"] if target.endswith("cuda") else [compiler()]
+
+
+def _libraries(target):
+    if not target.startswith("tensorflow"):
+        return []
+    import tensorflow as tf
+
+    flags = [*tf.sysconfig.get_link_flags(), *(["-l:libtensorflow_cc.so.2"] if "xla" in target else [])]
+    return [part for flag in flags for part in ("-Xlinker", flag)] if target.endswith("cuda") else flags
+
+
+def _framework(target):
+    if target.startswith("tensorflow"):
+        import tensorflow as tf
+
+        return tf.__version__, tf.version.GIT_VERSION
+    if target.startswith("jax"):
+        import jaxlib
+
+        return jaxlib.__version__
+    return None

@@ -1,0 +1,84 @@
+"""The C interface of ops/kernels through `ctypes`, for PyTorch and for NumPy arrays."""
+
+import concurrent.futures
+import ctypes
+import functools
+import itertools
+
+from keras_lrsched.kernels.build import library
+
+NUMBERS = 12
+FLOAT32, BFLOAT16 = 0, 1
+LARGE = 64  # chunks, below which threads are not worth their start
+
+
+class Tensor(ctypes.Structure):
+    """kl_tensor."""
+
+    _fields_ = (
+        ("w", ctypes.c_void_p),
+        ("g", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p * 2),
+        ("size", ctypes.c_int64),
+        ("w_dtype", ctypes.c_int32),
+        ("g_dtype", ctypes.c_int32),
+        ("learning_rate", ctypes.c_float),
+        ("weight_decay", ctypes.c_float),
+        ("adapted", ctypes.c_int32),
+        ("index", ctypes.c_int32),
+    )
+
+
+class Settings(ctypes.Structure):
+    """kl_settings."""
+
+    _fields_ = (
+        ("numbers", ctypes.c_float * NUMBERS),
+        ("seed", ctypes.c_uint32 * 2),
+        ("stochastic_rounding", ctypes.c_int32),
+    )
+
+
+@functools.cache
+def load():
+    """The library, with the types of its functions."""
+    loaded = ctypes.CDLL(str(library("core")))
+    integer, pointer = ctypes.c_int64, ctypes.c_void_p
+    loaded.kl_find_method.argtypes = [ctypes.c_char_p]
+    loaded.kl_instruction_set.restype = ctypes.c_char_p
+    loaded.kl_plan.argtypes = [pointer, integer, pointer]
+    loaded.kl_sum.argtypes = [ctypes.c_int, pointer, integer, pointer, pointer, integer, integer, pointer]
+    loaded.kl_reduce.argtypes = [integer, pointer, pointer, pointer]
+    loaded.kl_update.argtypes = [ctypes.c_int, pointer, integer, pointer, pointer, integer, integer, pointer]
+    return loaded
+
+
+def update(method, tensors, settings, threads=1):
+    """Updates in place what `tensors`, a list of `Tensor`, point to."""
+    kernels, n = load(), len(tensors)
+    number = kernels.kl_find_method(method.encode())
+    array = (Tensor * n)(*tensors)
+    first = (ctypes.c_int64 * (n + 1))()
+    kernels.kl_plan(array, n, first)
+    common = array, n, first, ctypes.byref(settings)
+    totals = None
+    if kernels.kl_has_sums(number):
+        sums, totals = (ctypes.c_double * (2 * first[n]))(), (ctypes.c_double * (2 * n))()
+        _spread(lambda begin, end: kernels.kl_sum(number, *common, begin, end, sums), first[n], threads)
+        kernels.kl_reduce(n, first, sums, totals)
+    _spread(lambda begin, end: kernels.kl_update(number, *common, begin, end, totals), first[n], threads)
+
+
+def _spread(function, chunks, threads):
+    """Calls `function(begin, end)` for all chunks; `ctypes` lets other threads run meanwhile."""
+    if threads == 1 or chunks < LARGE:
+        function(0, chunks)
+        return
+    borders = [chunks * part // threads for part in range(threads + 1)]
+    for each in [_pool(threads).submit(function, *part) for part in itertools.pairwise(borders)]:
+        each.result()
+
+
+@functools.cache
+def _pool(threads):
+    return concurrent.futures.ThreadPoolExecutor(threads)

@@ -1,0 +1,39 @@
+"""The update of PyTorch tensors on CPU, by their addresses."""
+
+import torch
+
+from keras_lrsched.kernels import core
+
+DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
+
+
+def unavailable(variables):
+    """Why these variables cannot be updated here, or `None`."""
+    devices = {variable.value.device.type for variable in variables} - {"cpu"}
+    return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel yet." if devices else None
+
+
+def load():
+    """Builds and loads what is needed."""
+    core.load()
+
+
+@torch.no_grad()
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding):
+    """As `keras_lrsched.kernels.update`."""
+    gradients = [gradient.detach().contiguous() for gradient in gradients]
+    tensors = []
+    for i, (variable, own, gradient, row) in enumerate(zip(variables, slots, gradients, rates.tolist(), strict=True)):
+        w, states = variable.value, [slot.value for slot in own]
+        if gradient.shape != w.shape:
+            raise ValueError(f"A variable of shape {tuple(w.shape)} has a gradient of shape {tuple(gradient.shape)}.")
+        if not all(each.is_contiguous() for each in (w, *states)):
+            raise ValueError(f"The variable {variable.path} or its state is not contiguous.")
+        addresses = [each.data_ptr() for each in states]
+        dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
+        address = (*addresses, *[None] * (2 - len(addresses)))
+        tensors.append(
+            core.Tensor(w.data_ptr(), gradient.data_ptr(), address, w.numel(), *dtypes, row[0], row[1], int(row[2]), i)
+        )
+    settings = core.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)
+    core.update(method, tensors, settings, torch.get_num_threads())

@@ -1,0 +1,121 @@
+// Loops over entries, compiled once for each instruction set: KL_ISA names the one that the flags select.
+#include "updates.h"
+
+#include <type_traits>
+
+#include "number.h"
+#include "philox.h"
+#include "table.h"
+
+namespace kl {
+namespace KL_ISA {
+namespace {
+
+constexpr int64_t kLane = 16;    // partial sums side by side: the order of additions is the same on all machines
+constexpr int64_t kBlock = 128;  // entries of one call of `random_bits`
+constexpr int64_t kRun = 4096;   // entries summed in float32 before they go into a float64
+
+template <class Method, class = void>
+struct has_sum : std::false_type {};
+template <class Method>
+struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
+
+template <class Method, class W, class G>
+void update_entries(W* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t n,
+                    const Method method) {
+  for (int64_t i = 0; i < n; ++i) {
+    float m = s0[i], v = Method::slots > 1 ? s1[i] : 0;
+    store(w[i], method(load(w[i]), load(g[i]), m, v));
+    if (!(has_sum<Method>::value && Method::slots > 1)) {  // else `sum` has set them
+      s0[i] = m;
+      if (Method::slots > 1) s1[i] = v;
+    }
+  }
+}
+
+// `first` is the place of the first entry in the tensor, a multiple of kBlock.
+template <class Method, class G>
+void update_rounding(bfloat16* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t first,
+                     int64_t n, const Method method, uint32_t tensor, const uint32_t seed[2]) {
+  uint16_t random[kBlock];
+  for (int64_t block = 0; block < n; block += kBlock) {
+    random_bits(static_cast<uint32_t>((first + block) / kBlock), tensor, seed, random);
+    const int64_t end = n - block < kBlock ? n - block : kBlock;
+    for (int64_t j = 0; j < end; ++j) {
+      const int64_t i = block + j;
+      float m = s0[i], v = Method::slots > 1 ? s1[i] : 0;
+      store(w[i], method(load(w[i]), load(g[i]), m, v), random[j]);
+      s0[i] = m;
+      if (Method::slots > 1) s1[i] = v;
+    }
+  }
+}
+
+template <class Method, class W, class G>
+void sum_entries(const W* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t n,
+                 const Method method, float sums[2]) {
+  float a[kLane] = {}, b[kLane] = {};
+  auto add = [&](int64_t i, int64_t lane) {
+    float m = s0[i], v = Method::slots > 1 ? s1[i] : 0, x, y;
+    method.sum(load(w[i]), load(g[i]), m, v, x, y);
+    if (Method::slots > 1) s0[i] = m, s1[i] = v;
+    a[lane] += x * x;
+    b[lane] += y * y;
+  };
+  int64_t i = 0;
+  for (; i + kLane <= n; i += kLane) {
+    for (int64_t lane = 0; lane < kLane; ++lane) add(i + lane, lane);
+  }
+  for (int64_t lane = 0; i < n; ++i, ++lane) add(i, lane);
+  sums[0] = sums[1] = 0;
+  for (int64_t lane = 0; lane < kLane; ++lane) sums[0] += a[lane], sums[1] += b[lane];
+}
+
+float* at(float* slot, int64_t begin) { return slot == nullptr ? nullptr : slot + begin; }
+
+template <class Method, class W, class G>
+void update(const kl_tensor& tensor, const kl_settings& settings, const double* totals, int64_t begin, int64_t end) {
+  const Method method(tensor, settings.numbers, totals);
+  W* w = static_cast<W*>(tensor.w) + begin;
+  const G* g = static_cast<const G*>(tensor.g) + begin;
+  float *s0 = at(tensor.slots[0], begin), *s1 = at(tensor.slots[1], begin);
+  if constexpr (std::is_same<W, bfloat16>::value) {
+    if (settings.stochastic_rounding) {
+      update_rounding(w, g, s0, s1, begin, end - begin, method, tensor.index, settings.seed);
+      return;
+    }
+  }
+  update_entries(w, g, s0, s1, end - begin, method);
+}
+
+template <class Method, class W, class G>
+void sum(const kl_tensor& tensor, const kl_settings& settings, int64_t begin, int64_t end, double totals[2]) {
+  totals[0] = totals[1] = 0;
+  if constexpr (has_sum<Method>::value) {
+    const Method method(tensor, settings.numbers, nullptr);
+    for (int64_t i = begin; i < end; i += kRun) {
+      float sums[2];
+      sum_entries(static_cast<const W*>(tensor.w) + i, static_cast<const G*>(tensor.g) + i, at(tensor.slots[0], i),
+                  at(tensor.slots[1], i), end - i < kRun ? end - i : kRun, method, sums);
+      totals[0] += sums[0];
+      totals[1] += sums[1];
+    }
+  }
+}
+
+template <class Method>
+constexpr Row row() {
+  return {Method::slots,
+          has_sum<Method>::value,
+          {{update<Method, float, float>, update<Method, float, bfloat16>},
+           {update<Method, bfloat16, float>, update<Method, bfloat16, bfloat16>}},
+          {{sum<Method, float, float>, sum<Method, float, bfloat16>},
+           {sum<Method, bfloat16, float>, sum<Method, bfloat16, bfloat16>}}};
+}
+
+}  // namespace
+
+extern const Row table[KL_METHODS] = {row<SGD>(), row<Lion>(), row<AdamW>(), row<Lars>(), row<Lamb>()};
+
+}  // namespace KL_ISA
+}  // namespace kl

@@ -1,0 +1,191 @@
+// KerasLrschedUpdate: one op that updates all variables of an optimizer in place.
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../kernels/update.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/resource_var.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace keras_lrsched {
+
+using namespace tensorflow;  // NOLINT: its macros need it
+
+// slots: first the first slot of all variables, then the second. rates: a row a variable, (learning rate, weight decay,
+// adapted).
+REGISTER_OP("KerasLrschedUpdate")
+    .Input("variables: n * resource")
+    .Input("slots: n_slots * resource")
+    .Input("gradients: gradient_types")
+    .Input("rates: float")
+    .Input("numbers: float")
+    .Input("seed: uint32")
+    .Attr("n: int >= 0")
+    .Attr("n_slots: int >= 0")
+    .Attr("gradient_types: list({float, bfloat16}) >= 0")
+    .Attr("method: string")
+    .Attr("stochastic_rounding: bool")
+    .SetIsStateful()
+    .SetShapeFn(shape_inference::NoOutputs);
+
+// Holds variables and the locks on them, in an order that all who do so have in common.
+class Variables {
+ public:
+  Variables() = default;
+  Variables(const Variables&) = delete;
+  Variables& operator=(const Variables&) = delete;
+  ~Variables() {
+    for (mutex* each : locked_) each->unlock();
+  }
+
+  absl::Status Acquire(OpKernelContext* context, int count) {
+    for (int i = 0; i < count; ++i) {
+      core::RefCountPtr<Var> variable;
+      TF_RETURN_IF_ERROR(LookupResource(context, HandleFromInput(context, i), &variable));
+      variables_.push_back(std::move(variable));
+    }
+    std::vector<mutex*> mutexes;
+    for (auto& variable : variables_) mutexes.push_back(variable->mu());
+    std::sort(mutexes.begin(), mutexes.end());
+    if (std::adjacent_find(mutexes.begin(), mutexes.end()) != mutexes.end()) {
+      return absl::InvalidArgumentError("KerasLrschedUpdate: a variable is given twice.");
+    }
+    for (mutex* each : mutexes) {
+      each->lock();
+      locked_.push_back(each);
+    }
+    for (auto& variable : variables_) {
+      if (!variable->is_initialized) {
+        return absl::FailedPreconditionError("KerasLrschedUpdate: a variable is not initialized: " + variable->DebugString());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const Tensor& value(int i) const { return *variables_[i]->tensor(); }
+
+  // Its buffer, for writing: a copy of its own if somebody still reads the old value.
+  absl::StatusOr<void*> Write(OpKernelContext* context, int i) {
+    Tensor* tensor = variables_[i]->tensor();
+    if (!tensor->RefCountIsOne()) {
+      Tensor copy;
+      TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
+      std::memcpy(copy.data(), tensor->data(), tensor->TotalBytes());
+      *tensor = copy;
+    }
+    return tensor->data();
+  }
+
+ private:
+  std::vector<core::RefCountPtr<Var>> variables_;
+  std::vector<mutex*> locked_;
+};
+
+class UpdateOp : public OpKernel {
+ public:
+  explicit UpdateOp(OpKernelConstruction* context) : OpKernel(context) {
+    std::string method;
+    OP_REQUIRES_OK(context, context->GetAttr("n", &n_));
+    OP_REQUIRES_OK(context, context->GetAttr("n_slots", &n_slots_));
+    OP_REQUIRES_OK(context, context->GetAttr("method", &method));
+    OP_REQUIRES_OK(context, context->GetAttr("stochastic_rounding", &stochastic_rounding_));
+    method_ = kl_find_method(method.c_str());
+    OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
+    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_),
+                absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    Variables variables;
+    OP_REQUIRES_OK(context, variables.Acquire(context, n_ + n_slots_));
+    for (int i = 0; i < n_; ++i) OP_REQUIRES_OK(context, Check(context, variables, i));
+    kl_settings settings = {};
+    OP_REQUIRES_OK(context, ReadSettings(context, &settings));
+    std::vector<kl_tensor> tensors(n_);
+    for (int i = 0; i < n_; ++i) OP_REQUIRES_OK(context, Describe(context, &variables, i, &tensors[i]));
+    Run(context, tensors, settings);
+  }
+
+ private:
+  const Tensor& Gradient(OpKernelContext* context, int i) { return context->input(n_ + n_slots_ + i); }
+
+  absl::Status Check(OpKernelContext* context, const Variables& variables, int i) {
+    const Tensor& value = variables.value(i);
+    if (value.dtype() != DT_FLOAT && value.dtype() != DT_BFLOAT16) {
+      return absl::InvalidArgumentError("KerasLrschedUpdate: a variable must be float32 or bfloat16. Received: " +
+                                        DataTypeString(value.dtype()));
+    }
+    if (Gradient(context, i).shape() != value.shape()) {
+      return absl::InvalidArgumentError("KerasLrschedUpdate: a variable of shape " + value.shape().DebugString() +
+                                        " has a gradient of shape " + Gradient(context, i).shape().DebugString());
+    }
+    for (int slot = n_ + i; slot < n_ + n_slots_; slot += n_) {
+      if (variables.value(slot).dtype() != DT_FLOAT || variables.value(slot).shape() != value.shape()) {
+        return absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must be float32 and of its shape " +
+                                          value.shape().DebugString());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadSettings(OpKernelContext* context, kl_settings* settings) {
+    const int first = 2 * n_ + n_slots_;
+    const Tensor &rates = context->input(first), &numbers = context->input(first + 1), &seed = context->input(first + 2);
+    if (rates.NumElements() != 3 * n_ || numbers.NumElements() != KL_NUMBERS || seed.NumElements() != 2) {
+      return absl::InvalidArgumentError("KerasLrschedUpdate: rates, numbers or seed have a wrong shape.");
+    }
+    std::copy_n(numbers.flat<float>().data(), KL_NUMBERS, settings->numbers);
+    std::copy_n(seed.flat<uint32>().data(), 2, settings->seed);
+    settings->stochastic_rounding = stochastic_rounding_;
+    return absl::OkStatus();
+  }
+
+  absl::Status Describe(OpKernelContext* context, Variables* variables, int i, kl_tensor* tensor) {
+    const Tensor& gradient = Gradient(context, i);
+    const float* rates = context->input(2 * n_ + n_slots_).flat<float>().data() + 3 * i;
+    TF_ASSIGN_OR_RETURN(tensor->w, variables->Write(context, i));
+    for (int slot = 0; slot < n_slots_ / n_; ++slot) {
+      TF_ASSIGN_OR_RETURN(void* state, variables->Write(context, n_ * (1 + slot) + i));
+      tensor->slots[slot] = static_cast<float*>(state);
+    }
+    tensor->g = gradient.data();
+    tensor->size = gradient.NumElements();
+    tensor->w_dtype = variables->value(i).dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor->g_dtype = gradient.dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor->learning_rate = rates[0];
+    tensor->weight_decay = rates[1];
+    tensor->adapted = rates[2] != 0;
+    tensor->index = i;
+    return absl::OkStatus();
+  }
+
+  void Run(OpKernelContext* context, const std::vector<kl_tensor>& tensors, const kl_settings& settings) {
+    std::vector<int64_t> first(n_ + 1);
+    kl_plan(tensors.data(), n_, first.data());
+    const int64_t chunks = first.back();
+    auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
+    std::vector<double> totals;
+    if (kl_has_sums(method_)) {
+      std::vector<double> sums(2 * chunks);
+      totals.resize(2 * n_);
+      workers->ParallelFor(chunks, KL_CHUNK, [&](int64_t begin, int64_t end) {
+        kl_sum(method_, tensors.data(), n_, first.data(), &settings, begin, end, sums.data());
+      });
+      kl_reduce(n_, first.data(), sums.data(), totals.data());
+    }
+    workers->ParallelFor(chunks, KL_CHUNK, [&](int64_t begin, int64_t end) {
+      kl_update(method_, tensors.data(), n_, first.data(), &settings, begin, end, totals.empty() ? nullptr : totals.data());
+    });
+  }
+
+  int n_, n_slots_, method_;
+  bool stochastic_rounding_;
+};
+
+REGISTER_KERNEL_BUILDER(Name("KerasLrschedUpdate").Device(DEVICE_CPU), UpdateOp);
+
+}  // namespace keras_lrsched

@@ -1,0 +1,83 @@
+// The operands of the update in XLA.
+//
+// In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), numbers, seed.
+// Out: variables and slots, which should share their buffers with the operands.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../kernels/update.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace keras_lrsched {
+
+namespace ffi = xla::ffi;
+
+struct Operands {
+  int method;
+  std::vector<kl_tensor> tensors;  // without rates, which may lie in the memory of a device
+  const float* rates;
+  const float* numbers;
+  const uint32_t* seed;
+};
+
+// Checks and collects them. `copy(to, from, bytes)` is called where a result has a buffer of its own; it says whether it could.
+template <class Copy>
+ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, std::string_view name, Copy copy,
+                        Operands* operands) {
+  operands->method = kl_find_method(std::string(name).c_str());
+  if (operands->method < 0) return ffi::Error::InvalidArgument("keras_lrsched_update: there is no such method");
+  const int64_t n_slots = kl_slots(operands->method), n = static_cast<int64_t>(rets.size()) / (1 + n_slots);
+  if (static_cast<int64_t>(rets.size()) != n * (1 + n_slots) || static_cast<int64_t>(args.size()) != n * (2 + n_slots) + 3) {
+    return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of operands");
+  }
+  const auto argument = [&](int64_t i) { return args.get<ffi::AnyBuffer>(i).value(); };
+  const ffi::AnyBuffer rates = argument(n * (2 + n_slots)), numbers = argument(n * (2 + n_slots) + 1);
+  const ffi::AnyBuffer seed = argument(n * (2 + n_slots) + 2);
+  if (rates.element_count() != static_cast<size_t>(3 * n) || numbers.element_count() != KL_NUMBERS ||
+      seed.element_count() != 2) {
+    return ffi::Error::InvalidArgument("keras_lrsched_update: rates, numbers or seed have a wrong shape");
+  }
+  operands->rates = rates.typed_data<float>();
+  operands->numbers = numbers.typed_data<float>();
+  operands->seed = seed.typed_data<uint32_t>();
+
+  operands->tensors.resize(n);
+  for (int64_t i = 0; i < n; ++i) {
+    kl_tensor& tensor = operands->tensors[i];
+    const ffi::AnyBuffer variable = argument(i), gradient = argument(n * (1 + n_slots) + i);
+    for (const ffi::AnyBuffer& buffer : {variable, gradient}) {
+      if (buffer.element_type() != ffi::F32 && buffer.element_type() != ffi::BF16) {
+        return ffi::Error::InvalidArgument("keras_lrsched_update: variables and gradients must be float32 or bfloat16");
+      }
+    }
+    for (int64_t part = 0; part <= n_slots; ++part) {
+      const ffi::AnyBuffer old = argument(part * n + i);
+      const ffi::AnyBuffer result = **rets.get<ffi::AnyBuffer>(part * n + i);
+      if (old.element_count() != gradient.element_count()) {
+        return ffi::Error::InvalidArgument("keras_lrsched_update: shapes of a variable, its state and its gradient differ");
+      }
+      if (part > 0 && old.element_type() != ffi::F32) {
+        return ffi::Error::InvalidArgument("keras_lrsched_update: the state must be float32");
+      }
+      if (old.untyped_data() != result.untyped_data() && !copy(result.untyped_data(), old.untyped_data(), old.size_bytes())) {
+        return ffi::Error::InvalidArgument("keras_lrsched_update: results must share the buffers of operands");
+      }
+      if (part == 0) {
+        tensor.w = result.untyped_data();
+      } else {
+        tensor.slots[part - 1] = static_cast<float*>(result.untyped_data());
+      }
+    }
+    tensor.g = gradient.untyped_data();
+    tensor.size = static_cast<int64_t>(gradient.element_count());
+    tensor.w_dtype = variable.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor.g_dtype = gradient.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor.index = static_cast<int32_t>(i);
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace keras_lrsched

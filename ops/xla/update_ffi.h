@@ -1,0 +1,91 @@
+// The update as an XLA FFI handler on CPU, for TensorFlow's XLA and for JAX: each compiles it against its own
+// xla/ffi/api/ffi.h.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include "operands.h"
+
+namespace keras_lrsched {
+
+// Calls f(begin, end) on parts of 0 ... total - 1. The caller works too, and waits for the parts, not for the tasks: if all
+// threads of the pool are callers themselves, no task ever starts. One that starts late finds nothing to do.
+template <class F>
+void ParallelFor(ffi::ThreadPool& pool, int64_t total, const F& f) {
+  struct State {
+    std::atomic<int64_t> next{0}, done{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  auto state = std::make_shared<State>();
+  const F* function = &f;
+  auto work = [state, function, total] {
+    for (int64_t k; (k = state->next.fetch_add(1)) < total;) {
+      (*function)(k, k + 1);
+      if (state->done.fetch_add(1) + 1 == total) {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        state->finished.notify_all();
+      }
+    }
+  };
+  const int64_t workers = std::min<int64_t>(pool.num_threads(), total);
+  for (int64_t i = 1; i < workers; ++i) pool.Schedule(decltype(work)(work));
+  work();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->finished.wait(lock, [&] { return state->done.load() == total; });
+}
+
+inline ffi::Error Update(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
+                         bool stochastic_rounding) {
+  Operands operands;
+  const auto copy = [](void* to, const void* from, size_t bytes) { return std::memcpy(to, from, bytes) == to; };
+  const ffi::Error error = ReadOperands(args, rets, name, copy, &operands);
+  if (error.failure()) return error;
+  std::vector<kl_tensor>& tensors = operands.tensors;
+  const int64_t n = static_cast<int64_t>(tensors.size());
+  for (int64_t i = 0; i < n; ++i) {
+    tensors[i].learning_rate = operands.rates[3 * i];
+    tensors[i].weight_decay = operands.rates[3 * i + 1];
+    tensors[i].adapted = operands.rates[3 * i + 2] != 0;
+  }
+  kl_settings settings = {};
+  std::copy_n(operands.numbers, KL_NUMBERS, settings.numbers);
+  std::copy_n(operands.seed, 2, settings.seed);
+  settings.stochastic_rounding = stochastic_rounding;
+
+  std::vector<int64_t> first(n + 1);
+  kl_plan(tensors.data(), n, first.data());
+  std::vector<double> totals;
+  if (kl_has_sums(operands.method)) {
+    std::vector<double> sums(2 * first.back());
+    totals.resize(2 * n);
+    ParallelFor(pool, first.back(), [&](int64_t begin, int64_t end) {
+      kl_sum(operands.method, tensors.data(), n, first.data(), &settings, begin, end, sums.data());
+    });
+    kl_reduce(n, first.data(), sums.data(), totals.data());
+  }
+  ParallelFor(pool, first.back(), [&](int64_t begin, int64_t end) {
+    kl_update(operands.method, tensors.data(), n, first.data(), &settings, begin, end,
+              totals.empty() ? nullptr : totals.data());
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace keras_lrsched
+
+#pragma GCC visibility push(default)
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_update, keras_lrsched::Update,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attr<std::string_view>("method")
+                                  .Attr<bool>("stochastic_rounding"));
+#pragma GCC visibility pop

@@ -1,0 +1,204 @@
+// Tests of ops/kernels that need no Python: run by `make test-native`, with the sanitizers of the compiler.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "../../ops/kernels/update.h"
+
+#define KL_ISA baseline
+#include "../../ops/kernels/number.h"
+#include "../../ops/kernels/philox.h"
+#include "../../ops/kernels/table.h"
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      std::printf("%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                             \
+    }                                                                           \
+  } while (false)
+
+namespace {
+
+const std::vector<int64_t> kSizes = {1, 0, 17, 4096, KL_CHUNK - 1, KL_CHUNK, 2 * KL_CHUNK + 131};
+
+// Variables, gradients and state of kSizes, in exactly sized allocations, so that a sanitizer sees what lies beyond.
+struct Problem {
+  std::vector<std::vector<float>> w, g, m, v;
+  std::vector<std::vector<uint16_t>> narrow;
+  std::vector<kl_tensor> tensors;
+
+  explicit Problem(bool bfloat16) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    auto values = [&](int64_t size) {
+      std::vector<float> all(size);
+      for (float& x : all) x = normal(random);
+      return all;
+    };
+    const size_t n = kSizes.size();
+    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n);
+    for (size_t t = 0; t < n; ++t) {
+      const int64_t size = kSizes[t];
+      w.push_back(values(size)), g.push_back(values(size)), m.push_back(values(size)), v.push_back(values(size));
+      for (float& x : v.back()) x = std::fabs(x);
+      narrow.emplace_back(size);
+      for (int64_t i = 0; i < size; ++i) narrow.back()[i] = static_cast<uint16_t>(kl::baseline::bits_of(w.back()[i]) >> 16);
+      void* variable = bfloat16 ? static_cast<void*>(narrow[t].data()) : w[t].data();
+      tensors.push_back({variable,
+                         g[t].data(),
+                         {m[t].data(), v[t].data()},
+                         size,
+                         bfloat16,
+                         KL_FLOAT32,
+                         0.01f,
+                         0.1f,
+                         t % 2 == 0,
+                         static_cast<int32_t>(t)});
+    }
+  }
+
+  bool operator==(const Problem& other) const { return w == other.w && m == other.m && v == other.v && narrow == other.narrow; }
+};
+
+kl_settings settings(bool stochastic_rounding) {
+  return {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 1.2f, 0, 0}, {7, 9}, stochastic_rounding};
+}
+
+// In `parts` pieces, the last one first, as threads might come.
+void update(int method, Problem* problem, const kl_settings& settings, int parts) {
+  const int64_t n = static_cast<int64_t>(problem->tensors.size());
+  const kl_tensor* tensors = problem->tensors.data();
+  std::vector<int64_t> first(n + 1);
+  kl_plan(tensors, n, first.data());
+  std::vector<double> sums(2 * first[n]), totals(2 * n);
+  const auto border = [&](int part) { return first[n] * part / parts; };
+  if (kl_has_sums(method)) {
+    for (int part = parts - 1; part >= 0; --part) {
+      kl_sum(method, tensors, n, first.data(), &settings, border(part), border(part + 1), sums.data());
+    }
+    kl_reduce(n, first.data(), sums.data(), totals.data());
+  }
+  for (int part = parts - 1; part >= 0; --part) {
+    kl_update(method, tensors, n, first.data(), &settings, border(part), border(part + 1), totals.data());
+  }
+}
+
+void any_split_gives_the_same_bits() {
+  for (int method = 0; method < KL_METHODS; ++method) {
+    for (bool bfloat16 : {false, true}) {
+      for (bool rounding : {false, true}) {
+        Problem one(bfloat16), two(bfloat16), five(bfloat16);
+        const Problem before(bfloat16);
+        update(method, &one, settings(rounding), 1);
+        update(method, &two, settings(rounding), 2);
+        update(method, &five, settings(rounding), 5);
+        CHECK(!(one == before));
+        CHECK(one == two && one == five);
+      }
+    }
+  }
+}
+
+// One tensor through a table of functions, without the dispatch.
+void run_table(const kl::Row* table, int method, Problem* problem, const kl_settings& settings) {
+  for (const kl_tensor& tensor : problem->tensors) {
+    double totals[2] = {0, 0};
+    const kl::Row& row = table[method];
+    if (row.has_sums) row.sum[tensor.w_dtype][0](tensor, settings, 0, tensor.size, totals);
+    row.update[tensor.w_dtype][0](tensor, settings, row.has_sums ? totals : nullptr, 0, tensor.size);
+  }
+}
+
+void all_instruction_sets_give_the_same_bits() {
+#ifdef KL_X86
+  for (int method = 0; method < KL_METHODS; ++method) {
+    for (bool bfloat16 : {false, true}) {
+      Problem baseline(bfloat16);
+      run_table(kl::baseline::table, method, &baseline, settings(bfloat16));
+      if (__builtin_cpu_supports("avx2")) {
+        Problem other(bfloat16);
+        run_table(kl::avx2::table, method, &other, settings(bfloat16));
+        CHECK(other == baseline);
+      }
+      if (!std::strcmp(kl_instruction_set(), "avx512")) {
+        Problem other(bfloat16);
+        run_table(kl::avx512::table, method, &other, settings(bfloat16));
+        CHECK(other == baseline);
+      }
+    }
+  }
+#endif
+}
+
+// The known answers of the generator's authors, for a counter and a key of zeros.
+void philox_is_philox() {
+  uint16_t bits[8 * kl::baseline::kLanes];
+  const uint32_t zeros[2] = {0, 0};
+  kl::baseline::random_bits(0, 0, zeros, bits);
+  const uint32_t expected[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
+  for (int word = 0; word < 4; ++word) {
+    const uint32_t low = bits[2 * word * kl::baseline::kLanes], high = bits[(2 * word + 1) * kl::baseline::kLanes];
+    CHECK((high << 16 | low) == expected[word]);
+  }
+}
+
+void bfloat16_is_rounded_to_even() {
+  using kl::baseline::bfloat16;
+  const auto rounded = [](float x) {
+    bfloat16 to;
+    kl::baseline::store(to, x);
+    return to.bits;
+  };
+  CHECK(rounded(1.0f) == 0x3f80);
+  CHECK(rounded(1.0f + 0x1p-8f) == 0x3f80);      // half way, to even
+  CHECK(rounded(1.0f + 3 * 0x1p-8f) == 0x3f82);  // half way, to even
+  CHECK(rounded(1.0f + 0x1p-8f + 0x1p-20f) == 0x3f81);
+  CHECK(rounded(std::numeric_limits<float>::max()) == 0x7f80);
+  CHECK(rounded(-INFINITY) == 0xff80);
+  CHECK((rounded(kl::baseline::float_of(0x7f800001)) & 0x7fff) > 0x7f80);  // a NaN whose bits lie in the lower half
+  bfloat16 to;
+  kl::baseline::store(to, INFINITY, 0xffff);
+  CHECK(to.bits == 0x7f80);
+  kl::baseline::store(to, 1.0f, 0xffff);
+  CHECK(to.bits == 0x3f80);  // exact, so never moved
+}
+
+void names_are_found() {
+  for (const char* name : {"sgd", "lion", "adamw", "lars", "lamb"}) CHECK(kl_find_method(name) >= 0);
+  CHECK(kl_find_method("adam") == -1);
+  CHECK(kl_slots(kl_find_method("lion")) == 1 && kl_slots(kl_find_method("lamb")) == 2);
+}
+
+void nothing_is_fine() {
+  int64_t first[1];
+  kl_plan(nullptr, 0, first);
+  CHECK(first[0] == 0);
+  const kl_settings none = settings(false);
+  kl_update(0, nullptr, 0, first, &none, 0, 0, nullptr);
+}
+
+void many_entries_are_counted_in_64_bits() {
+  kl_tensor huge = {};
+  huge.size = (int64_t{1} << 33) + 1;
+  int64_t first[2];
+  kl_plan(&huge, 1, first);
+  CHECK(first[1] == (int64_t{1} << 33) / KL_CHUNK + 1);
+}
+
+}  // namespace
+
+int main() {
+  any_split_gives_the_same_bits();
+  all_instruction_sets_give_the_same_bits();
+  philox_is_philox();
+  bfloat16_is_rounded_to_even();
+  names_are_found();
+  nothing_is_fine();
+  many_entries_are_counted_in_64_bits();
+  std::printf("ops/kernels: all tests passed on %s\n", kl_instruction_set());
+}
