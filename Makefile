@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
+FUSED = tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow test-backends gallery lint clean
+.PHONY: demo test test-slow test-backends test-native test-peers gallery lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -20,8 +21,17 @@ test-slow: .venv/dev
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/kernels $(FUSED)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/kernels $(FUSED)
+
+# Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
+# an old TensorFlow, and Python 3.11 at most.
+test-peers: .venv-peers/made .venv-tfa/made
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest -n $(CORES) -m peers tests/peers
+
+# The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
+test-native:
+	tests/native/run.sh build/native
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo
@@ -31,6 +41,8 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror ops/*/*.cc ops/*/*.h custom_ops_cuda/*.cu custom_ops_cuda/*.cc custom_ops_cuda/*.h \
+		tests/native/*.cc
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -49,5 +61,16 @@ lint: .venv/dev
 	$(BIN)/python -m pip install --quiet -e '.[tensorflow,jax,torch,dev]'
 	touch $@
 
+.venv-peers/made: tests/peers/requirements.txt tests/peers/requirements_no_deps.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r tests/peers/requirements.txt
+	.venv-peers/bin/python -m pip install --quiet --no-deps -r tests/peers/requirements_no_deps.txt
+	touch $@
+
+.venv-tfa/made: tests/peers/requirements_tfa.txt
+	$(PYTHON) -m venv .venv-tfa
+	.venv-tfa/bin/python -m pip install --quiet -r tests/peers/requirements_tfa.txt
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-tfa build *.egg-info .mypy_cache .pytest_cache .ruff_cache

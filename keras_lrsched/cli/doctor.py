@@ -6,7 +6,6 @@ import platform
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched import kernels
 from keras_lrsched.cli.support import BACKENDS, devices
 from keras_lrsched.version import __version__
 
@@ -18,6 +17,8 @@ def add(commands):
 
 def doctor(arguments) -> int:
     import keras
+
+    from keras_lrsched import kernels
 
     table = Table(show_header=False, title="keras-lrsched doctor", title_justify="left")
     table.add_row("keras-lrsched", __version__)

@@ -29,20 +29,22 @@ def reason_against(variables):
     return _backend().unavailable(variables) or _cannot_load()
 
 
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False):
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False, blocks=()):
     """Updates all variables of an optimizer and their state.
 
     Args:
-        method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"` or `"lamb"`; their formulas are in ops/kernels/updates.h.
+        method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"`, `"lamb"` or `"adam_mini"`, see ops/kernels/updates.h.
         variables: Keras variables in float32 or bfloat16.
-        slots: For each variable a list of its state, in float32 and of its shape.
+        slots: For each variable a list of its state, in float32 and of its shape (but see `blocks`).
         gradients: A tensor for each variable, in float32 or bfloat16.
         rates: A float32 tensor of shape `(len(variables), 3)`: learning rate, weight decay, whether a trust ratio applies.
         numbers: A float32 tensor of shape `(12,)`: the scale of the gradients, then what the method needs.
         seed: A uint32 tensor of shape `(2,)`.
         stochastic_rounding: Whether variables in bfloat16 are rounded up or down at random. Defaults to `False`.
+        blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
+            to one. Its second slot has one number a block. Defaults to `()`.
     """
-    _backend().update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding)
+    _backend().update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)
 
 
 @functools.cache

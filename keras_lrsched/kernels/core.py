@@ -26,6 +26,8 @@ class Tensor(ctypes.Structure):
         ("weight_decay", ctypes.c_float),
         ("adapted", ctypes.c_int32),
         ("index", ctypes.c_int32),
+        ("blocks", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
     )
 
 
@@ -47,6 +49,8 @@ def load():
     loaded.kl_find_method.argtypes = [ctypes.c_char_p]
     loaded.kl_instruction_set.restype = ctypes.c_char_p
     loaded.kl_plan.argtypes = [pointer, integer, pointer]
+    loaded.kl_plan_sums.argtypes = [ctypes.c_int, pointer, integer, pointer]
+    loaded.kl_valid_blocks.argtypes = [pointer]
     loaded.kl_sum.argtypes = [ctypes.c_int, pointer, integer, pointer, pointer, integer, integer, pointer]
     loaded.kl_reduce.argtypes = [integer, pointer, pointer, pointer]
     loaded.kl_update.argtypes = [ctypes.c_int, pointer, integer, pointer, pointer, integer, integer, pointer]
@@ -57,16 +61,18 @@ def update(method, tensors, settings, threads=1):
     """Updates in place what `tensors`, a list of `Tensor`, point to."""
     kernels, n = load(), len(tensors)
     number = kernels.kl_find_method(method.encode())
-    array = (Tensor * n)(*tensors)
-    first = (ctypes.c_int64 * (n + 1))()
+    array, pointer = (Tensor * n)(*tensors), ctypes.byref(settings)
+    first, pieces = (ctypes.c_int64 * (n + 1))(), (ctypes.c_int64 * (n + 1))()
     kernels.kl_plan(array, n, first)
-    common = array, n, first, ctypes.byref(settings)
     totals = None
     if kernels.kl_has_sums(number):
-        sums, totals = (ctypes.c_double * (2 * first[n]))(), (ctypes.c_double * (2 * n))()
-        _spread(lambda begin, end: kernels.kl_sum(number, *common, begin, end, sums), first[n], threads)
-        kernels.kl_reduce(n, first, sums, totals)
-    _spread(lambda begin, end: kernels.kl_update(number, *common, begin, end, totals), first[n], threads)
+        kernels.kl_plan_sums(number, array, n, pieces)
+        sums, totals = (ctypes.c_double * (2 * pieces[n]))(), (ctypes.c_double * (2 * n))()
+        common = number, array, n, pieces, pointer
+        _spread(lambda begin, end: kernels.kl_sum(*common, begin, end, sums), pieces[n], threads)
+        kernels.kl_reduce(n, pieces, sums, totals)
+    common = number, array, n, first, pointer
+    _spread(lambda begin, end: kernels.kl_update(*common, begin, end, totals), first[n], threads)
 
 
 def _spread(function, chunks, threads):

@@ -4,6 +4,7 @@ import ctypes
 import functools
 
 import jax
+import numpy as np
 
 from keras_lrsched.kernels.build import library, mode
 
@@ -33,7 +34,7 @@ def load():
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="CUDA")
 
 
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding):
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     targets = [*variables, *(slot for same in zip(*slots, strict=True) for slot in same)]
     old = [variable.value for variable in targets]
@@ -45,6 +46,7 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in old],
         input_output_aliases={i: i for i in range(len(old))},
     )
-    new = call(*old, *gradients, rates, numbers, seed, method=method, stochastic_rounding=stochastic_rounding)
+    attributes = {"method": method, "stochastic_rounding": stochastic_rounding, "blocks": np.array(blocks, "int64")}
+    new = call(*old, *gradients, rates, numbers, seed, **attributes)
     for variable, value in zip(targets, new, strict=True):
         variable.assign(value)

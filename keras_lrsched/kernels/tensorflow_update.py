@@ -28,7 +28,7 @@ def load():
         _load_for_xla()
 
 
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding):
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     _op()(
         variables=[variable.value.handle for variable in variables],
@@ -39,6 +39,7 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         seed=seed,
         method=method,
         stochastic_rounding=stochastic_rounding,
+        blocks=blocks,
     )
 
 

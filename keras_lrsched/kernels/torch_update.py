@@ -19,7 +19,7 @@ def load():
 
 
 @torch.no_grad()
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding):
+def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     gradients = [gradient.detach().contiguous() for gradient in gradients]
     tensors = []
@@ -33,7 +33,10 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
         address = (*addresses, *[None] * (2 - len(addresses)))
         tensors.append(
-            core.Tensor(w.data_ptr(), gradient.data_ptr(), address, w.numel(), *dtypes, row[0], row[1], int(row[2]), i)
+            core.Tensor(
+                *(w.data_ptr(), gradient.data_ptr(), address, w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
+                *(blocks[2 * i : 2 * i + 2] or (1, 1)),
+            )
         )
     settings = core.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)
     core.update(method, tensors, settings, torch.get_num_threads())

@@ -7,13 +7,13 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers import paths
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class AdamMini(Optimizer):
+class AdamMini(FusedOptimizer):
     """AdamW whose second moment is one number for each neuron, attention head or embedding.
 
         m = beta_1 m + (1 - beta_1) g
@@ -41,7 +41,7 @@ class AdamMini(Optimizer):
         blocks: A dictionary from regular expressions to rules, of which the first that is found in the path of a variable
             counts; or a function of a variable's path and shape that returns a rule, or `None` for the default one; register
             it with Keras if the optimizer is to be saved. Defaults to `None`, for the default rules.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if a rule does not fit its variable.
@@ -57,6 +57,9 @@ class AdamMini(Optimizer):
     >>> kernel.numpy().round(3)  # the root mean squares of both units are 5
     array([[-0.02, -0.1 ], [-0.14, -0.1 ]], dtype=float32)
     """
+
+    slots = ("m", "v")
+    kernel = "adam_mini"
 
     def __init__(
         self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=None, blocks=None, **options
@@ -87,6 +90,18 @@ class AdamMini(Optimizer):
         root = ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon
         return w - now.learning_rate * (m / blocks.spread(root) + now.weight_decay * w)
 
+    def kernel_numbers(self, t):
+        corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]
+        return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, self.epsilon, *corrections]
+
+    def kernel_blocks(self, place):
+        return self._blocks[place].neighbours
+
+    def _unsuited(self):
+        if any(blocks.neighbours is None for blocks in getattr(self, "_blocks", ())):
+            return f"they need blocks whose axes or columns lie side by side. Received: blocks={self.blocks!r}."
+        return super()._unsuited()
+
 
 def default_blocks(path, shape):
     """The rule of `AdamMini` for a variable of a Keras layer.
@@ -113,6 +128,16 @@ class _AxisBlocks:
     def __init__(self, shape, axes):
         self.shape = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
         self._others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+        self.neighbours = self._find_neighbours(shape, sorted(set(axes)))
+
+    @staticmethod
+    def _find_neighbours(shape, axes):
+        """How many blocks, and how many neighbours in a row belong to one; `None` if there is something between the axes."""
+        if not axes:
+            return 1, math.prod(shape)
+        if axes[-1] - axes[0] >= len(axes):
+            return None
+        return math.prod(shape[axis] for axis in axes), math.prod(shape[axes[-1] + 1 :])
 
     def mean(self, x):
         return ops.mean(x, axis=self._others, keepdims=True) if self._others else x
@@ -127,6 +152,7 @@ class _UnitBlocks:
     def __init__(self, shape, number):
         self.shape = (number, 1)
         self._columns, self._blocks = shape[::-1], (number, math.prod(shape) // number)
+        self.neighbours = (number, shape[1] // number) if shape[1] % number == 0 else None
 
     def mean(self, x):
         return ops.mean(ops.reshape(ops.transpose(x), self._blocks), axis=1, keepdims=True)

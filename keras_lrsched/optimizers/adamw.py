@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class AdamW(Optimizer):
+class AdamW(FusedOptimizer):
     """Adam with decoupled weight decay, also for variables in bfloat16.
 
         m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
@@ -25,7 +25,7 @@ class AdamW(Optimizer):
         beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
         epsilon: Added to the root. Defaults to `1e-8`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`, as in Keras.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,6 +44,7 @@ class AdamW(Optimizer):
 
     slots = ("m", "v")
     elementwise = True
+    kernel = "adamw"
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=0.004, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
@@ -57,3 +58,7 @@ class AdamW(Optimizer):
         m = slots.m / bias_correction(self.beta_1, now.t)
         v = slots.v / bias_correction(self.beta_2, now.t)
         return w - now.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + now.weight_decay * w)
+
+    def kernel_numbers(self, t):
+        corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]
+        return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, self.epsilon, *corrections]

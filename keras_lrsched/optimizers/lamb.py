@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers import paths
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, bias_correction, global_norm, norm
 from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class Lamb(Optimizer):
+class Lamb(FusedOptimizer):
     """Layerwise adaptive moments, for large batches: each variable moves by a fixed share of its own norm.
 
         m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
@@ -45,7 +45,7 @@ class Lamb(Optimizer):
         max_grad_norm: All gradients are scaled down together such that their norm is at most this. Defaults to `None`, for
             no limit.
         grad_averaging: If `False`, m = beta_1 m + g. Defaults to `True`.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -64,6 +64,7 @@ class Lamb(Optimizer):
     """
 
     slots = ("m", "v")
+    kernel = "lamb"
 
     def __init__(
         self,
@@ -98,13 +99,11 @@ class Lamb(Optimizer):
         self._adapted = paths.included("exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables)
 
     def before_update(self, steps):
-        """By how much all gradients are divided."""
-        if self.max_grad_norm is None:
-            return 1.0
-        return ops.maximum(1.0, global_norm([step.gradient for step in steps]) / self.max_grad_norm)
+        """By what all gradients are multiplied."""
+        return self.kernel_scale([step.gradient for step in steps])
 
     def step(self, w, g, slots, now):
-        g = g / now.shared
+        g = g * now.shared
         if self.decay_placement == "gradient":
             g = g + now.weight_decay * w
         slots.m = average(self.beta_1, slots.m, g) if self.grad_averaging else self.beta_1 * slots.m + g
@@ -122,8 +121,23 @@ class Lamb(Optimizer):
         return m / (ops.sqrt(v) + self.epsilon)
 
     def _trust_ratio(self, w, u, now):
-        if not self._adapted[now.index] or not (now.is_decayed or self.always_adapt):
+        if not self.adapts(now.index, now.is_decayed):
             return 1.0
         w_norm, u_norm = norm(w), norm(u)
         ratio = ops.where((w_norm > 0) & (u_norm > 0), w_norm / ops.where(u_norm > 0, u_norm, 1.0), 1.0)
         return ops.minimum(ratio, 1.0) if self.trust_clip else ratio
+
+    def adapts(self, index, is_decayed):
+        return self._adapted[index] and (is_decayed or self.always_adapt)
+
+    def kernel_scale(self, gradients):
+        if self.max_grad_norm is None:
+            return 1.0
+        return 1.0 / ops.maximum(1.0, global_norm([ops.cast(g, "float32") for g in gradients]) / self.max_grad_norm)
+
+    def kernel_numbers(self, t):
+        corrected = [bias_correction(beta, t) if self.bias_correction else 1.0 for beta in (self.beta_1, self.beta_2)]
+        rest = 1 - self.beta_1 if self.grad_averaging else 1.0
+        placement = ("inside", "outside", "gradient").index(self.decay_placement)
+        averages = [self.beta_1, rest, self.beta_2, 1 - self.beta_2, self.epsilon]
+        return [*averages, *(1 / each for each in corrected), placement, self.trust_clip]

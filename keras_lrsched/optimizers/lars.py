@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers import paths
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import norm
 from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class Lars(Optimizer):
+class Lars(FusedOptimizer):
     """Layerwise adaptive rate scaling: SGD with momentum, each variable's step in proportion to its norm.
 
         q = trust_coefficient ||w|| / (||g|| + weight_decay ||w|| + epsilon)      1 where a norm is 0
@@ -35,7 +35,7 @@ class Lars(Optimizer):
         exclude_from_layer_adaptation: Regular expressions; a variable has the ratio 1 if one is found in its path. Defaults
             to `None`, for none.
         always_adapt: Whether a variable without weight decay is adapted; timm has `False`. Defaults to `True`.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -53,6 +53,7 @@ class Lars(Optimizer):
     """
 
     slots = ("momentum",)
+    kernel = "lars"
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Lars(Optimizer):
         return w - outside * move
 
     def _trust_ratio(self, w, g, now):
-        if not self._adapted[now.index] or not (now.is_decayed or self.always_adapt):
+        if not self.adapts(now.index, now.is_decayed):
             return 1.0
         w_norm, g_norm = norm(w), norm(g)
         both = (w_norm > 0) & (g_norm > 0)
@@ -99,3 +100,10 @@ class Lars(Optimizer):
         if self.trust_clip:
             ratio = ops.minimum(ratio / now.learning_rate, 1.0)
         return ratio
+
+    def adapts(self, index, is_decayed):
+        return self._adapted[index] and (is_decayed or self.always_adapt)
+
+    def kernel_numbers(self, t):
+        ratio = [self.trust_coefficient, self.epsilon, self.trust_clip]
+        return [self.momentum, self.nesterov, *ratio, self.learning_rate_in_momentum]

@@ -2,13 +2,13 @@
 
 import keras
 
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, sign
 from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class Lion(Optimizer):
+class Lion(FusedOptimizer):
     """Evolved sign momentum: every entry moves by the learning rate, whatever the size of its gradient.
 
         w = (1 - lr weight_decay) w - lr sign(beta_1 m + (1 - beta_1) g)
@@ -22,7 +22,7 @@ class Lion(Optimizer):
         beta_1: Weight of the momentum in the update, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.99`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -41,6 +41,7 @@ class Lion(Optimizer):
 
     slots = ("momentum",)
     elementwise = True
+    kernel = "lion"
 
     def __init__(self, learning_rate=1e-4, beta_1=0.9, beta_2=0.99, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
@@ -51,3 +52,6 @@ class Lion(Optimizer):
         m = slots.momentum
         slots.momentum = average(self.beta_2, m, g)
         return w - now.learning_rate * (sign(average(self.beta_1, m, g)) + now.weight_decay * w)
+
+    def kernel_numbers(self, t):
+        return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2]

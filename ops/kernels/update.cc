@@ -7,7 +7,7 @@
 
 namespace {
 
-const char* const kNames[KL_METHODS] = {"sgd", "lion", "adamw", "lars", "lamb"};
+const char* const kNames[KL_METHODS] = {"sgd", "lion", "adamw", "lars", "lamb", "adam_mini"};
 
 struct InstructionSet {
   const char* name;
@@ -30,19 +30,46 @@ const InstructionSet& in_use() {
   return chosen;
 }
 
-// Calls f(tensor, its number, begin, end, chunk) for every chunk begin ... end - 1.
+// How a tensor is cut: into pieces of so many units, the last one smaller.
+struct Cut {
+  int64_t units, per_piece;
+};
+
+Cut into_chunks(const kl_tensor& tensor) { return {tensor.size, KL_CHUNK}; }
+
+// Blocks of about a chunk together; of columns as many as lie in a line of the cache.
+Cut into_blocks(const kl_tensor& tensor) {
+  if (tensor.size == 0) return {0, 1};
+  const int64_t least = tensor.inner == 1 ? 64 : 1, fitting = KL_CHUNK / (tensor.size / tensor.blocks);
+  return {tensor.blocks, fitting > least ? fitting : least};
+}
+
+using Cutter = Cut (*)(const kl_tensor&);
+
+Cutter first_phase(int method) { return method == KL_ADAM_MINI ? into_blocks : into_chunks; }
+
+void plan(const kl_tensor* tensors, int64_t n, Cutter cut, int64_t* first) {
+  first[0] = 0;
+  for (int64_t t = 0; t < n; ++t) {
+    const Cut of = cut(tensors[t]);
+    first[t + 1] = first[t] + (of.units + of.per_piece - 1) / of.per_piece;
+  }
+}
+
+// Calls f(tensor, its number, first unit, last unit, piece) for every piece begin ... end - 1.
 template <class F>
-void each_chunk(const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, int64_t begin, int64_t end, F f) {
-  int64_t low = 0, high = n;  // the last tensor whose first chunk is not after `begin`
+void each_piece(const kl_tensor* tensors, int64_t n, const int64_t* first_pieces, Cutter cut, int64_t begin, int64_t end, F f) {
+  int64_t low = 0, high = n;  // the last tensor whose first piece is not after `begin`
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
-    (first_chunks[middle] <= begin ? low : high) = middle;
+    (first_pieces[middle] <= begin ? low : high) = middle;
   }
-  for (int64_t t = low, chunk = begin; chunk < end; ++chunk) {
-    while (chunk >= first_chunks[t + 1]) ++t;
-    const int64_t first = (chunk - first_chunks[t]) * KL_CHUNK;
-    const int64_t last = first + KL_CHUNK < tensors[t].size ? first + KL_CHUNK : tensors[t].size;
-    f(tensors[t], t, first, last, chunk);
+  for (int64_t t = low, piece = begin; piece < end; ++piece) {
+    while (piece >= first_pieces[t + 1]) ++t;
+    const Cut of = cut(tensors[t]);
+    const int64_t first = (piece - first_pieces[t]) * of.per_piece;
+    const int64_t last = first + of.per_piece < of.units ? first + of.per_piece : of.units;
+    f(tensors[t], t, first, last, piece);
   }
 }
 
@@ -61,26 +88,33 @@ int kl_has_sums(int method) { return in_use().table[method].has_sums; }
 
 const char* kl_instruction_set(void) { return in_use().name; }
 
-void kl_plan(const kl_tensor* tensors, int64_t n, int64_t* first_chunks) {
-  first_chunks[0] = 0;
-  for (int64_t t = 0; t < n; ++t) first_chunks[t + 1] = first_chunks[t] + (tensors[t].size + KL_CHUNK - 1) / KL_CHUNK;
+int kl_valid_blocks(const kl_tensor* tensor) {
+  if (tensor->size == 0) return 1;
+  if (tensor->blocks < 1 || tensor->inner < 1) return 0;
+  return tensor->size % tensor->blocks == 0 && tensor->size / tensor->blocks % tensor->inner == 0;
 }
 
-void kl_sum(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, const kl_settings* settings,
+void kl_plan(const kl_tensor* tensors, int64_t n, int64_t* first_chunks) { plan(tensors, n, into_chunks, first_chunks); }
+
+void kl_plan_sums(int method, const kl_tensor* tensors, int64_t n, int64_t* first_pieces) {
+  plan(tensors, n, first_phase(method), first_pieces);
+}
+
+void kl_sum(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_pieces, const kl_settings* settings,
             int64_t begin, int64_t end, double* sums) {
   const kl::Row& row = in_use().table[method];
-  each_chunk(tensors, n, first_chunks, begin, end,
-             [&](const kl_tensor& tensor, int64_t, int64_t first, int64_t last, int64_t chunk) {
-               row.sum[tensor.w_dtype][tensor.g_dtype](tensor, *settings, first, last, sums + 2 * chunk);
+  each_piece(tensors, n, first_pieces, first_phase(method), begin, end,
+             [&](const kl_tensor& tensor, int64_t, int64_t first, int64_t last, int64_t piece) {
+               row.sum[tensor.w_dtype][tensor.g_dtype](tensor, *settings, first, last, sums + 2 * piece);
              });
 }
 
-void kl_reduce(int64_t n, const int64_t* first_chunks, const double* sums, double* totals) {
+void kl_reduce(int64_t n, const int64_t* first_pieces, const double* sums, double* totals) {
   for (int64_t t = 0; t < n; ++t) {
     totals[2 * t] = totals[2 * t + 1] = 0;
-    for (int64_t chunk = first_chunks[t]; chunk < first_chunks[t + 1]; ++chunk) {
-      totals[2 * t] += sums[2 * chunk];
-      totals[2 * t + 1] += sums[2 * chunk + 1];
+    for (int64_t piece = first_pieces[t]; piece < first_pieces[t + 1]; ++piece) {
+      totals[2 * t] += sums[2 * piece];
+      totals[2 * t + 1] += sums[2 * piece + 1];
     }
   }
 }
@@ -88,7 +122,7 @@ void kl_reduce(int64_t n, const int64_t* first_chunks, const double* sums, doubl
 void kl_update(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, const kl_settings* settings,
                int64_t begin, int64_t end, const double* totals) {
   const kl::Row& row = in_use().table[method];
-  each_chunk(tensors, n, first_chunks, begin, end,
+  each_piece(tensors, n, first_chunks, into_chunks, begin, end,
              [&](const kl_tensor& tensor, int64_t t, int64_t first, int64_t last, int64_t) {
                const double* own = totals == nullptr ? nullptr : totals + 2 * t;
                row.update[tensor.w_dtype][tensor.g_dtype](tensor, *settings, own, first, last);

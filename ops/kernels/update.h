@@ -4,8 +4,9 @@
 // caller spreads chunks over its threads. Every result is the same to the bit for any number of threads and any instruction
 // set.
 //
-// An update has one phase or two. In two phases (`kl_has_sums`), first every chunk writes two sums, then `kl_reduce` adds
-// them up for each tensor, in the order of the chunks; then every chunk is updated.
+// An update has one phase or two. In two phases (`kl_has_sums`), first every piece of `kl_plan_sums` writes two sums, and
+// `kl_reduce` adds them up for each tensor, in the order of the pieces; then every chunk is updated. For Adam-mini a piece is
+// some of the blocks, and the first phase updates their second moments.
 #pragma once
 
 #include <stdint.h>
@@ -20,7 +21,7 @@ enum { KL_MAX_SLOTS = 2, KL_NUMBERS = 12, KL_CHUNK = 32768 };
 
 typedef enum { KL_FLOAT32 = 0, KL_BFLOAT16 = 1 } kl_dtype;
 
-typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_METHODS } kl_method;
+typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_ADAM_MINI, KL_METHODS } kl_method;
 
 // A variable, its gradient and its state, each of `size` entries. The state is float32.
 typedef struct {
@@ -34,6 +35,8 @@ typedef struct {
   float weight_decay;
   int32_t adapted;  // whether a layerwise trust ratio applies
   int32_t index;    // its place among all variables, a part of the random counter
+  int64_t blocks;   // Adam-mini: entry i belongs to block (i / inner) % blocks, and the second slot has an entry a block
+  int64_t inner;
 } kl_tensor;
 
 // What all tensors share. `numbers` begins with the scale of the gradients; the rest is the method's, see updates.h.
@@ -50,14 +53,20 @@ KL_API int kl_has_sums(int method);
 // The instruction set in use: "avx512", "avx2" or "baseline".
 KL_API const char* kl_instruction_set(void);
 
+// Whether `blocks` and `inner` are those of a tensor of its size.
+KL_API int kl_valid_blocks(const kl_tensor* tensor);
+
 // Fills `first_chunks` (n + 1 numbers): the chunks of tensor t are first_chunks[t] ... first_chunks[t + 1] - 1.
 KL_API void kl_plan(const kl_tensor* tensors, int64_t n, int64_t* first_chunks);
 
-// The first phase, for chunks begin ... end - 1: writes sums[2 k] and sums[2 k + 1] of chunk k.
-KL_API void kl_sum(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, const kl_settings* settings,
+// The same for the pieces of the first phase.
+KL_API void kl_plan_sums(int method, const kl_tensor* tensors, int64_t n, int64_t* first_pieces);
+
+// The first phase, for pieces begin ... end - 1: writes sums[2 k] and sums[2 k + 1] of piece k.
+KL_API void kl_sum(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_pieces, const kl_settings* settings,
                    int64_t begin, int64_t end, double* sums);
 // Adds up the sums of each tensor: totals[2 t] and totals[2 t + 1].
-KL_API void kl_reduce(int64_t n, const int64_t* first_chunks, const double* sums, double* totals);
+KL_API void kl_reduce(int64_t n, const int64_t* first_pieces, const double* sums, double* totals);
 // The last phase. `totals` may be null for a method without sums.
 KL_API void kl_update(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, const kl_settings* settings,
                       int64_t begin, int64_t end, const double* totals);

@@ -103,6 +103,93 @@ void sum(const kl_tensor& tensor, const kl_settings& settings, int64_t begin, in
   }
 }
 
+// The second moments of `count` entries from `begin` on, each that of its block.
+void spread(const kl_tensor& tensor, int64_t begin, int64_t count, float* v) {
+  for (int64_t i = begin, end = begin + count; i < end;) {
+    const int64_t block = i / tensor.inner % tensor.blocks;
+    const int64_t left = tensor.inner == 1 ? tensor.blocks - block : tensor.inner - i % tensor.inner;
+    const int64_t run = left < end - i ? left : end - i;
+    for (int64_t j = 0; j < run; ++j) *v++ = tensor.slots[1][tensor.inner == 1 ? block + j : block];
+    i += run;
+  }
+}
+
+template <class W, class G>
+void update_mini(const kl_tensor& tensor, const kl_settings& settings, const double*, int64_t begin, int64_t end) {
+  const AdamMini method(tensor, settings.numbers, nullptr);
+  float v[kRun];
+  for (int64_t i = begin; i < end; i += kRun) {
+    const int64_t count = end - i < kRun ? end - i : kRun;
+    W* w = static_cast<W*>(tensor.w) + i;
+    const G* g = static_cast<const G*>(tensor.g) + i;
+    spread(tensor, i, count, v);
+    if constexpr (std::is_same<W, bfloat16>::value) {
+      if (settings.stochastic_rounding) {
+        update_rounding(w, g, tensor.slots[0] + i, v, i, count, method, tensor.index, settings.seed);
+        continue;
+      }
+    }
+    update_entries(w, g, tensor.slots[0] + i, v, count, method);
+  }
+}
+
+// The sum of squares of n neighbours.
+template <class G>
+double squares(const G* __restrict g, int64_t n, float scale) {
+  double total = 0;
+  for (int64_t i = 0; i < n;) {
+    float lanes[kLane] = {};
+    const int64_t end = n - i < kRun ? n : i + kRun;
+    for (; i + kLane <= end; i += kLane) {
+      for (int64_t lane = 0; lane < kLane; ++lane) {
+        const float x = scale * load(g[i + lane]);
+        lanes[lane] += x * x;
+      }
+    }
+    for (int64_t lane = 0; i < end; ++i, ++lane) lanes[lane] += scale * load(g[i]) * (scale * load(g[i]));
+    for (int64_t lane = 0; lane < kLane; ++lane) total += lanes[lane];
+  }
+  return total;
+}
+
+// Blocks begin ... end - 1: the mean of their squared gradients goes into their second moments.
+template <class W, class G>
+void sum_mini(const kl_tensor& tensor, const kl_settings& settings, int64_t begin, int64_t end, double totals[2]) {
+  totals[0] = totals[1] = 0;
+  if (begin == end) return;
+  constexpr int64_t kGroup = 64;
+  const AdamMini method(tensor, settings.numbers, nullptr);
+  const G* g = static_cast<const G*>(tensor.g);
+  const int64_t outer = tensor.size / (tensor.blocks * tensor.inner), stride = tensor.blocks * tensor.inner;
+  for (int64_t first = begin; first < end; first += kGroup) {
+    const int64_t count = end - first < kGroup ? end - first : kGroup;
+    double sums[kGroup] = {};
+    for (int64_t row = 0; row < outer; ++row) {
+      const G* from = g + row * stride + first * tensor.inner;
+      for (int64_t b = 0; b < count; ++b) {
+        if (tensor.inner > 1) {
+          sums[b] += squares(from + b * tensor.inner, tensor.inner, method.scale);
+        } else {
+          const float x = method.scale * load(from[b]);
+          sums[b] += x * x;
+        }
+      }
+    }
+    for (int64_t b = 0; b < count; ++b) {
+      float& v = tensor.slots[1][first + b];
+      v = method.beta_2 * v + method.rest_2 * static_cast<float>(sums[b] / (outer * tensor.inner));
+    }
+  }
+}
+
+constexpr Row mini_row() {
+  return {AdamMini::slots,
+          true,
+          {{update_mini<float, float>, update_mini<float, bfloat16>},
+           {update_mini<bfloat16, float>, update_mini<bfloat16, bfloat16>}},
+          {{sum_mini<float, float>, sum_mini<float, bfloat16>}, {sum_mini<bfloat16, float>, sum_mini<bfloat16, bfloat16>}}};
+}
+
 template <class Method>
 constexpr Row row() {
   return {Method::slots,
@@ -115,7 +202,7 @@ constexpr Row row() {
 
 }  // namespace
 
-extern const Row table[KL_METHODS] = {row<SGD>(), row<Lion>(), row<AdamW>(), row<Lars>(), row<Lamb>()};
+extern const Row table[KL_METHODS] = {row<SGD>(), row<Lion>(), row<AdamW>(), row<Lars>(), row<Lamb>(), mini_row()};
 
 }  // namespace KL_ISA
 }  // namespace kl

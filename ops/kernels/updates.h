@@ -83,6 +83,16 @@ struct AdamW : Adam {
   }
 };
 
+// numbers: as Adam. v is that of the block, already up to date.
+struct AdamMini : Adam {
+  KL_BOTH AdamMini(const kl_tensor& tensor, const float* numbers, const double*) : Adam(tensor, numbers) {}
+
+  KL_BOTH float operator()(float w, float g, float& m, float& v) const {
+    m = beta_1 * m + rest_1 * (g * scale);
+    return w - learning_rate * (direction(m, v) + weight_decay * w);
+  }
+};
+
 // numbers: scale, momentum, nesterov, trust_coefficient, epsilon, trust_clip, learning_rate_in_momentum
 struct Lars : Common {
   static constexpr int slots = 1;

@@ -29,6 +29,7 @@ REGISTER_OP("KerasLrschedUpdate")
     .Attr("gradient_types: list({float, bfloat16}) >= 0")
     .Attr("method: string")
     .Attr("stochastic_rounding: bool")
+    .Attr("blocks: list(int) = []")
     .SetIsStateful()
     .SetShapeFn(shape_inference::NoOutputs);
 
@@ -93,10 +94,13 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("n_slots", &n_slots_));
     OP_REQUIRES_OK(context, context->GetAttr("method", &method));
     OP_REQUIRES_OK(context, context->GetAttr("stochastic_rounding", &stochastic_rounding_));
+    OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
     method_ = kl_find_method(method.c_str());
     OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
     OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_),
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
+    OP_REQUIRES(context, static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
+                absl::InvalidArgumentError("KerasLrschedUpdate: wrong number of blocks."));
   }
 
   void Compute(OpKernelContext* context) override {
@@ -124,7 +128,9 @@ class UpdateOp : public OpKernel {
                                         " has a gradient of shape " + Gradient(context, i).shape().DebugString());
     }
     for (int slot = n_ + i; slot < n_ + n_slots_; slot += n_) {
-      if (variables.value(slot).dtype() != DT_FLOAT || variables.value(slot).shape() != value.shape()) {
+      const bool a_block_each = method_ == KL_ADAM_MINI && slot >= 2 * n_;
+      const int64_t entries = a_block_each ? blocks_[2 * i] : value.NumElements();
+      if (variables.value(slot).dtype() != DT_FLOAT || variables.value(slot).NumElements() != entries) {
         return absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must be float32 and of its shape " +
                                           value.shape().DebugString());
       }
@@ -160,7 +166,10 @@ class UpdateOp : public OpKernel {
     tensor->weight_decay = rates[1];
     tensor->adapted = rates[2] != 0;
     tensor->index = i;
-    return absl::OkStatus();
+    tensor->blocks = blocks_.empty() ? 1 : blocks_[2 * i];
+    tensor->inner = blocks_.empty() ? 1 : blocks_[2 * i + 1];
+    return kl_valid_blocks(tensor) ? absl::OkStatus()
+                                   : absl::InvalidArgumentError("KerasLrschedUpdate: blocks do not divide a variable.");
   }
 
   void Run(OpKernelContext* context, const std::vector<kl_tensor>& tensors, const kl_settings& settings) {
@@ -170,12 +179,14 @@ class UpdateOp : public OpKernel {
     auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
     std::vector<double> totals;
     if (kl_has_sums(method_)) {
-      std::vector<double> sums(2 * chunks);
+      std::vector<int64_t> pieces(n_ + 1);
+      kl_plan_sums(method_, tensors.data(), n_, pieces.data());
+      std::vector<double> sums(2 * pieces.back());
       totals.resize(2 * n_);
-      workers->ParallelFor(chunks, KL_CHUNK, [&](int64_t begin, int64_t end) {
-        kl_sum(method_, tensors.data(), n_, first.data(), &settings, begin, end, sums.data());
+      workers->ParallelFor(pieces.back(), KL_CHUNK, [&](int64_t begin, int64_t end) {
+        kl_sum(method_, tensors.data(), n_, pieces.data(), &settings, begin, end, sums.data());
       });
-      kl_reduce(n_, first.data(), sums.data(), totals.data());
+      kl_reduce(n_, pieces.data(), sums.data(), totals.data());
     }
     workers->ParallelFor(chunks, KL_CHUNK, [&](int64_t begin, int64_t end) {
       kl_update(method_, tensors.data(), n_, first.data(), &settings, begin, end, totals.empty() ? nullptr : totals.data());
@@ -184,6 +195,7 @@ class UpdateOp : public OpKernel {
 
   int n_, n_slots_, method_;
   bool stochastic_rounding_;
+  std::vector<int64_t> blocks_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("KerasLrschedUpdate").Device(DEVICE_CPU), UpdateOp);

@@ -5,6 +5,7 @@
 
 #include "../kernels/update.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "tensorflow/compiler/tf2xla/xla_op_kernel.h"
 #include "tensorflow/compiler/tf2xla/xla_op_registry.h"
 #include "xla/hlo/builder/xla_builder.h"
@@ -20,6 +21,7 @@ class XlaUpdateOp : public XlaOpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("n_slots", &n_slots_));
     OP_REQUIRES_OK(context, context->GetAttr("method", &method_));
     OP_REQUIRES_OK(context, context->GetAttr("stochastic_rounding", &stochastic_rounding_));
+    OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
   }
 
   void Compile(XlaOpKernelContext* context) override {
@@ -35,7 +37,8 @@ class XlaUpdateOp : public XlaOpKernel {
       TensorShape shape;
       OP_REQUIRES_OK(context, context->GetVariableTypeAndShape(i, &type, &shape));
       OP_REQUIRES_OK(context, context->ReadVariableInput(i, type, &shape, &value));
-      OP_REQUIRES(context, i < n_ || shape == shapes[i % n_],
+      const bool a_block_each = !blocks_.empty() && i >= 2 * n_;
+      OP_REQUIRES(context, i < n_ || a_block_each || shape == shapes[i % n_],
                   absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must have its shape."));
       if (i < n_) shapes.push_back(shape);
       auto xla_shape = context->builder()->GetShape(value);
@@ -53,7 +56,8 @@ class XlaUpdateOp : public XlaOpKernel {
     for (int i = resources; i < resources + n_ + 3; ++i) operands.push_back(context->Input(i));
     xla::XlaOp call = xla::CustomCall(
         context->builder(), "keras_lrsched_update", operands, xla::ShapeUtil::MakeTupleShape(results),
-        absl::StrFormat("{method = \"%s\", stochastic_rounding = %s}", method_, stochastic_rounding_ ? "true" : "false"),
+        absl::StrFormat("{method = \"%s\", stochastic_rounding = %s, blocks = array<i64%s>}", method_,
+                        stochastic_rounding_ ? "true" : "false", blocks_.empty() ? "" : ": " + absl::StrJoin(blocks_, ", ")),
         /*has_side_effect=*/false, aliases, /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
         xla::CustomCallApiVersion::API_VERSION_TYPED_FFI);
     for (int i = 0; i < resources; ++i) {
@@ -64,6 +68,7 @@ class XlaUpdateOp : public XlaOpKernel {
  private:
   int n_, n_slots_;
   std::string method_;
+  std::vector<int64_t> blocks_;
   bool stochastic_rounding_;
 };
 

@@ -25,8 +25,8 @@ struct Operands {
 
 // Checks and collects them. `copy(to, from, bytes)` is called where a result has a buffer of its own; it says whether it could.
 template <class Copy>
-ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, std::string_view name, Copy copy,
-                        Operands* operands) {
+ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, std::string_view name,
+                        ffi::Span<const int64_t> blocks, Copy copy, Operands* operands) {
   operands->method = kl_find_method(std::string(name).c_str());
   if (operands->method < 0) return ffi::Error::InvalidArgument("keras_lrsched_update: there is no such method");
   const int64_t n_slots = kl_slots(operands->method), n = static_cast<int64_t>(rets.size()) / (1 + n_slots);
@@ -44,6 +44,10 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
   operands->numbers = numbers.typed_data<float>();
   operands->seed = seed.typed_data<uint32_t>();
 
+  const bool in_blocks = operands->method == KL_ADAM_MINI;
+  if (blocks.size() != static_cast<size_t>(in_blocks ? 2 * n : 0)) {
+    return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of blocks");
+  }
   operands->tensors.resize(n);
   for (int64_t i = 0; i < n; ++i) {
     kl_tensor& tensor = operands->tensors[i];
@@ -56,7 +60,8 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
     for (int64_t part = 0; part <= n_slots; ++part) {
       const ffi::AnyBuffer old = argument(part * n + i);
       const ffi::AnyBuffer result = **rets.get<ffi::AnyBuffer>(part * n + i);
-      if (old.element_count() != gradient.element_count()) {
+      const bool a_block_each = in_blocks && part == 2;
+      if (old.element_count() != (a_block_each ? static_cast<size_t>(blocks[2 * i]) : gradient.element_count())) {
         return ffi::Error::InvalidArgument("keras_lrsched_update: shapes of a variable, its state and its gradient differ");
       }
       if (part > 0 && old.element_type() != ffi::F32) {
@@ -76,6 +81,9 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
     tensor.w_dtype = variable.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
     tensor.g_dtype = gradient.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
     tensor.index = static_cast<int32_t>(i);
+    tensor.blocks = in_blocks ? blocks[2 * i] : 1;
+    tensor.inner = in_blocks ? blocks[2 * i + 1] : 1;
+    if (!kl_valid_blocks(&tensor)) return ffi::Error::InvalidArgument("keras_lrsched_update: blocks do not divide a variable");
   }
   return ffi::Error::Success();
 }

@@ -43,10 +43,10 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t total, const F& f) {
 }
 
 inline ffi::Error Update(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
-                         bool stochastic_rounding) {
+                         bool stochastic_rounding, ffi::Span<const int64_t> blocks) {
   Operands operands;
   const auto copy = [](void* to, const void* from, size_t bytes) { return std::memcpy(to, from, bytes) == to; };
-  const ffi::Error error = ReadOperands(args, rets, name, copy, &operands);
+  const ffi::Error error = ReadOperands(args, rets, name, blocks, copy, &operands);
   if (error.failure()) return error;
   std::vector<kl_tensor>& tensors = operands.tensors;
   const int64_t n = static_cast<int64_t>(tensors.size());
@@ -64,12 +64,14 @@ inline ffi::Error Update(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Rem
   kl_plan(tensors.data(), n, first.data());
   std::vector<double> totals;
   if (kl_has_sums(operands.method)) {
-    std::vector<double> sums(2 * first.back());
+    std::vector<int64_t> pieces(n + 1);
+    kl_plan_sums(operands.method, tensors.data(), n, pieces.data());
+    std::vector<double> sums(2 * pieces.back());
     totals.resize(2 * n);
-    ParallelFor(pool, first.back(), [&](int64_t begin, int64_t end) {
-      kl_sum(operands.method, tensors.data(), n, first.data(), &settings, begin, end, sums.data());
+    ParallelFor(pool, pieces.back(), [&](int64_t begin, int64_t end) {
+      kl_sum(operands.method, tensors.data(), n, pieces.data(), &settings, begin, end, sums.data());
     });
-    kl_reduce(n, first.data(), sums.data(), totals.data());
+    kl_reduce(n, pieces.data(), sums.data(), totals.data());
   }
   ParallelFor(pool, first.back(), [&](int64_t begin, int64_t end) {
     kl_update(operands.method, tensors.data(), n, first.data(), &settings, begin, end,
@@ -87,5 +89,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_update, keras_lrsched::Update,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<std::string_view>("method")
-                                  .Attr<bool>("stochastic_rounding"));
+                                  .Attr<bool>("stochastic_rounding")
+                                  .Attr<xla::ffi::Span<const int64_t>>("blocks"));
 #pragma GCC visibility pop

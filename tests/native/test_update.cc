@@ -58,7 +58,9 @@ struct Problem {
                          0.01f,
                          0.1f,
                          t % 2 == 0,
-                         static_cast<int32_t>(t)});
+                         static_cast<int32_t>(t),
+                         size,
+                         1});
     }
   }
 
@@ -73,16 +75,18 @@ kl_settings settings(bool stochastic_rounding) {
 void update(int method, Problem* problem, const kl_settings& settings, int parts) {
   const int64_t n = static_cast<int64_t>(problem->tensors.size());
   const kl_tensor* tensors = problem->tensors.data();
-  std::vector<int64_t> first(n + 1);
+  std::vector<int64_t> first(n + 1), pieces(n + 1);
   kl_plan(tensors, n, first.data());
-  std::vector<double> sums(2 * first[n]), totals(2 * n);
-  const auto border = [&](int part) { return first[n] * part / parts; };
+  kl_plan_sums(method, tensors, n, pieces.data());
+  std::vector<double> sums(2 * pieces[n]), totals(2 * n);
   if (kl_has_sums(method)) {
+    const auto border = [&](int part) { return pieces[n] * part / parts; };
     for (int part = parts - 1; part >= 0; --part) {
-      kl_sum(method, tensors, n, first.data(), &settings, border(part), border(part + 1), sums.data());
+      kl_sum(method, tensors, n, pieces.data(), &settings, border(part), border(part + 1), sums.data());
     }
-    kl_reduce(n, first.data(), sums.data(), totals.data());
+    kl_reduce(n, pieces.data(), sums.data(), totals.data());
   }
+  const auto border = [&](int part) { return first[n] * part / parts; };
   for (int part = parts - 1; part >= 0; --part) {
     kl_update(method, tensors, n, first.data(), &settings, border(part), border(part + 1), totals.data());
   }
@@ -109,8 +113,31 @@ void run_table(const kl::Row* table, int method, Problem* problem, const kl_sett
   for (const kl_tensor& tensor : problem->tensors) {
     double totals[2] = {0, 0};
     const kl::Row& row = table[method];
-    if (row.has_sums) row.sum[tensor.w_dtype][0](tensor, settings, 0, tensor.size, totals);
+    if (row.has_sums) row.sum[tensor.w_dtype][0](tensor, settings, 0, tensor.size, totals);  // for Adam-mini all blocks
     row.update[tensor.w_dtype][0](tensor, settings, row.has_sums ? totals : nullptr, 0, tensor.size);
+  }
+}
+
+// Adam-mini with blocks of all kinds: the mean of the squares of a block, with numbers that add up exactly.
+void blocks_have_their_means() {
+  const int64_t outer = 3, blocks = 130, inner_sizes[] = {1, 5, 70000};
+  for (const int64_t inner : inner_sizes) {
+    const int64_t size = outer * blocks * inner;
+    std::vector<float> w(size, 1), g(size), m(size), v(blocks);
+    for (int64_t i = 0; i < size; ++i) g[i] = static_cast<float>(1 + i / inner % blocks % 4);
+    const kl_tensor tensor = {w.data(), g.data(), {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0,
+                              blocks,   inner};
+    const kl_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
+    const int method = kl_find_method("adam_mini");
+    int64_t chunks[2], pieces[2];
+    kl_plan(&tensor, 1, chunks);
+    kl_plan_sums(method, &tensor, 1, pieces);
+    CHECK(pieces[1] > 1 || size < KL_CHUNK);
+    std::vector<double> sums(2 * pieces[1]);
+    kl_sum(method, &tensor, 1, pieces, &all, 0, pieces[1], sums.data());
+    for (int64_t b = 0; b < blocks; ++b) CHECK(v[b] == static_cast<float>((1 + b % 4) * (1 + b % 4)));
+    kl_update(method, &tensor, 1, chunks, &all, 0, chunks[1], nullptr);
+    for (float x : w) CHECK(x == 0.5f);
   }
 }
 
@@ -195,6 +222,7 @@ void many_entries_are_counted_in_64_bits() {
 int main() {
   any_split_gives_the_same_bits();
   all_instruction_sets_give_the_same_bits();
+  blocks_have_their_means();
   philox_is_philox();
   bfloat16_is_rounded_to_even();
   names_are_found();

@@ -1,6 +1,6 @@
-"""Lion, LAMB, LARS, AdamW, Adam-atan2."""
+"""Lion, LAMB, LARS, AdamW, Adam-atan2, SGD."""
 
-from keras_lrsched.optimizers import AdamAtan2, AdamW, Lamb, Lars, Lion
+from keras_lrsched.optimizers import SGD, AdamAtan2, AdamW, Lamb, Lars, Lion
 
 from . import Case, Trajectory
 
@@ -80,5 +80,15 @@ CASES = [
         digits_rate=0.5,
         state_bytes=4,
         bad=(*EPSILON, {"momentum": 1.0}, {"trust_coefficient": 0}, {"exclude_from_layer_adaptation": [3]}),
+    ),
+    Case(
+        SGD,
+        # there the decay is not multiplied by the learning rate
+        (Trajectory("sgdw_tfa", {"learning_rate": 0.1, "weight_decay": 0.1}),),
+        options={"learning_rate": 0.01},
+        quadratic_rate=0.05,
+        digits_rate=0.05,
+        state_bytes=4,
+        bad=({"momentum": 1}, {"momentum": -0.1}),
     ),
 ]

@@ -1,0 +1,106 @@
+"""The base of optimizers that a compiled kernel can update, all variables in one call."""
+
+import numpy as np
+from keras import ops
+
+from keras_lrsched import kernels
+from keras_lrsched.optimizers import native
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.schedules import checks
+
+
+class FusedOptimizer(Optimizer):
+    """An `Optimizer` whose `step` also exists in C++, where it reads and writes everything once.
+
+    The kernel does what `step` says, to about 1e-6 of each entry. It takes all variables in float32 or bfloat16, on CPU, in
+    one process. It is compiled on first use, see `keras_lrsched.kernels`.
+
+    Args:
+        fused: `"auto"`: the kernel where it can be had, else plain Keras operations. `True`: the kernel, or an error that
+            says why it cannot be had. `False`: plain Keras operations. Defaults to `"auto"`.
+        **options: See `keras_lrsched.optimizers.Optimizer`.
+
+    Raises:
+        RuntimeError: At the first update, if `fused` is `True` and there is no kernel for it.
+    """
+
+    kernel = ""
+    """The name of the method in `keras_lrsched.kernels.update`."""
+
+    def __init__(self, learning_rate, fused="auto", **options):
+        super().__init__(learning_rate, **options)
+        self.fused = checks.one_of("fused", fused, ("auto", True, False))
+
+    # What a method defines
+
+    def kernel_numbers(self, t):
+        """What the kernel is told beside the scale of the gradients, see ops/kernels/updates.h; `t` counts from 1."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `kernel_numbers(t)`.")
+
+    def kernel_scale(self, gradients):
+        """By what the kernel multiplies the gradients."""
+        return 1.0
+
+    def kernel_blocks(self, place):
+        """Of a variable whose second slot has one number a block: how many, and how many neighbours belong to one."""
+        return ()
+
+    def adapts(self, index, is_decayed):
+        """Whether a variable has a trust ratio."""
+        return False
+
+    # The update
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if not self._has_kernel(trainable_variables):
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        places = [self._get_variable_index(variable) for variable in trainable_variables]
+        slots = [[self._slots[place][name] for name in self.slots] for place in places]
+        rates = self._kernel_rates(places, learning_rate)
+        t = ops.cast(self.iterations, "float32") + 1
+        numbers = [self.kernel_scale(grads), *self.kernel_numbers(t)]
+        numbers += [0.0] * (kernels.NUMBERS - len(numbers))
+        numbers = ops.stack([ops.cast(number, "float32") for number in numbers])
+        seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
+        blocks = [number for place in places for number in self.kernel_blocks(place)]
+        rounding = self.stochastic_rounding
+        kernels.update(self.kernel, trainable_variables, slots, grads, rates, numbers, seed, rounding, blocks)
+
+    def _kernel_rates(self, places, learning_rate):
+        """A row for each variable: learning rate, weight decay, whether a trust ratio applies."""
+        weight_decay = self._current_weight_decay()
+        decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
+        multipliers = [self._multipliers[place] for place in places]
+        decays = [self._decay_multipliers[place] if decayed[place] else 0.0 for place in places]
+        adapted = [self.adapts(place, decayed[place]) for place in places]
+        columns = [
+            ops.cast(learning_rate, "float32") * ops.cast(multipliers, "float32"),
+            ops.cast(0.0 if weight_decay is None else weight_decay, "float32") * ops.cast(decays, "float32"),
+            ops.cast(adapted, "float32"),
+        ]
+        return ops.stack(columns, axis=-1)
+
+    def _wide_gradient(self, gradient, variable):
+        """The kernel reads bfloat16 itself; clipping and sums want float32."""
+        altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
+        if not altered and not self.lazy_embeddings and self._has_kernel([variable]):
+            return native.dense(gradient), variable
+        return super()._wide_gradient(gradient, variable)
+
+    def _has_kernel(self, variables):
+        if self.fused is False:
+            return False
+        reason = self._unsuited() or kernels.reason_against(variables)
+        if reason is not None and (self.fused is True or kernels.mode() == "1"):
+            raise RuntimeError(f"{type(self).__name__} has no compiled update here: {reason} Received: fused={self.fused!r}")
+        return reason is None
+
+    def _unsuited(self):
+        """Which argument asks for what kernels do not do, or `None`."""
+        if self.nonfinite != "propagate":
+            return f"they leave no update out. Received: nonfinite={self.nonfinite!r}."
+        for name in ("lazy_embeddings", "master_weights"):
+            if getattr(self, name):
+                return f"they know nothing of {name}. Received: {name}=True."
+        return None

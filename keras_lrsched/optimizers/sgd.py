@@ -1,0 +1,61 @@
+"""Stochastic gradient descent with momentum, with state and arithmetic in float32."""
+
+import keras
+
+from keras_lrsched.optimizers.fused import FusedOptimizer
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class SGD(FusedOptimizer):
+    """Gradient descent with heavy-ball or Nesterov momentum and decoupled weight decay, also for variables in bfloat16.
+
+        m = momentum m + g
+        w = (1 - lr weight_decay) w - lr m                      (heavy ball)
+        w = (1 - lr weight_decay) w - lr (g + momentum m)       (Nesterov)
+
+    The learning rate stays outside of the momentum, as in PyTorch: when a schedule lowers it, the step is lower at once.
+    `keras.optimizers.SGD` keeps `lr g` in its momentum; with a constant rate the two are the same. State: one float32 number
+    for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.01`.
+        momentum: At least 0 and below 1. Defaults to `0.9`.
+        nesterov: Whether to look ahead. Defaults to `False`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013,
+        https://proceedings.mlr.press/v28/sutskever13.html; Loshchilov and Hutter, arXiv:1711.05101, for the decay. The
+        trajectory of TensorFlow Addons' SGDW is met, whose decay is not multiplied by the learning rate.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, -2.0])
+    >>> optimizer = SGD(learning_rate=0.5, momentum=0.5)
+    >>> for _ in range(2):
+    ...     optimizer.apply([keras.ops.array([1.0, 0.0])], [w])
+    >>> w.numpy()
+    array([-0.25, -2.  ], dtype=float32)
+    """
+
+    slots = ("momentum",)
+    elementwise = True
+    kernel = "sgd"
+
+    def __init__(self, learning_rate=0.01, momentum=0.9, nesterov=False, weight_decay=None, **options):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.momentum = checks.beta("momentum", momentum)
+        self.nesterov = nesterov
+
+    def step(self, w, g, slots, now):
+        slots.momentum = self.momentum * slots.momentum + g
+        move = g + self.momentum * slots.momentum if self.nesterov else slots.momentum
+        return w - now.learning_rate * (move + now.weight_decay * w)
+
+    def kernel_numbers(self, t):
+        return [self.momentum, self.nesterov]
