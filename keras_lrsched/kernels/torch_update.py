@@ -10,7 +10,10 @@ DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
 def unavailable(variables):
     """Why these variables cannot be updated here, or `None`."""
     devices = {variable.value.device.type for variable in variables} - {"cpu"}
-    return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel yet." if devices else None
+    if devices:
+        return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel."
+    views = [variable.path for variable in variables if not variable.value.is_contiguous()]
+    return f"Kernels need contiguous tensors, which these are not: {', '.join(views)}." if views else None
 
 
 def load():
@@ -27,8 +30,8 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         w, states = variable.value, [slot.value for slot in own]
         if gradient.shape != w.shape:
             raise ValueError(f"A variable of shape {tuple(w.shape)} has a gradient of shape {tuple(gradient.shape)}.")
-        if not all(each.is_contiguous() for each in (w, *states)):
-            raise ValueError(f"The variable {variable.path} or its state is not contiguous.")
+        if not all(state.is_contiguous() for state in states):
+            raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
         addresses = [each.data_ptr() for each in states]
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
         address = (*addresses, *[None] * (2 - len(addresses)))

@@ -89,7 +89,7 @@ class TestResourceVariables:
         rates, numbers, seed = np.zeros((2, 3), "float32"), np.zeros(12, "float32"), np.zeros(2, "uint32")
         gradients = [tf.ones(3)] * 2
         with pytest.raises(tf.errors.InvalidArgumentError, match="given twice"):
-            tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, numbers, seed, False)
+            tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, numbers, seed, False, [])
 
     def test_an_uninitialized_variable(self):
         import tensorflow as tf

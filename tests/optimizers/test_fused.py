@@ -224,6 +224,20 @@ def test_true_says_why_it_cannot_be(options, message):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(w), 0.9, rtol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="about PyTorch's views")
+def test_a_transposed_view_goes_without():
+    import torch
+
+    w = keras.Variable(np.ones((2, 3), "float32"))
+    w._value.data = torch.ones(3, 2).T
+    optimizer = optimizers.Lion(0.1)
+    optimizer.build([w])
+    optimizer.apply([keras.ops.ones((2, 3))], [w])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(w), 0.9, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="contiguous"):
+        optimizers.Lion(0.1, fused=True).apply([keras.ops.ones((2, 3))], [w])
+
+
 def test_other_dtypes_have_no_kernel():
     w = keras.Variable(np.ones(4), dtype="float64")
     optimizer = optimizers.Lion(0.1, fused=True)
