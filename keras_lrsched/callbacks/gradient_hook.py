@@ -81,7 +81,7 @@ def _dense(optimizer, gradient):
 def _wrappers(optimizer):
     """An optimizer, and the one that it is wrapped around."""
     yield optimizer
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
         yield optimizer
 

@@ -133,8 +133,8 @@ def _begin_file(path, header):
 
 
 def inner_optimizer(optimizer):
-    """The optimizer that loss scaling is wrapped around."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    """The optimizer that loss scaling is wrapped around, or `Lookahead`, or both."""
+    while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
 

@@ -40,8 +40,8 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
     Args:
         target: Path of the setting, from the model on: `"optimizer.weight_decay"`, `"optimizer.beta_2"`,
             `"optimizer.learning_rate"`, `"layers.dropout_1.rate"`, `"layers.encoder.layers.dropout.rate"`,
-            `"layers.dense.kernel_regularizer.l2"`, `"loss.label_smoothing"`. Items of a list go by name or by number. A
-            `LossScaleOptimizer` is passed over.
+            `"layers.dense.kernel_regularizer.l2"`, `"loss.label_smoothing"`. Items of a list go by name or by number. An
+            optimizer around another one, such as `LossScaleOptimizer` or `Lookahead`, is passed over.
         schedule: A `LearningRateSchedule`, or a number for a constant.
 
     Raises:

@@ -56,7 +56,7 @@ class Setting:
         child = children.get(part)
         if child is None:
             raise self._missing("part", part, [name for name, item in children.items() if _has_settings(item)])
-        while isinstance(child, keras.optimizers.LossScaleOptimizer):
+        while hasattr(child, "inner_optimizer"):
             child = child.inner_optimizer
         return child
 

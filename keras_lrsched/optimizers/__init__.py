@@ -12,14 +12,20 @@ from keras_lrsched.optimizers.adam_mini import AdamMini
 from keras_lrsched.optimizers.adamod import AdaMod
 from keras_lrsched.optimizers.adamomentum import AdaMomentum
 from keras_lrsched.optimizers.adamw import AdamW
+from keras_lrsched.optimizers.apollo import Apollo
+from keras_lrsched.optimizers.apollo_mini import ApolloMini
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.cocob import COCOB
 from keras_lrsched.optimizers.dadapt_adam import DAdaptAdam
 from keras_lrsched.optimizers.dadapt_lion import DAdaptLion
 from keras_lrsched.optimizers.dadapt_sgd import DAdaptSGD
+from keras_lrsched.optimizers.fira import Fira
+from keras_lrsched.optimizers.galore import GaLore
 from keras_lrsched.optimizers.lamb import Lamb
 from keras_lrsched.optimizers.lars import Lars
+from keras_lrsched.optimizers.layerwise_learning_rate import LayerwiseLearningRate
 from keras_lrsched.optimizers.lion import Lion
+from keras_lrsched.optimizers.lookahead import Lookahead
 from keras_lrsched.optimizers.momo import MoMo
 from keras_lrsched.optimizers.momo_adam import MoMoAdam
 from keras_lrsched.optimizers.muon import Muon
@@ -29,10 +35,15 @@ from keras_lrsched.optimizers.rectified_adam import RectifiedAdam
 from keras_lrsched.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from keras_lrsched.optimizers.schedule_free_radam import ScheduleFreeRAdam
 from keras_lrsched.optimizers.schedule_free_sgd import ScheduleFreeSGD
+from keras_lrsched.optimizers.sgd import SGD
 from keras_lrsched.optimizers.sgd_sai import SGDSaI
+from keras_lrsched.optimizers.sharpness_aware import SharpnessAware
+from keras_lrsched.optimizers.sophia import Sophia
+from keras_lrsched.optimizers.sophia_model import SophiaModel
 
 __all__ = [
     "COCOB",
+    "SGD",
     "AdaBound",
     "AdaLomo",
     "AdaMod",
@@ -41,12 +52,18 @@ __all__ = [
     "AdamAtan2",
     "AdamMini",
     "AdamW",
+    "Apollo",
+    "ApolloMini",
     "DAdaptAdam",
     "DAdaptLion",
     "DAdaptSGD",
+    "Fira",
+    "GaLore",
     "Lamb",
     "Lars",
+    "LayerwiseLearningRate",
     "Lion",
+    "Lookahead",
     "MoMo",
     "MoMoAdam",
     "Muon",
@@ -58,5 +75,8 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeRAdam",
     "ScheduleFreeSGD",
+    "SharpnessAware",
+    "Sophia",
+    "SophiaModel",
     "catalog",
 ]

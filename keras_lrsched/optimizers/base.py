@@ -99,6 +99,7 @@ class Optimizer(keras.optimizers.Optimizer):
         rules = paths.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables)
         self._multipliers = [self.learning_rate_multipliers.get(rule, 1.0) for rule in rules]
         self._decayed = paths.included("exclude_from_weight_decay", self._not_decayed, variables)
+        self._decay_multipliers = [1.0] * len(variables)  # for a wrapper to set
 
     def make_slots(self, variable):
         """The state of one variable: a dictionary of what `add_slot` returns. Override it for other shapes than its own."""
@@ -241,7 +242,7 @@ class Optimizer(keras.optimizers.Optimizer):
             Slots(variable.of(self._slots[index]) if is_part else self._slots[index]),
             scalars,
             learning_rate,
-            weight_decay if self._decayed[index] else None,
+            weight_decay * self._decay_multipliers[index] if weight_decay is not None and self._decayed[index] else None,
             self._multipliers[index],
             iterations,
         )

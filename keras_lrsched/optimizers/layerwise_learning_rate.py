@@ -1,0 +1,153 @@
+"""A learning rate for each layer, by the paths of its variables."""
+
+import keras
+
+from keras_lrsched.optimizers import multipliers as rules
+from keras_lrsched.optimizers import paths
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.wrapper import Wrapper
+
+HAVE_OWN_WEIGHTS = (keras.optimizers.Ftrl, keras.optimizers.ScheduleFreeAdamW)
+"""Their state determines the weights, so that a scaled update would be undone by the next one."""
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class LayerwiseLearningRate(Wrapper):
+    """Multiplies the learning rate of any optimizer, for each variable by the number that belongs to its path.
+
+        w = w + multiplier (update(w) - w)
+
+    This is how it is done around Keras' own optimizers, after whatever the update is: clipped, a sign, with a step size of
+    its own. Around an optimizer of this package the multiplier enters the formula as learning rate, times the optimizer's
+    `learning_rate_multipliers`. In both, weight decay that is proportional to the learning rate, as Keras' is, is multiplied
+    with it; `weight_decay_multipliers` make up for that. A variable that no pattern is found in keeps its rate. There is no
+    state beside that of the inner optimizer, which has the learning rate, the counter of updates and all options.
+
+    Other constructors make the patterns: `blockwise`, `lora_plus`, `layer_decay`, `discriminative`, `mup`; for two models
+    that train each other, `two_time_scale`.
+
+    Args:
+        optimizer: The inner optimizer, of Keras or of this package; also its name or config as for `keras.optimizers.get`.
+        multipliers: A dictionary from regular expressions to numbers of at least 0. The first that is found in the path of a
+            variable, such as `"dense_1/kernel"`, counts. Defaults to `None`, for none.
+        weight_decay_multipliers: The same for the weight decay, which has the multiplier of the learning rate too. Only
+            around optimizers of this package. Defaults to `None`, for none.
+        name: As in Keras.
+
+    Raises:
+        ValueError: If an argument is out of its range. If the inner optimizer is a wrapper (`Lookahead` and
+            `LossScaleOptimizer` belong around this one), or one of Keras' whose update cannot be scaled: `Ftrl` and
+            `ScheduleFreeAdamW`, which keep the weights in their state, or any with `use_ema`. When it is built, if a regular
+            expression is found in no path; the message lists the paths.
+
+    Example:
+
+    >>> kernel, bias = keras.Variable([1.0], name="kernel"), keras.Variable([1.0], name="bias")
+    >>> optimizer = LayerwiseLearningRate(keras.optimizers.SGD(0.125), {"bias": 2.0})
+    >>> optimizer.apply([keras.ops.array([1.0])] * 2, [kernel, bias])
+    >>> kernel.numpy(), bias.numpy()
+    (array([0.875], dtype=float32), array([0.75], dtype=float32))
+    """
+
+    def __init__(self, optimizer, multipliers=None, weight_decay_multipliers=None, name=None):
+        super().__init__(optimizer, name)
+        self.multipliers = paths.multipliers("multipliers", multipliers)
+        self.weight_decay_multipliers = paths.multipliers("weight_decay_multipliers", weight_decay_multipliers)
+        self._is_ours = isinstance(self.inner_optimizer, Optimizer)
+        if not self._is_ours:
+            self._refuse(optimizer)
+
+    # Ready-made patterns
+
+    @classmethod
+    def blockwise(cls, optimizer, name=None, **options):
+        """Blockwise learning rates of Transformers (arXiv:2502.19002): 1 for norms, 4 for value and output, 6 for the
+        feed-forward blocks, 8 for query and key, 10 for embeddings; what is none of these, such as the head, has 1.
+
+        They were tuned for AdamW, Adam-mini and Lion. Options, as for `keras_lrsched.optimizers.multipliers.blockwise`:
+        other multipliers, `None` for a kind that the model does not have, `patterns`. The authors' code was read, not run.
+        """
+        return cls(optimizer, rules.blockwise(**options), name=name)
+
+    @classmethod
+    def lora_plus(cls, optimizer, ratio=16.0, name=None):
+        """LoRA+ (arXiv:2402.12354), for layers with `enable_lora`: the factor B learns `ratio` times faster than A."""
+        return cls(optimizer, rules.lora_plus(ratio), name=name)
+
+    @classmethod
+    def layer_decay(cls, optimizer, decay, layers, name=None):
+        """Each of `layers` (patterns from input to output, or a model) learns `decay` times as fast as the next one."""
+        return cls(optimizer, rules.layer_decay(decay, layers), name=name)
+
+    @classmethod
+    def discriminative(cls, optimizer, layers, factor=2.6, name=None):
+        """ULMFiT (arXiv:1801.06146): each of `layers`, as for `layer_decay`, learns `factor` times slower than the next."""
+        return cls(optimizer, rules.discriminative(layers, factor), name=name)
+
+    @classmethod
+    def mup(cls, optimizer, base, target, rule="adam", weight_decay_power=1.0, name=None):
+        """muP (arXiv:2203.03466): the learning rate that was best for the narrow model `base`, used for the wide `target`.
+
+        See `keras_lrsched.optimizers.multipliers.mup` for the table. Both are models with the same paths, or dictionaries
+        from path to shape. `rule` is `"adam"` for all methods whose update does not grow with the gradient, or `"sgd"`.
+        Under Adam, the weight decay of matrices is multiplied by the width to the power `weight_decay_power`: 1 keeps its
+        product with the learning rate, as microsoft/mup does; 0 is for a decay without the learning rate in it; 0.5 is the
+        rule of arXiv:2510.15262, which decays no vectors: exclude these. The rest of muP is up to the model: initial weights
+        by fan-in, logits divided by the ratio of widths, attention scaled by 1/d in place of 1/sqrt(d).
+        """
+        rates, decays = rules.mup(base, target, rule, weight_decay_power)
+        has_decay = keras.optimizers.get(optimizer).weight_decay
+        return cls(optimizer, rates, decays if has_decay else None, name=name)
+
+    @classmethod
+    def two_time_scale(cls, optimizer, ratio):
+        """TTUR (arXiv:1706.08500): an optimizer for a generator, and another that learns `ratio` times faster for the
+        discriminator. The first is `optimizer`; the second is made from its config."""
+        copy = type(optimizer).from_config(optimizer.get_config())
+        return optimizer, cls(copy, {"": ratio})
+
+    # The update
+
+    def build(self, variables):
+        if self.built:
+            return
+        rates = self._resolve("multipliers", variables)
+        decays = self._resolve("weight_decay_multipliers", variables)
+        super().build(variables)
+        if self._is_ours:
+            inner = self.inner_optimizer
+            inner._multipliers = [own * ours for own, ours in zip(inner._multipliers, rates, strict=True)]
+            inner._decay_multipliers = decays
+        self._scaled = {} if self._is_ours else {i: rate for i, rate in enumerate(rates) if rate != 1}
+
+    def before_update(self, steps):
+        return {i: self.value_of(variable, i) for variable, i in steps if i in self._scaled}
+
+    def after_update(self, steps, before):
+        for variable, i in steps:
+            if i in self._scaled:
+                old = before[i]
+                self.set_value(variable, i, old + self._scaled[i] * (self.value_of(variable, i) - old))
+
+    def _resolve(self, name, variables):
+        numbers = getattr(self, name)
+        return [numbers.get(rule, 1.0) for rule in paths.first_match(name, numbers, variables)]
+
+    def _refuse(self, optimizer):
+        if isinstance(self.inner_optimizer, Wrapper):
+            raise ValueError(f"LayerwiseLearningRate belongs inside other wrappers. Received: optimizer={optimizer!r}")
+        for each in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
+            if isinstance(each, HAVE_OWN_WEIGHTS) or each.use_ema:
+                raise ValueError(
+                    "LayerwiseLearningRate cannot scale updates of an optimizer that keeps weights in its state. "
+                    f"Received: optimizer={optimizer!r}"
+                )
+            if each.weight_decay and self.weight_decay_multipliers:
+                raise ValueError(
+                    "`weight_decay_multipliers` need an optimizer of keras_lrsched, such as its AdamW. "
+                    f"Received: optimizer={optimizer!r}, weight_decay_multipliers={self.weight_decay_multipliers!r}"
+                )
+
+    def get_config(self):
+        names = ("multipliers", "weight_decay_multipliers")
+        return {**super().get_config(), **{name: dict(getattr(self, name)) for name in names}}

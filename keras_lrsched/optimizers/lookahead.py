@@ -1,0 +1,82 @@
+"""Lookahead: every few updates, back to somewhere on the way."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.low_precision import wide
+from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers.wrapper import Wrapper
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Lookahead(Wrapper):
+    """k steps forward, one step back: slow weights that follow the fast ones of any other optimizer.
+
+        w    = the inner optimizer's update of w
+        slow = slow + slow_step_size (w - slow)     each sync_period updates
+        w    = slow                                 at the same time
+
+    At first, slow = w. Between two of these steps the model has the fast weights w, also for `evaluate` and in files. The
+    inner optimizer keeps its momentum. It has the learning rate, which is seen and set through this one, the counter of
+    updates, clipping, weight decay and gradient accumulation, of which only whole updates count here. State: one float32
+    number for each parameter beside the inner state.
+
+    Args:
+        optimizer: The inner optimizer, of Keras or of this package; also its name or config as for `keras.optimizers.get`.
+        sync_period: Updates from one step back to the next. Defaults to `6`.
+        slow_step_size: How much of the way the slow weights go, above 0 and at most 1. Defaults to `0.5`.
+        name: As in Keras.
+
+    Raises:
+        ValueError: If an argument is out of its range. If the inner optimizer averages weights itself, which the step back
+            would disturb: with `use_ema` (the callback `WeightAveraging` does not), or a Schedule-Free one. If it is a
+            `LossScaleOptimizer`, which belongs around this one; `compile` puts it there.
+
+    Reference:
+        Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, arXiv:1907.08610. Trajectories agree with
+        TensorFlow Addons' `Lookahead`.
+
+    Example:
+
+    >>> w = keras.Variable([0.0])
+    >>> optimizer = Lookahead(keras.optimizers.SGD(1.0), sync_period=2)
+    >>> for _ in range(3):
+    ...     optimizer.apply([keras.ops.array([-4.0])], [w])
+    ...     print(w.numpy())  # 4, 8 and back to 4, 8
+    [4.]
+    [4.]
+    [8.]
+    """
+
+    slots = ("slow",)
+
+    def __init__(self, optimizer, sync_period=6, slow_step_size=0.5, name=None):
+        super().__init__(optimizer, name)
+        self.sync_period = checks.positive_int("sync_period", sync_period)
+        self.slow_step_size = checks.positive_fraction("slow_step_size", slow_step_size)
+        inner = self.inner_optimizer
+        if inner.use_ema or isinstance(inner, (ScheduleFree, keras.optimizers.ScheduleFreeAdamW)):
+            raise ValueError(
+                f"Lookahead needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
+            )
+
+    def before_update(self, steps):
+        """At first the slow weights are those of the model: now, and not when this was built."""
+        done = ops.copy(ops.convert_to_tensor(self._iterations))
+        for variable, index in steps:
+            slow = self._slots[index]["slow"]
+            self.assign(slow, ops.where(ops.equal(done, 0), self.value_of(variable, index), wide(slow)))
+        return done
+
+    def after_update(self, steps, before):
+        done, period = ops.convert_to_tensor(self._iterations), self.sync_period * (self.gradient_accumulation_steps or 1)
+        is_due = ops.logical_and(ops.not_equal(done, before), ops.equal(done % period, 0))
+        for variable, index in steps:
+            fast, slow = self.value_of(variable, index), self._slots[index]["slow"]
+            moved = wide(slow) + self.slow_step_size * (fast - wide(slow))
+            self.assign(slow, ops.where(is_due, moved, wide(slow)))
+            self.set_value(variable, index, ops.where(is_due, moved, fast))
+
+    def get_config(self):
+        return {**super().get_config(), "sync_period": self.sync_period, "slow_step_size": self.slow_step_size}

@@ -1,0 +1,132 @@
+"""Sophia: momentum over a diagonal of the Hessian, clipped."""
+
+import warnings
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.low_precision import wide
+from keras_lrsched.optimizers.maths import average, sign
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class Sophia(Optimizer):
+    """Second-order clipped stochastic optimization: entries with a flat loss move by the learning rate, others by less.
+
+        m = beta_1 m + (1 - beta_1) g
+        w = (1 - lr weight_decay) w - lr sign(m) min(1, |m| / (rho n max(h, 0) + 1e-15))
+        h = beta_2 h + (1 - beta_2) estimate        each update_period updates
+
+    The estimate is that of the diagonal of the Hessian, and has to come from outside of the optimizer:
+
+        Gauss-Newton-Bartlett    ghat^2, ghat the gradient of the mean loss of `batch_size` samples or tokens, with labels
+                                 that are drawn from what the model predicts; n = batch_size
+        Hutchinson               z (H z), z random numbers of variance 1; n = 1
+
+    In `fit`, train a `SophiaModel`, which computes it at updates 1, 1 + update_period, ...; in a loop of one's own, call
+    `update_hessian`. As long as h is zero, and wherever a Hutchinson estimate is negative, an update is the sign of m. There
+    is a warning if none has come before the first update. State: two float32 numbers for each parameter.
+
+    Args:
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-4`.
+        beta_1: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.965`.
+        beta_2: Decay rate of the estimates, at least 0 and below 1. Defaults to `0.99`.
+        rho: Above 0; the larger, the fewer entries are clipped. Defaults to `0.04`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `0.1`.
+        batch_size: n of the Gauss-Newton-Bartlett estimates that `update_hessian` is given. A `SophiaModel` counts by
+            itself, and scales what it gives. Defaults to `5120`.
+        update_period: Updates from one estimate to the next in a `SophiaModel`. Defaults to `10`.
+        estimator: `"gauss_newton_bartlett"` or `"hutchinson"`. Defaults to `"gauss_newton_bartlett"`.
+        **options: See `keras_lrsched.optimizers.Optimizer`. The `seed` is that of the labels or of z, too.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training, arXiv:2305.14342.
+        Trajectories with given estimates agree with the authors' code, Liuhong99/Sophia, whose training script takes the
+        first estimate after the update. The Hutchinson form follows optax and the paper, from reading.
+
+    Example:
+
+    >>> w = keras.Variable([1.0, 1.0])
+    >>> optimizer = Sophia(0.5, beta_1=0.0, beta_2=0.0, rho=1.0, weight_decay=None, batch_size=1)
+    >>> optimizer.build([w])
+    >>> optimizer.update_hessian([keras.ops.array([1.0, 4.0])])
+    >>> optimizer.apply([keras.ops.array([2.0, 4.0])], [w])
+    >>> w.numpy()  # min(1, 2 / 1^2) and min(1, 4 / 4^2), times 0.5
+    array([0.5  , 0.875], dtype=float32)
+    """
+
+    slots = ("momentum", "hessian")
+    elementwise = True
+
+    def __init__(
+        self,
+        learning_rate=1e-4,
+        beta_1=0.965,
+        beta_2=0.99,
+        rho=0.04,
+        weight_decay=0.1,
+        batch_size=5120,
+        update_period=10,
+        estimator="gauss_newton_bartlett",
+        **options,
+    ):
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        self.beta_1 = checks.beta("beta_1", beta_1)
+        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.rho = checks.positive_float("rho", rho)
+        self.batch_size = checks.positive_int("batch_size", batch_size)
+        self.update_period = checks.positive_int("update_period", update_period)
+        self.estimator = checks.one_of("estimator", estimator, ("gauss_newton_bartlett", "hutchinson"))
+        self._has_estimate = False
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.sampling = keras.random.SeedGenerator(self.seed)
+        self._track_variable(self.sampling.state)
+
+    def update_hessian(self, estimates, when=True):
+        """Takes an estimate into h; one with an entry that is not finite is left out, variable by variable.
+
+        Args:
+            estimates: For each variable that the optimizer was built with a tensor, or `None`: ghat, which is squared here;
+                or z (H z).
+            when: Whether to do so, a bool or a tensor.
+        """
+        if not self.built:
+            raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
+        if len(estimates) != len(self._slots):
+            raise ValueError(f"`estimates` must be one for each of {len(self._slots)} variables. Received: {len(estimates)}")
+        self._has_estimate = True
+        for slots, estimate in zip(self._slots, estimates, strict=True):
+            if estimate is not None and slots:
+                h, estimate = wide(slots["hessian"]), wide(estimate)
+                new = average(self.beta_2, h, ops.square(estimate) if self.squares else estimate)
+                taken = ops.logical_and(when, ops.all(ops.isfinite(new)))
+                self.assign(slots["hessian"], ops.where(taken, new, h))
+
+    @property
+    def squares(self):
+        """Whether an estimate is the square of what is given."""
+        return self.estimator == "gauss_newton_bartlett"
+
+    def before_update(self, steps):
+        if not self._has_estimate:
+            self._has_estimate = True
+            warnings.warn(
+                "Sophia has no estimate of the Hessian, so an update is the sign of the momentum. "
+                "Train a `SophiaModel`, or call `update_hessian`.",
+                stacklevel=2,
+            )
+
+    def step(self, w, g, slots, now):
+        m = slots.momentum = average(self.beta_1, slots.momentum, g)
+        curvature = self.rho * (self.batch_size if self.squares else 1) * ops.maximum(slots.hessian, 0.0)
+        size = ops.minimum(1.0, ops.abs(m) / (curvature + 1e-15))
+        return w - now.learning_rate * (sign(m) * size + now.weight_decay * w)

@@ -1,0 +1,125 @@
+"""The training step that Sophia needs: at times, it estimates the diagonal of the Hessian."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers.derivatives import hessian_product, value_and_gradient
+from keras_lrsched.optimizers.low_precision import wide
+from keras_lrsched.optimizers.sophia import Sophia
+from keras_lrsched.optimizers.training_step import TrainingStep, loss_scale
+
+CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class SophiaModel(TrainingStep):
+    """A model for training with `Sophia`, which it tells an estimate of the Hessian at updates 1, 1 + update_period, ...
+
+    It is a model around the given one, to be compiled and fitted in its place; the weights are the same, so that `model`
+    can be evaluated, saved and used on its own afterwards. An estimate takes one more pass, on the same batch with the same
+    dropout; it moves no statistics. Under gradient accumulation, it is from the first micro-batch.
+
+    `"gauss_newton_bartlett"` draws labels from the softmax of the model's only output, whose last axis is that of classes,
+    for a loss that is a (sparse) categorical cross-entropy; how many labels there are is counted. Sample weights and masks
+    do not count in the estimate. `"hutchinson"` is for any loss, but needs the second derivatives of all layers, which
+    some do not have, such as recurrent layers of cuDNN; then the backend's own error appears.
+
+    Args:
+        model: A model with Keras' own training step and loss.
+        name: As in Keras.
+
+    Raises:
+        ValueError: If the model has a `train_step` or `compute_loss` of its own. In training, if the optimizer is not
+            `Sophia`, alone or inside wrappers; if the loss is not as said, or one for each of several outputs; if there is
+            more than one replica of `tf.distribute`.
+
+    Reference:
+        Liu et al., arXiv:2305.14342, Algorithms 1 to 3.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    >>> trained = SophiaModel(model)
+    >>> trained.compile(Sophia(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> history = trained.fit(np.ones((8, 2)), np.arange(8) % 3, verbose=0)
+    """
+
+    def gradients(self, values, state, batch):
+        if self._sophia().squares:
+            self._check_loss()
+        return super().gradients(values, state, batch)
+
+    def before_update(self, values, state, batch):
+        optimizer = self._sophia()
+        generator = optimizer.sampling.state
+        seed = ops.convert_to_tensor(generator.value)
+        period = optimizer.update_period * (optimizer.gradient_accumulation_steps or 1)
+        is_due = ops.equal(ops.convert_to_tensor(optimizer._iterations.value) % period, 0)
+        estimate = self._sampled_gradient if optimizer.squares else self._curvature
+
+        def now():
+            return estimate(values, [*state, (generator, seed)], batch)
+
+        def not_now():
+            return [ops.zeros(value.shape, wide(value).dtype) for value in values], seed
+
+        estimates, seed = ops.cond(is_due, now, not_now)
+        generator.assign(seed)
+        optimizer.update_hessian(estimates, when=is_due)
+
+    def _sampled_gradient(self, values, state, batch):
+        """The gradient for labels from the model itself, scaled from their number to the one the optimizer multiplies by."""
+        optimizer = self._sophia()
+
+        def loss(at):
+            with keras.StatelessScope([*zip(self.trainable_variables, at, strict=True), *state]) as scope:
+                (predicted,) = keras.tree.flatten(self(batch[0], training=True))
+                logits = ops.cast(predicted, "float32")
+                if not getattr(self.loss, "from_logits", False):
+                    logits = ops.log(ops.maximum(logits, keras.config.epsilon()))
+                labels = _drawn(logits, optimizer.sampling)
+                scale = ops.convert_to_tensor(loss_scale(self.optimizer))
+                chosen = ops.sum(ops.log_softmax(logits) * labels, axis=-1)
+                seed = scope.get_current_value(optimizer.sampling.state)
+            return -ops.mean(chosen) * scale, scale, ops.size(chosen), seed
+
+        (_, scale, number, seed), gradients = value_and_gradient(loss, values)
+        factor = ops.sqrt(ops.cast(number, "float32") / optimizer.batch_size) / scale
+        return [wide(g) * ops.cast(factor, wide(g).dtype) for g in gradients], seed
+
+    def _curvature(self, values, state, batch):
+        """z (H z) with random signs z."""
+        optimizer = self._sophia()
+        with keras.StatelessScope(state) as scope:
+            scale = ops.convert_to_tensor(loss_scale(self.optimizer))
+            uniform = [keras.random.uniform(value.shape, seed=optimizer.sampling, dtype="float32") for value in values]
+            seed = scope.get_current_value(optimizer.sampling.state)
+        z = [ops.cast(ops.where(u < 0.5, -1.0, 1.0), value.dtype) for u, value in zip(uniform, values, strict=True)]
+        products = hessian_product(lambda at: scale * self.outputs_and_loss(at, state, batch)[1], values, z)
+        return [wide(a) * wide(b) / ops.cast(scale, wide(b).dtype) for a, b in zip(z, products, strict=True)], seed
+
+    def _sophia(self):
+        optimizer = self.optimizer
+        while hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        if not isinstance(optimizer, Sophia):
+            raise ValueError(f"SophiaModel needs the optimizer Sophia of keras_lrsched. Received: optimizer={optimizer!r}")
+        return optimizer
+
+    def _check_loss(self):
+        known = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
+        named = isinstance(self.loss, str) and self.loss in CROSS_ENTROPIES
+        if not named and not isinstance(self.loss, known):
+            raise ValueError(
+                'Gauss-Newton-Bartlett needs a (sparse) categorical cross-entropy; `estimator="hutchinson"` does not. '
+                f"Received: loss={self.loss!r}"
+            )
+
+
+def _drawn(logits, seed):
+    """A one-hot label for each distribution, by Gumbel's trick, which XLA can compile."""
+    uniform = keras.random.uniform(ops.shape(logits), seed=seed, dtype="float32")
+    noise = -ops.log(-ops.log(uniform))
+    labels = ops.one_hot(ops.argmax(logits + noise, axis=-1), logits.shape[-1], dtype="float32")
+    return ops.stop_gradient(labels)

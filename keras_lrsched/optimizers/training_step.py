@@ -1,0 +1,144 @@
+"""A model around another one, whose training step may take the gradient more than once, and at other weights."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers import native
+from keras_lrsched.optimizers.derivatives import BACKEND, no_gradient, value_and_gradient
+
+
+class Pass(NamedTuple):
+    """One forward and backward pass."""
+
+    scaled_loss: Any
+    """The loss as the optimizer scales it, of which the gradients are taken."""
+    loss: Any
+    y_pred: Any
+    state: list
+    """What the state is afterwards: seeds of dropout, BatchNorm's statistics, metrics of the loss."""
+    scale: Any
+    """The factor in the gradients that the optimizer takes off, or 1."""
+    gradients: Any = None
+
+
+class TrainingStep(keras.Model):
+    """Trains the model inside of it, by `compile` and `fit` as usual, with a training step of its own.
+
+    A subclass defines `gradients`, from passes by `evaluate_at`. No pass changes anything: the state is a list of pairs of a
+    variable and its value, so that a second pass with the first one's state has the same dropout, and moves no statistics.
+
+    Args:
+        model: A model whose training step and loss are Keras' own. Its variables become those of this model.
+
+    Raises:
+        ValueError: If the model has a `train_step` or `compute_loss` of its own. When the step is traced, if there is more
+            than one replica of `tf.distribute`.
+    """
+
+    def __init__(self, model, name=None):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r}")
+        for method in ("train_step", "compute_loss"):
+            if getattr(type(model), method) is not getattr(keras.Model, method):
+                raise ValueError(f"`model` must not have its own `{method}`. Received: model={model!r}")
+        super().__init__(name=name, dtype=model.dtype_policy)
+        self.model = model
+        self.built = model.built
+
+    def call(self, inputs, training=None):
+        return self.model(inputs)  # Keras hands `training` on
+
+    # What a method defines
+
+    def gradients(self, values, state, batch):
+        """The `Pass` whose gradients update the weights, and whose state and predictions count.
+
+        Args:
+            values: The weights, as tensors.
+            state: The state before the step.
+            batch: Inputs, targets and sample weights.
+        """
+        return self.evaluate_at(values, state, batch)
+
+    def before_update(self, values, state, batch):
+        """Where variables of the optimizer may be assigned."""
+
+    def evaluate_at(self, values, state, batch):
+        """A `Pass` at any weights, in training mode."""
+        result, gradients = value_and_gradient(lambda at: self._forward(at, state, batch), values)
+        return Pass(*result)._replace(gradients=gradients)
+
+    def outputs_and_loss(self, values, state, batch):
+        """Predictions and loss as functions of the weights, and the state afterwards."""
+        x, y, sample_weight = batch
+        mapping = [*zip(self.trainable_variables, values, strict=True), *state]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+        return y_pred, loss, [scope.get_current_value(variable) for variable, _ in state]
+
+    def _forward(self, values, state, batch):
+        y_pred, loss, new = self.outputs_and_loss(values, state, batch)
+        with keras.StatelessScope(state):
+            return self.optimizer.scale_loss(loss), loss, y_pred, new, ops.convert_to_tensor(loss_scale(self.optimizer))
+
+    # The training step, in the two forms that Keras has for it
+
+    def _stateless_step(self, state, data):
+        values, others, of_optimizer, of_metrics = state
+        x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
+        pairs = [
+            *zip(self.non_trainable_variables, others, strict=True),
+            *zip(self.metrics_variables, of_metrics, strict=True),
+            *zip(self.optimizer.variables, of_optimizer, strict=True),
+        ]
+        result = self.gradients(values, pairs, batch)
+        with keras.StatelessScope(pairs) as scope:
+            self.before_update(values, pairs, batch)
+        of_optimizer = [scope.get_current_value(variable) for variable in self.optimizer.variables]
+        values, of_optimizer = self.optimizer.stateless_apply(of_optimizer, result.gradients, values)
+        others, of_metrics = result.state[: len(others)], result.state[len(others) :][: len(of_metrics)]
+        logs, of_metrics = self._update_metrics_variables(of_metrics, result.loss, x, y, result.y_pred, sample_weight)
+        return logs, (values, others, of_optimizer, of_metrics)
+
+    def _stateful_step(self, data):
+        if native.replicas() > 1:
+            kind = type(self).__name__
+            raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={native.replicas()}")
+        x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.optimizer.built:  # on TensorFlow, this may be the first that anyone sees of the data
+            self._symbolic_build(data_batch=batch)
+        weights = self.trainable_variables
+        values = [ops.convert_to_tensor(variable.value) for variable in weights]
+        others = (*self.non_trainable_variables, *self.metrics_variables)
+        state = [(variable, ops.convert_to_tensor(variable.value)) for variable in others]
+        result = self.gradients(values, state, batch)
+        with no_gradient():
+            self.before_update(values, state, batch)
+            for (variable, _), value in zip(state, result.state, strict=True):
+                variable.assign(value)
+            self.optimizer.apply(result.gradients, weights)
+        size = ops.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]
+        self._loss_tracker.update_state(result.loss, sample_weight=size)
+        return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+
+    train_step = _stateless_step if BACKEND == "jax" else _stateful_step
+
+    # Saving and loading
+
+    def get_config(self):
+        return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
+        return cls(**{**config, "model": model})
+
+
+def loss_scale(optimizer):
+    """The factor in gradients that the optimizer takes off."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.dynamic_scale.value
+    return optimizer.loss_scale_factor or 1.0

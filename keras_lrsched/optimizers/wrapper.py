@@ -1,0 +1,178 @@
+"""What the optimizers that are wrapped around another one share: all but their formula is the inner one's business."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from keras_lrsched.optimizers import native
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.low_precision import bytes_of, wide_dtype
+from keras_lrsched.optimizers.paths import path
+from keras_lrsched.optimizers.step import Slots, exact_value
+
+
+def _of_inner(name):
+    """An attribute that is the inner optimizer's; until there is one, as Keras' constructor sets it, it is nobody's."""
+
+    def read(self):
+        return getattr(self.inner_optimizer, name)
+
+    def write(self, value):
+        if "inner_optimizer" in vars(self):
+            setattr(self.inner_optimizer, name, value)
+
+    return property(read, write)
+
+
+class Wrapper(keras.optimizers.Optimizer):
+    """An optimizer around another one, which has the learning rate, the counter of updates and all options.
+
+    A subclass sets `slots`, the names of its own float32 state for each variable, and defines `after_update`.
+
+    Args:
+        optimizer: The inner one: an optimizer, or its name or config as for `keras.optimizers.get`.
+        name: As in Keras.
+
+    Raises:
+        ValueError: If `optimizer` is a `LossScaleOptimizer`, which belongs around this one.
+    """
+
+    _iterations: Any
+    __dict__: dict
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, optimizer, name=None):
+        super().__init__(learning_rate=0.0, name=name)
+        inner = keras.optimizers.get(optimizer)
+        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(f"Put the LossScaleOptimizer around {type(self).__name__}. Received: optimizer={optimizer!r}")
+        self.inner_optimizer = inner
+        self._untrack_variable(self._learning_rate)
+        self._untrack_variable(self._iterations)
+        self._iterations = inner._iterations
+        self._untrack_variable(self._iterations)  # from this one's own
+
+    @classmethod
+    def around(cls, kind, **options):
+        """One around an optimizer of the class `kind`, which takes the options that this class has no argument for."""
+        own = inspect.signature(cls).parameters
+        inner = kind(**{name: value for name, value in options.items() if name not in own})
+        return cls(inner, **{name: value for name, value in options.items() if name in own})
+
+    # What is the inner one's
+
+    weight_decay = _of_inner("weight_decay")
+    clipnorm = _of_inner("clipnorm")
+    clipvalue = _of_inner("clipvalue")
+    global_clipnorm = _of_inner("global_clipnorm")
+    use_ema = _of_inner("use_ema")
+    ema_momentum = _of_inner("ema_momentum")
+    ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
+    loss_scale_factor = _of_inner("loss_scale_factor")
+    gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
+    learning_rate = _of_inner("learning_rate")
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def state_bytes(self):
+        """How many bytes the state of both takes: all but the counter of updates and the learning rate."""
+        if not self.built:
+            raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
+        inner = self.inner_optimizer
+        return sum(bytes_of(v) for v in self.variables if v is not self._iterations and v is not inner._learning_rate)
+
+    state_bytes_per_parameter = Optimizer.state_bytes_per_parameter
+
+    # The update
+
+    def build(self, variables):
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        slots = [self._make_slots(variable) for variable in variables]
+        self.__dict__.update(_slots=slots, _trainable_variables=list(variables), built=True)
+        self._trainable_variables_indices.update({self._var_key(v): i for i, v in enumerate(variables)})
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
+        known = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        self._check_variables_are_known(known)
+        steps = [(v, self._get_variable_index(v)) for v in known if not self._overwrite_variable_with_gradient(v)]
+        before = self.before_update(steps)
+        self.inner_optimizer.apply(grads, trainable_variables)
+        self.after_update(steps, before)
+
+    def before_update(self, steps):
+        """What `after_update` must know of the time before the inner update; `steps` are variables with their indices."""
+
+    def after_update(self, steps, before):
+        """What is done after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
+
+    def value_of(self, variable, index):
+        """A variable as the inner optimizer knows it: in float32, if that has its float32 copy."""
+        return keras.ops.copy(exact_value(variable, Slots(self._inner_slots(index))))
+
+    def set_value(self, variable, index, value):
+        """Sets a variable and, if the inner optimizer has one, its float32 copy."""
+        if variable.constraint is not None:
+            value = variable.constraint(value)
+        master = self._inner_slots(index).get("master")
+        if master is not None:
+            self.assign(master, value)
+        self.assign(variable, keras.ops.cast(value, variable.dtype))
+
+    def assign(self, variable, value):
+        if native.replicas() > 1:
+            native.assign_on_each_replica(variable, value)
+        else:
+            super().assign(variable, value)
+
+    def _make_slots(self, variable):
+        if self._overwrite_variable_with_gradient(variable):
+            return {}
+        return {name: self._make_slot(variable, name) for name in self.slots}
+
+    def _make_slot(self, variable, name):
+        return self.add_variable(
+            shape=variable.shape,
+            dtype=wide_dtype(variable.dtype),
+            layout=getattr(variable, "_layout", None),
+            name=f"{path(variable).replace('/', '_').replace(':', '_')}_{name}",
+        )
+
+    def _inner_slots(self, index):
+        inner = self.inner_optimizer
+        while isinstance(inner, Wrapper):
+            inner = inner.inner_optimizer
+        return inner._slots[index] if isinstance(inner, Optimizer) else {}
+
+    # Saving and loading
+
+    def get_config(self):
+        return {"name": self.name, "optimizer": keras.saving.serialize_keras_object(self.inner_optimizer)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        inner = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects=custom_objects)
+        return cls(**{**config, "optimizer": inner})

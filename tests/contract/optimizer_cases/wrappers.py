@@ -1,0 +1,67 @@
+"""Lookahead, learning rates by layer."""
+
+from keras_lrsched.optimizers import LayerwiseLearningRate, Lookahead, catalog
+
+from . import Case, Trajectory
+
+
+class Wrapped(Case):
+    """A wrapper around AdamW, as the catalog makes it: options that it has no argument for are the inner optimizer's."""
+
+    def build(self, **options):
+        row = next(row for row in catalog.CATALOG if row.optimizer is self.optimizer)
+        return row.build(**{**self.options, **options})
+
+
+NESTED = {
+    "test_config": "the config of the inner optimizer lies in its own",
+    "test_found_by_its_registered_name": "names of inner optimizers are counted on; test_wrapper.py has the test",
+    "test_nonfinite_gradients_are_skipped": "the inner optimizer has the counter; test_wrapper.py has the test",
+    "test_lazy_embeddings": "the inner optimizer has the argument; test_wrapper.py has the test",
+}
+
+
+def keras_own(name, **config):
+    return {"class_name": name, "config": config}
+
+
+ADAMW = {"class_name": "keras_lrsched>AdamW", "config": {"learning_rate": 5e-4, "weight_decay": 0.1}}
+
+CASES = [
+    Wrapped(
+        Lookahead,
+        (Trajectory("lookahead_tfa_sgd", {"optimizer": keras_own("SGD", learning_rate=0.1), "sync_period": 2}),),
+        options={"learning_rate": 0.01},
+        state_bytes=12,
+        differs={**NESTED, "test_fit": "refuses an average of weights; test_lookahead.py has a fit"}
+        | {"test_moving_average_of_weights": "refuses an average of weights"},
+        bad=(
+            {"sync_period": 0},
+            {"sync_period": 2.5},
+            {"slow_step_size": 0},
+            {"slow_step_size": 1.5},
+            {"slow_step_size": None},
+        ),
+    ),
+    Wrapped(
+        LayerwiseLearningRate,
+        (
+            Trajectory("adamw_torch", {"optimizer": ADAMW, "multipliers": {"": 2.0}}),
+            Trajectory(
+                "adamw_torch",
+                {
+                    "optimizer": keras_own("AdamW", learning_rate=5e-4, weight_decay=0.1, epsilon=1e-8),
+                    "multipliers": {"": 2},
+                },
+            ),
+            Trajectory(
+                "lion_keras",
+                {"optimizer": keras_own("Lion", learning_rate=2e-3, weight_decay=0.1), "multipliers": {"": 0.5}},
+            ),
+        ),
+        options={"learning_rate": 0.01},
+        state_bytes=8,
+        differs=NESTED,
+        bad=({"multipliers": ["bias"]}, {"weight_decay_multipliers": [0.5]}),
+    ),
+]
