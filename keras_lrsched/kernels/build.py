@@ -134,8 +134,8 @@ def _build(target, folder):
         _check(process.communicate()[0], process)
     objects = [str(folder / f"{number}.o") for number in range(len(processes))]
     command = [*_link(target), "-shared", "-o", str(folder / "library.so"), *objects, *_libraries(target)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    _check(process.stdout, process)
+    linked = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _check(linked.stdout, linked)
 
 
 def _check(output, process):
