@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"  # the limit gets the pages that frameworks get
 
 import keras
 import numpy as np

@@ -8,10 +8,13 @@
 namespace keras_lrsched {
 
 ffi::Error UpdateOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                        std::string_view name, bool stochastic_rounding) {
+                        std::string_view name, bool stochastic_rounding, ffi::Span<const int64_t> blocks) {
+  if (kl_find_method(std::string(name).c_str()) == KL_ADAM_MINI) {
+    return ffi::Error(ffi::ErrorCode::kUnimplemented, "keras_lrsched_update: Adam-mini has no kernel on CUDA");
+  }
   Operands operands;
   const auto no_copy = [](void*, const void*, size_t) { return false; };
-  const ffi::Error error = ReadOperands(args, rets, name, no_copy, &operands);
+  const ffi::Error error = ReadOperands(args, rets, name, blocks, no_copy, &operands);
   if (error.failure()) return error;
   const int64_t n = static_cast<int64_t>(operands.tensors.size());
   void* workspace = nullptr;
@@ -36,5 +39,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_update_cuda, keras_lrsched::UpdateOn
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<std::string_view>("method")
-                                  .Attr<bool>("stochastic_rounding"));
+                                  .Attr<bool>("stochastic_rounding")
+                                  .Attr<xla::ffi::Span<const int64_t>>("blocks"));
 #pragma GCC visibility pop
