@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
-FUSED = tests/optimizers/test_fused.py
+ALSO = tests/kernels tests/precision tests/optimizers/test_fused.py
 
 .PHONY: demo test test-slow test-backends test-native test-peers gallery lint clean
 
@@ -21,8 +21,8 @@ test-slow: .venv/dev
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/kernels $(FUSED)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/kernels $(FUSED)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
 # an old TensorFlow, and Python 3.11 at most.

@@ -1,0 +1,42 @@
+"""Numbers in few bits: formats, quantization, gradients through it, and rotations that spread outliers.
+
+    q = quantize(x, "MXFP4")                      codes and scales
+    y = dequantize(q)                             float32 again
+    y = fake_quantize(x, "NVFP4", gradient="dge") both, in training
+    y = quest(x, bits=4)                          on the grid of QuEST
+    x = hadamard(x, 128)                          rotated
+
+`FORMATS` holds the named formats; a `Format` of one's own says which element type, block and scale it has.
+"""
+
+from keras_lrsched.precision.elements import E2M1, E2M3, E3M2, E4M3, E5M2, FIXED8, INT4, INT8, Element
+from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_format
+from keras_lrsched.precision.gradients import dge_factor, fake_quantize
+from keras_lrsched.precision.hadamard import NVFP4_SIGNS, hadamard, random_signs
+from keras_lrsched.precision.quantized import QuantizedTensor, dequantize, quantize
+from keras_lrsched.precision.quest import quest
+
+__all__ = [
+    "E2M1",
+    "E2M3",
+    "E3M2",
+    "E4M3",
+    "E5M2",
+    "FIXED8",
+    "FORMATS",
+    "INT4",
+    "INT8",
+    "NVFP4_SIGNS",
+    "SCALE_RULES",
+    "Element",
+    "Format",
+    "QuantizedTensor",
+    "dequantize",
+    "dge_factor",
+    "fake_quantize",
+    "get_format",
+    "hadamard",
+    "quantize",
+    "quest",
+    "random_signs",
+]

@@ -1,0 +1,94 @@
+"""Hadamard transforms of groups along an axis: outliers spread over their group, and matrix products do not change."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_lrsched.precision.philox import random_bits
+from keras_lrsched.schedules import checks
+
+SIZES = (16, 32, 128)
+NVFP4_SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
+"""The signs that the recipe for NVFP4 uses with transforms of 16."""
+
+
+def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
+    """Each group of `size` numbers along `axis`, times an orthonormal Hadamard matrix.
+
+        x diag(signs) H / sqrt(size),  H = [[H', H'], [H', -H']]
+
+    The result is the same on every backend: the sums are taken in one order, in float32.
+
+    Args:
+        x: A floating-point tensor.
+        size: 16, 32 or 128; must divide the size of the axis. Defaults to `128`.
+        axis: Defaults to `-1`.
+        signs: As many numbers 1 or -1 as `size`, such as `random_signs(size, seed)`. Defaults to `None`: all 1.
+        inverse: Whether to undo the transform: x H diag(signs) / sqrt(size). Defaults to `False`.
+
+    Raises:
+        ValueError: If an argument is none of these.
+
+    Reference:
+        Ashkboos et al., QuaRot, arXiv:2404.00456; NVIDIA, arXiv:2509.25149, for the signs.
+
+    Example:
+
+    >>> x = keras.ops.concatenate([keras.ops.array([[4.0]]), keras.ops.zeros((1, 15))], axis=1)
+    >>> hadamard(x, size=16).numpy()[0, :3]
+    array([1., 1., 1.], dtype=float32)
+    """
+    checks.one_of("size", size, SIZES)
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise ValueError(f"`x` must be a floating-point tensor. Received: dtype={dtype}")
+    x = ops.moveaxis(ops.cast(x, "float32"), axis, -1)
+    if not x.shape[-1] or x.shape[-1] % size:
+        raise ValueError(f"`size` must divide the axis. Received: size={size}, shape={tuple(x.shape)}")
+    signs = _checked(signs, size)
+    shape = ops.shape(x)
+    x = ops.reshape(x, (*shape[:-1], shape[-1] // size, size))
+    x = x if signs is None or inverse else x * signs
+    x = _butterfly(x, size) * float(np.float32(size**-0.5))
+    x = x * signs if signs is not None and inverse else x
+    return ops.cast(ops.moveaxis(ops.reshape(x, shape), -1, axis), dtype)
+
+
+def random_signs(size, seed):
+    """`size` numbers 1 or -1, in float32, from a seed.
+
+    Args:
+        size: How many.
+        seed: An integer, a `keras.random.SeedGenerator`, or a tensor of two 32-bit integers; see `quantize`.
+
+    Raises:
+        ValueError: If an argument is none of these.
+
+    Example:
+
+    >>> random_signs(8, seed=1).shape == (8,)
+    True
+    """
+    bits = random_bits((checks.positive_int("size", size),), seed)
+    return 1.0 - 2.0 * ops.cast(bits < 0, "float32")
+
+
+def _butterfly(x, size):
+    leading = ops.shape(x)[:-1]
+    step = 1
+    while step < size:
+        x = ops.reshape(x, (*leading, size // (2 * step), 2, step))
+        left, right = x[..., 0, :], x[..., 1, :]
+        x = ops.reshape(ops.stack([left + right, left - right], axis=-2), (*leading, size))
+        step *= 2
+    return x
+
+
+def _checked(signs, size):
+    if signs is None:
+        return None
+    signs = ops.convert_to_tensor(signs, "float32")
+    if tuple(signs.shape) != (size,):
+        raise ValueError(f"`signs` must hold {size} numbers. Received: shape={tuple(signs.shape)}")
+    return signs

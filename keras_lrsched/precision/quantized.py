@@ -1,0 +1,157 @@
+"""A tensor in a low-precision format, and the way there and back."""
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_lrsched.precision import packing, scales
+from keras_lrsched.precision.blocks import Blocks
+from keras_lrsched.precision.formats import Format, get_format
+from keras_lrsched.precision.philox import random_bits
+from keras_lrsched.schedules import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedTensor:
+    """What `quantize` returns.
+
+    Attributes:
+        codes: uint8. The quantized axis is the last; it is filled with zeros up to whole blocks (and the axis before it, for
+            blocks of several rows), or to whole bytes where the block is the axis or the tensor. Elements of 4 and 6 bits
+            are packed, the first in the lowest bits.
+        scales: One for each block: bytes E8M0 or E4M3 as uint8, or float32. The shape is that of the codes with blocks for
+            the quantized axes; a scalar for formats with one scale for the tensor.
+        format: The `Format`.
+        shape: The shape of the tensor that was quantized.
+        axis: The axis that was quantized.
+        tensor_scale: The factor of all scales in NVFP4, a float32 scalar; `None` in other formats.
+    """
+
+    codes: Any
+    scales: Any
+    format: Format
+    shape: tuple
+    axis: int = -1
+    tensor_scale: Any = None
+
+
+def quantize(x, format, axis=-1, rounding="nearest", seed=None):
+    """`x` in a low-precision format.
+
+        codes = encode(x / scale)
+
+    `x` is taken in float32. Blocks with NaN or infinity get the scale NaN, and dequantize to NaN as a whole; only the FP8
+    formats with float32 scales keep NaN in elements, and infinity becomes their largest value. Results have the same bits on
+    every backend, eager and compiled. An integer element has no negative zero.
+
+    Args:
+        x: A floating-point tensor. The size of its quantized axis must be known; any size will do, see `QuantizedTensor`.
+        format: A name in `FORMATS`, or a `Format`.
+        axis: The axis along which blocks lie: the one that a matrix product sums over. Defaults to `-1`.
+        rounding: `"nearest"`, with ties to even; or `"stochastic"`: up or down, such that the expected value is the number
+            itself, for numbers up to the largest element. With the rules `floor` and `even`, and in NVFP4, whose block
+            scales are rounded, the largest numbers of a block may be beyond it. Defaults to `"nearest"`.
+        seed: For stochastic rounding: an integer, a `keras.random.SeedGenerator`, or a tensor of two 32-bit integers.
+            Element i of `x` in row-major order uses word i of the stream of Philox4x32-10. Defaults to `None`, which draws
+            a seed.
+
+    Returns:
+        A `QuantizedTensor`.
+
+    Raises:
+        ValueError: If an argument is none of these, or `x` is quantized already.
+
+    Reference:
+        OCP Microscaling Formats (MX) Specification v1.0; see `Format` for the others.
+
+    Example:
+
+    >>> q = quantize(keras.ops.array([0.25, -1.0, 2.6, 6.0]), "MXFP4")
+    >>> len(q.codes), int(q.scales[0]) - 127
+    (16, 0)
+    >>> keras.ops.convert_to_numpy(dequantize(q))
+    array([ 0., -1.,  3.,  6.], dtype=float32)
+    """
+    format = get_format(format)
+    coded, blocks = encode(x, format, axis, rounding, seed)
+    stored = blocks.join_scales(coded.scales)
+    return QuantizedTensor(
+        packing.pack(blocks.join_codes(coded.codes), format.element.bits),
+        stored if format.scale == "float32" else ops.cast(stored, "uint8"),
+        format,
+        tuple(ops.shape(x)),
+        axis,
+        None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ()),
+    )
+
+
+def dequantize(x):
+    """The numbers that a `QuantizedTensor` stands for, in float32 and in their original shape.
+
+        scale decode(code)
+
+    A product below 2^-126 is rounded to the nearest float32 after it was rounded to 24 bits.
+
+    Args:
+        x: A `QuantizedTensor`.
+
+    Raises:
+        ValueError: If `x` is not a `QuantizedTensor`.
+
+    Example:
+
+    >>> q = quantize(keras.ops.array([[1.0, -0.3], [100.0, 12.7]]), "INT8_CHANNEL")
+    >>> keras.ops.convert_to_numpy(dequantize(q)).round(3)
+    array([[  1.   ,  -0.299],
+           [100.   ,  12.598]], dtype=float32)
+    """
+    if not isinstance(x, QuantizedTensor):
+        raise ValueError(f"`x` must be a `QuantizedTensor`. Received: {type(x).__name__}")
+    blocks = Blocks(x.shape, x.format, x.axis)
+    codes = blocks.split_codes(packing.unpack(x.codes, x.format.element.bits))
+    stored = x.scales if x.format.scale == "float32" else ops.cast(x.scales, "int32")
+    return blocks.join(decode(codes, blocks.split_scales(stored), x.tensor_scale, x.format))
+
+
+@dataclasses.dataclass(frozen=True)
+class Coded:
+    """Blocks as unpacked int32 codes, with their scales; `values` are the numbers in units of the element."""
+
+    codes: Any
+    values: Any
+    scales: Any
+    tensor_scale: Any
+
+
+def encode(x, format, axis, rounding, seed):
+    """-> (`Coded`, `Blocks`)."""
+    checks.one_of("rounding", rounding, ("nearest", "stochastic"))
+    x = as_float32(x)
+    blocks = Blocks(tuple(ops.shape(x)), format, axis)
+    fitted = scales.fit(blocks.split(x), format, blocks.axes)
+    noise = None
+    if rounding == "stochastic":
+        # 30 of the 32 bits: an int32 without its sign has no more room when a mantissa is added.
+        noise = blocks.split(ops.bitwise_and(ops.right_shift(random_bits(ops.shape(x), seed), 2), 2**30 - 1))
+    codes = format.element.encode(fitted.values, noise)
+    return Coded(codes, fitted.values, fitted.scales, fitted.tensor_scale), blocks
+
+
+def decode(codes, block_scales, tensor_scale, format):
+    """Blocked codes -> blocked float32 numbers."""
+    return scales.apply(format.element.decode(codes), block_scales, tensor_scale, format)
+
+
+def as_float32(x):
+    """A tensor, checked and in float32."""
+    if isinstance(x, QuantizedTensor):
+        raise ValueError(f"`x` is quantized already, to {x.format.name}. Dequantize it first.")
+    x = ops.stop_gradient(ops.convert_to_tensor(x))
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise ValueError(f"`x` must be a floating-point tensor. Received: dtype={dtype}")
+    if not len(x.shape) or 0 in tuple(x.shape):
+        raise ValueError(f"`x` must have an axis, and numbers in it. Received: shape={tuple(x.shape)}")
+    return ops.cast(x, "float32")

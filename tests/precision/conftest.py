@@ -1,0 +1,27 @@
+import keras
+import pytest
+from keras import ops
+
+from tests.precision.compiled import MODES, compiled
+
+SLOW_MODES = [pytest.param(mode, marks=pytest.mark.slow) if mode == "xla" else mode for mode in MODES]
+
+
+@pytest.fixture(params=MODES)
+def run_in_every_mode(request):
+    """Calls a function of arrays, eager or as a compiler of the backend has compiled it; gives NumPy arrays."""
+    return _runner(request.param)
+
+
+@pytest.fixture(params=SLOW_MODES)
+def run(request):
+    """The same; XLA on TensorFlow, which compiles each of many small functions for seconds, only among the slow tests."""
+    return _runner(request.param)
+
+
+def _runner(mode):
+    def call(function, *arrays):
+        results = compiled(function, mode)(*map(ops.convert_to_tensor, arrays))
+        return keras.tree.map_structure(ops.convert_to_numpy, results)
+
+    return call
