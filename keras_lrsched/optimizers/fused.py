@@ -97,10 +97,20 @@ class FusedOptimizer(Optimizer):
         return reason is None
 
     def _unsuited(self):
-        """Which argument asks for what kernels do not do, or `None`."""
+        """What asks for something that kernels do not do, or `None`."""
+        if changed := self._changed_methods():
+            return f"they do not know what {type(self).__name__} changes: {', '.join(changed)}."
         if self.nonfinite != "propagate":
             return f"they leave no update out. Received: nonfinite={self.nonfinite!r}."
         for name in ("lazy_embeddings", "master_weights"):
             if getattr(self, name):
                 return f"they know nothing of {name}. Received: {name}=True."
         return None
+
+    def _changed_methods(self):
+        """What a subclass of the optimizer that the kernel was written for has besides a constructor."""
+        classes = type(self).__mro__
+        own = next(place for place, each in enumerate(classes) if "kernel" in vars(each))
+        return [
+            name for each in classes[:own] for name, value in vars(each).items() if callable(value) and name != "__init__"
+        ]

@@ -238,6 +238,23 @@ def test_a_transposed_view_goes_without():
         optimizers.Lion(0.1, fused=True).apply([keras.ops.ones((2, 3))], [w])
 
 
+def test_a_subclass_with_a_formula_of_its_own_goes_without():
+    class Still(optimizers.Lion):
+        def step(self, w, g, slots, now):
+            return w
+
+    class Slow(optimizers.Lion):
+        def __init__(self, **options):
+            super().__init__(learning_rate=1e-6, **options)
+
+    w = keras.Variable(np.ones(4, "float32"))
+    Still(0.1).apply([keras.ops.ones(4)], [w])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(w), 1)
+    with pytest.raises(RuntimeError, match="what Still changes: step"):
+        Still(0.1, fused=True).apply([keras.ops.ones(4)], [w])
+    Slow(fused=True).apply([keras.ops.ones(4)], [w])
+
+
 def test_other_dtypes_have_no_kernel():
     w = keras.Variable(np.ones(4), dtype="float64")
     optimizer = optimizers.Lion(0.1, fused=True)
