@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -117,6 +118,7 @@ def _build_once(target, path):
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # another process may have built it meanwhile
+            print(f"keras_lrsched compiles its updates ({target}) into {path.parent}, once.", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 _build(target, Path(folder))
                 os.replace(Path(folder, "library.so"), path)

@@ -25,13 +25,15 @@ def cache(tmp_path, monkeypatch):
     build._path.cache_clear()
 
 
-def test_built_once_then_found(cache):
+def test_built_once_then_found(cache, capsys):
     path = build.library("core")
+    assert capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once.\n"
     built = path.stat().st_mtime_ns
     assert path.parent == cache
     assert build.cached("core") == path
     assert build.library("core") == path
     assert path.stat().st_mtime_ns == built
+    assert not capsys.readouterr().err
     assert sorted(each.suffix for each in cache.iterdir()) == [".lock", ".so"]  # nothing half done is left
 
 
