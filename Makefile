@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
-ALSO = tests/kernels tests/precision tests/optimizers/test_fused.py
+ALSO = tests/kernels tests/optimizers/test_fused.py
 
 .PHONY: demo test test-slow test-backends test-native test-peers gallery lint clean
 
@@ -14,15 +14,17 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest -n $(CORES)
 
-# What takes minutes: runs with each controller, killed twenty times.
-test-slow: .venv/dev
+# What takes minutes: runs with each controller, killed twenty times; formats compiled by XLA.
+test-slow: .venv/backends
 	$(BIN)/python -m pytest -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/precision
 
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks \
+		$(ALSO) tests/precision
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
 # an old TensorFlow, and Python 3.11 at most.

@@ -37,7 +37,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
 
     Example:
 
-    >>> fake_quantize(keras.ops.array([0.9, -2.6, 6.0]), "MXFP4").numpy()
+    >>> keras.ops.convert_to_numpy(fake_quantize(keras.ops.array([0.9, -2.6, 6.0]), "MXFP4"))
     array([ 1., -3.,  6.], dtype=float32)
     """
     format = get_format(format)
@@ -79,7 +79,7 @@ def dge_factor(x, element=E2M1, k=5, cap=3.0):
 
     Example:
 
-    >>> dge_factor(keras.ops.array([6.0, 0.25])).numpy()
+    >>> keras.ops.convert_to_numpy(dge_factor(keras.ops.array([6.0, 0.25])))
     array([0.2, 3. ], dtype=float32)
     """
     lower, upper = element.interval(x)

@@ -35,7 +35,7 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
     Example:
 
     >>> x = keras.ops.concatenate([keras.ops.array([[4.0]]), keras.ops.zeros((1, 15))], axis=1)
-    >>> hadamard(x, size=16).numpy()[0, :3]
+    >>> keras.ops.convert_to_numpy(hadamard(x, size=16))[0, :3]
     array([1., 1., 1.], dtype=float32)
     """
     checks.one_of("size", size, SIZES)

@@ -43,7 +43,7 @@ def quest(x, bits=4, rotation="half"):
 
     Example:
 
-    >>> quest(keras.ops.array([[1.0, -1.0, 0.1, -3.0]]), bits=1, rotation="none").numpy().round(4)
+    >>> keras.ops.convert_to_numpy(quest(keras.ops.array([[1.0, -1.0, 0.1, -3.0]]), bits=1, rotation="none")).round(4)
     array([[ 1.3237, -1.3237,  1.3237, -1.3237]], dtype=float32)
     """
     checks.one_of("bits", bits, tuple(CLIPS))
