@@ -21,7 +21,7 @@ subnormal numbers in the whole process."""
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2"],
-    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=256"],  # 512 bits were slower, where loads cross cache lines
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=256"],  # 512 were slower in one noisy comparison
 }
 
 
