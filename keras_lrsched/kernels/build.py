@@ -18,6 +18,10 @@ MATHS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-con
 """No fused multiply-add, so that all instruction sets round alike. A library linked with `-ffast-math` would switch off
 subnormal numbers in the whole process."""
 
+FAMILIES = {"update": "its updates", "quantize": "its quantizers", "matmul": "its matrix products"}
+"""Kernels that are built together. The names of their files begin alike: ops/kernels/{family}s.cc is compiled for each
+instruction set, {family}.cc chooses among these, ops/tensorflow/{family}_op.cc and so on bind them."""
+
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2"],
@@ -76,57 +80,64 @@ def cuda_compiler():
     raise BuildError("There is no nvcc. Install the CUDA toolkit, or name its folder in CUDA_HOME.")
 
 
-def library(target):
+def library(target, family="update"):
     """The path of a target's library, which is built if it is not in the cache.
 
     Args:
         target: `"core"`, `"jax"`, `"tensorflow"`, `"tensorflow_xla"`, `"jax_cuda"` or `"tensorflow_xla_cuda"`.
+        family: What the names of its sources begin with, a key of `FAMILIES`. Defaults to `"update"`.
 
     Raises:
         BuildError: If that cannot be done, with the reason.
     """
     try:
-        path = _path(target)
+        path = _path(target, family)
         if not path.exists():
-            _build_once(target, path)
+            _build_once(target, family, path)
     except OSError as error:
         raise BuildError(f"The cache {cache_folder()} cannot be used: {error}") from error
     return path
 
 
-def cached(target):
+def cached(target, family="update"):
     """The path of a library that is there already, or `None`; a part that needs TensorFlow is found without importing it."""
-    return next(iter(sorted(cache_folder().glob(f"{target}-*.so"))), None)
+    return next(iter(sorted(cache_folder().glob(f"{family}_{target}-*.so"))), None)
 
 
 @functools.cache
-def _path(target):
+def _path(target, family):
     content = hashlib.sha256()
     compilers = [compiler(), *([cuda_compiler()] if target.endswith("cuda") else [])]
     versions = [subprocess.run([each, "--version"], capture_output=True, text=True).stdout for each in compilers]
-    content.update(repr((versions, platform.machine(), _jobs(target), _link(target), _framework(target))).encode())
-    for folder in ("ops", "custom_ops_cuda"):
-        for source in sorted((source_folder() / folder).rglob("*.*")):
-            content.update(source.read_bytes())
-    return cache_folder() / f"{target}-{content.hexdigest()[:16]}.so"
+    content.update(repr((versions, platform.machine(), _jobs(target, family), _link(target), _framework(target))).encode())
+    for source in _sources(family):
+        content.update(source.read_bytes())
+    return cache_folder() / f"{family}_{target}-{content.hexdigest()[:16]}.so"
 
 
-def _build_once(target, path):
+def _sources(family):
+    """What a family is made of: its own files, and those that belong to none."""
+    others = tuple(set(FAMILIES) - {family})
+    found = [file for folder in ("ops", "custom_ops_cuda") for file in sorted((source_folder() / folder).rglob("*.*"))]
+    return [file for file in found if not file.name.startswith(others)]
+
+
+def _build_once(target, family, path):
     import fcntl  # not on Windows, where nothing of this is tried
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # another process may have built it meanwhile
-            print(f"keras_lrsched compiles its updates ({target}) into {path.parent}, once.", file=sys.stderr, flush=True)
+            print(f"keras_lrsched compiles {FAMILIES[family]} ({target}) into {path.parent}, once.", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                _build(target, Path(folder))
+                _build(target, family, Path(folder))
                 os.replace(Path(folder, "library.so"), path)
 
 
-def _build(target, folder):
+def _build(target, family, folder):
     processes = []
-    for number, (source, flags) in enumerate(_jobs(target)):
+    for number, (source, flags) in enumerate(_jobs(target, family)):
         start = [cuda_compiler()] if source.endswith(".cu") else [compiler(), "-fPIC", "-fvisibility=hidden"]
         command = [*start, *flags, "-w", "-c", source, "-o", str(folder / f"{number}.o")]
         processes.append(
@@ -145,32 +156,32 @@ def _check(output, process):
         raise BuildError(f"{' '.join(process.args[:1])} failed with {process.returncode}: {output.strip()[-1000:]}")
 
 
-def _jobs(target):
+def _jobs(target, family):
     """The sources of a library, each with its flags."""
     x86 = platform.machine() in ("x86_64", "AMD64")
     flags = [*MATHS, *(["-DKL_X86"] if x86 else [])]
     sets = INSTRUCTION_SETS if x86 else {"baseline": []}
-    jobs = [("ops/kernels/updates.cc", [*flags, f"-DKL_ISA={name}", *more]) for name, more in sets.items()]
-    cuda = [("custom_ops_cuda/update.cu", CUDA)] if target.endswith("cuda") else []
-    return [*jobs, *cuda, ("ops/kernels/update.cc", flags), *_bindings(target)]
+    jobs = [(f"ops/kernels/{family}s.cc", [*flags, f"-DKL_ISA={name}", *more]) for name, more in sets.items()]
+    cuda = [(f"custom_ops_cuda/{family}.cu", CUDA)] if target.endswith("cuda") else []
+    return [*jobs, *cuda, (f"ops/kernels/{family}.cc", flags), *_bindings(target, family)]
 
 
-def _bindings(target):
+def _bindings(target, family):
     if target.startswith("jax"):
         import jax
 
-        source = "ops/jax/update_jax.cc" if target == "jax" else "custom_ops_cuda/update_ffi.cc"
+        source = f"ops/jax/{family}_jax.cc" if target == "jax" else f"custom_ops_cuda/{family}_ffi.cc"
         return [(source, ["-O2", "-std=c++17", f"-I{jax.ffi.include_dir()}"])]
     if target.startswith("tensorflow"):
         import tensorflow as tf
 
         flags = ["-O2", *tf.sysconfig.get_compile_flags()]
         if target == "tensorflow":
-            return [("ops/tensorflow/update_op.cc", flags)]
+            return [(f"ops/tensorflow/{family}_op.cc", flags)]
         external = f"{tf.sysconfig.get_include()}/external"
         includes = [f"-I{external}/highwayhash", f"-I{external}/farmhash_archive/src"]
-        handler = "update_ffi.cc" if target == "tensorflow_xla" else "update_ffi_cuda.cc"
-        return [("ops/tensorflow/update_xla.cc", [*flags, *includes]), (f"ops/tensorflow/{handler}", flags)]
+        handler = f"{family}_ffi.cc" if target == "tensorflow_xla" else f"{family}_ffi_cuda.cc"
+        return [(f"ops/tensorflow/{family}_xla.cc", [*flags, *includes]), (f"ops/tensorflow/{handler}", flags)]
     return []
 
 

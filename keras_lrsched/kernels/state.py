@@ -28,14 +28,18 @@ def status():
         "cuda_compiler": _try(build.cuda_compiler),
         "sources": _try(build.source_folder),
         "cache": str(build.cache_folder()),
-        **{target: _library(target, *of) for target, of in TARGETS.items()},
+        **{
+            target if family == "update" else f"{family}_{target}": _library(target, family, *of)
+            for family in build.FAMILIES
+            for target, of in TARGETS.items()
+        },
     }
 
 
-def _library(target, module, user):
+def _library(target, family, module, user):
     if module is not None and importlib.util.find_spec(module) is None:
         return f"{user} is not installed"
-    found = build.cached(target)
+    found = build.cached(target, family)
     return str(found) if found else f"not built yet; {user} builds it when first used"
 
 

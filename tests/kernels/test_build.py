@@ -87,15 +87,18 @@ def test_a_read_only_cache(cache):
 
 
 def test_the_sources_are_part_of_the_key(cache, monkeypatch, tmp_path):
-    first = build._path("core")
+    first = build._path("core", "update")
     copy = tmp_path / "sources"
     for folder in ("ops", "custom_ops_cuda"):
         shutil.copytree(build.source_folder() / folder, copy / folder)
-    with (copy / "ops" / "kernels" / "updates.h").open("a") as file:
-        file.write("// changed\n")
     monkeypatch.setattr(build, "source_folder", lambda: copy)
-    build._path.cache_clear()
-    assert build._path("core") != first
+    for name, changes in (("matmul_other.h", False), ("updates.h", True), ("shared.h", True)):
+        with (copy / "ops" / "kernels" / name).open("a") as file:
+            file.write("// changed\n")
+        build._path.cache_clear()
+        now = build._path("core", "update")
+        assert (now != first) == changes
+        first = now
 
 
 def test_one_warning_then_plain_operations(monkeypatch):
