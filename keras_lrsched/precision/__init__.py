@@ -13,8 +13,16 @@ from keras_lrsched.precision.elements import E2M1, E2M3, E3M2, E4M3, E5M2, FIXED
 from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_format
 from keras_lrsched.precision.gradients import dge_factor, fake_quantize
 from keras_lrsched.precision.hadamard import NVFP4_SIGNS, hadamard, random_signs
+from keras_lrsched.precision import layers, recipes
+from keras_lrsched.precision.model import (
+    Conversion,
+    quantize_model,
+    restore_model,
+    switch_recipe,
+)
 from keras_lrsched.precision.quantized import QuantizedTensor, dequantize, quantize
 from keras_lrsched.precision.quest import quest
+from keras_lrsched.precision.recipe import RECIPES, Place, Recipe, get_recipe
 
 __all__ = [
     "E2M1",
@@ -28,15 +36,25 @@ __all__ = [
     "INT8",
     "NVFP4_SIGNS",
     "SCALE_RULES",
+    "Conversion",
     "Element",
     "Format",
+    "Place",
     "QuantizedTensor",
+    "RECIPES",
+    "Recipe",
     "dequantize",
     "dge_factor",
     "fake_quantize",
     "get_format",
+    "get_recipe",
     "hadamard",
+    "layers",
     "quantize",
+    "quantize_model",
     "quest",
     "random_signs",
+    "recipes",
+    "restore_model",
+    "switch_recipe",
 ]

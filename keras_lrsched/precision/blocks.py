@@ -25,8 +25,6 @@ class Blocks:
         if self.rank < 2 and format.rows > 1:
             raise ValueError(f"{format.name} needs a tensor with 2 axes or more. Received: shape={tuple(shape)}")
         self.leading, self.inner = (moved[:-2], moved[-2:]) if format.rows > 1 else (moved[:-1], moved[-1:])
-        if not all(isinstance(size, int) for size in self.inner):
-            raise ValueError(f"{format.name} needs to know the size of the axes it blocks. Received: shape={tuple(shape)}")
         columns = format.block[1] if format.block and format.block[1] else _up_to(self.inner[-1], GROUP[format.element.bits])
         self.sizes = [format.rows, columns][-len(self.inner) :]
         self.padded = [_up_to(n, size) for n, size in zip(self.inner, self.sizes, strict=True)]
@@ -43,7 +41,7 @@ class Blocks:
         """A tensor of the original shape, blocked."""
         x = ops.moveaxis(x, self.axis, -1)
         missing = [(0, padded - n) for n, padded in zip(self.inner, self.padded, strict=True)]
-        x = ops.pad(x, [(0, 0)] * len(self.leading) + missing) if any(after for _, after in missing) else x
+        x = ops.pad(x, [(0, 0)] * len(self.leading) + missing) if any(_not_zero(after) for _, after in missing) else x
         blocked = [part for pair in zip(self.counts, self.sizes, strict=True) for part in pair]
         return ops.reshape(x, (-1, *blocked))
 
@@ -51,7 +49,7 @@ class Blocks:
         """The opposite of `split`, without the zeros that it added."""
         x = ops.reshape(blocks, (*self.leading, *self.padded))
         for axis, (n, padded) in enumerate(zip(self.inner, self.padded, strict=True), start=len(self.leading)):
-            x = x if n == padded else x[(slice(None),) * axis + (slice(0, n),)]
+            x = x[(slice(None),) * axis + (slice(0, n),)] if _not_zero(padded - n) else x
         return ops.moveaxis(x, -1, self.axis)
 
     def join_codes(self, blocks):
@@ -71,6 +69,11 @@ class Blocks:
         if self.format.block is None:
             return ops.reshape(scales, (1, 1, 1))
         return ops.reshape(scales, (-1, *[part for count in self.counts for part in (count, 1)]))
+
+
+def _not_zero(n):
+    """Whether a number may be another than 0: sizes that a graph does not know are tensors."""
+    return not isinstance(n, int) or n != 0
 
 
 def _up_to(n, multiple):

@@ -1,0 +1,22 @@
+"""Keras layers that compute in few bits, and how an existing layer becomes one."""
+
+from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, become
+from keras_lrsched.precision.layers.base import QUANTIZED, Quantized
+from keras_lrsched.precision.layers.convolution import QuantizedConv1D, QuantizedConv2D
+from keras_lrsched.precision.layers.dense import QuantizedDense
+from keras_lrsched.precision.layers.einsum_dense import QuantizedEinsumDense, matrix_form
+from keras_lrsched.precision.layers.embedding import QuantizedReversibleEmbedding
+
+__all__ = [
+    "QUANTIZED",
+    "Quantized",
+    "QuantizedConv1D",
+    "QuantizedConv2D",
+    "QuantizedDense",
+    "QuantizedEinsumDense",
+    "QuantizedGroupQueryAttention",
+    "QuantizedMultiHeadAttention",
+    "QuantizedReversibleEmbedding",
+    "become",
+    "matrix_form",
+]

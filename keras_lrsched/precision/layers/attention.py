@@ -1,0 +1,58 @@
+"""Attention whose projections compute in few bits; the attention core does not."""
+
+import keras
+
+from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, quantizes
+
+
+class QuantizedAttention(Quantized):
+    """Mixed into an attention layer: its projections are quantized layers, which it makes when it is built."""
+
+    @property
+    def projections(self):
+        """The layers that multiply with a kernel: of queries, keys, values and outputs, and of a gate."""
+        return [layer for layer in self._flatten_layers(include_self=False) if hasattr(layer, "equation")]
+
+    def use(self, recipe, place):
+        self.place = place
+        self.recipe = recipe
+        for number, layer in enumerate(self.projections):
+            if not isinstance(layer, Quantized):
+                become(layer, QUANTIZED[type(layer)])
+            layer.use(recipe, place.part(number))
+
+    def prepare(self, recipe):
+        for layer in self.projections:
+            layer.prepare(recipe)
+
+    def forget(self):
+        for layer in self.projections:
+            layer.forget()
+            become(layer, layer.plain)
+
+
+def become(layer, kind):
+    """Makes a layer one of another class, which differs in what it computes only."""
+    layer.__class__ = kind
+    if issubclass(kind, Quantized) and "recipe" not in vars(layer):
+        layer.recipe = None
+
+
+_ARGUMENTS = """
+
+    Args:
+        *args: As without "Quantized".
+        recipe: A `Recipe` or its name. Defaults to `None`: as without.
+        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        **kwargs: As without "Quantized".
+    """
+
+
+@quantizes(keras.layers.MultiHeadAttention)
+class QuantizedMultiHeadAttention(QuantizedAttention, keras.layers.MultiHeadAttention):
+    __doc__ = "`keras.layers.MultiHeadAttention` whose projections follow a recipe." + _ARGUMENTS
+
+
+@quantizes(keras.layers.GroupQueryAttention)
+class QuantizedGroupQueryAttention(QuantizedAttention, keras.layers.GroupQueryAttention):
+    __doc__ = "`keras.layers.GroupQueryAttention` whose projections follow a recipe." + _ARGUMENTS

@@ -1,0 +1,76 @@
+"""Convolutions in few bits: patches of the inputs, times the kernel."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_lrsched.precision.layers.base import Quantized, quantizes
+
+
+class QuantizedConvolution(Quantized):
+    """Mixed into a convolution. A patch of the inputs is a row of (positions of the kernel, channels) numbers to be summed."""
+
+    def call(self, inputs):
+        if self.product is None:
+            return super().call(inputs)
+        channels_first = self.data_format == "channels_first"
+        x = ops.moveaxis(inputs, 1, -1) if channels_first else inputs
+        x = patches(x, self.kernel_size, self.strides, self.dilation_rate, self.padding)
+        y = ops.cast(self.product(x, ops.reshape(self.kernel, (-1, self.filters))), self.compute_dtype)
+        y = y if self.bias is None else ops.add(y, self.bias)
+        y = ops.moveaxis(y, -1, 1) if channels_first else y
+        return y if self.activation is None else self.activation(y)
+
+
+def patches(x, size, strides, dilation, padding):
+    """(batch, *places, channels) -> (batch, *results, positions of the kernel times channels)."""
+    if padding != "valid":
+        x = ops.pad(x, [(0, 0), *_padding(x.shape[1:-1], size, strides, dilation, padding), (0, 0)])
+    for axis, (n, stride, rate) in enumerate(zip(size, strides, dilation, strict=True), start=1):
+        x = _windows(x, axis, n, stride, rate)
+    rank = len(size)
+    return ops.reshape(x, (*ops.shape(x)[: rank + 1], math.prod(x.shape[rank + 1 :])))
+
+
+def _windows(x, axis, n, stride, rate):
+    """Adds an axis for the `n` positions of the kernel along `axis`, before the channels."""
+    span = (n - 1) * rate
+    taken = []
+    for start in range(0, span + 1, rate):
+        stop = start - span or None
+        taken.append(x[(slice(None),) * axis + (slice(start, stop, stride),)])
+    return ops.stack(taken, axis=-2)
+
+
+def _padding(places, size, strides, dilation, padding):
+    """What Keras puts before and after each axis. With `"same"` there are ceil(places / stride) results."""
+    for n, k, stride, rate in zip(places, size, strides, dilation, strict=True):
+        span = (k - 1) * rate
+        if padding == "causal":
+            yield span, 0
+            continue
+        if n is None and stride > 1:
+            raise ValueError(f"Strides in few bits with padding='same' need known sizes. Received: sizes={tuple(places)}")
+        missing = span if stride == 1 else max((-(-n // stride) - 1) * stride + span + 1 - n, 0)
+        yield missing // 2, missing - missing // 2
+
+
+_ARGUMENTS = """
+
+    Args:
+        *args: As without "Quantized".
+        recipe: A `Recipe` or its name. Defaults to `None`: as without.
+        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        **kwargs: As without "Quantized".
+    """
+
+
+@quantizes(keras.layers.Conv1D)
+class QuantizedConv1D(QuantizedConvolution, keras.layers.Conv1D):
+    __doc__ = "`keras.layers.Conv1D` whose product of patches and kernel follows a recipe." + _ARGUMENTS
+
+
+@quantizes(keras.layers.Conv2D)
+class QuantizedConv2D(QuantizedConvolution, keras.layers.Conv2D):
+    __doc__ = "`keras.layers.Conv2D` whose product of patches and kernel follows a recipe." + _ARGUMENTS

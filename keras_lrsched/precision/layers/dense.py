@@ -1,0 +1,32 @@
+"""Dense in few bits."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.precision.layers.base import Quantized, quantizes
+
+
+@quantizes(keras.layers.Dense)
+class QuantizedDense(Quantized, keras.layers.Dense):
+    """`keras.layers.Dense` whose product of inputs and kernel follows a recipe.
+
+    Args:
+        *args: As for `Dense`.
+        recipe: A `Recipe` or its name. Defaults to `None`: as `Dense`.
+        place: A `Place`; `quantize_model` sets it. Defaults to that of the only linear layer.
+        **kwargs: As for `Dense`.
+
+    Example:
+
+    >>> layer = QuantizedDense(3, recipe="mxfp8")
+    >>> layer(keras.ops.ones((2, 32))).shape == (2, 3)
+    True
+    """
+
+    def call(self, inputs, training=None):
+        if self.product is None:
+            return super().call(inputs, training=training)
+        x = ops.cast(self.product(inputs, self.kernel), self.compute_dtype)
+        if self.bias is not None:
+            x = ops.add(x, self.bias)
+        return x if self.activation is None else self.activation(x)

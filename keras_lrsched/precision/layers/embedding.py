@@ -1,0 +1,29 @@
+"""An embedding that is also the head of its model, with the head's product in few bits."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.precision.layers.base import Quantized, quantizes
+
+
+@quantizes(keras.layers.ReversibleEmbedding)
+class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
+    """`keras.layers.ReversibleEmbedding` whose product of inputs and embeddings (`reverse=True`) follows a recipe.
+
+    Looking up embeddings stays as it is.
+
+    Args:
+        *args: As for `ReversibleEmbedding`.
+        recipe: A `Recipe` or its name. Defaults to `None`: as `ReversibleEmbedding`.
+        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        **kwargs: As for `ReversibleEmbedding`.
+    """
+
+    def call(self, inputs, reverse=False):
+        if not reverse or self.product is None:
+            return super().call(inputs, reverse=reverse)
+        kernel = ops.transpose(self.embeddings) if self.tie_weights else self.reverse_embeddings
+        logits = ops.cast(self.product(inputs, kernel), self.reverse_dtype or self.compute_dtype)
+        if self.logit_soft_cap is None:
+            return logits
+        return ops.multiply(ops.tanh(ops.divide(logits, self.logit_soft_cap)), self.logit_soft_cap)

@@ -1,0 +1,64 @@
+"""How one operand of a matrix product is written in few bits."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_lrsched.precision.formats import Format, get_format
+from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
+from keras_lrsched.precision.quantized import decode, encode
+from keras_lrsched.schedules import checks
+
+
+class Written(NamedTuple):
+    """The numbers that an operand became, in float32, and what the gradient by it is multiplied with; `None` is 1."""
+
+    values: Any
+    factor: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """One that stays as it is; subclasses say how it is written."""
+
+    def write(self, x, axis, seed):
+        """`x`, a float32 matrix that is summed over `axis`, as `Written`; `seed` is a tensor of two 32-bit integers."""
+        del axis, seed
+        return Written(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast(Operand):
+    """An operand in a named format.
+
+    Args:
+        format: A name in `FORMATS`, or a `Format`. Blocks lie along the axis that the product sums over.
+        rounding: `"nearest"` or `"stochastic"`. Defaults to `"nearest"`.
+        gradient: The estimator of the gradient, as in `fake_quantize`. Defaults to `"ste"`.
+
+    Raises:
+        ValueError: If an argument is none of these.
+    """
+
+    format: str | Format
+    rounding: str = "nearest"
+    gradient: str = "ste"
+
+    def __post_init__(self):
+        get_format(self.format)
+        checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
+        checks.one_of("gradient", self.gradient, ("ste", "dge", "trust"))
+
+    def write(self, x, axis, seed):
+        if self.gradient == "ste":
+            return Written(fake_quantize(x, self.format, axis, self.rounding, seed))
+        format = get_format(self.format)
+        coded, blocks = encode(x, format, axis, self.rounding, seed)
+        values = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
+        return Written(values, blocks.join(estimator_factor(self.gradient, coded, format.element)))
+
+
+def seed_of(seed, number):
+    """Another seed for each number: both words together are the key of Philox."""
+    return None if seed is None else seed + ops.convert_to_tensor([0, number], "int32")
