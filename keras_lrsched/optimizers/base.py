@@ -218,7 +218,7 @@ class Optimizer(keras.optimizers.Optimizer):
         accumulated = self.gradient_accumulation_steps or native.replicas() > 1
         if self.lazy_embeddings and native.is_sparse(gradient) and not accumulated:
             gradient, variable = native.used_rows(gradient, variable)
-        return ops.cast(native.dense(gradient), wide_dtype(variable.dtype)), variable
+        return ops.cast(native.dense(gradient, variable), wide_dtype(variable.dtype)), variable
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         grads = native.summed_over_replicas(self, grads, trainable_variables)

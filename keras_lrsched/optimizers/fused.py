@@ -85,7 +85,7 @@ class FusedOptimizer(Optimizer):
         """The kernel reads bfloat16 itself; clipping and sums want float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
         if not altered and not self.lazy_embeddings and self._has_kernel([variable]):
-            return native.dense(gradient), variable
+            return native.dense(gradient, variable), variable
         return super()._wide_gradient(gradient, variable)
 
     def _has_kernel(self, variables):

@@ -5,8 +5,11 @@ import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
-    def dense(gradient):
-        return tf.convert_to_tensor(gradient)
+    def dense(gradient, variable):
+        """A tensor with the shape of the variable, which a gradient in a graph, such as that of a slice, may not know."""
+        dense = tf.convert_to_tensor(gradient)
+        known = dense.shape.is_fully_defined() or isinstance(variable, Rows)
+        return dense if known else tf.ensure_shape(dense, variable.shape)
 
     def is_sparse(gradient):
         return isinstance(gradient, tf.IndexedSlices)
@@ -53,7 +56,7 @@ if keras.backend.backend() == "tensorflow":
 
 else:
 
-    def dense(gradient):
+    def dense(gradient, variable):
         return gradient
 
     def is_sparse(gradient):

@@ -324,6 +324,20 @@ def test_sparse_gradients_are_like_dense_ones(case, options):
     assert_same(*histories, rtol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere all shapes are known")
+def test_gradients_of_unknown_shape(case):
+    """In a graph a gradient may know its shape only when it runs, as with batches of unknown shape."""
+    import tensorflow as tf
+
+    (table,), (same,), optimizer, other = made({"table": (6, 2)}), made({"table": (6, 2)}), case.build(), case.build()
+    gradient = numbers({"table": (6, 2)}, seed=1)["table"]
+    optimizer.build([table])
+    signature = [tf.TensorSpec((None, 2))]
+    tf.function(lambda gradient: optimizer.apply([gradient], [table]), input_signature=signature)(gradient)
+    other.apply([gradient], [same])
+    assert_same(values([table]), values([same]), rtol=1e-5)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
 @pytest.mark.parametrize("jit", JIT)
 def test_lazy_embeddings(case, jit):
