@@ -34,10 +34,10 @@ class Conversion:
 def quantize_model(model, recipe, keep=(), strict=True, seed=0):
     """Lets the layers of a model compute by a recipe, in training and in inference. Weights stay as they are.
 
-    `Dense`, `EinsumDense`, `Conv1D`, `Conv2D`, `MultiHeadAttention`, `GroupQueryAttention` (their projections) and the head of
-    a `ReversibleEmbedding` become quantized layers in place, also inside of other layers and models. A saved model has them
-    again when it is loaded; in layers that make their sublayers themselves, other than attention, call this function again.
-    A model that was compiled stays so, and its functions are made anew.
+    `Dense`, `EinsumDense`, `Conv1D`, `Conv2D`, `MultiHeadAttention`, `GroupQueryAttention` (their projections) and the head
+    of a `ReversibleEmbedding` become quantized layers in place, also inside of other layers and models. A saved model has
+    them again when it is loaded; in layers that make their sublayers themselves, other than attention, call this function
+    again. A model that was compiled stays so, and its functions are made anew.
 
     Args:
         model: A Keras model that is built.
@@ -59,8 +59,8 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0):
     Example:
 
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32), keras.layers.Dense(10)])
-    >>> quantize_model(model, "mxfp8").quantized
-    ('sequential/dense', 'sequential/dense_1')
+    >>> len(quantize_model(model, "mxfp8").quantized)  # not the head
+    1
     """
     recipe = get_recipe(recipe)
     if not model.built:
@@ -255,8 +255,8 @@ def _check_optimizer(model, recipe, places):
         known = getattr(layer, f"product_of_{recipe.name}", None) is not None
         if not known and any(spec.get("trainable", True) for spec in new.values()):
             raise ValueError(
-                f"{recipe.name} has trainable variables, and the optimizer is built already: convert the model before training. "
-                f"Received: layer={_path(layer)}"
+                f"{recipe.name} has trainable variables, and the optimizer is built already: convert the model before "
+                f"training. Received: layer={_path(layer)}"
             )
 
 

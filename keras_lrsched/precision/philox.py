@@ -32,6 +32,11 @@ def random_bits(shape, seed):
     return ops.reshape(ops.reshape(words, (-1,))[:size], shape)
 
 
+def rounding_noise(shape, seed):
+    """int32 tensor of 30 random bits, the upper ones of `random_bits`: an int32 has room for a mantissa added to them."""
+    return ops.bitwise_and(ops.right_shift(random_bits(shape, seed), 2), 2**30 - 1)
+
+
 def philox(counter, key):
     """Four words for each counter of four words and a key of two, all int32."""
     a, b, c, d = counter

@@ -10,6 +10,8 @@ from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision.operand import Operand, Written, seed_of
 from keras_lrsched.schedules import checks
 
+AS_IS = Operand()
+
 
 @dataclasses.dataclass(frozen=True)
 class Product:
@@ -24,8 +26,8 @@ class Product:
             `None`.
     """
 
-    left: Operand = Operand()
-    right: Operand = Operand()
+    left: Operand = AS_IS
+    right: Operand = AS_IS
     rotation: int = 0
     signs: Any = None
 
@@ -81,7 +83,8 @@ class Products(Rule):
     The gradient by x and by w goes through the estimators of the operands of `forward`; scales count as constants.
 
     Args:
-        forward: The `Product` of inputs (tokens, inputs) and kernel (inputs, outputs). Defaults to one of operands that stay.
+        forward: The `Product` of inputs (tokens, inputs) and kernel (inputs, outputs). Defaults to one of operands that
+        stay.
         input_gradient: That of dy (tokens, outputs) and the transposed kernel (outputs, inputs).
         kernel_gradient: That of the transposed inputs (inputs, tokens) and dy (tokens, outputs).
         saved: What the backward products start from: the `"original"` operands, or those that were `"written"` in the

@@ -51,18 +51,24 @@ def quest(x, bits=4, rotation="half"):
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     rotated = ops.cast(x, "float32") if rotation == "none" else hadamard(ops.cast(x, "float32"), 128)
-    y = _trusted(rotated, CLIPS[bits], 2**bits - 1)
+    y = _trusted(rotated, bits)
     return ops.cast(hadamard(y, 128, inverse=True) if rotation == "full" else y, dtype)
 
 
-def _trusted(x, clip, steps):
+def on_grid(x, bits, axis=-1):
+    """-> (`x` on its grid of 2^bits levels, 1 where the gradient is trusted and else 0), without a transform."""
+    clip, steps = CLIPS[bits], 2**bits - 1
+    deviation = ops.sqrt(ops.mean(ops.square(x), axis=axis, keepdims=True))
+    edge = clip * deviation + 1e-8
+    step = 2 * edge / steps
+    y = step * ops.round(ops.clip(x, -edge, edge) / step + 0.5) - step / 2
+    return y, ops.cast(ops.absolute(y - x) <= deviation * (clip / steps), "float32")
+
+
+def _trusted(x, bits):
     @ops.custom_gradient
     def quantized(x):
-        deviation = ops.sqrt(ops.mean(ops.square(x), axis=-1, keepdims=True))
-        edge = clip * deviation + 1e-8
-        step = 2 * edge / steps
-        y = step * ops.round(ops.clip(x, -edge, edge) / step + 0.5) - step / 2
-        mask = ops.cast(ops.absolute(y - x) <= deviation * (clip / steps), "float32")
+        y, mask = on_grid(x, bits)
 
         def grad(*args, upstream=None):
             return (args[0] if upstream is None else upstream) * mask

@@ -84,7 +84,7 @@ def get_recipe(recipe, **settings):
     Example:
 
     >>> get_recipe("quest", bits=2)
-    Quest(bits=2)
+    Quest(bits=2, head=False)
     """
     if isinstance(recipe, dict):
         recipe = keras.saving.deserialize_keras_object(recipe)

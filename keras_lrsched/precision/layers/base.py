@@ -1,6 +1,7 @@
 """What quantized layers share: a recipe, and a product for it."""
 
 import dataclasses
+import functools
 
 import keras
 
@@ -17,12 +18,25 @@ def quantizes(plain):
     def register(kind):
         QUANTIZED[plain] = kind
         kind.plain = plain
+        kind.build = _building(plain.build)
         return keras.saving.register_keras_serializable(package="keras_lrsched")(kind)
 
     return register
 
 
-class Quantized:
+def _building(build):
+    """`build` of a plain layer with its signature, which Keras looks at, and then the recipe that the layer was made
+    with."""
+
+    @functools.wraps(build)
+    def build_and_use(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.use(*self._first)
+
+    return build_and_use
+
+
+class Quantized(keras.layers.Layer):
     """Mixed into a class of Keras layers, before it.
 
     Args:
@@ -39,10 +53,6 @@ class Quantized:
         self.recipe = None
         self._first = (None if recipe is None else get_recipe(recipe), _place(place))
         self.place = self._first[1]
-
-    def build(self, *args, **kwargs):
-        super().build(*args, **kwargs)
-        self.use(*self._first)
 
     def use(self, recipe, place):
         """Switches to a recipe, or with `None` to the precision of the dtype policy. What rules remember is kept."""

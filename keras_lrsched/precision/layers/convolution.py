@@ -1,6 +1,7 @@
 """Convolutions in few bits: patches of the inputs, times the kernel."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,7 +10,18 @@ from keras_lrsched.precision.layers.base import Quantized, quantizes
 
 
 class QuantizedConvolution(Quantized):
-    """Mixed into a convolution. A patch of the inputs is a row of (positions of the kernel, channels) numbers to be summed."""
+    """Mixed into a convolution. A patch of the inputs is a row of (positions of the kernel, channels) numbers to be
+    summed."""
+
+    data_format: Any
+    kernel_size: Any
+    strides: Any
+    dilation_rate: Any
+    padding: Any
+    kernel: Any
+    filters: Any
+    bias: Any
+    activation: Any
 
     def call(self, inputs):
         if self.product is None:

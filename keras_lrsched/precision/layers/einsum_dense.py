@@ -1,6 +1,6 @@
 """EinsumDense in few bits: the equation as one product of matrices."""
 
-import re
+import math
 
 import keras
 from keras import ops
@@ -39,15 +39,16 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
         x = ops.transpose(x, [x_axes.index(axis) for axis in tokens + summed])
         w = ops.transpose(w, [w_axes.index(axis) for axis in summed + outputs])
         tokens_shape, outputs_shape = ops.shape(x)[: len(tokens)], w.shape[len(summed) :]
-        inner = _size(w.shape[: len(summed)])
+        inner = math.prod(w.shape[: len(summed)])
         y = self.product(ops.reshape(x, (-1, inner)), ops.reshape(w, (inner, -1)))
         y = ops.reshape(y, (*tokens_shape, *outputs_shape))
         return ops.transpose(y, [(tokens + outputs).index(axis) for axis in result])
 
 
 def matrix_form(equation, rank):
-    """-> the names of the axes: tokens, summed, outputs, of the result, the inputs and the kernel; `None` if there is none."""
-    x_axes, w_axes, result = re.fullmatch(r"([^,]*),([^-]*)->(.*)", equation.replace(" ", "")).groups()
+    """The names of the axes: tokens, summed, outputs, and of the result, the inputs and the kernel."""
+    operands, result = equation.replace(" ", "").split("->")
+    x_axes, w_axes = operands.split(",")
     unnamed = "".join(chr(0x100 + i) for i in range(rank - len(x_axes.replace("...", ""))))
     x_axes, result = x_axes.replace("...", unnamed), result.replace("...", unnamed)
     tokens = [axis for axis in x_axes if axis in result]
@@ -57,10 +58,3 @@ def matrix_form(equation, rank):
     if not fits or sorted(tokens + outputs) != sorted(result) or len(set(x_axes)) < len(x_axes):
         raise ValueError(f"The equation must be a product of matrices to be computed in few bits. Received: {equation!r}")
     return tokens, summed, outputs, list(result), x_axes, w_axes
-
-
-def _size(shape):
-    size = 1
-    for n in shape:
-        size *= n
-    return size

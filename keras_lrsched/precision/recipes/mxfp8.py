@@ -13,8 +13,8 @@ from keras_lrsched.precision.recipe import Recipe, register
 class MXFP8(Recipe):
     """MXFP8: E4M3 with a power of two as the scale of each 32 numbers, for all operands of all products.
 
-    The scale is rounded up, so that nothing saturates. Each operand is written along the axis that its product sums over, from
-    the original numbers.
+    The scale is rounded up, so that nothing saturates. Each operand is written along the axis that its product sums over,
+    from the original numbers.
 
     Args:
         scale_rule: As in `Format`. Defaults to `"rceil"`.
@@ -23,6 +23,12 @@ class MXFP8(Recipe):
     Reference:
         Mishra et al., Recipes for Pre-training LLMs with MXFP8, arXiv:2506.08027; Transformer Engine, `MXFP8BlockScaling`,
         read, not run.
+
+    Example:
+
+    >>> from keras_lrsched.precision import Place
+    >>> MXFP8().rule(Place()).forward.left.format.name
+    'MXFP8_E4M3'
     """
 
     scale_rule: str = "rceil"

@@ -1,0 +1,42 @@
+"""FP8 with the scale of the very tensor."""
+
+import dataclasses
+
+from keras_lrsched.precision.formats import get_format
+from keras_lrsched.precision.operand import Cast
+from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision.recipe import Recipe, register
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FP8Current(Recipe):
+    """FP8 with current scaling: one scale for each tensor, from its largest magnitude.
+
+    Inputs and kernel are E4M3 in all products, the gradient of the outputs is E5M2.
+
+    Args:
+        power_of_two: Whether scales are powers of two. Defaults to `False`.
+        head: Whether heads compute in FP8, too. Defaults to `False`.
+
+    Reference:
+        Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433; Transformer Engine, `Float8CurrentScaling`,
+        read, not run.
+
+    Example:
+
+    >>> from keras_lrsched.precision import Place
+    >>> FP8Current().rule(Place()).input_gradient.left.format.name
+    'FP8_E5M2'
+    """
+
+    power_of_two: bool = False
+    head: bool = False
+
+    def rule(self, place):
+        if place.role == "head" and not self.head:
+            return None
+        rule = "power_of_two" if self.power_of_two else "exact"
+        narrow = Cast(get_format("FP8_E4M3", scale_rule=rule))
+        wide = Cast(get_format("FP8_E5M2", scale_rule=rule))
+        return Products(Product(narrow, narrow), Product(wide, narrow), Product(narrow, wide))

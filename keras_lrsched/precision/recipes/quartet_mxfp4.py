@@ -1,0 +1,91 @@
+"""Quartet: MXFP4 fitted to the standard deviation forward, and unbiased backward."""
+
+import dataclasses
+
+from keras import ops
+
+from keras_lrsched.precision import exact
+from keras_lrsched.precision.blocks import Blocks
+from keras_lrsched.precision.elements import E2M1
+from keras_lrsched.precision.formats import get_format
+from keras_lrsched.precision.operand import Operand, Written
+from keras_lrsched.precision.philox import rounding_noise
+from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision.recipe import Recipe, register
+
+MXFP4 = get_format("MXFP4")
+CLIP = 2.92247856
+"""Where E2M1 is clipped, in standard deviations, for the smallest squared error of normal numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedMXFP4(Operand):
+    """MXFP4 with a scale from the standard deviation of the 32 numbers, and a gradient where nothing was clipped.
+
+    s = 2^floor(log2(c/6 sqrt(E[x^2] - E[x]^2) + 1e-8)),  mask = |x / s| < 6
+    """
+
+    def write(self, x, axis, seed):
+        blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
+        x = blocks.split(x)
+        mean = ops.mean(x, axis=blocks.axes, keepdims=True)
+        variance = ops.mean(ops.square(x), axis=blocks.axes, keepdims=True) - ops.square(mean)
+        deviation = ops.sqrt(ops.maximum(variance, 0.0))
+        exponent = _exponent(CLIP / E2M1.max * deviation + 1e-8)
+        values = exact.ldexp(x, -exponent)
+        written = exact.ldexp(E2M1.decode(E2M1.encode(values)), exponent)
+        return Written(blocks.join(written), blocks.join(ops.cast(ops.absolute(values) < E2M1.max, "float32")))
+
+
+@dataclasses.dataclass(frozen=True)
+class UnbiasedMXFP4(Operand):
+    """MXFP4, stochastically rounded, of numbers that are first shrunk to 3/4 so that none saturates.
+
+    s = 2^(floor(log2 max|x|) - 2),  y = 4/3 s round(3/4 x / s)
+    """
+
+    def write(self, x, axis, seed):
+        blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
+        noise = blocks.split(rounding_noise(ops.shape(x), seed))
+        x = blocks.split(x)
+        exponent = _exponent(ops.max(ops.absolute(x), axis=blocks.axes, keepdims=True)) - E2M1.max_exponent
+        codes = E2M1.encode(0.75 * exact.ldexp(x, -exponent), noise)
+        return Written(blocks.join(exact.ldexp(E2M1.decode(codes), exponent) * (4 / 3)))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class QuartetMXFP4(Recipe):
+    """MXFP4 in all three products, after Hadamard transforms of 32 numbers along the axis that is summed over.
+
+    Forward, scales are fitted to the standard deviation, and gradients are masked where numbers were clipped. Backward, both
+    operands are rounded stochastically after a transform with new signs in each step; they start from the numbers that were
+    written forward.
+
+    Args:
+        head: Whether heads compute so, too. Defaults to `False`.
+
+    Reference:
+        Castro et al., Quartet: Native FP4 Training Can Be Optimal for Large Language Models, arXiv:2505.14669; the authors'
+        code, IST-DASLab/Quartet, was read, not run. The unbiased rounding: Tseng et al., Training LLMs with MXFP4,
+        arXiv:2502.20586.
+
+    Example:
+
+    >>> from keras_lrsched.precision import Place
+    >>> QuartetMXFP4().rule(Place()).kernel_gradient.signs
+    'random'
+    """
+
+    head: bool = False
+
+    def rule(self, place):
+        if place.role == "head" and not self.head:
+            return None
+        unbiased = Product(UnbiasedMXFP4(), UnbiasedMXFP4(), rotation=32, signs="random")
+        return Products(Product(FittedMXFP4(), FittedMXFP4(), rotation=32), unbiased, unbiased, saved="written")
+
+
+def _exponent(x):
+    """floor(log2 x) of numbers x >= 0, at least -126."""
+    return ops.maximum(ops.right_shift(exact.magnitude(x), 23), 1) - 127

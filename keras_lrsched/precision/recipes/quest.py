@@ -1,0 +1,57 @@
+"""QuEST: a grid of few bits that fits normal numbers, and a gradient that is trusted where rounding moved little."""
+
+import dataclasses
+
+from keras_lrsched.precision import quest
+from keras_lrsched.precision.operand import Operand, Written
+from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.schedules import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class OnGrid(Operand):
+    """An operand on the grid of `precision.quest`, which is fitted along the axis that is summed over."""
+
+    bits: int
+
+    def write(self, x, axis, seed):
+        return Written(*quest.on_grid(x, self.bits, axis))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Quest(Recipe):
+    """Inputs and kernels on a centred grid of 2^bits levels, after a Hadamard transform of 128 numbers each.
+
+    The backward products are as they are, from the numbers that were written forward, with the mask of `quest`. Where the
+    transform does not divide an axis, zeros fill it, which count in its standard deviation.
+
+    Args:
+        bits: 1 to 8. Defaults to `4`.
+        head: Whether heads compute so, too. Defaults to `False`.
+
+    Raises:
+        ValueError: If `bits` is none of these.
+
+    Reference:
+        Panferov et al., QuEST: Stable Training of LLMs with 1-Bit Weights and Activations, arXiv:2502.05003; the grid and
+        the mask agree with the authors' code, IST-DASLab/QuEST.
+
+    Example:
+
+    >>> from keras_lrsched.precision import Place
+    >>> Quest(bits=2).rule(Place()).forward.rotation
+    128
+    """
+
+    bits: int = 4
+    head: bool = False
+
+    def __post_init__(self):
+        checks.one_of("bits", self.bits, tuple(quest.CLIPS))
+
+    def rule(self, place):
+        if place.role == "head" and not self.head:
+            return None
+        return Products(Product(OnGrid(self.bits), OnGrid(self.bits), rotation=128), saved="written")
