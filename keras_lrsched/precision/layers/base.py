@@ -66,17 +66,24 @@ class Quantized(keras.layers.Layer):
         if rule is None:
             return
         have = getattr(self, _attribute(recipe), None)
-        if have is None or have.rule != rule:
-            self._tracker.unlock()
-            setattr(self, _attribute(recipe), RuleProduct(rule, self.place, self))
-            self._tracker.lock()
+        if have is not None and have.rule == rule:
+            return
+        self._tracker.unlock()
+        if have is not None:
+            self._drop(have, _attribute(recipe))
+        setattr(self, _attribute(recipe), RuleProduct(rule, self.place, self))
+        self._tracker.lock()
 
     def forget(self):
         """Drops all that recipes remember."""
         self._tracker.unlock()
-        for name in [name for name in vars(self) if name.startswith("product_of_")]:
-            delattr(self, name)
+        for name in [name for name in dir(self) if name.startswith("product_of_")]:
+            self._drop(getattr(self, name), name)
         self._tracker.lock()
+
+    def _drop(self, product, name):
+        delattr(self, name)
+        self._tracker.untrack(product)
 
     @property
     def product(self):
