@@ -14,6 +14,7 @@ from keras_lrsched.callbacks.learning_rate_logger import LearningRateLogger
 from keras_lrsched.callbacks.loss_recorder import LossRecorder
 from keras_lrsched.callbacks.magnitude_pruning import MagnitudePruning
 from keras_lrsched.callbacks.masked_language_model_masking import MaskedLanguageModelMasking
+from keras_lrsched.callbacks.precision_schedule import PrecisionSchedule
 from keras_lrsched.callbacks.schedule_free_evaluation import ScheduleFreeEvaluation
 from keras_lrsched.callbacks.schedule_hyperparameter import ScheduleHyperparameter
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
@@ -38,6 +39,7 @@ __all__ = [
     "LossRecorder",
     "MagnitudePruning",
     "MaskedLanguageModelMasking",
+    "PrecisionSchedule",
     "ScheduleFreeEvaluation",
     "ScheduleHyperparameter",
     "ScheduledBatches",

@@ -27,11 +27,16 @@ class Probe:
         jit = bool(getattr(model, "jit_compile", False))
         self._read_logits = compiled(self._logits, jit)
         self._read_gradients = compiled(self._gradients, jit)
+        self._read_gradient = compiled(self._gradient_of_all, jit)
         self._step = compiled(self._power_step, jit)
 
     def logits(self):
         """The largest |logit|, and the mean of log(sum(exp(logit))) over the samples."""
         return tuple(map(_number, self._read_logits(*self._state(), self._all)))
+
+    def gradient(self):
+        """The gradient of the loss of the batch: a NumPy array for each trainable variable."""
+        return [np.array(ops.convert_to_numpy(g)) for g in self._read_gradient(*self._state(), self._all)]
 
     def gradient_noise(self):
         """|g|, and the variance of the gradient of a sample as a multiple of |g|^2, both from two halves of the batch."""
@@ -60,6 +65,9 @@ class Probe:
         outputs = [ops.cast(output, "float32") for output in outputs]
         sums = [ops.ravel(ops.logsumexp(output, axis=-1)) for output in outputs]
         return ops.max(ops.stack([ops.max(ops.abs(output)) for output in outputs])), ops.mean(ops.concatenate(sums))
+
+    def _gradient_of_all(self, values, others, batch):
+        return gradient(lambda at: self._outputs_and_loss(at, others, batch)[1], values)
 
     def _gradients(self, values, others, first, second):
         a, b = (

@@ -2,6 +2,7 @@
 
 from keras_lrsched.precision.recipes.coat import Coat
 from keras_lrsched.precision.recipes.double_rounding import DoubleRounding
+from keras_lrsched.precision.recipes.forward_only import ForwardOnly
 from keras_lrsched.precision.recipes.fp4_msr2025 import FP4Msr2025
 from keras_lrsched.precision.recipes.fp4_zhou2025 import FP4Zhou2025
 from keras_lrsched.precision.recipes.fp8_current import FP8Current
@@ -24,6 +25,7 @@ __all__ = [
     "FP4Zhou2025",
     "FP8Current",
     "FP8Delayed",
+    "ForwardOnly",
     "INT8Jetfire",
     "INT8Switchback",
     "ParetoResnetInt4",

@@ -1,0 +1,49 @@
+"""Another recipe's forward product, with backward products as they are."""
+
+import dataclasses
+
+import keras
+
+from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision.recipe import Recipe, get_recipe, register
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class ForwardOnly(Recipe):
+    """The forward product of another recipe, and exact backward products of the numbers that were written forward.
+
+    It finishes a training in few bits, as in quantization-aware training, before the model is used in these.
+
+    Args:
+        recipe: A `Recipe` or its name. Defaults to `"nvfp4_2025"`.
+
+    Raises:
+        ValueError: If `recipe` is none, or has a rule that is not three products.
+
+    Reference:
+        Chmiel et al., FP4 All the Way: Fully Quantized Training of LLMs, arXiv:2505.19115.
+
+    Example:
+
+    >>> from keras_lrsched.precision import Place
+    >>> ForwardOnly("int8_jetfire").rule(Place()).forward.left.format
+    'INT8_BLOCK32X32'
+    """
+
+    recipe: str | Recipe = "nvfp4_2025"
+
+    def __post_init__(self):
+        object.__setattr__(self, "recipe", get_recipe(self.recipe))
+
+    def rule(self, place):
+        rule = self.recipe.rule(place)
+        if rule is None:
+            return None
+        if not isinstance(rule, Products):
+            raise ValueError(f"`recipe` must have three products for each layer. Received: recipe={self.recipe!r}")
+        return Products(rule.forward, Product(), Product(), saved="written")
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["recipe"]))
