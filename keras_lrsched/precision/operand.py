@@ -22,6 +22,11 @@ class Written(NamedTuple):
 class Operand:
     """One that stays as it is; subclasses say how it is written."""
 
+    @property
+    def element_bits(self):
+        """How many bits a number has in a product, as far as hardware would know; 16 for one that stays."""
+        return 16
+
     def write(self, x, axis, seed):
         """`x`, a float32 matrix that is summed over `axis`, as `Written`; `seed` is a tensor of two 32-bit integers."""
         del axis, seed
@@ -49,6 +54,10 @@ class Cast(Operand):
         get_format(self.format)
         checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
         checks.one_of("gradient", self.gradient, ("ste", "dge", "trust"))
+
+    @property
+    def element_bits(self):
+        return get_format(self.format).element.bits
 
     def write(self, x, axis, seed):
         if self.gradient == "ste":

@@ -27,6 +27,10 @@ class Compensated(Operand):
     inner: Operand
     quantile: float
 
+    @property
+    def element_bits(self):
+        return self.inner.element_bits
+
     def write(self, x, axis, seed):
         numbers = ops.sort(ops.reshape(x, (-1,)))
         n = ops.cast(ops.shape(numbers)[0], "float32")

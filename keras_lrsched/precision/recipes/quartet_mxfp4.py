@@ -25,6 +25,8 @@ class FittedMXFP4(Operand):
     s = 2^floor(log2(c/6 sqrt(E[x^2] - E[x]^2) + 1e-8)),  mask = |x / s| < 6
     """
 
+    element_bits = E2M1.bits
+
     def write(self, x, axis, seed):
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         x = blocks.split(x)
@@ -43,6 +45,8 @@ class UnbiasedMXFP4(Operand):
 
     s = 2^(floor(log2 max|x|) - 2),  y = 4/3 s round(3/4 x / s)
     """
+
+    element_bits = E2M1.bits
 
     def write(self, x, axis, seed):
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)

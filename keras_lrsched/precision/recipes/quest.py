@@ -15,6 +15,10 @@ class OnGrid(Operand):
 
     bits: int
 
+    @property
+    def element_bits(self):
+        return self.bits
+
     def write(self, x, axis, seed):
         return Written(*quest.on_grid(x, self.bits, axis))
 

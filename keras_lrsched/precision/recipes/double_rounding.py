@@ -1,0 +1,159 @@
+"""Double Rounding: one model for several bit widths; what has few bits is rounded from what has more."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_lrsched.precision.exact import float32
+from keras_lrsched.precision.layers.product import RuleProduct
+from keras_lrsched.precision.learned_scale import Grid, LearnedScale
+from keras_lrsched.precision.product import Rule
+from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.schedules import checks
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class DoubleRounding(Recipe):
+    """Double Rounding: weights in h bits, and in each fewer bits b rounded from these, with one learned scale s for all.
+
+        W_h = clip(round(W / s), -2^(h-1), 2^(h-1) - 1)
+        W_b = clip(round(W_h / 2^(h-b)), -2^(b-1), 2^(b-1) - 1),   the weight being W_b s 2^(h-b)
+        X_b = clip(round(X / s_b), 0, 2^b - 1),   with a learned scale s_b for each bit width
+
+    Activations have the signed range if a training batch had a negative number. The gradient goes straight through all
+    rounding, is zero where something was clipped, and is that of LSQ by the scales. Other than in the paper: training steps
+    take turns with the bit widths, the largest first, where the authors take a step for each of them with the same batch
+    (with as many `gradient_accumulation_steps` as widths, an update has the mean of all); and scales start at
+    (largest magnitude) / (largest integer), of the weights and of the first batch of activations: the paper does not say
+    where. Scales do not fall below 1 % of their start. The first layer and heads stay as they are.
+
+    A scale learns at eta_b times the learning rate: with d = h - b, eta_b = 10^(-d/2), or 5 10^(-(d+1)/2) if d is odd. It
+    does so with any optimizer, as what is trained are moves, one for each bit width, and the scale is its start times
+    (1 + sum of eta_b times move b); so the learning rate is relative to the start. In a step the moves of the other widths
+    have the gradient zero. Exclude moves from weight decay: their paths contain `scale_moves`. The paper also takes a mean
+    of gradients off the learning rate, see `learning_rate`; that needs all gradients at once, and is not done here.
+
+    In inference layers compute with h bits, or those that `set_bits` has set.
+
+    Args:
+        bits: The bit widths, falling. Defaults to `(8, 6, 4)`.
+
+    Raises:
+        ValueError: If `bits` are not between 2 and 8, or do not fall.
+
+    Reference:
+        Huang et al., Nearly Lossless Adaptive Bit Switching, arXiv:2502.01199; no code of the authors was found. LSQ:
+        Esser et al., arXiv:1902.08153. The paper's choice of bits for each layer (HASB) is not part of this.
+
+    Example:
+
+    >>> DoubleRounding(bits=(8, 4)).rate_factor(4)
+    0.01
+    """
+
+    bits: tuple = (8, 6, 4)
+
+    def __post_init__(self):
+        bits = [checks.positive_int("bits", each) for each in self.bits]
+        if not bits or bits != sorted(set(bits), reverse=True) or not 2 <= bits[-1] <= bits[0] <= 8:
+            raise ValueError(f"`bits` must fall, from at most 8 to at least 2. Received: bits={self.bits!r}")
+        object.__setattr__(self, "bits", tuple(bits))
+
+    def rule(self, place):
+        if place.index == 0 or place.role == "head":
+            return None
+        return SharedScale(self.bits, tuple(map(self.rate_factor, self.bits)))
+
+    def rate_factor(self, bits):
+        """eta_b."""
+        fewer = self.bits[0] - checks.one_of("bits", bits, self.bits)
+        return 5 * 10.0 ** (-(fewer + 1) // 2) if fewer % 2 else 10.0 ** (-fewer // 2)
+
+    def learning_rate(self, learning_rate, gradients, bits):
+        """The paper's learning rate of scales, for a training loop that sees the gradients by all of them.
+
+            eta_b max(learning_rate - mean(min(|clip(gradient, -1, 1)|, 1)), 0)
+
+        As printed it may be negative; 0 is the least here.
+        """
+        size = ops.mean(ops.minimum(ops.absolute(ops.convert_to_tensor(gradients, "float32")), 1.0))
+        return self.rate_factor(bits) * ops.maximum(learning_rate - size, 0.0)
+
+    def set_bits(self, model, bits):
+        """Sets the bit width with which the layers of a model compute in inference."""
+        checks.one_of("bits", bits, self.bits)
+        products = [layer for layer in model._flatten_layers() if isinstance(layer, RuleProduct)]
+        products = [layer for layer in products if isinstance(layer.rule, SharedScale)]
+        if not products:
+            raise ValueError(f"The model has no layers with double rounding. Received: model={model.name}")
+        for layer in products:
+            layer.kept["inference_bits"].assign(bits)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedScale(Rule):
+    """The product of `DoubleRounding`; `factors` are the eta of its bit widths."""
+
+    bits: tuple
+    factors: tuple
+
+    def variables(self, layer):
+        fixed = {"shape": (), "initializer": "zeros", "trainable": False, "autocast": False}
+        moves = {"shape": (len(self.bits),), "initializer": "zeros", "dtype": "float32", "autocast": False}
+        first = keras.initializers.Constant(self.bits[0])
+        return {
+            "turn": {**fixed, "dtype": "int32"},
+            "inference_bits": {**fixed, "dtype": "int32", "initializer": first},
+            "largest_weight": {**fixed, "dtype": "float32"},
+            "largest_input": {**fixed, "dtype": "float32"},
+            "lowest_input": {**fixed, "dtype": "float32"},
+            "weight_scale_moves": moves,
+            "input_scale_moves": moves,
+        }
+
+    def __call__(self, x, w, variables, seed, training):
+        chosen = self._chosen(variables, training)
+        largest = {}
+        for name, tensor in (("largest_weight", w), ("largest_input", x)):
+            known = ops.convert_to_tensor(variables[name])
+            largest[name] = ops.where(known > 0, known, ops.max(ops.absolute(ops.stop_gradient(tensor))))
+        lowest = ops.minimum(ops.convert_to_tensor(variables["lowest_input"]), ops.min(ops.stop_gradient(x)))
+        if training:
+            variables["turn"].assign_add(1)
+            variables["lowest_input"].assign(lowest)
+            for name, value in largest.items():
+                variables[name].assign(value)
+        moves = [ops.copy(ops.convert_to_tensor(variables[f"{name}_scale_moves"])) for name in ("weight", "input")]
+        factors = ops.convert_to_tensor(self.factors, "float32")
+        grid = self.weight_grid(chosen)
+        weights = LearnedScale(grid, largest["largest_weight"] / grid.highest, factors, chosen, w.shape[0] * w.shape[1])
+        grid = self.input_grid(chosen, lowest < 0)
+        inputs = LearnedScale(grid, largest["largest_input"] / grid.highest, factors * chosen, chosen, x.shape[1])
+        return ops.matmul(inputs(x, moves[1]), weights(w, moves[0]))
+
+    def weight_grid(self, chosen):
+        most = self.bits[0]
+        step = _pick(chosen, [2.0 ** (most - bits) for bits in self.bits])
+        lowest = _pick(chosen, [-(2.0 ** (bits - 1)) for bits in self.bits])
+        highest = _pick(chosen, [2.0 ** (bits - 1) - 1 for bits in self.bits])
+        return Grid(float32(-(2.0 ** (most - 1))), float32(2.0 ** (most - 1) - 1), step, lowest, highest)
+
+    def input_grid(self, chosen, signed):
+        lowest = ops.where(signed, _pick(chosen, [-(2.0 ** (bits - 1)) for bits in self.bits]), 0.0)
+        signed_highest = _pick(chosen, [2.0 ** (bits - 1) - 1 for bits in self.bits])
+        highest = ops.where(signed, signed_highest, _pick(chosen, [2.0**bits - 1 for bits in self.bits]))
+        return Grid(lowest, highest, float32(1.0), lowest, highest)
+
+    def _chosen(self, variables, training):
+        """1 at the bit width of this call, 0 at the others."""
+        if training:
+            places = ops.arange(len(self.bits), dtype="int32")
+            return ops.cast(places == ops.convert_to_tensor(variables["turn"]) % len(self.bits), "float32")
+        widths = ops.convert_to_tensor(self.bits, "int32")
+        return ops.cast(widths == ops.convert_to_tensor(variables["inference_bits"]), "float32")
+
+
+def _pick(chosen, numbers):
+    return ops.sum(chosen * ops.convert_to_tensor(numbers, "float32"))

@@ -1,0 +1,165 @@
+"""FP8 with scales from the past: those of a step come from the largest magnitudes of the steps before it."""
+
+import dataclasses
+from typing import Any
+
+from keras import ops
+
+from keras_lrsched.precision.exact import FLOAT32_MAX, is_finite, magnitude
+from keras_lrsched.precision.operand import Operand, Written
+from keras_lrsched.precision.product import Product, Products, Rule
+from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.schedules import checks
+
+LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+TENSORS = {"inputs": "float8_e4m3fn", "kernel": "float8_e4m3fn", "gradient": "float8_e5m2"}
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FP8Delayed(Recipe):
+    """FP8 with delayed scaling: inputs and kernel in E4M3, the gradient by the outputs in E5M2, one scale for each tensor.
+
+        scale = largest element 2^-margin / max(amax of the last steps)
+
+    The scale of step t knows the largest magnitudes (amax) up to step t - 1; Keras' float8 knows those up to t - 2. The
+    first step has the scale 1. Numbers beyond the largest element become it. A step whose amax is 0 changes nothing; while
+    the maximum is not finite, the scale stays. Both backward products use the numbers of the forward product and the
+    gradient in E5M2. Casts are the backend's own, so that XLA may compute such products on FP8 units.
+
+    Only the backward pass sees the amax of the gradient. It becomes the "gradient" of a variable, `gradient_amax`, which
+    Keras' optimizers and those of this package overwrite with it, also within `LossScaleOptimizer`, and with the largest one
+    under gradient accumulation. Where gradients are applied in another way, call `take_amaxes`. A layer that is called more
+    than once in a step gets the sum of the amaxes of its gradients, which is never too small. A layer that is not
+    trainable keeps the scale of its gradient.
+
+    Args:
+        amax_history_length: How many steps count. Defaults to `1024`.
+        amax_algorithm: `"max"` over these, or the `"most_recent"` step. Defaults to `"max"`.
+        margin: How many powers of two the scale stays below the largest that fits. Defaults to `0`.
+        head: Whether heads compute in FP8, too. Defaults to `False`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        Transformer Engine, `DelayedScaling` with the format HYBRID; its code was read, and the sequence of scales worked out
+        from it. Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433.
+
+    Example:
+
+    >>> FP8Delayed(amax_history_length=16).name
+    'fp8_delayed'
+    """
+
+    amax_history_length: int = 1024
+    amax_algorithm: str = "max"
+    margin: int = 0
+    head: bool = False
+
+    def __post_init__(self):
+        checks.positive_int("amax_history_length", self.amax_history_length)
+        checks.one_of("amax_algorithm", self.amax_algorithm, ("max", "most_recent"))
+        checks.non_negative_int("margin", self.margin)
+
+    def rule(self, place):
+        if place.role == "head" and not self.head:
+            return None
+        return DelayedScaling(int(self.amax_history_length), self.amax_algorithm, int(self.margin))
+
+    @staticmethod
+    def take_amaxes(gradients, variables):
+        """For training loops with an optimizer that is not Keras': sets the variables that a gradient overwrites.
+
+        Args:
+            gradients: Of all trainable variables of a model.
+            variables: These variables.
+
+        Returns:
+            A list of the other pairs of gradient and variable, for the optimizer.
+        """
+        rest = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if not getattr(variable, "overwrite_with_gradient", False):
+                rest.append((gradient, variable))
+            elif gradient is not None:
+                variable.assign(gradient)
+        return rest
+
+
+@dataclasses.dataclass(frozen=True)
+class DelayedScaling(Rule):
+    """The product of `FP8Delayed`, whose settings it has."""
+
+    length: int
+    algorithm: str
+    margin: int
+
+    def variables(self, layer):
+        fixed = {"dtype": "float32", "trainable": False, "autocast": False}
+        scales = {f"{name}_scale": {"shape": (), "initializer": "ones", **fixed} for name in TENSORS}
+        histories = {f"{name}_amax_history": {"shape": (self.length,), "initializer": "zeros", **fixed} for name in TENSORS}
+        overwritten = {"trainable": True, "overwrite_with_gradient": True}
+        amax = {"shape": (), "initializer": "zeros", **fixed, **overwritten}
+        return {**scales, **histories, "gradient_amax": amax}
+
+    def __call__(self, x, w, variables, seed, training):
+        # Copies: assigning to a variable may change what was read from it before.
+        scales = {name: ops.copy(ops.convert_to_tensor(variables[f"{name}_scale"])) for name in TENSORS}
+        amax = ops.copy(ops.convert_to_tensor(variables["gradient_amax"]))
+        if training:
+            self._update("inputs", _amax(x), variables)
+            self._update("kernel", _amax(w), variables)
+            # Of the step before: the backward pass of this one is still to come.
+            scales["gradient"] = self._update("gradient", ops.stop_gradient(amax), variables)
+        inputs, kernel = (Scaled(TENSORS[name], scales[name]) for name in ("inputs", "kernel"))
+        y = Products(Product(inputs, kernel), saved="written")(x, w)
+        return _in_e5m2(y, amax, scales["gradient"])
+
+    def _update(self, name, amax, variables):
+        """The scale of a tensor after a step with this `amax`."""
+        scale, history = variables[f"{name}_scale"], variables[f"{name}_amax_history"]
+        new_scale, new_history = self.updated(
+            ops.convert_to_tensor(scale), ops.convert_to_tensor(history), amax, LARGEST[TENSORS[name]]
+        )
+        scale.assign(new_scale)
+        history.assign(new_history)
+        return new_scale
+
+    def updated(self, scale, history, amax, largest):
+        """-> scale and history after a step, from those before it."""
+        rolled = ops.concatenate([history[1:], ops.reshape(amax, (1,))])
+        past = ops.max(rolled) if self.algorithm == "max" else amax
+        usable = ops.logical_and(magnitude(past) > 0, is_finite(magnitude(past)))
+        fitted = largest * 2.0**-self.margin / ops.where(usable, past, 1.0)
+        seen = magnitude(amax) > 0
+        new_scale = ops.where(ops.logical_and(seen, usable), ops.minimum(fitted, FLOAT32_MAX), scale)
+        return new_scale, ops.where(seen, rolled, history)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Operand):
+    """An operand in an FP8 dtype of the backend, with a given scale."""
+
+    dtype: str
+    scale: Any
+
+    def write(self, x, axis, seed):
+        largest = LARGEST[self.dtype]
+        codes = ops.cast(ops.clip(x * self.scale, -largest, largest), self.dtype)
+        return Written(ops.cast(codes, "float32") * (1 / self.scale))
+
+
+@ops.custom_gradient
+def _in_e5m2(y, amax, scale):
+    """`y` with its gradient in E5M2; that of `amax` is the largest magnitude of it before."""
+
+    def grad(*args, upstream=None):
+        dy = args[0] if upstream is None else upstream
+        return Scaled(TENSORS["gradient"], scale).write(dy, None, None).values, _amax(dy), ops.zeros_like(scale)
+
+    return y, grad
+
+
+def _amax(x):
+    return ops.max(ops.absolute(ops.stop_gradient(x)))
