@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
-from keras_lrsched.precision.quantized import decode, encode
+from keras_lrsched.precision.quantized import decode, encode, quantize
 from keras_lrsched.schedules import checks
 
 
@@ -26,6 +26,15 @@ class Operand:
     def element_bits(self):
         """How many bits a number has in a product, as far as hardware would know; 16 for one that stays."""
         return 16
+
+    @property
+    def integers(self):
+        """The `Format` of an operand that `quantize` writes and that may be integers, or `None`."""
+        return None
+
+    def quantize(self, x, axis, seed):
+        """As `write`, but a `QuantizedTensor`; for operands that have `integers`."""
+        raise NotImplementedError
 
     def write(self, x, axis, seed):
         """`x`, a float32 matrix that is summed over `axis`, as `Written`; `seed` is a tensor of two 32-bit integers."""
@@ -58,6 +67,13 @@ class Cast(Operand):
     @property
     def element_bits(self):
         return get_format(self.format).element.bits
+
+    @property
+    def integers(self):
+        return get_format(self.format) if self.gradient == "ste" else None
+
+    def quantize(self, x, axis, seed):
+        return quantize(x, self.format, axis, self.rounding, seed)
 
     def write(self, x, axis, seed):
         if self.gradient == "ste":

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
+from keras_lrsched.precision.matmul import has_integer_product, matmul
 from keras_lrsched.precision.operand import Operand, Written, seed_of
 from keras_lrsched.schedules import checks
 
@@ -42,9 +43,17 @@ class Product:
         return left, right, signs
 
     def multiply(self, left, right, seed):
-        """The product, in float32."""
+        """The product, in float32; of integers as such, where there is a product of these."""
+        if self.has_integers:
+            return matmul(self.left.quantize(left, 1, seed_of(seed, 0)), self.right.quantize(right, 0, seed_of(seed, 1)))
         left, right, _ = self.write(left, right, seed)
         return ops.matmul(left.values, right.values)
+
+    @property
+    def has_integers(self):
+        """Whether both operands are written as integers whose sums can be exact."""
+        formats = [operand.integers for operand in (self.left, self.right)]
+        return not self.rotation and None not in formats and has_integer_product(*formats)
 
     def rotate(self, x, axis, signs):
         return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
@@ -104,13 +113,16 @@ class Products(Rule):
     def __call__(self, x, w, variables=None, seed=None, training=True):
         @ops.custom_gradient
         def multiplied(x, w):
-            left, right, signs = self.forward.write(x, w, seed_of(seed, 0))
+            if self.saved == "original" and self.forward.has_integers:
+                y, written = self.forward.multiply(x, w, seed_of(seed, 0)), (Written(x), Written(w), None)
+            else:
+                written = left, right, _ = self.forward.write(x, w, seed_of(seed, 0))
+                y = ops.matmul(left.values, right.values)
 
             def grad(*args, upstream=None):
-                dy = args[0] if upstream is None else upstream
-                return self._backward(dy, x, w, left, right, signs, seed)
+                return self._backward(args[0] if upstream is None else upstream, x, w, *written, seed)
 
-            return ops.matmul(left.values, right.values), grad
+            return y, grad
 
         return multiplied(x, w)
 
