@@ -13,11 +13,13 @@ Run: python benchmarks/fused_step.py --millions 25,100 [lion adamw lars lamb sgd
 import argparse
 import concurrent.futures
 import ctypes
+import json
 import os
 import statistics
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -156,6 +158,29 @@ def optax_row(name):
     return make
 
 
+def addons_row(name):
+    """TensorFlow Addons, in an environment and a process of its own."""
+    del name
+    python = Path(__file__).parents[1] / ".venv-tfa" / "bin" / "python"
+    if not python.exists():
+        raise ImportError("its environment is made by `make .venv-tfa/made`")
+
+    def make(shapes):
+        command = [str(python), str(Path(__file__).with_name("tfa_step.py")), json.dumps(shapes)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+        def step():
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            if process.stdout.readline() != "done\n":
+                raise RuntimeError("TensorFlow Addons has failed; see above")
+
+        weakref.finalize(step, process.kill)
+        return step
+
+    return make
+
+
 def _optax_sgd(rate):
     import optax
 
@@ -172,7 +197,12 @@ def rows(name):
     }
     if name in KERAS:
         made |= {"Keras, graph": keras_row(KERAS[name], False), "Keras, XLA": keras_row(KERAS[name], True)}
-    for label, names, make in (("PyTorch, fused", ("adamw", "sgd"), torch_row), ("optax, jit", tuple(OURS), optax_row)):
+    others = (
+        ("PyTorch, fused", ("adamw", "sgd"), torch_row),
+        ("optax, jit", tuple(OURS), optax_row),
+        ("TensorFlow Addons, graph", ("lamb",), addons_row),
+    )
+    for label, names, make in others:
         if name in names:
             try:
                 made[label] = make(name)
