@@ -42,6 +42,9 @@ class Operand:
         return Written(x)
 
 
+AS_IS = Operand()
+
+
 @dataclasses.dataclass(frozen=True)
 class Cast(Operand):
     """An operand in a named format.

@@ -8,10 +8,8 @@ from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision.matmul import has_integer_product, matmul
-from keras_lrsched.precision.operand import Operand, Written, seed_of
+from keras_lrsched.precision.operand import AS_IS, Operand, Written, seed_of
 from keras_lrsched.schedules import checks
-
-AS_IS = Operand()
 
 
 @dataclasses.dataclass(frozen=True)

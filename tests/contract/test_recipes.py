@@ -110,7 +110,7 @@ def test_switched_off_it_is_the_plain_model(name):
 
 @pytest.mark.slow
 def test_compiled_it_is_the_same(name):
-    """Eager and compiled differ in the order of sums only; a number on the edge between two codes may fall to either side."""
+    """The order of sums differs; a number on the edge between two codes may fall to either side."""
     histories = []
     for jit in JIT:
         model = network(jit)
