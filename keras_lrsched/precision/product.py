@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
@@ -90,8 +89,8 @@ class Products(Rule):
     The gradient by x and by w goes through the estimators of the operands of `forward`; scales count as constants.
 
     Args:
-        forward: The `Product` of inputs (tokens, inputs) and kernel (inputs, outputs). Defaults to one of operands that
-        stay.
+        forward: The `Product` of inputs (tokens, inputs) and kernel (inputs, outputs). Defaults to one that changes
+            nothing.
         input_gradient: That of dy (tokens, outputs) and the transposed kernel (outputs, inputs).
         kernel_gradient: That of the transposed inputs (inputs, tokens) and dy (tokens, outputs).
         saved: What the backward products start from: the `"original"` operands, or those that were `"written"` in the
@@ -149,7 +148,3 @@ def _fill(x, axis, multiple):
 def matrix(x):
     """A tensor as a float32 matrix: all axes but the last together."""
     return ops.cast(ops.reshape(x, (-1, x.shape[-1])), "float32")
-
-
-def dtype_of(x):
-    return keras.backend.standardize_dtype(x.dtype)
