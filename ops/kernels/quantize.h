@@ -1,0 +1,86 @@
+// Tensors in low-precision formats, over raw pointers: quantize, dequantize, and both in one pass.
+//
+// No allocation, no threads, no framework. A tensor is cut into chunks, whose borders depend on sizes alone; the caller spreads
+// chunks over its threads. Every result is the same to the bit for any number of threads and any instruction set, and the same
+// as that of keras_lrsched/precision.
+//
+// Formats with a number for the whole tensor (`kl_quantize_phases` is 2) need its largest magnitude first: every chunk writes
+// one by `kl_quantize_amax`, and `kl_quantize_fit` makes the numbers of the tensor of them.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef KL_API
+#define KL_API __attribute__((visibility("default")))
+#endif
+
+typedef enum { KL_X_FLOAT32 = 0, KL_X_BFLOAT16 = 1 } kl_x_dtype;
+
+typedef enum { KL_E4M3, KL_E5M2, KL_E2M3, KL_E3M2, KL_E2M1, KL_FIXED8, KL_INT8, KL_INT4, KL_ELEMENTS } kl_element;
+
+// How scales are found, and of which type they are: E8M0, float32, or E4M3 and a float32 (NVFP4).
+typedef enum {
+  KL_FLOOR,
+  KL_CEIL,
+  KL_RCEIL,
+  KL_EVEN,
+  KL_EXACT,
+  KL_POWER_OF_TWO,
+  KL_SIX,
+  KL_FOUR_OVER_SIX,
+  KL_SCALE_RULES
+} kl_scale_rule;
+
+enum { KL_LARGEST_BLOCK = 16384 };  // entries, of blocks that are neither a whole axis nor the whole tensor
+
+// A tensor x[outer][columns][inner], quantized along `columns`. Its rows are numbered (o, i); where a block has several rows,
+// every `rows` of them are cut into blocks on their own.
+typedef struct {
+  int64_t outer, columns, inner;
+  int64_t rows;           // matters if block_rows > 1
+  int64_t block_rows;     // 0: one block for the tensor
+  int64_t block_columns;  // 0: the whole axis
+  int32_t element;
+  int32_t rule;
+  int32_t stochastic;  // rounding
+  int32_t dtype;       // of the numbers on both sides; a kl_x_dtype
+  uint32_t seed[2];
+} kl_quantizer;
+
+// What is stored: rows and bytes a row of codes, rows and columns of scales. A scale has 4 bytes or 1.
+typedef struct {
+  int64_t code_rows, code_bytes, scale_rows, scale_columns, scale_bytes;
+} kl_stored;
+
+// Whether there is a kernel, and the sizes fit together.
+KL_API int kl_quantize_valid(const kl_quantizer* quantizer);
+KL_API void kl_quantize_stored(const kl_quantizer* quantizer, kl_stored* stored);
+// The instruction set in use: "avx512", "avx2" or "baseline".
+KL_API const char* kl_quantize_instruction_set(void);
+
+KL_API int kl_quantize_phases(const kl_quantizer* quantizer);
+KL_API int64_t kl_quantize_chunks(const kl_quantizer* quantizer);
+
+// The first phase, for chunks begin ... end - 1: amax[k] are the bits of the largest magnitude of chunk k.
+KL_API void kl_quantize_amax(const kl_quantizer* quantizer, const void* x, int64_t begin, int64_t end, uint32_t* amax);
+// Of all chunks -> {factor on the way in, scale} of the tensor.
+KL_API void kl_quantize_fit(const kl_quantizer* quantizer, const uint32_t* amax, float tensor[2]);
+
+// The last phase. `tensor` may be null for formats of one phase. Codes are packed, the quantized axis last, and filled with
+// zeros up to whole blocks; scales are bytes or float32.
+KL_API void kl_quantize(const kl_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
+                        uint8_t* codes, void* scales);
+// The same, but to the numbers that the codes stand for.
+KL_API void kl_fake_quantize(const kl_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
+                             void* y);
+// `tensor_scale` may be null for formats other than NVFP4.
+KL_API void kl_dequantize(const kl_quantizer* quantizer, const uint8_t* codes, const void* scales, const float* tensor_scale,
+                          int64_t begin, int64_t end, void* y);
+
+#ifdef __cplusplus
+}
+#endif

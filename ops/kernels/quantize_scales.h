@@ -1,0 +1,88 @@
+// Scales of blocks: from the bits of their largest magnitude, `amax`, to what is stored, and to the factors on the way in and
+// out.
+#pragma once
+
+#include "quantize_elements.h"
+#include "quantize_table.h"
+
+namespace kl {
+namespace KL_ISA {
+
+constexpr uint32_t kNanByte = 255;
+constexpr float kNan = __builtin_nanf("");
+
+// The scale of one block. Numbers in units of the element are x factor; x / factor for integers with a float32 scale; 0, and
+// not what x is, where factor is 0.
+struct Scale {
+  float factor, scale;
+  uint32_t byte;  // of those that are stored in one
+};
+
+KL_BOTH inline float power_of_two(uint32_t byte) {  // 2^(byte - 127)
+  return byte == 0 ? float_of(1u << 22) : float_of(byte << 23);
+}
+
+KL_BOTH inline Scale of_byte(uint32_t byte) {
+  if (byte == kNanByte) return {0, kNan, byte};
+  return {power_of_two(254 - byte), power_of_two(byte), byte};
+}
+
+template <class E>
+KL_BOTH inline Scale fit_e8m0(int rule, uint32_t amax) {
+  if (amax >= kInfinity) return of_byte(kNanByte);
+  int32_t byte;
+  if (rule == KL_RCEIL) {
+    const uint32_t bits = bits_of(product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits))));
+    const uint32_t field = bits >> 23, mantissa = bits & kMantissa;
+    byte = static_cast<int32_t>(mantissa == 0 || (field == 0 && mantissa <= 1u << 22) ? field : field + 1);
+  } else {
+    const uint32_t up = rule == KL_CEIL ? kMantissa : rule == KL_EVEN ? 1u << (22 - E::M) : 0;
+    byte = static_cast<int32_t>((amax + up) >> 23) - E::kMaxExponent;
+  }
+  return of_byte(static_cast<uint32_t>(byte < 0 ? 0 : byte > 254 ? 254 : byte));
+}
+
+// scale = amax fl(1 / largest element)
+template <class E>
+KL_BOTH inline Scale fit_integers(int rule, uint32_t amax) {
+  if (amax >= kInfinity) return {0, kNan, 0};
+  float scale = product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits)));
+  if (rule == KL_POWER_OF_TWO) scale = float_of((bits_of(scale) + kMantissa) & kInfinity);
+  return {scale, scale, 0};
+}
+
+// factor = (largest element) / amax, scale = 1 / factor
+template <class E>
+KL_BOTH inline Scale fit_floats(int rule, uint32_t amax) {
+  if (amax == 0 || amax >= kInfinity) return {1, 1, 0};
+  float factor = at_most_largest(quotient(float_of(E::kMaxBits), float_of(amax)));
+  if (rule == KL_POWER_OF_TWO) factor = float_of(bits_of(factor) & kInfinity);
+  return {factor, quotient(1, factor), 0};
+}
+
+// What the blocks of a tensor in NVFP4 share: {the factor that makes its amax the largest scale, / 6; its scale}
+KL_BOTH inline void fit_nvfp4_tensor(int rule, uint32_t amax, float tensor[2]) {
+  const float target = (rule == KL_SIX ? 448.0f : 256.0f) * 6.0f;
+  const float factor = amax > 0 ? at_most_largest(quotient(target, float_of(amax))) : 1;
+  tensor[0] = product(factor, static_cast<float>(1.0 / 6.0));
+  tensor[1] = quotient(1, factor);
+}
+
+KL_BOTH inline float nvfp4_unit(uint32_t byte, float tensor_scale) { return product(value_of<E4M3>(byte), tensor_scale); }
+
+KL_BOTH inline Scale fit_nvfp4(uint32_t amax, float per_six, float tensor_scale) {
+  if (amax >= kInfinity) return {0, kNan, E4M3::kNan};
+  const uint32_t byte = code_of<E4M3, false>(at_most_largest(product(float_of(amax), per_six)), 0);
+  const float unit = nvfp4_unit(byte, tensor_scale);
+  return {at_most_largest(1.0f / unit), unit, byte};
+}
+
+// Of all formats but NVFP4.
+template <class E>
+KL_BOTH inline Scale fit(int rule, uint32_t amax) {
+  if (has_e8m0(rule)) return fit_e8m0<E>(rule, amax);
+  return E::kInteger ? fit_integers<E>(rule, amax) : fit_floats<E>(rule, amax);
+}
+
+}  // namespace KL_ISA
+}  // namespace kl

@@ -1,0 +1,56 @@
+// What each instruction set offers: a row an element type. And how a tensor is cut into pieces.
+#pragma once
+
+#include "quantize.h"
+
+namespace kl {
+
+// A row of pieces goes along `columns`; a piece is `height` rows and `width` columns, or less at the borders.
+struct Cut {
+  bool whole;   // one block for the tensor
+  bool by_row;  // one block a row, cut into pieces that belong together
+  int64_t others, rows, columns, inner;
+  int64_t block_rows, block_columns;
+  int64_t height, width;
+  int64_t strips, segments;  // of each of `others`: rows of pieces, and pieces (that do not belong together) a row
+};
+
+struct Quantizing {
+  const kl_quantizer& quantizer;
+  const Cut& cut;
+  const float* tensor;
+};
+
+struct Elements {
+  uint32_t (*amax)(const Quantizing&, const void* x, int64_t begin, int64_t end);
+  void (*fit)(int rule, uint32_t amax, float tensor[2]);
+  void (*quantize)(const Quantizing&, const void* x, int64_t begin, int64_t end, uint8_t* codes, void* scales);
+  void (*fake)(const Quantizing&, const void* x, int64_t begin, int64_t end, void* y);
+  void (*dequantize)(const Quantizing&, const uint8_t* codes, const void* scales, int64_t begin, int64_t end, void* y);
+};
+
+namespace baseline {
+extern const Elements quantizers[KL_ELEMENTS];
+}
+#ifdef KL_X86
+namespace avx2 {
+extern const Elements quantizers[KL_ELEMENTS];
+}
+namespace avx512 {
+extern const Elements quantizers[KL_ELEMENTS];
+}
+#endif
+
+inline bool has_e8m0(int rule) { return rule <= KL_EVEN; }
+inline bool has_float32(int rule) { return rule == KL_EXACT || rule == KL_POWER_OF_TWO; }
+inline bool is_nvfp4(int rule) { return rule == KL_SIX || rule == KL_FOUR_OVER_SIX; }
+
+// How many bits an element has, and how many of them fill whole bytes.
+inline int bits_of_element(int element) {
+  return element == KL_E2M1 || element == KL_INT4 ? 4 : element == KL_E2M3 || element == KL_E3M2 ? 6 : 8;
+}
+inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
+
+inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+}  // namespace kl

@@ -1,0 +1,6 @@
+// Tells TensorFlow's XLA of the handler.
+#include "../xla/matmul_ffi.h"
+
+extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework
+
+XLA_FFI_REGISTER_HANDLER(XLA_FFI_GetApi(), "keras_lrsched_matmul", "Host", keras_lrsched_matmul);

@@ -1,0 +1,159 @@
+// Quantization as XLA FFI handlers on CPU, for TensorFlow's XLA and for JAX: each compiles them against its own
+// xla/ffi/api/ffi.h.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../kernels/quantize.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace keras_lrsched {
+
+namespace ffi = xla::ffi;
+
+// Calls f(begin, end) on parts of 0 ... total - 1. The caller works too, and waits for the parts, not for the tasks: if all
+// threads of the pool are callers themselves, no task ever starts. One that starts late finds nothing to do.
+template <class F>
+void SpreadParts(ffi::ThreadPool& pool, int64_t total, const F& f) {
+  struct State {
+    std::atomic<int64_t> next{0}, done{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  auto state = std::make_shared<State>();
+  const F* function = &f;
+  auto work = [state, function, total] {
+    for (int64_t k; (k = state->next.fetch_add(1)) < total;) {
+      (*function)(k, k + 1);
+      if (state->done.fetch_add(1) + 1 == total) {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        state->finished.notify_all();
+      }
+    }
+  };
+  const int64_t workers = std::min<int64_t>(pool.num_threads(), total);
+  for (int64_t i = 1; i < workers; ++i) pool.Schedule(decltype(work)(work));
+  work();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->finished.wait(lock, [&] { return state->done.load() == total; });
+}
+
+// `numbers` are those of a kl_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
+inline ffi::Error Describe(ffi::Span<const int64_t> numbers, const ffi::AnyBuffer& x, kl_quantizer* quantizer) {
+  const auto shape = x.dimensions();
+  if (shape.size() != 3 || numbers.size() != 6) {
+    return ffi::Error::InvalidArgument("keras_lrsched_quantize: there must be three axes and six numbers");
+  }
+  if (x.element_type() != ffi::F32 && x.element_type() != ffi::BF16) {
+    return ffi::Error::InvalidArgument("keras_lrsched_quantize: x must be float32 or bfloat16");
+  }
+  *quantizer = {};
+  quantizer->outer = shape[0], quantizer->columns = shape[1], quantizer->inner = shape[2];
+  quantizer->rows = numbers[0], quantizer->block_rows = numbers[1], quantizer->block_columns = numbers[2];
+  quantizer->element = static_cast<int32_t>(numbers[3]), quantizer->rule = static_cast<int32_t>(numbers[4]);
+  quantizer->stochastic = static_cast<int32_t>(numbers[5]);
+  quantizer->dtype = x.element_type() == ffi::BF16 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
+  return kl_quantize_valid(quantizer) ? ffi::Error::Success()
+                                      : ffi::Error::InvalidArgument("keras_lrsched_quantize: there is no such quantization");
+}
+
+// Whether codes and scales have the sizes that they must have.
+inline ffi::Error Check(const kl_quantizer& quantizer, size_t code_bytes, size_t scale_bytes) {
+  kl_stored stored;
+  kl_quantize_stored(&quantizer, &stored);
+  return code_bytes == static_cast<size_t>(stored.code_rows * stored.code_bytes) &&
+                 scale_bytes == static_cast<size_t>(stored.scale_rows * stored.scale_columns * stored.scale_bytes)
+             ? ffi::Error::Success()
+             : ffi::Error::InvalidArgument("keras_lrsched_quantize: codes or scales have a wrong size");
+}
+
+// {factor, scale} of the tensor, for formats that have them.
+inline void FitTensor(ffi::ThreadPool& pool, const kl_quantizer& quantizer, const void* x, float tensor[2]) {
+  if (kl_quantize_phases(&quantizer) == 1) return;
+  std::vector<uint32_t> amax(kl_quantize_chunks(&quantizer));
+  SpreadParts(pool, static_cast<int64_t>(amax.size()),
+              [&](int64_t begin, int64_t end) { kl_quantize_amax(&quantizer, x, begin, end, amax.data()); });
+  kl_quantize_fit(&quantizer, amax.data(), tensor);
+}
+
+inline void CopySeed(const ffi::Buffer<ffi::S32>& seed, kl_quantizer* quantizer) {
+  for (int i = 0; i < 2; ++i) quantizer->seed[i] = static_cast<uint32_t>(seed.typed_data()[i]);
+}
+
+inline ffi::Error Quantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
+                           ffi::Result<ffi::Buffer<ffi::U8>> codes, ffi::Result<ffi::AnyBuffer> scales,
+                           ffi::Result<ffi::Buffer<ffi::F32>> tensor_scale, ffi::Span<const int64_t> numbers) {
+  kl_quantizer quantizer;
+  if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
+  if (ffi::Error error = Check(quantizer, codes->size_bytes(), scales->size_bytes()); error.failure()) return error;
+  CopySeed(seed, &quantizer);
+  float tensor[2] = {1, 1};
+  FitTensor(pool, quantizer, x.untyped_data(), tensor);
+  tensor_scale->typed_data()[0] = tensor[1];
+  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+    kl_quantize(&quantizer, x.untyped_data(), tensor, begin, end, codes->typed_data(), scales->untyped_data());
+  });
+  return ffi::Error::Success();
+}
+
+inline ffi::Error FakeQuantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
+                               ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> numbers) {
+  kl_quantizer quantizer;
+  if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
+  if (y->size_bytes() != x.size_bytes()) return ffi::Error::InvalidArgument("keras_lrsched_fake_quantize: a wrong result");
+  CopySeed(seed, &quantizer);
+  float tensor[2] = {1, 1};
+  FitTensor(pool, quantizer, x.untyped_data(), tensor);
+  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+    kl_fake_quantize(&quantizer, x.untyped_data(), tensor, begin, end, y->untyped_data());
+  });
+  return ffi::Error::Success();
+}
+
+inline ffi::Error Dequantize(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> codes, ffi::AnyBuffer scales,
+                             ffi::Buffer<ffi::F32> tensor_scale, ffi::Result<ffi::AnyBuffer> y,
+                             ffi::Span<const int64_t> numbers) {
+  kl_quantizer quantizer;
+  if (ffi::Error error = Describe(numbers, *y, &quantizer); error.failure()) return error;
+  if (ffi::Error error = Check(quantizer, codes.size_bytes(), scales.size_bytes()); error.failure()) return error;
+  if (quantizer.dtype != KL_X_FLOAT32) return ffi::Error::InvalidArgument("keras_lrsched_dequantize: a wrong result");
+  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+    kl_dequantize(&quantizer, codes.typed_data(), scales.untyped_data(), tensor_scale.typed_data(), begin, end,
+                  y->untyped_data());
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace keras_lrsched
+
+#pragma GCC visibility push(default)
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_quantize, keras_lrsched::Quantize,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Ret<xla::ffi::Buffer<xla::ffi::U8>>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+                                  .Attr<xla::ffi::Span<const int64_t>>("numbers"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_fake_quantize, keras_lrsched::FakeQuantize,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<xla::ffi::Span<const int64_t>>("numbers"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_dequantize, keras_lrsched::Dequantize,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::U8>>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<xla::ffi::Span<const int64_t>>("numbers"));
+#pragma GCC visibility pop
