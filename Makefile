@@ -4,7 +4,7 @@ BIN = .venv/bin
 CORES ?= 2
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow test-backends test-native test-peers gallery lint clean
+.PHONY: demo test test-slow test-backends test-native test-peers test-docs gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -39,6 +39,15 @@ test-native:
 gallery: .venv/demo
 	$(BIN)/python docs/make_gallery.py
 
+# The site, in build/site, with all links checked. It needs no network; --strict makes every warning an error.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/check_links.py build/site
+
+# The code of its pages, and the schedule explorer in Chromium (of the system), if there is one.
+test-docs: docs .venv/dev
+	$(BIN)/python -m pytest -m "slow or not slow" tests/docs
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,6 +65,10 @@ lint: .venv/dev
 
 .venv/dev: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[tensorflow,dev]'
+	touch $@
+
+.venv/docs: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[tensorflow,docs]'
 	touch $@
 
 .venv/backends: .venv/dev

@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lrsched import optimizers
-from keras_lrsched.kernels import build
+from keras_lrsched.kernels import build, core
 
 THREADS = os.cpu_count() or 1
 BYTES = {"sgd": 20, "lion": 20, "adamw": 28, "lars": 28, "lamb": 40}  # LAMB: 24 and 16
@@ -101,6 +101,26 @@ def _limits():
     flags = ["-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-shared", "-fPIC"]
     subprocess.run([build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
     return ctypes.CDLL(library)
+
+
+def core_row(name):
+    """The kernel by itself: the C interface, as PyTorch has it, on arrays of NumPy."""
+
+    def make(shapes):
+        arrays = [
+            values(shapes, 0, 0.02),
+            values(shapes, 1, 1e-3),
+            *([np.zeros(s, "float32") for s in shapes] for _ in "mv"),
+        ]
+        numbers = [1.0, *(float(number) for number in OURS[name](1e-3).kernel_numbers(keras.ops.ones(())))]
+        settings = core.Settings(tuple(numbers + [0.0] * (core.NUMBERS - len(numbers))))
+        tensors = []
+        for i, (w, g, m, v) in enumerate(zip(*arrays, strict=True)):
+            slots = m.ctypes.data, v.ctypes.data
+            tensors.append(core.Tensor(w.ctypes.data, g.ctypes.data, slots, w.size, 0, 0, 1e-3, 0.1, True, i, 1, 1))
+        return lambda arrays=arrays: core.update(name, tensors, settings, THREADS)
+
+    return make
 
 
 def keras_row(optimizer, jit):
@@ -190,6 +210,7 @@ def _optax_sgd(rate):
 def rows(name):
     decay = {} if name == "sgd" else {"weight_decay": 0.1}
     made = {
+        "ours, C interface": core_row(name),
         "ours, graph": keras_row(lambda: OURS[name](1e-3, fused=True, **decay), False),
         "ours, XLA": keras_row(lambda: OURS[name](1e-3, fused=True, **decay), True),
         "ours without kernel, graph": keras_row(lambda: OURS[name](1e-3, fused=False, **decay), False),

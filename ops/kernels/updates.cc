@@ -11,8 +11,8 @@ namespace kl {
 namespace KL_ISA {
 namespace {
 
-// Partial sums side by side: the order of additions is the same on all machines. GCC would unroll a loop over 16 of them, and then
-// shuffle entries to make vectors of something else, at half the speed.
+// Partial sums side by side: the order of additions is the same on all machines. GCC would unroll a loop over 16 of them, and
+// then shuffle entries to make vectors of something else, at half the speed.
 constexpr int64_t kLane = 64;
 constexpr int64_t kBlock = 128;  // entries of one call of `random_bits`
 constexpr int64_t kRun = 4096;   // entries summed in float32 before they go into a float64
