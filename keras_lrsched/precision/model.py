@@ -249,7 +249,7 @@ def _check_optimizer(model, recipe, places):
     """An optimizer that is built knows its variables; it can learn of no others."""
     if not (model.compiled and model.optimizer is not None and model.optimizer.built):
         return
-    for layer, place in places.items():
+    for layer, place in [(part, place) for each, place in places.items() for part in _with_kernels(each)]:
         rule = recipe.rule(place)
         new = {} if rule is None else rule.variables(layer)
         known = getattr(layer, f"product_of_{recipe.name}", None) is not None
@@ -258,6 +258,13 @@ def _check_optimizer(model, recipe, places):
                 f"{recipe.name} has trainable variables, and the optimizer is built already: convert the model before "
                 f"training. Received: layer={_path(layer)}"
             )
+
+
+def _with_kernels(layer):
+    """The layers that multiply with a kernel: the projections of an attention layer, or the layer."""
+    if isinstance(layer, ATTENTION):
+        return [inner for inner in layer._flatten_layers(include_self=False) if hasattr(inner, "equation")]
+    return [layer]
 
 
 def _path(layer):
