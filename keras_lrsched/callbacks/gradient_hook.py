@@ -53,7 +53,7 @@ def _hooked(optimizer):
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)
         pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
-        gradients = [_dense(optimizer, g) for g, _ in pairs]
+        gradients = [_dense(optimizer, g, v) for g, v in pairs]
         present = [v for _, v in pairs]
         for hook in hooks:
             hook.before_apply(gradients, present)
@@ -70,9 +70,9 @@ def _is_overwritten(variable):
     return getattr(variable, "overwrite_with_gradient", False)
 
 
-def _dense(optimizer, gradient):
+def _dense(optimizer, gradient, variable):
     """A gradient as a plain tensor of at least float32, without the constant factor that the optimizer takes off."""
-    gradient = dense(gradient)
+    gradient = dense(gradient, variable)
     gradient = ops.cast(gradient, keras.backend.result_type(gradient.dtype, "float32"))
     scale = optimizer.loss_scale_factor
     return gradient if scale is None else gradient / scale

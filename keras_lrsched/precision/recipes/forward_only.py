@@ -37,7 +37,7 @@ class ForwardOnly(Recipe):
         object.__setattr__(self, "recipe", get_recipe(self.recipe))
 
     def rule(self, place):
-        rule = self.recipe.rule(place)
+        rule = get_recipe(self.recipe).rule(place)
         if rule is None:
             return None
         if not isinstance(rule, Products):
