@@ -1,0 +1,119 @@
+"""The door to compiled products of int8 matrices; see `keras_lrsched.kernels` for the setting."""
+
+import functools
+import importlib
+import warnings
+
+import keras
+from keras import ops
+
+from keras_lrsched.kernels.build import BuildError, mode
+
+BLOCK = 32
+MAX_K = 131071
+"""Of sums in 32 bits: 2^17 (-128) (-128) = 2^31."""
+
+
+def usable(tensors, output):
+    """Whether there is compiled code for these tensors.
+
+    Args:
+        tensors: What is read.
+        output: See `check`.
+
+    Raises:
+        RuntimeError: If there is none, and `KERAS_LRSCHED_FUSED` is 1.
+    """
+    if mode() == "0":
+        return False
+    reason = _backend().unavailable(tensors, output) or _cannot_load()
+    if reason is not None and mode() == "1":
+        raise RuntimeError(f"The product of int8 matrices has no compiled code here: {reason}")
+    return reason is None
+
+
+def multiply(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=False):
+    """The compiled product; see `keras_lrsched.precision.int8_matmul`, which also does without compiled code."""
+    output = check(a, b, a_scales, b_scales, transpose_a, transpose_b)
+    _backend().load()
+    empty = ops.zeros((0,), "float32")
+    scales = [empty if each is None else each for each in (a_scales, b_scales)]
+    return _backend().multiply(a, b, *scales, bool(transpose_a), bool(transpose_b), output)
+
+
+def check(a, b, a_scales, b_scales, transpose_a, transpose_b):
+    """What the product is: `"int32"`, `"scaled"` or `"blocks"`. Sizes that are not known yet are left to the kernel.
+
+    Raises:
+        ValueError: If matrices or scales do not fit.
+    """
+    for name, x in (("a", a), ("b", b)):
+        if keras.backend.standardize_dtype(x.dtype) != "int8" or len(x.shape) != 2:
+            raise ValueError(f"`{name}` must be an int8 matrix. Received: dtype={x.dtype}, shape={tuple(x.shape)}")
+    m, k = a.shape[::-1] if transpose_a else a.shape
+    other, n = b.shape[::-1] if transpose_b else b.shape
+    if not _fits(k, other):
+        raise ValueError(
+            f"Both matrices must have the same size in the axis that is summed over. Received: a.shape={tuple(a.shape)}, "
+            f"b.shape={tuple(b.shape)}, transpose_a={transpose_a}, transpose_b={transpose_b}"
+        )
+    output = _output(a_scales, b_scales)
+    if output == "blocks":
+        _check_blocks("a_scales", a_scales, (k, m) if transpose_a else (m, k))
+        _check_blocks("b_scales", b_scales, (n, k) if transpose_b else (k, n))
+        return output
+    if k is not None and k > MAX_K:
+        raise ValueError(f"Sums over more than {MAX_K} products could overflow 32 bits. Received: {k}")
+    if output == "scaled":
+        for name, scales, size in (("a_scales", a_scales, m), ("b_scales", b_scales, n)):
+            if len(scales.shape) == 1 and scales.shape[0] != 1 and not _fits(scales.shape[0], size):
+                raise ValueError(f"`{name}` must have 1 or {size} numbers. Received: shape={tuple(scales.shape)}")
+    return output
+
+
+def _output(a_scales, b_scales):
+    if a_scales is None and b_scales is None:
+        return "int32"
+    if a_scales is None or b_scales is None:
+        raise ValueError("Both matrices must have scales, or neither. Received: one of `a_scales` and `b_scales` is None")
+    if keras.backend.standardize_dtype(a_scales.dtype) != "float32" or a_scales.dtype != b_scales.dtype:
+        raise ValueError(f"Scales must be float32. Received: {a_scales.dtype} and {b_scales.dtype}")
+    ranks = len(a_scales.shape), len(b_scales.shape)
+    if ranks == (2, 2):
+        return "blocks"
+    if max(ranks) > 1:
+        raise ValueError(
+            "Scales must be one number, or one a row of `a` and a column of `b`, or those of blocks for both. "
+            f"Received: shapes {tuple(a_scales.shape)} and {tuple(b_scales.shape)}"
+        )
+    return "scaled"
+
+
+def _check_blocks(name, scales, sizes):
+    blocks = tuple(None if size is None else -(-size // BLOCK) for size in sizes)
+    if not all(map(_fits, scales.shape, blocks)):
+        raise ValueError(f"`{name}` must have the shape {blocks}. Received: shape={tuple(scales.shape)}")
+
+
+def _fits(size, other):
+    return size is None or other is None or size == other
+
+
+@functools.cache
+def _backend():
+    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_matmul")
+
+
+def _cannot_load():
+    try:
+        _backend().load()
+    except BuildError as error:
+        reason = f"The compiled product of int8 matrices is not available. {error}"
+        _warn_once(reason)
+        return reason
+    return None
+
+
+@functools.cache
+def _warn_once(reason):
+    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)
