@@ -1,0 +1,157 @@
+"""Loss scaling for float16 as fairseq does it: it gives up where the loss has to be scaled down without end."""
+
+import keras
+from keras import ops
+
+from keras_lrsched.optimizers import native
+from keras_lrsched.schedules import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_lrsched")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss so that gradients fit into float16, and stops a training that explodes.
+
+        after dynamic_growth_steps finite batches in a row:  scale = 2 scale
+        after one with a gradient that is not finite:        scale = scale / 2, and no update
+        where that makes scale <= min_scale:                 scale stays, and FloatingPointError
+
+    `compile` takes it as it is, where it would put an optimizer into the one of Keras. That begins with 2^15, grows after
+    2,000 batches and has no minimum, so that a model whose gradients are NaN trains on forever without a change.
+
+    The error comes at once in eager code; as `InvalidArgumentError` in a `tf.function`. What is compiled by XLA, as on JAX,
+    cannot raise; there it comes at the end of `fit`, or from `raise_if_aborted`, which a callback may call:
+    `keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: optimizer.raise_if_aborted())`.
+
+    Under gradient accumulation each batch is checked on its own: one that is not finite is left out of the sum.
+
+    Args:
+        inner_optimizer: The optimizer; also its name or config as for `keras.optimizers.get`.
+        initial_scale: The first scale. Defaults to `128.0`, as fairseq's command has it.
+        dynamic_growth_steps: Finite batches in a row after which the scale doubles. Defaults to `16384`, as in fairseq on
+            one device; it divides that number by the number of devices.
+        tolerance: Part of the batches since the scale last changed that may be not finite before it is lowered, from 0 to 1.
+            Defaults to `0.0`.
+        min_scale: The scale that is not to be reached. Defaults to `1e-4`.
+        name: As in Keras.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the inner optimizer is a `LossScaleOptimizer`.
+
+    Reference:
+        Ott et al., Scaling Neural Machine Translation, arXiv:1806.00187; facebookresearch/fairseq,
+        `fairseq/optim/dynamic_loss_scaler.py`, which was read, not run.
+
+    Example:
+
+    >>> w = keras.Variable([1.0])
+    >>> optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.5))
+    >>> for gradient in (float("inf"), 64.0):
+    ...     optimizer.apply([keras.ops.array([gradient])], [w])
+    ...     print(float(optimizer.dynamic_scale), w.numpy())
+    64.0 [1.]
+    64.0 [0.5]
+    """
+
+    def __init__(
+        self, inner_optimizer, initial_scale=2.0**7, dynamic_growth_steps=2**14, tolerance=0.0, min_scale=1e-4, name=None
+    ):
+        inner = keras.optimizers.get(inner_optimizer)
+        if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(f"The loss is scaled already. Received: inner_optimizer={inner_optimizer!r}")
+        checks.positive_int("dynamic_growth_steps", dynamic_growth_steps)
+        super().__init__(inner, checks.positive_float("initial_scale", initial_scale), dynamic_growth_steps, name=name)
+        self.tolerance = checks.fraction("tolerance", tolerance)
+        self.min_scale = checks.positive_float("min_scale", min_scale)
+        checks.below("min_scale", self.min_scale, "initial_scale", self.initial_scale)
+
+    def build(self, var_list):
+        if self.built:
+            return
+        self.batches_since_change = self._add_counter("batches_since_change")
+        self.overflows_since_change = self._add_counter("overflows_since_change")
+        self.aborts = self._add_counter("aborts")
+        super().build(var_list)
+
+    def _add_counter(self, name):
+        return self.add_variable((), dtype="int", name=name)
+
+    # After a batch
+
+    def apply(self, grads, trainable_variables=None):
+        super().apply(grads, trainable_variables)
+        try:
+            self.raise_if_aborted()
+        except (TypeError, NotImplementedError):  # the update is being traced
+            native.assert_in_graph(ops.equal(self.aborts, 0), self._message())
+
+    def raise_if_aborted(self):
+        """Raises the error that compiled code could not raise.
+
+        Raises:
+            FloatingPointError: If the scale would have reached its minimum.
+        """
+        if self.built and int(ops.convert_to_numpy(self.aborts)):
+            raise FloatingPointError(self._message())
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        self.raise_if_aborted()
+
+    def _message(self):
+        return (
+            f"The loss scale has come down to its minimum of {self.min_scale}: gradients were not finite again and again. "
+            "The loss probably explodes. Lower the learning rate, clip gradients, or take larger batches."
+        )
+
+    def _common_apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() != "jax":
+            super()._common_apply(grads, trainable_variables)
+        elif self.check_finite(grads):  # `cond` of JAX takes functions that assign nothing
+            self._stateful_handle_finite_grads(grads, trainable_variables)
+        else:
+            self._stateful_handle_non_finite_grads()
+
+    def _stateful_handle_finite_grads(self, grads, trainable_variables):
+        variables = trainable_variables or self._trainable_variables
+        scale = ops.copy(ops.convert_to_tensor(self.dynamic_scale))
+        unscaled = [
+            g if g is None or self._overwrite_variable_with_gradient(v) else ops.divide(g, scale)
+            for g, v in zip(grads, variables, strict=True)
+        ]
+        self.inner_optimizer.apply(unscaled, trainable_variables)
+        grows = ops.equal(self.step_counter, self.dynamic_growth_steps - 1)
+        self.dynamic_scale.assign(ops.where(grows, 2 * scale, scale))
+        self.step_counter.assign(ops.where(grows, 0, self.step_counter + 1))
+        self.batches_since_change.assign(ops.where(grows, 0, self.batches_since_change + 1))
+
+    def _stateful_handle_non_finite_grads(self):
+        batches, overflows = self.batches_since_change + 1, self.overflows_since_change + 1
+        lowers = ops.cast(overflows, "float32") >= self.tolerance * ops.cast(batches, "float32")
+        old = ops.convert_to_tensor(self.dynamic_scale)
+        new = ops.where(lowers, old / 2, old)
+        too_low = new <= self.min_scale
+        self.dynamic_scale.assign(ops.where(too_low, old, new))
+        self.aborts.assign_add(ops.cast(too_low, self.aborts.dtype))
+        self.step_counter.assign(0)
+        self.batches_since_change.assign(ops.where(lowers, 0, batches))
+        self.overflows_since_change.assign(ops.where(lowers, 0, overflows))
+
+    def _stateless_handle_finite_grads(self, optimizer_variables, grads, trainable_variables):
+        def change():
+            self._stateful_handle_finite_grads(grads, None)
+
+        return self._stateless(change, optimizer_variables, trainable_variables)
+
+    def _stateless_handle_non_finite_grads(self, optimizer_variables, trainable_variables):
+        return self._stateless(self._stateful_handle_non_finite_grads, optimizer_variables, trainable_variables)
+
+    def _stateless(self, change, state, weights):
+        """The weights and the state after `change`, which assigns to variables, as values."""
+        variables = [*self._trainable_variables, *self.variables]
+        with keras.StatelessScope(state_mapping=list(zip(variables, [*weights, *state], strict=True))) as scope:
+            change()
+        values = [scope.get_current_value(variable) for variable in variables]
+        return values[: len(weights)], values[len(weights) :]
+
+    def get_config(self):
+        return {**super().get_config(), "tolerance": self.tolerance, "min_scale": self.min_scale}

@@ -1,0 +1,246 @@
+"""Loss scaling as fairseq does it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_lrsched import optimizers
+from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
+from tests.contract.backends import BACKEND, JIT, compiled_update
+
+GOOD, BAD = 1.0, float("inf")
+MODES = ("eager", *JIT) if BACKEND != "torch" else ("eager",)
+
+
+@pytest.fixture(params=MODES, ids=lambda mode: mode if mode == "eager" else f"jit_compile={mode}")
+def scales(request):
+    """A function: the scale after each of some gradients of one variable, which are given unscaled."""
+
+    def run(gradients, **options):
+        w = keras.Variable([0.0], name="w")
+        optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0), **options)
+        optimizer.build([w])
+        update = optimizer.apply if request.param == "eager" else compiled_update(optimizer, [w], request.param)
+        history = []
+        for gradient in gradients:
+            before, scale = w.numpy().item(), float(optimizer.dynamic_scale)
+            update([ops.convert_to_tensor([gradient * scale], "float32")])
+            assert w.numpy().item() == (before - gradient if np.isfinite(gradient) else before)
+            history.append(float(optimizer.dynamic_scale))
+        return history
+
+    return run
+
+
+def fairseq(overflows, initial_scale, window, tolerance=0.0):
+    """The scale after each batch, written after `DynamicLossScaler` of facebookresearch/fairseq."""
+    scale, last_overflow, last_change, count, history = initial_scale, -1, -1, 0, []
+    for i, overflow in enumerate(overflows):
+        if overflow:
+            last_overflow, count = i, count + 1
+            if count / (i - last_change) >= tolerance:
+                scale, last_change, count = scale / 2, i, 0
+        elif (i - last_overflow) % window == 0:
+            scale, last_change = 2 * scale, i
+        history.append(scale)
+    return history
+
+
+def test_sequence_by_hand(scales):
+    gradients = [GOOD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, BAD, BAD, GOOD, GOOD, GOOD, GOOD, GOOD, GOOD]
+    expected = [128, 128, 256, 256, 128, 128, 128, 64, 32, 32, 32, 64, 64, 64, 128]
+    assert scales(gradients, dynamic_growth_steps=3) == expected
+    assert fairseq([g == BAD for g in gradients], 128, 3) == expected
+
+
+def test_tolerance_by_hand(scales):
+    """Half of the batches since the last change: an overflow that is not enough begins a new window all the same."""
+    gradients = [GOOD, BAD, GOOD, GOOD, BAD, BAD, GOOD, GOOD, GOOD]
+    expected = [128, 64, 64, 64, 64, 32, 32, 32, 64]
+    assert scales(gradients, dynamic_growth_steps=3, tolerance=0.5) == expected
+    assert fairseq([g == BAD for g in gradients], 128, 3, 0.5) == expected
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("window", [1, 4])
+def test_sequence_of_fairseq(scales, window, tolerance):
+    bad = np.random.default_rng(0).random(60) < 0.3
+    options = {"initial_scale": 2.0**40, "dynamic_growth_steps": window, "tolerance": tolerance}
+    assert scales(np.where(bad, BAD, GOOD), **options) == fairseq(bad, 2.0**40, window, tolerance)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_defaults(scales, bad):
+    assert scales([GOOD, bad, GOOD]) == [128, 64, 64]
+    config = LossScaleOptimizer("sgd").get_config()
+    assert config["dynamic_growth_steps"] == 16384
+    assert (config["min_scale"], config["tolerance"]) == (1e-4, 0.0)
+
+
+# The end
+
+
+def test_abort_in_eager_code():
+    """128 / 2^20 is the last scale above 1e-4."""
+    w = keras.Variable([1.0])
+    optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    for _ in range(20):
+        optimizer.apply([ops.array([BAD])], [w])
+    optimizer.raise_if_aborted()
+    with pytest.raises(FloatingPointError, match=r"minimum of 0\.0001.*Lower the learning rate"):
+        optimizer.apply([ops.array([BAD])], [w])
+    assert float(optimizer.dynamic_scale) == 128 / 2**20
+    assert w.numpy().item() == 1
+    with pytest.raises(FloatingPointError, match="minimum"):
+        optimizer.finalize_variable_values([w])
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing")
+@pytest.mark.parametrize("jit", JIT)
+def test_abort_in_compiled_code(jit):
+    w = keras.Variable([1.0])
+    optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0), 4.0, min_scale=1.0)
+    update = compiled_update(optimizer, [w], jit)
+    update([ops.array([BAD])])
+    optimizer.raise_if_aborted()
+    if jit:
+        update([ops.array([BAD])])
+    else:
+        import tensorflow as tf
+
+        with pytest.raises(tf.errors.InvalidArgumentError, match="The loss scale has come down to its minimum"):
+            update([ops.array([BAD])])
+    assert float(optimizer.dynamic_scale) == 2
+    with pytest.raises(FloatingPointError, match=r"minimum of 1\.0"):
+        optimizer.raise_if_aborted()
+
+
+def model(policy="mixed_float16"):
+    keras.utils.set_random_seed(0)
+    one = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(128, "relu", dtype=policy),
+            keras.layers.BatchNormalization(dtype=policy),
+            keras.layers.Dense(10, dtype=policy),
+        ]
+    )
+    one.dtype_policy = keras.DTypePolicy(policy)
+    return one
+
+
+def digits():
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return (x / 16).astype("float32"), y
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_a_model_that_explodes_stops(jit):
+    x, y = digits()
+    one = model()
+    scaled = LossScaleOptimizer(keras.optimizers.SGD(0.1), 8.0, min_scale=1.0)
+    one.compile(scaled, "sparse_categorical_crossentropy", jit_compile=jit)
+    errors = (FloatingPointError,)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        errors += (tf.errors.InvalidArgumentError,)
+    with pytest.raises(errors, match=r"minimum of 1\.0"):
+        one.fit(x * np.float32("nan"), y, batch_size=256, epochs=1, verbose=0)
+
+
+def test_a_callback_stops_compiled_training():
+    x, y = digits()
+    one = model()
+    optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.1), 8.0, min_scale=1.0)
+    one.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=JIT[-1])
+    epochs = []
+    check = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: epochs.append(epoch),
+        on_epoch_end=lambda epoch, logs: optimizer.raise_if_aborted(),
+    )
+    with pytest.raises(FloatingPointError, match="minimum"):
+        one.fit(x * np.float32("nan"), y, batch_size=256, epochs=5, verbose=0, callbacks=[check])
+    assert epochs == [0]
+
+
+# Training
+
+
+def test_float16_training_with_overflows():
+    """A first scale that is too large costs a few updates, and all is as with a good one."""
+    x, y = digits()
+    one = model()
+    optimizer = LossScaleOptimizer(optimizers.AdamW(3e-3), 2.0**30, dynamic_growth_steps=20)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    one.compile(optimizer, loss, metrics=["accuracy"])
+    assert one.optimizer is optimizer
+    one.fit(x, y, batch_size=64, epochs=4, verbose=0)
+    assert one.evaluate(x, y, verbose=0)[1] > 0.9
+    assert float(optimizer.dynamic_scale) < 2.0**30
+    assert 60 < int(optimizer.iterations) < 4 * 29
+
+
+def test_around_quantized_state():
+    w = keras.Variable(np.zeros((64, 64), "float32"), name="w")
+    optimizer = LossScaleOptimizer(QuantizedState(optimizers.AdamW(0.5, weight_decay=None), "coat"))
+    update = compiled_update(optimizer, [w], JIT[-1])
+    update([ops.full((64, 64), 128.0)])
+    np.testing.assert_allclose(w.numpy(), -0.5, rtol=1e-6)
+    before = [np.array(v.numpy()) for v in optimizer.inner_optimizer.variables]
+    update([ops.full((64, 64), BAD)])
+    for variable, old in zip(optimizer.inner_optimizer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
+
+
+def test_saved_model_goes_on_training(tmp_path):
+    one = model("float32")
+    one.compile(LossScaleOptimizer(optimizers.AdamW(1e-2), 2.0**10, 5, tolerance=0.3, min_scale=2.0**-3), "mse")
+    update = compiled_update(one.optimizer, one.trainable_variables)
+    bad = np.random.default_rng(1).random(30) < 0.4
+
+    def grads(t):
+        return [ops.full(v.shape, BAD if bad[t] else 100.0 * t) for v in one.trainable_variables]
+
+    for t in range(12):
+        update(grads(t))
+    one.save(tmp_path / "model.keras")
+    two = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(two.optimizer) is LossScaleOptimizer
+    again = compiled_update(two.optimizer, two.trainable_variables)
+    for t in range(12, 30):
+        update(grads(t))
+        again(grads(t))
+        assert float(one.optimizer.dynamic_scale) == float(two.optimizer.dynamic_scale)
+    for mine, yours in zip(one.trainable_variables, two.trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), yours.numpy())
+
+
+def test_config():
+    optimizer = LossScaleOptimizer(optimizers.Lion(0.1, beta_2=0.98), 2.0**9, 100, tolerance=0.05, min_scale=1e-3)
+    saved = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    again = keras.optimizers.deserialize(saved)
+    assert type(again) is LossScaleOptimizer
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial_scale": 0}, "`initial_scale` must be a positive number. Received: initial_scale=0"),
+        ({"initial_scale": 1e-5}, "`min_scale` must be below `initial_scale`"),
+        ({"dynamic_growth_steps": 0}, "`dynamic_growth_steps` must be a positive integer"),
+        ({"tolerance": 1.5}, "`tolerance` must be a number between 0 and 1"),
+        ({"min_scale": -1}, "`min_scale` must be a positive number"),
+        ({"inner_optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "scaled already"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        LossScaleOptimizer(**{"inner_optimizer": "sgd", **options})
