@@ -28,6 +28,11 @@ INSTRUCTION_SETS = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=256"],  # 512 were slower in one noisy comparison
 }
 
+OWN_INSTRUCTION_SETS = {
+    "matmul": {"baseline": [], "avx2": ["-mavx2"], "avx512vnni": ["-march=x86-64-v4", "-mavx512vnni"]},
+}
+"""Those of families that need others."""
+
 
 CUDA = [
     *["-std=c++17", "-O3", "-fmad=false", "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=sm_90"],
@@ -129,7 +134,11 @@ def _build_once(target, family, path):
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # another process may have built it meanwhile
-            print(f"keras_lrsched compiles {FAMILIES[family]} ({target}) into {path.parent}, once.", file=sys.stderr, flush=True)
+            print(
+                f"keras_lrsched compiles {FAMILIES[family]} ({target}) into {path.parent}, once.",
+                file=sys.stderr,
+                flush=True,
+            )
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 _build(target, family, Path(folder))
                 os.replace(Path(folder, "library.so"), path)
@@ -160,7 +169,7 @@ def _jobs(target, family):
     """The sources of a library, each with its flags."""
     x86 = platform.machine() in ("x86_64", "AMD64")
     flags = [*MATHS, *(["-DKL_X86"] if x86 else [])]
-    sets = INSTRUCTION_SETS if x86 else {"baseline": []}
+    sets = OWN_INSTRUCTION_SETS.get(family, INSTRUCTION_SETS) if x86 else {"baseline": []}
     jobs = [(f"ops/kernels/{family}s.cc", [*flags, f"-DKL_ISA={name}", *more]) for name, more in sets.items()]
     cuda = [(f"custom_ops_cuda/{family}.cu", CUDA)] if target.endswith("cuda") else []
     return [*jobs, *cuda, (f"ops/kernels/{family}.cc", flags), *_bindings(target, family)]

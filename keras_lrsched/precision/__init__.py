@@ -3,6 +3,7 @@
     q = quantize(x, "MXFP4")                      codes and scales
     y = dequantize(q)                             float32 again
     y = fake_quantize(x, "NVFP4", gradient="dge") both, in training
+    y = matmul(q, r)                              of two quantized tensors
     y = quest(x, bits=4)                          on the grid of QuEST
     x = hadamard(x, 128)                          rotated
 
@@ -14,12 +15,15 @@ from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_fo
 from keras_lrsched.precision.gradients import dge_factor, fake_quantize
 from keras_lrsched.precision.hadamard import NVFP4_SIGNS, hadamard, random_signs
 from keras_lrsched.precision import layers, recipes
+from keras_lrsched.precision.matmul import int8_matmul, matmul
 from keras_lrsched.precision.model import (
     Conversion,
     quantize_model,
     restore_model,
     switch_recipe,
 )
+from keras_lrsched.precision.loss_scale import LossScaleOptimizer
+from keras_lrsched.precision.optimizer_state import QuantizedState
 from keras_lrsched.precision.quantized import QuantizedTensor, dequantize, quantize
 from keras_lrsched.precision.quest import quest
 from keras_lrsched.precision.recipe import RECIPES, Place, Recipe, get_recipe
@@ -39,7 +43,9 @@ __all__ = [
     "Conversion",
     "Element",
     "Format",
+    "LossScaleOptimizer",
     "Place",
+    "QuantizedState",
     "QuantizedTensor",
     "RECIPES",
     "Recipe",
@@ -49,7 +55,9 @@ __all__ = [
     "get_format",
     "get_recipe",
     "hadamard",
+    "int8_matmul",
     "layers",
+    "matmul",
     "quantize",
     "quantize_model",
     "quest",

@@ -17,6 +17,7 @@ class Blocks:
 
     def __init__(self, shape, format, axis):
         self.format = format
+        self.shape = tuple(shape)
         self.rank = len(shape)
         if not isinstance(axis, int) or not -self.rank <= axis < self.rank:
             raise ValueError(f"`axis` must be an axis of a tensor of shape {tuple(shape)}. Received: axis={axis!r}")

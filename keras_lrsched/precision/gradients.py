@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.philox import key_of
-from keras_lrsched.precision.quantized import as_float32, decode, encode
+from keras_lrsched.precision.quantized import as_floats, decode, encode, prepare
 from keras_lrsched.schedules import checks
 
 
@@ -42,17 +42,21 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
     """
     format = get_format(format)
     checks.one_of("gradient", gradient, ("ste", "dge", "trust"))
-    as_float32(x)
-    x = ops.convert_to_tensor(x)
-    # Drawn here: the state of a generator must not change within the function that has its own gradient.
-    seed = ops.stack(key_of(seed)) if rounding == "stochastic" else None
+    # The seed is drawn here: the state of a generator must not change within the function that has its own gradient.
+    floats, blocks, seed = prepare(x, format, axis, rounding, seed)
+    is_compiled = gradient == "ste" and compiled.usable(format, blocks, [floats])
 
     @ops.custom_gradient
     def quantized(x):
         dtype = keras.backend.standardize_dtype(x.dtype)
-        coded, blocks = encode(x, format, axis, rounding, seed)
-        y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
-        factor = None if gradient == "ste" else ops.cast(blocks.join(_factor(gradient, coded, format.element)), dtype)
+        factor = None
+        if is_compiled:
+            y = compiled.fake_quantize(as_floats(x), format, blocks, seed)
+        else:
+            coded, _ = encode(x, format, axis, rounding, seed)
+            y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
+            if gradient != "ste":
+                factor = ops.cast(blocks.join(estimator_factor(gradient, coded, format.element)), dtype)
 
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
@@ -60,7 +64,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
 
         return ops.cast(y, dtype), grad
 
-    return quantized(x)
+    return quantized(ops.convert_to_tensor(x))
 
 
 def dge_factor(x, element=E2M1, k=5, cap=3.0):
@@ -94,7 +98,8 @@ def trust_factor(values, codes, element):
     return ops.cast(near, "float32")
 
 
-def _factor(gradient, coded, element):
+def estimator_factor(gradient, coded, element):
+    """What the estimator `"dge"` or `"trust"` multiplies the gradient with, for `Coded` blocks."""
     if gradient == "dge":
         return dge_factor(coded.values, element)
     return trust_factor(coded.values, coded.codes, element)

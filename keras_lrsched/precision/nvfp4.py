@@ -25,7 +25,11 @@ def fit(x, largest, axes, rule):
     values, scales = _in_blocks(x, amax, per_six, tensor_scale)
     if rule == "four_over_six":
         values_4, scales_4 = _in_blocks(x, amax, exact.multiply(per_six, float32(1.5)), tensor_scale)
-        better = _error(x, values_4, scales_4, tensor_scale, axes) < _error(x, values, scales, tensor_scale, axes)
+        # Sums below 2^-126 may be flushed to zero: small numbers are made larger.
+        lift = ops.where(exact.magnitude(amax) < (127 + 40) << 23, 64, 0)
+        better = _error(x, values_4, scales_4, tensor_scale, lift, axes) < _error(
+            x, values, scales, tensor_scale, lift, axes
+        )
         values, scales = ops.where(better, values_4, values), ops.where(better, scales_4, scales)
     return values, ops.where(finite, scales, E4M3.nan), tensor_scale
 
@@ -48,9 +52,10 @@ def _in_blocks(x, amax, factor, tensor_scale):
     return exact.multiply(x, ops.minimum(divide(float32(1.0), unit), FLOAT32_MAX)), scales
 
 
-def _error(x, values, scales, tensor_scale, axes):
-    """The sum of absolute errors in each block, in an order of additions that no backend changes."""
-    error = ops.absolute(multiply(E2M1.decode(E2M1.encode(values)), scales, tensor_scale) - x)
+def _error(x, values, scales, tensor_scale, lift, axes):
+    """The sum of absolute errors in each block, times 2^lift, in an order of additions that no backend changes."""
+    decoded = multiply(E2M1.decode(E2M1.encode(values)), scales, tensor_scale)
+    error = ops.absolute(exact.ldexp(decoded, lift) - exact.ldexp(x, lift))
     for axis in axes:
         error = _pairwise_sum(ops.moveaxis(error, axis, -1))
         error = ops.moveaxis(error, -1, axis)

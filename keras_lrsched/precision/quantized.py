@@ -6,10 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision import packing, scales
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.formats import Format, get_format
-from keras_lrsched.precision.philox import random_bits
+from keras_lrsched.precision.philox import key_of, random_bits
 from keras_lrsched.schedules import checks
 
 
@@ -44,7 +45,8 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None):
 
     `x` is taken in float32. Blocks with NaN or infinity get the scale NaN, and dequantize to NaN as a whole; only the FP8
     formats with float32 scales keep NaN in elements, and infinity becomes their largest value. Results have the same bits on
-    every backend, eager and compiled. An integer element has no negative zero.
+    every backend, eager and compiled, and also in C++, which is used where it can be had, see `keras_lrsched.kernels`. An
+    integer element has no negative zero.
 
     Args:
         x: A floating-point tensor. The size of its quantized axis must be known; any size will do, see `QuantizedTensor`.
@@ -75,16 +77,16 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None):
     array([ 0., -1.,  3.,  6.], dtype=float32)
     """
     format = get_format(format)
-    coded, blocks = encode(x, format, axis, rounding, seed)
+    x, blocks, key = prepare(x, format, axis, rounding, seed)
+    if compiled.usable(format, blocks, [x]):
+        codes, stored, tensor_scale = compiled.quantize(x, format, blocks, key)
+        return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), axis, tensor_scale)
+    coded, blocks = encode(x, format, axis, rounding, key)
     stored = blocks.join_scales(coded.scales)
-    return QuantizedTensor(
-        packing.pack(blocks.join_codes(coded.codes), format.element.bits),
-        stored if format.scale == "float32" else ops.cast(stored, "uint8"),
-        format,
-        tuple(ops.shape(x)),
-        axis,
-        None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ()),
-    )
+    codes = packing.pack(blocks.join_codes(coded.codes), format.element.bits)
+    stored = stored if format.scale == "float32" else ops.cast(stored, "uint8")
+    tensor_scale = None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ())
+    return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), axis, tensor_scale)
 
 
 def dequantize(x):
@@ -110,6 +112,8 @@ def dequantize(x):
     if not isinstance(x, QuantizedTensor):
         raise ValueError(f"`x` must be a `QuantizedTensor`. Received: {type(x).__name__}")
     blocks = Blocks(x.shape, x.format, x.axis)
+    if compiled.usable(x.format, blocks, [x.codes, x.scales]):
+        return compiled.dequantize(x.codes, x.scales, x.tensor_scale, x.shape, x.format, blocks)
     codes = blocks.split_codes(packing.unpack(x.codes, x.format.element.bits))
     stored = x.scales if x.format.scale == "float32" else ops.cast(x.scales, "int32")
     return blocks.join(decode(codes, blocks.split_scales(stored), x.tensor_scale, x.format))
@@ -144,8 +148,21 @@ def decode(codes, block_scales, tensor_scale, format):
     return scales.apply(format.element.decode(codes), block_scales, tensor_scale, format)
 
 
+def prepare(x, format, axis, rounding, seed):
+    """-> (a tensor in float32 or bfloat16, its `Blocks`, and for stochastic rounding the seed as a tensor)."""
+    checks.one_of("rounding", rounding, ("nearest", "stochastic"))
+    x = as_floats(x)
+    blocks = Blocks(tuple(ops.shape(x)), format, axis)
+    return x, blocks, ops.stack(key_of(seed)) if rounding == "stochastic" else None
+
+
 def as_float32(x):
     """A tensor, checked and in float32."""
+    return ops.cast(as_floats(x), "float32")
+
+
+def as_floats(x):
+    """A tensor, checked, and in float32 unless it is in bfloat16."""
     if isinstance(x, QuantizedTensor):
         raise ValueError(f"`x` is quantized already, to {x.format.name}. Dequantize it first.")
     x = ops.stop_gradient(ops.convert_to_tensor(x))
@@ -154,4 +171,4 @@ def as_float32(x):
         raise ValueError(f"`x` must be a floating-point tensor. Received: dtype={dtype}")
     if not len(x.shape) or 0 in tuple(x.shape):
         raise ValueError(f"`x` must have an axis, and numbers in it. Received: shape={tuple(x.shape)}")
-    return ops.cast(x, "float32")
+    return x if dtype == "bfloat16" else ops.cast(x, "float32")

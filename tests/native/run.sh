@@ -5,11 +5,25 @@ cd "$(dirname "$0")/../.."
 out=${1:-build/native}
 mkdir -p "$out"
 flags="-std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fsanitize=address,undefined -fno-sanitize-recover"
-sets="baseline"
-case $(uname -m) in x86_64) flags="$flags -DKL_X86"; sets="baseline avx2 avx512" ;; esac
-for set in $sets; do
-  case $set in avx2) extra=-mavx2 ;; avx512) extra=-march=x86-64-v4 ;; *) extra= ;; esac
-  ${CXX:-g++} $flags $extra -DKL_ISA=$set -c ops/kernels/updates.cc -o "$out/$set.o"
-done
-${CXX:-g++} $flags ops/kernels/update.cc tests/native/test_update.cc "$out"/*.o -o "$out/test_update"
-"$out/test_update"
+case $(uname -m) in x86_64) flags="$flags -DKL_X86"; x86=1 ;; *) x86= ;; esac
+
+# run family instruction-sets
+run() {
+  objects=
+  for set in baseline ${x86:+$2}; do
+    case $set in
+      avx2) extra=-mavx2 ;;
+      avx512) extra=-march=x86-64-v4 ;;
+      avx512vnni) extra="-march=x86-64-v4 -mavx512vnni" ;;
+      *) extra= ;;
+    esac
+    ${CXX:-g++} $flags $extra -DKL_ISA=$set -c "ops/kernels/$1s.cc" -o "$out/$1_$set.o"
+    objects="$objects $out/$1_$set.o"
+  done
+  ${CXX:-g++} $flags "ops/kernels/$1.cc" "tests/native/test_$1.cc" $objects -o "$out/test_$1"
+  "$out/test_$1"
+}
+
+run update "avx2 avx512"
+run matmul "avx2 avx512vnni"
+run quantize "avx2 avx512"

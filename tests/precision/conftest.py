@@ -25,3 +25,9 @@ def _runner(mode):
         return keras.tree.map_structure(ops.convert_to_numpy, results)
 
     return call
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def plain_and_compiled(request, monkeypatch):
+    """Runs a test with Keras operations, and with compiled code where it can be had."""
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "0" if request.param == "plain" else "auto")

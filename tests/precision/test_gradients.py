@@ -8,6 +8,8 @@ from keras_lrsched.precision.gradients import trust_factor
 from tests.precision.compiled import gradient, quickly
 from tests.precision.vectors import VECTORS, assert_same_bits, numbers
 
+pytestmark = pytest.mark.usefixtures("plain_and_compiled")
+
 
 @pytest.fixture
 def x():

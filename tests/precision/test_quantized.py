@@ -19,6 +19,7 @@ from tests.precision.vectors import (
 )
 
 to_numpy = ops.convert_to_numpy
+pytestmark = pytest.mark.usefixtures("plain_and_compiled")
 
 
 def results(format, **options):

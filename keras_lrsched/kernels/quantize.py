@@ -1,0 +1,151 @@
+"""The door to compiled quantization: calls it, or says why not; see `keras_lrsched.kernels` for the setting.
+
+Kernels take a tensor as (outer, columns, inner), quantized along `columns`, and a format as six numbers: rows of the tensor
+and of a block, columns of a block, element, rule of the scale, and whether to round stochastically.
+"""
+
+import functools
+import importlib
+import math
+import warnings
+
+import keras
+from keras import ops
+
+from keras_lrsched.kernels.build import BuildError, mode
+
+ELEMENTS = ("E4M3", "E5M2", "E2M3", "E3M2", "E2M1", "FIXED8", "INT8", "INT4")
+RULES = ("floor", "ceil", "rceil", "even", "exact", "power_of_two", "six", "four_over_six")
+"""In the order of ops/kernels/quantize.h."""
+
+LARGEST_BLOCK = 16384
+TILE = 16
+
+
+def usable(format, blocks, tensors):
+    """Whether there is compiled code.
+
+    Args:
+        format: A `keras_lrsched.precision.Format`.
+        blocks: How a tensor is cut, a `keras_lrsched.precision.blocks.Blocks`.
+        tensors: What is read.
+
+    Raises:
+        RuntimeError: If there is none, and `KERAS_LRSCHED_FUSED` is 1.
+    """
+    if mode() == "0":
+        return False
+    reason = _unsuited(format, blocks) or _backend().unavailable(tensors) or _cannot_load(_backend().place())
+    if reason is not None and mode() == "1":
+        raise RuntimeError(f"Quantization to {format.name} has no compiled code here: {reason}")
+    return reason is None
+
+
+def quantize(x, format, blocks, seed=None):
+    """-> (codes, scales, tensor scale), as a `QuantizedTensor` has them; stochastic rounding if there is a `seed`.
+
+    Args:
+        x: A tensor in float32 or bfloat16.
+        format: A `Format`.
+        blocks: The `Blocks` of `x`.
+        seed: An int32 tensor of shape `(2,)`. Defaults to `None`.
+    """
+    rows = _as_rows(x, blocks)
+    results = _backend().quantize(rows, specify(format, blocks, seed is not None), _seed(seed), format.scale != "float32")
+    codes, scales, tensor_scale = results
+    tensor_scale = ops.reshape(tensor_scale, ()) if format.scale == "nvfp4" else None
+    padded = (*blocks.padded[:-1], blocks.padded[-1] * format.element.bits // 8)
+    return ops.reshape(codes, (*blocks.leading, *padded)), blocks.join_scales(scales), tensor_scale
+
+
+def fake_quantize(x, format, blocks, seed=None):
+    """The numbers that the codes stand for, in the dtype of `x`; arguments as for `quantize`."""
+    y = _backend().fake_quantize(_as_rows(x, blocks), specify(format, blocks, seed is not None), _seed(seed))
+    return ops.reshape(y, ops.shape(x))
+
+
+def dequantize(codes, scales, tensor_scale, shape, format, blocks):
+    """The numbers that the codes stand for, in float32.
+
+    Args:
+        codes: See `QuantizedTensor`; and so the other fields.
+        scales: As stored.
+        tensor_scale: A scalar, or `None`.
+        shape: Of the result.
+        format: A `Format`.
+        blocks: The `Blocks` of that shape.
+    """
+    codes = ops.reshape(codes, (-1, codes.shape[-1]))
+    scales = ops.reshape(scales, (1, 1) if format.block is None else (-1, blocks.counts[-1]))
+    tensor_scale = ops.ones((1,)) if tensor_scale is None else ops.reshape(tensor_scale, (1,))
+    sizes = _sizes(shape, blocks.axis)
+    y = _backend().dequantize(codes, scales, tensor_scale, sizes, specify(format, blocks, False))
+    return ops.reshape(y, shape)
+
+
+def specify(format, blocks, is_stochastic):
+    """`Format` and sizes -> the six numbers."""
+    rows = blocks.inner[0] if format.rows > 1 else 1
+    block = (0, 0) if format.block is None else (format.rows, format.block[1] or 0)
+    return (rows, *block, ELEMENTS.index(format.element.name), RULES.index(format.scale_rule), int(is_stochastic))
+
+
+def _seed(seed):
+    return ops.zeros((2,), "int32") if seed is None else seed
+
+
+def _sizes(shape, axis):
+    """(outer, columns, inner) of a shape; `None` for outer where it is not known."""
+    outer, inner = shape[:axis], shape[axis + 1 :]
+    return math.prod(outer) if _are_known(outer) else None, shape[axis], math.prod(inner)
+
+
+def _as_rows(x, blocks):
+    outer, columns, inner = _sizes(tuple(ops.shape(x)), blocks.axis)
+    return ops.reshape(x, (-1 if outer is None else outer, columns, inner))
+
+
+def _unsuited(format, blocks):
+    """Why there is no kernel for a format, or `None`."""
+    element = format.element.name
+    if element not in ELEMENTS or format.element != _named(element):
+        return f"no kernel has elements of type {element}."
+    if format.scale == "nvfp4" and element != "E2M1":
+        return f"no kernel has scales of NVFP4 for elements of type {element}."
+    whole = format.block is None or format.block[1] is None
+    if whole and format.scale != "float32":
+        return "kernels want blocks of known size, or float32 scales."
+    if not whole and format.block[1] * max(format.rows, 1 if blocks.axis == blocks.rank - 1 else TILE) > LARGEST_BLOCK:
+        return f"a block is too large for them. Received: block={format.block}"
+    if format.rows > 1 and not _are_known(blocks.inner[:1]):
+        return f"kernels need to know how many rows blocks of several are cut from. Received: shape={blocks.shape}"
+    if not _are_known(blocks.shape[blocks.axis + 1 :]):
+        return f"kernels need to know the axes after the one that is quantized. Received: shape={blocks.shape}"
+    return None
+
+
+def _named(element):
+    from keras_lrsched.precision import elements  # imports this module
+
+    return getattr(elements, element)
+
+
+def _are_known(shape):
+    return all(isinstance(size, int) for size in shape)
+
+
+@functools.cache
+def _backend():
+    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_quantize")
+
+
+@functools.cache
+def _cannot_load(place):
+    """Tried once, as a compiler that fails takes its time."""
+    try:
+        _backend().load(place)
+    except BuildError as error:
+        reason = f"The compiled quantization is not available. {error}"
+        warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)
+        return reason
+    return None

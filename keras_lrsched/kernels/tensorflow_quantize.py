@@ -1,0 +1,61 @@
+"""Quantization in TensorFlow: ops without state, eagerly, in graphs, and in what XLA compiles."""
+
+import functools
+
+import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
+
+from keras_lrsched.kernels.build import library
+
+
+def unavailable(tensors):
+    """Why these tensors have no kernel here, or `None`."""
+    del tensors
+    return "TensorFlow tensors on a GPU have no kernel." if tf.config.list_logical_devices("GPU") else None
+
+
+def place():
+    """Where ops are called from: `"xla"` in what XLA compiles, else `"cpu"`."""
+    inside = not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
+    return "xla" if inside else "cpu"
+
+
+def load(place):
+    """Builds and loads what is needed; where XLA compiles, its part, too, which takes longer."""
+    _ops()
+    if place == "xla":
+        _load_for_xla()
+
+
+def quantize(x, numbers, seed, has_bytes):
+    """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
+    return _ops().keras_lrsched_quantize(
+        x=x, seed=seed, scale_type=tf.uint8 if has_bytes else tf.float32, numbers=list(numbers)
+    )
+
+
+def fake_quantize(x, numbers, seed):
+    """As `keras_lrsched.kernels.quantize.fake_quantize`."""
+    return _ops().keras_lrsched_fake_quantize(x=x, seed=seed, numbers=list(numbers))
+
+
+def dequantize(codes, scales, tensor_scale, shape, numbers):
+    """As `keras_lrsched.kernels.quantize.dequantize`."""
+    sizes = [-1 if size is None else size for size in shape]
+    return _ops().keras_lrsched_dequantize(
+        codes=codes, scales=scales, tensor_scale=tensor_scale, sizes=sizes, numbers=list(numbers)
+    )
+
+
+@functools.cache
+def _ops():
+    loaded = tf.load_op_library(str(library("tensorflow", "quantize")))
+    for name in ("KerasLrschedQuantize", "KerasLrschedFakeQuantize", "KerasLrschedDequantize"):
+        tf.no_gradient(name)
+    return loaded
+
+
+@functools.cache
+def _load_for_xla():
+    tf.load_library(str(library("tensorflow_xla", "quantize")))

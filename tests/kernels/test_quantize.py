@@ -1,0 +1,237 @@
+"""Compiled quantization gives the bits of plain Keras operations."""
+
+import ctypes
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_lrsched.kernels import build
+from keras_lrsched.kernels import quantize as door
+from keras_lrsched.kernels import quantize_core as core
+from keras_lrsched.precision import FORMATS, SCALE_RULES, Format, dequantize, elements, fake_quantize, get_format, quantize
+from keras_lrsched.precision.blocks import Blocks
+from tests.precision.compiled import MODES, compiled, gradient
+
+BACKEND = keras.backend.backend()
+
+
+def renamed(name, format, **changes):
+    return dataclasses.replace(get_format(format, **changes), name=name)
+
+
+OTHERS = [
+    *(
+        renamed(f"{name}_{rule}", name, scale_rule=rule)
+        for name in ("MXFP4", "MXFP6_E2M3", "MXFP6_E3M2", "MXFP8_E4M3", "MXFP8_E5M2", "MXINT8")
+        for rule in SCALE_RULES["e8m0"][1:]
+    ),
+    renamed("NVFP4_2D_FOUR_OVER_SIX", "NVFP4_2D", scale_rule="four_over_six"),
+    renamed("NVFP4_3X10", "NVFP4", block=(3, 10), scale_rule="four_over_six"),
+    renamed("FP8_E4M3_POWER", "FP8_E4M3", scale_rule="power_of_two"),
+    renamed("INT8_POWER", "INT8_GROUP128", scale_rule="power_of_two", block=(1, 6)),
+    renamed("INT4_POWER", "INT4_CHANNEL", scale_rule="power_of_two"),
+    Format("INT8_E8M0", elements.INT8, (2, 16), "e8m0", "rceil"),
+    Format("FIXED8_FLOAT32", elements.FIXED8, (1, 32), "float32"),
+    Format("E3M2_FLOAT32", elements.E3M2, None, "float32"),
+    Format("E2M3_ROW", elements.E2M3, (1, None), "float32"),
+    Format("E2M1_FLOAT32", elements.E2M1, (5, 4), "float32", "power_of_two"),
+]
+"""Formats with other rules, blocks and elements."""
+
+ALL = [*FORMATS.values(), *OTHERS]
+
+
+def numbers(shape):
+    """Rows of normal numbers, of all exponents, at ties, small, large, and with what is not a number among them."""
+    rng = np.random.default_rng(0)
+    size = int(np.prod(shape))
+    normal = rng.standard_normal(size).astype("float32")
+    any_bits = rng.integers(0, 0x7F800000, size).astype("uint32").view("float32") * np.where(normal < 0, -1, 1).astype(
+        "float32"
+    )
+    ties = np.ldexp(rng.integers(-64, 65, size).astype("float32"), rng.integers(-6, 3, size)).astype("float32")
+    tiny = (rng.integers(0, 1000, size).astype("uint32") | (normal < 0).astype("uint32") << 31).view("float32")
+    small = np.ldexp(normal, -126).astype("float32")
+    huge = np.clip(np.ldexp(normal.astype("float64"), 127), -3.4028234e38, 3.4028234e38).astype("float32")
+    kinds = np.stack([normal, any_bits, ties, tiny, small, huge, np.zeros_like(normal) * normal, normal])
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 3.4028235e38, 1e-45, -1e-45], "float32")
+    rows = kinds.reshape(8, *shape).copy()
+    flat = rows[7].reshape(-1)
+    flat[rng.integers(0, size, 8)] = special
+    return rows
+
+
+SHAPES = [((7, 70), -1), ((3, 35, 20), 1)]
+LARGE = (48, 33, 130)
+"""Of several chunks, with the axis first: read in tiles."""
+
+
+def results(format, axis, options):
+    def function(x):
+        q = quantize(x, format, axis=axis, **options)
+        parts = [q.codes, q.scales, dequantize(q), fake_quantize(x, format, axis=axis, **options)]
+        return parts if q.tensor_scale is None else [*parts, q.tensor_scale]
+
+    return function
+
+
+def run(monkeypatch, setting, mode, function, *inputs):
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", setting)
+    own = compiled(lambda x: function(x), mode)
+    return [keras.tree.map_structure(ops.convert_to_numpy, own(x)) for x in map(ops.convert_to_tensor, inputs)]
+
+
+def assert_same(actual, expected):
+    for own, plain in zip(actual, expected, strict=True):
+        assert own.dtype == plain.dtype
+        assert own.shape == plain.shape
+        np.testing.assert_array_equal(own, plain)
+        if own.dtype != "uint8":
+            np.testing.assert_array_equal(np.signbit(own[~np.isnan(own)]), np.signbit(plain[~np.isnan(plain)]))
+
+
+QUICK_ON_JAX = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
+"""JAX compiles the plain operations of each format for seconds."""
+
+QUICK = [
+    pytest.param(one, id=one.name, marks=() if BACKEND != "jax" or one.name in QUICK_ON_JAX else pytest.mark.slow)
+    for one in ALL
+]
+OPTIONS = [{}, {"rounding": "stochastic", "seed": 12345678901}]
+MODE = "jit" if BACKEND == "jax" else "eager"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["nearest", "stochastic"])
+@pytest.mark.parametrize("format", QUICK)
+def test_same_bits(format, options, monkeypatch):
+    shape, axis = SHAPES[bool(options)]
+    function, inputs = results(format, axis, options), numbers(shape)
+    for own, plain in zip(*(run(monkeypatch, setting, MODE, function, *inputs) for setting in "10"), strict=True):
+        assert_same(own, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS, ids=["nearest", "stochastic"])
+@pytest.mark.parametrize(("shape", "axis"), [*SHAPES, (LARGE, 0), (LARGE, 2), ((100000,), 0)])
+@pytest.mark.parametrize("format", ALL, ids=lambda format: format.name)
+def test_same_bits_of_all_shapes(format, shape, axis, options, monkeypatch):
+    if len(shape) == 1 and format.rows > 1:
+        pytest.skip("has one axis")
+    function, inputs = results(format, axis, options), numbers(shape)
+    for own, plain in zip(*(run(monkeypatch, setting, MODE, function, *inputs) for setting in "10"), strict=True):
+        assert_same(own, plain)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["FP8_E4M3_ROW", "MXFP4", "NVFP4", "NVFP4_2D", "INT8"])
+def test_compiled_graphs(name, mode, monkeypatch):
+    x = numbers((40, 70))[0]
+    for options in OPTIONS:
+        function = results(get_format(name), -1, options)
+        assert_same(*(run(monkeypatch, setting, mode, function, x)[0] for setting, mode in (("1", mode), ("0", MODE))))
+
+
+@pytest.mark.parametrize("name", ["FP8_E4M3", "MXFP6_E3M2", "NVFP4", "INT4_CHANNEL"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_bfloat16(name, axis, monkeypatch):
+    x = ops.cast(ops.convert_to_tensor(numbers((40, 70))[0]), "bfloat16")
+    for options in OPTIONS:
+
+        def function(x, options=options):
+            q = quantize(x, name, axis=axis, **options)
+            return q.codes, q.scales, ops.cast(fake_quantize(x, name, axis=axis, **options), "float32")
+
+        assert_same(*(run(monkeypatch, setting, MODE, function, x)[0] for setting in "10"))
+
+
+@pytest.mark.parametrize("format", ["FP8_E4M3", "INT8_CHANNEL", "MXFP4", "NVFP4_2D"])
+@pytest.mark.parametrize("stochastic", [0, 1])
+def test_any_number_of_threads_gives_the_same_bits(format, stochastic):
+    x = np.random.default_rng(0).standard_normal((400, 1000)).astype("float32")
+    format = get_format(format)
+    numbers = door.specify(format, Blocks(x.shape, format, -1), stochastic)
+    made = core.make((*x.shape, 1), numbers, core.FLOAT32, (1, 2))
+    assert core.load().kl_quantize_chunks(ctypes.byref(made)) >= core.LARGE
+    sizes = core.stored(made)
+    first = None
+    for threads in (1, 2, 3):
+        codes = np.zeros((sizes.code_rows, sizes.code_bytes), "uint8")
+        scales = np.zeros((sizes.scale_rows, sizes.scale_columns * sizes.scale_bytes), "uint8")
+        tensor_scale, y, z = np.ones(1, "float32"), np.zeros_like(x), np.zeros_like(x)
+        stored = [array.ctypes.data for array in (codes, scales, tensor_scale)]
+        core.quantize(made, x.ctypes.data, *stored, threads)
+        core.fake_quantize(made, x.ctypes.data, y.ctypes.data, threads)
+        core.dequantize(made, *stored, z.ctypes.data, threads)
+        np.testing.assert_array_equal(y, z)
+        results = codes.tobytes(), scales.tobytes(), tensor_scale.tobytes(), y.tobytes()
+        first = first or results
+        assert results == first
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow's graphs")
+def test_unknown_number_of_rows(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
+    x = numbers((5, 40))[0]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 40), "float32")])
+    def function(x):
+        return results(get_format("MXFP4"), -1, {})(x)
+
+    assert function.get_concrete_function().output_shapes[0].as_list() == [None, 32]
+    assert_same([part.numpy() for part in function(x)], run(monkeypatch, "0", "eager", results("MXFP4", -1, {}), x)[0])
+
+
+def test_the_gradient_goes_straight_through(monkeypatch):
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
+    x, upstream = np.random.default_rng(0).standard_normal((2, 3, 32)).astype("float32")
+    np.testing.assert_array_equal(gradient(lambda x: fake_quantize(x, "MXFP4"), x, upstream), upstream)
+
+
+def test_what_has_no_kernel(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((2, 40000)).astype("float32")
+    large = Format("LARGE", elements.INT8, (1, 20000), "float32")
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
+    with pytest.raises(RuntimeError, match=r"LARGE has no compiled code here: a block is too large.* block=\(1, 20000\)"):
+        quantize(x, large)
+    with pytest.raises(RuntimeError, match="scales of NVFP4 for elements of type E4M3"):
+        quantize(x, Format("OTHER", elements.E4M3, (1, 16), "nvfp4"))
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
+    assert quantize(x, large).scales.shape == (2, 2)
+
+
+def test_no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_LRSCHED_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(door, "_backend", lambda: Uncached)
+    door._cannot_load.cache_clear()
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*Plain Keras operations are used"):
+        quantize(np.ones((1, 32), "float32"), "MXFP4")
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
+    with pytest.raises(RuntimeError, match="MXFP4 has no compiled code here"):
+        quantize(np.ones((1, 32), "float32"), "MXFP4")
+    door._cannot_load.cache_clear()
+
+
+class Uncached:
+    """A backend whose library is not built yet."""
+
+    @staticmethod
+    def unavailable(tensors):
+        return None
+
+    @staticmethod
+    def place():
+        return None
+
+    @staticmethod
+    def load(place):
+        build._path.cache_clear()
+        try:
+            build.library("core", "quantize")
+        finally:
+            build._path.cache_clear()
