@@ -10,11 +10,12 @@
 `FORMATS` holds the named formats; a `Format` of one's own says which element type, block and scale it has.
 """
 
+from keras_lrsched.precision import layers, recipes
 from keras_lrsched.precision.elements import E2M1, E2M3, E3M2, E4M3, E5M2, FIXED8, INT4, INT8, Element
 from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_format
 from keras_lrsched.precision.gradients import dge_factor, fake_quantize
 from keras_lrsched.precision.hadamard import NVFP4_SIGNS, hadamard, random_signs
-from keras_lrsched.precision import layers, recipes
+from keras_lrsched.precision.loss_scale import LossScaleOptimizer
 from keras_lrsched.precision.matmul import int8_matmul, matmul
 from keras_lrsched.precision.model import (
     Conversion,
@@ -22,7 +23,6 @@ from keras_lrsched.precision.model import (
     restore_model,
     switch_recipe,
 )
-from keras_lrsched.precision.loss_scale import LossScaleOptimizer
 from keras_lrsched.precision.optimizer_state import QuantizedState
 from keras_lrsched.precision.quantized import QuantizedTensor, dequantize, quantize
 from keras_lrsched.precision.quest import quest
@@ -39,6 +39,7 @@ __all__ = [
     "INT4",
     "INT8",
     "NVFP4_SIGNS",
+    "RECIPES",
     "SCALE_RULES",
     "Conversion",
     "Element",
@@ -47,7 +48,6 @@ __all__ = [
     "Place",
     "QuantizedState",
     "QuantizedTensor",
-    "RECIPES",
     "Recipe",
     "dequantize",
     "dge_factor",
