@@ -4,6 +4,7 @@ Kernels take a tensor as (outer, columns, inner), quantized along `columns`, and
 and of a block, columns of a block, element, rule of the scale, and whether to round stochastically.
 """
 
+import dataclasses
 import functools
 import importlib
 import math
@@ -14,7 +15,18 @@ from keras import ops
 
 from keras_lrsched.kernels.build import BuildError, mode
 
-ELEMENTS = ("E4M3", "E5M2", "E2M3", "E3M2", "E2M1", "FIXED8", "INT8", "INT4")
+ELEMENTS = {
+    "E4M3": (8, 3, -6, 0x7E, False, 0x7F, None),
+    "E5M2": (8, 2, -14, 0x7B, False, 0x7E, 0x7C),
+    "E2M3": (6, 3, 0, 0x1F, False, None, None),
+    "E3M2": (6, 2, -2, 0x1F, False, None, None),
+    "E2M1": (4, 1, 0, 0x7, False, None, None),
+    "FIXED8": (8, 6, 0, 127, True, None, None),
+    "INT8": (8, 6, 6, 127, True, None, None),
+    "INT4": (4, 2, 2, 7, True, None, None),
+}
+"""The elements that kernels know: the fields of a `keras_lrsched.precision.Element` after its name."""
+
 RULES = ("floor", "ceil", "rceil", "even", "exact", "power_of_two", "six", "four_over_six")
 """In the order of ops/kernels/quantize.h."""
 
@@ -87,7 +99,7 @@ def specify(format, blocks, is_stochastic):
     """`Format` and sizes -> the six numbers."""
     rows = blocks.inner[0] if format.rows > 1 else 1
     block = (0, 0) if format.block is None else (format.rows, format.block[1] or 0)
-    return (rows, *block, ELEMENTS.index(format.element.name), RULES.index(format.scale_rule), int(is_stochastic))
+    return (rows, *block, list(ELEMENTS).index(format.element.name), RULES.index(format.scale_rule), int(is_stochastic))
 
 
 def _seed(seed):
@@ -108,7 +120,7 @@ def _as_rows(x, blocks):
 def _unsuited(format, blocks):
     """Why there is no kernel for a format, or `None`."""
     element = format.element.name
-    if element not in ELEMENTS or format.element != _named(element):
+    if ELEMENTS.get(element) != dataclasses.astuple(format.element)[1:]:
         return f"no kernel has elements of type {element}."
     if format.scale == "nvfp4" and element != "E2M1":
         return f"no kernel has scales of NVFP4 for elements of type {element}."
@@ -122,12 +134,6 @@ def _unsuited(format, blocks):
     if not _are_known(blocks.shape[blocks.axis + 1 :]):
         return f"kernels need to know the axes after the one that is quantized. Received: shape={blocks.shape}"
     return None
-
-
-def _named(element):
-    from keras_lrsched.precision import elements  # imports this module
-
-    return getattr(elements, element)
 
 
 def _are_known(shape):
