@@ -24,6 +24,7 @@ from keras_lrsched import workloads
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
 from keras_lrsched.precision.model import quantized_layers
+from keras_lrsched.precision.operand import AS_IS
 from keras_lrsched.precision.product import Products
 from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.workloads.compare import Job, Trainer
@@ -109,8 +110,12 @@ def cost_of(recipe, rule):
         return 1.0
     if not isinstance(rule, Products) or recipe.name in COST_OF_OTHERS:
         return COST_OF_OTHERS[recipe.name]
-    products = rule.forward, rule.input_gradient, rule.kernel_gradient
-    widths = [max(product.left.element_bits, product.right.element_bits) for product in products]
+    x, w = rule.forward.left, rule.forward.right
+    pairs = [(x, w), *((product.left, product.right) for product in (rule.input_gradient, rule.kernel_gradient))]
+    if rule.saved == "written":  # what is written no more is so already
+        pairs[1] = pairs[1][0], w if pairs[1][1] is AS_IS else pairs[1][1]
+        pairs[2] = x if pairs[2][0] is AS_IS else pairs[2][0], pairs[2][1]
+    widths = [max(left.element_bits, right.element_bits) for left, right in pairs]
     return statistics.mean(0.25 if bits <= 4 else 0.5 if bits <= 8 else 1.0 for bits in widths)
 
 
