@@ -1,7 +1,9 @@
 """What every callback must do, on every backend. A new one joins by a `Case` in `callback_cases`."""
 
 import copy
+import gc
 import inspect
+import time
 
 import keras
 import numpy as np
@@ -60,6 +62,16 @@ class Interrupts(keras.callbacks.Callback):
         """What remains to be run does not depend on how often it was interrupted."""
 
 
+def let_go_of_data():
+    """Frees what an interrupted run has left, when its threads have come to rest.
+
+    TensorFlow's iterators wait for threads that run Python, with the interpreter's lock in hand: freed in the middle of
+    something else, they may wait forever.
+    """
+    time.sleep(0.2)
+    gc.collect()
+
+
 def sample(several_inputs=False):
     return ({name: x[:8] for name, x in X2.items()} if several_inputs else X[:8]), Y[:8]
 
@@ -81,6 +93,7 @@ def test_resumes(case, jit, tmp_path):
         state = TrainingState(tmp_path / "state", every=2)
         with pytest.raises(InterruptedError):
             fit(make_model(case, jit), Interrupts(after), case.build(sample()), state)
+        let_go_of_data()
     state = TrainingState(tmp_path / "state", every=2)
     resumed = fit(make_model(case, jit), Interrupts(), case.build(sample()), state)
     for left, right in zip(undisturbed, resumed, strict=True):
