@@ -50,6 +50,7 @@ class PrecisionSchedule(Controller):
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32), keras.layers.Dense(1)])
     >>> model.compile("adam", loss="mse")
     >>> schedule = PrecisionSchedule(["fp4_zhou2025", None], boundaries=[6])
