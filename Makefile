@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
 ALSO = tests/kernels tests/optimizers/test_fused.py
-MODELS = tests/precision/layers tests/precision/recipes tests/precision/test_model.py tests/precision/test_product.py
 
 .PHONY: demo test test-slow test-backends test-native test-peers test-docs gallery docs lint clean
 
@@ -23,7 +22,7 @@ test-slow: .venv/backends
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO) $(MODELS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks \
 		$(ALSO) tests/precision
 
