@@ -43,7 +43,7 @@ COLUMNS = ("workload", "recipe", "seed", "updates", "loss", "metric", "seconds",
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", default="pydoc", help="default: pydoc")
-    parser.add_argument("--recipes", help="names, with commas between (default: all)")
+    parser.add_argument("--recipes", help="names, with semicolons between (default: all)")
     parser.add_argument("--data-dir", help="where the workloads' data are, for those that need some")
     parser.add_argument("--updates", type=int, default=300, help="of each run (default: 300)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (default: 3)")

@@ -32,11 +32,6 @@ class Place:
     def __post_init__(self):
         checks.one_of("role", self.role, ROLES)
 
-    @property
-    def depth(self):
-        """The share of layers that come before this one: 0 for the first, almost 1 for the last."""
-        return self.index / self.count
-
     def part(self, number):
         """The place of a layer within this one, which has random numbers of its own."""
         return dataclasses.replace(self, seed=self.seed + 0x10000 * (number + 1))
