@@ -76,8 +76,11 @@ def save(claims, path="claims.csv"):
 def load(path):
     """The claims that `save` has written."""
     with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [Claim(**{**row, "advantages": row["advantages"].split(), "margin": float(row["margin"])}) for row in rows]
+        return [_claim(**row) for row in csv.DictReader(file)]
+
+
+def _claim(advantages, margin, **texts):
+    return Claim(**texts, advantages=tuple(map(float, advantages.split())), margin=float(margin))
 
 
 def markdown(claims):
