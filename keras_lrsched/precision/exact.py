@@ -74,9 +74,15 @@ def multiply(x, y):
 def divide(x, y):
     """x / y."""
     (x, x_exponent), (y, y_exponent) = split(x), split(y)
-    # A numerator that looks like a variable: TensorFlow's graph optimizer makes 1 / y an inexact reciprocal.
-    x = floats(ops.bitwise_or(bits(x), ops.bitwise_and(bits(y), 0)))
+    # Compilers take an inexact reciprocal instead where either looks like fewer numbers than there are quotients:
+    # TensorFlow's graph optimizer if x is a constant, XLA if y is broadcast.
+    x, y = floats(ops.bitwise_or(bits(x), _zeros(y))), floats(ops.bitwise_or(bits(y), _zeros(x)))
     return ldexp(x / y, x_exponent - y_exponent)
+
+
+def _zeros(x):
+    """Zeros of the shape of `x`, which no compiler knows to be zeros."""
+    return ops.right_shift(ops.bitwise_and(bits(x), 1), 1)
 
 
 def _normalized(size):

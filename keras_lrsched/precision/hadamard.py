@@ -44,7 +44,7 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
     if "float" not in dtype:
         raise ValueError(f"`x` must be a floating-point tensor. Received: dtype={dtype}")
     x = ops.moveaxis(ops.cast(x, "float32"), axis, -1)
-    if not x.shape[-1] or x.shape[-1] % size:
+    if x.shape[-1] is not None and (not x.shape[-1] or x.shape[-1] % size):
         raise ValueError(f"`size` must divide the axis. Received: size={size}, shape={tuple(x.shape)}")
     signs = _checked(signs, size)
     shape = ops.shape(x)

@@ -43,7 +43,7 @@ def matmul(a, b):
     for name, x in (("a", a), ("b", b)):
         if not isinstance(x, QuantizedTensor):
             raise ValueError(f"`{name}` must be a `QuantizedTensor`. Received: {type(x).__name__}")
-    if len(b.shape) != 2 or a.shape[a.axis] != b.shape[b.axis]:
+    if len(b.shape) != 2 or _differ(a.shape[a.axis], b.shape[b.axis]):
         raise ValueError(
             "`b` must have two axes, and the size of `a` in the one that was quantized. "
             f"Received: shapes {a.shape} and {b.shape}, axes {a.axis} and {b.axis}"
@@ -55,7 +55,7 @@ def matmul(a, b):
         return ops.reshape(y, (*others, n))
     y = int8_matmul(_matrix(a), _matrix(b), _scales(a), _scales(b), transpose_b=True)
     if _kind(a.format) == "blocks":  # whose rows are filled up to whole blocks
-        y = ops.reshape(y, (*a.codes.shape[:-1], y.shape[-1]))[..., : others[-1], :n]
+        y = ops.reshape(y, (*ops.shape(a.codes)[:-1], ops.shape(y)[-1]))[..., : others[-1], :n]
     return ops.reshape(y, (*others, n))
 
 
@@ -107,8 +107,6 @@ def _constant(x):
 def plain(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
     """`int8_matmul` in Keras operations."""
     a, b = (ops.transpose(x) if transposed else x for x, transposed in ((a, transpose_a), (b, transpose_b)))
-    if a.shape[1] is None and b.shape[0] is None:
-        raise ValueError(f"The size of the axis that is summed over must be known. Received: shape={tuple(a.shape)}")
     if output == "blocks":
         a_scales = ops.transpose(a_scales) if transpose_a else a_scales
         b_scales = ops.transpose(b_scales) if transpose_b else b_scales
@@ -140,13 +138,17 @@ def _sum_blocks(a, b, a_scales, b_scales):
 
 def _cut(a, b, size):
     """Parts of k, in float32 and the last one filled with zeros: (parts, m, size) and (parts, size, n)."""
-    k = a.shape[1] if a.shape[1] is not None else b.shape[0]
-    missing = -k % size
+    missing = -ops.shape(a)[1] % size
     a = ops.pad(ops.cast(a, "float32"), [(0, 0), (0, missing)])
     b = ops.pad(ops.cast(b, "float32"), [(0, missing), (0, 0)])
-    parts = (k + missing) // size
+    parts = ops.shape(a)[1] // size
     a = ops.transpose(ops.reshape(a, (ops.shape(a)[0], parts, size)), (1, 0, 2))
     return a, ops.reshape(b, (parts, size, ops.shape(b)[1]))
+
+
+def _differ(one, other):
+    """Whether two sizes are known to differ; a graph may not know them."""
+    return isinstance(one, int) and isinstance(other, int) and one != other
 
 
 def _kind(format):
@@ -160,14 +162,15 @@ def _kind(format):
 
 def _matrix(x):
     """The codes as an int8 matrix, the quantized axis last."""
-    return ops.view(ops.reshape(x.codes, (-1, x.codes.shape[-1])), "int8")
+    codes = ops.view(ops.expand_dims(x.codes, -1), "int8")  # the last axis must be known
+    return ops.reshape(codes, (-1, ops.shape(x.codes)[-1]))
 
 
 def _scales(x):
     """One scale for the tensor, one a row of the matrix, or a matrix of those of blocks."""
-    return ops.reshape(x.scales, (-1, x.scales.shape[-1]) if _kind(x.format) == "blocks" else (-1,))
+    return ops.reshape(x.scales, (-1, ops.shape(x.scales)[-1]) if _kind(x.format) == "blocks" else (-1,))
 
 
 def _rows(x, axis):
     x = ops.moveaxis(x, axis, -1)
-    return ops.reshape(x, (-1, x.shape[-1]))
+    return ops.reshape(x, (-1, ops.shape(x)[-1]))

@@ -37,3 +37,10 @@ def test_products_and_quotients_are_those_of_ieee(name, pairs, run):
 def test_reciprocals_are_rounded_correctly(run):
     x = np.random.default_rng(1).uniform(1, 2, 20_000).astype("float32")
     assert_same_bits(run(lambda x: exact.divide(exact.float32(1.0), x), x), np.float32(1) / x)
+
+
+def test_quotients_of_rows_are_rounded_correctly(run_in_every_mode):
+    """XLA would multiply a row with the reciprocal of its divisor."""
+    random = np.random.default_rng(2)
+    x, y = random.uniform(1, 2, (100, 200)).astype("float32"), random.uniform(1, 2, (100, 1)).astype("float32")
+    assert_same_bits(run_in_every_mode(exact.divide, x, y), x / y)

@@ -239,7 +239,7 @@ def test_config():
         ({"min_scale": -1}, "`min_scale` must be a positive number"),
         ({"inner_optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())}, "scaled already"),
     ],
-    ids=str,
+    ids=lambda it: it if isinstance(it, str) else next(iter(it)),
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):

@@ -89,6 +89,27 @@ def test_integers_give_what_their_numbers_give(name):
     np.testing.assert_allclose(numpy(product.multiply(tensor(X), tensor(W), key(0, 0))), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere all shapes are known")
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", ["int8_jetfire", "int8_switchback", "mxfp8", "nvfp4_2025"])
+def test_an_unknown_number_of_tokens(name, jit):
+    """As in `fit` on batches of unknown shape."""
+    import tensorflow as tf
+
+    rule = get_recipe(name, **{"keep_last": 0.0} if name == "nvfp4_2025" else {}).rule(Place())
+
+    @tf.function(jit_compile=jit, input_signature=[tf.TensorSpec((None, 50)), tf.TensorSpec((None, 30))])
+    def step(x, dy):
+        w = tf.constant(W)
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = rule(x, w, {}, tf.constant([0, 0]), True)
+        return y, *tape.gradient(y, [x, w], output_gradients=dy)
+
+    for result, reference in zip(step(X, DY), results(rule), strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-5, atol=2e-5)
+
+
 def test_gradients_of_an_estimator():
     """That by the kernel is multiplied with the estimator's factor, that by the inputs is not."""
     rule = Products(Product(AS_IS, Cast("MXFP4", gradient="trust")))
