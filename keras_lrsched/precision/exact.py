@@ -15,12 +15,18 @@ SIGN = -(2**31)
 
 def bits(x):
     """The bits of float32 numbers, as int32."""
-    return ops.view(x, "int32")
+    return _view(x, "int32")
 
 
 def floats(x):
     """The float32 numbers that have the bits of int32 numbers."""
-    return ops.view(x, "float32")
+    return _view(x, "float32")
+
+
+def _view(x, dtype):
+    if len(x.shape) and x.shape[-1] is None:  # Keras wants to know the last axis
+        return ops.squeeze(ops.view(ops.expand_dims(x, -1), dtype), -1)
+    return ops.view(x, dtype)
 
 
 def magnitude(x):

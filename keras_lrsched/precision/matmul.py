@@ -118,6 +118,9 @@ def plain(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
 
 
 def _sum_integers(a, b):
+    if a.shape[1] is None or b.shape[0] is None:  # no loop can go over parts that a graph cannot count
+        return ops.matmul(ops.cast(a, "int32"), ops.cast(b, "int32"))
+
     def add(sums, pair):
         return sums + ops.cast(ops.matmul(*pair), "int32"), None
 
@@ -126,14 +129,18 @@ def _sum_integers(a, b):
 
 def _sum_blocks(a, b, a_scales, b_scales):
     m, n = ops.shape(a)[0], ops.shape(b)[1]
+    left, right = _cut(a, b, compiled.BLOCK)
+    left_scales = ops.repeat(ops.transpose(a_scales), compiled.BLOCK, axis=1)[:, :m]
+    right_scales = ops.repeat(b_scales, compiled.BLOCK, axis=1)[:, :n]
 
-    def add(sums, block):
+    def product(block):
         left, right, left_scales, right_scales = block
-        scales = ops.repeat(left_scales, compiled.BLOCK)[:m, None] * ops.repeat(right_scales, compiled.BLOCK)[None, :n]
-        return sums + ops.matmul(left, right) * scales, None
+        return ops.matmul(left, right) * (left_scales[..., :, None] * right_scales[..., None, :])
 
-    pairs = _cut(a, b, compiled.BLOCK)
-    return ops.scan(add, ops.zeros((m, n), "float32"), (*pairs, ops.transpose(a_scales), b_scales))[0]
+    blocks = left, right, left_scales, right_scales
+    if left.shape[0] is None:  # as above; the last bits may differ
+        return ops.sum(product(blocks), axis=0)
+    return ops.scan(lambda sums, block: (sums + product(block), None), ops.zeros((m, n), "float32"), blocks)[0]
 
 
 def _cut(a, b, size):
