@@ -34,20 +34,21 @@ LARGEST_BLOCK = 16384
 TILE = 16
 
 
-def usable(format, blocks, tensors):
+def usable(format, blocks, tensors, writes=True):
     """Whether there is compiled code.
 
     Args:
         format: A `keras_lrsched.precision.Format`.
         blocks: How a tensor is cut, a `keras_lrsched.precision.blocks.Blocks`.
         tensors: What is read.
+        writes: Whether codes are written, and not read. Defaults to `True`.
 
     Raises:
         RuntimeError: If there is none, and `KERAS_LRSCHED_FUSED` is 1.
     """
     if mode() == "0":
         return False
-    reason = _unsuited(format, blocks) or _backend().unavailable(tensors) or _cannot_load(_backend().place())
+    reason = _unsuited(format, blocks, writes) or _backend().unavailable(tensors) or _cannot_load(_backend().place())
     if reason is not None and mode() == "1":
         raise RuntimeError(f"Quantization to {format.name} has no compiled code here: {reason}")
     return reason is None
@@ -98,6 +99,7 @@ def dequantize(codes, scales, tensor_scale, shape, format, blocks):
 def specify(format, blocks, is_stochastic):
     """`Format` and sizes -> the six numbers."""
     rows = blocks.inner[0] if format.rows > 1 else 1
+    rows = rows if isinstance(rows, int) else 0  # all that there are
     block = (0, 0) if format.block is None else (format.rows, format.block[1] or 0)
     return (rows, *block, list(ELEMENTS).index(format.element.name), RULES.index(format.scale_rule), int(is_stochastic))
 
@@ -117,7 +119,7 @@ def _as_rows(x, blocks):
     return ops.reshape(x, (-1 if outer is None else outer, columns, inner))
 
 
-def _unsuited(format, blocks):
+def _unsuited(format, blocks, writes):
     """Why there is no kernel for a format, or `None`."""
     element = format.element.name
     if ELEMENTS.get(element) != dataclasses.astuple(format.element)[1:]:
@@ -129,8 +131,10 @@ def _unsuited(format, blocks):
         return "kernels want blocks of known size, or float32 scales."
     if not whole and format.block[1] * max(format.rows, 1 if blocks.axis == blocks.rank - 1 else TILE) > LARGEST_BLOCK:
         return f"a block is too large for them. Received: block={format.block}"
-    if format.rows > 1 and not _are_known(blocks.inner[:1]):
+    if format.rows > 1 and blocks.leading and not _are_known(blocks.inner[:1]):
         return f"kernels need to know how many rows blocks of several are cut from. Received: shape={blocks.shape}"
+    if not writes and not _are_known(blocks.shape[blocks.axis :][:1]):
+        return f"kernels need to know the axis that was quantized. Received: shape={blocks.shape}"
     if not _are_known(blocks.shape[blocks.axis + 1 :]):
         return f"kernels need to know the axes after the one that is quantized. Received: shape={blocks.shape}"
     return None

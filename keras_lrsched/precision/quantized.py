@@ -112,7 +112,7 @@ def dequantize(x):
     if not isinstance(x, QuantizedTensor):
         raise ValueError(f"`x` must be a `QuantizedTensor`. Received: {type(x).__name__}")
     blocks = Blocks(x.shape, x.format, x.axis)
-    if compiled.usable(x.format, blocks, [x.codes, x.scales]):
+    if compiled.usable(x.format, blocks, [x.codes, x.scales], writes=False):
         return compiled.dequantize(x.codes, x.scales, x.tensor_scale, x.shape, x.format, blocks)
     codes = blocks.split_codes(packing.unpack(x.codes, x.format.element.bits))
     stored = x.scales if x.format.scale == "float32" else ops.cast(x.scales, "int32")

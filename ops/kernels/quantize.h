@@ -41,7 +41,7 @@ enum { KL_LARGEST_BLOCK = 16384 };  // entries, of blocks that are neither a who
 // every `rows` of them are cut into blocks on their own.
 typedef struct {
   int64_t outer, columns, inner;
-  int64_t rows;           // matters if block_rows > 1
+  int64_t rows;           // matters if block_rows > 1; 0: all (o, or i if inner > 1)
   int64_t block_rows;     // 0: one block for the tensor
   int64_t block_columns;  // 0: the whole axis
   int32_t element;

@@ -186,6 +186,30 @@ def test_unknown_number_of_rows(monkeypatch):
     assert_same([part.numpy() for part in function(x)], run(monkeypatch, "0", "eager", results("MXFP4", -1, {}), x)[0])
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow's graphs")
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", ["INT8_BLOCK32X32", "INT8_CHANNEL", "NVFP4"])
+def test_an_unknown_axis(name, axis, monkeypatch):
+    """Along it or beside it; codes of an axis that is not known are read by plain operations."""
+    import tensorflow as tf
+
+    x = numbers((37, 40))[0]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 40), "float32")])
+    def function(x):
+        q = quantize(x, name, axis)
+        return q.codes, q.scales, fake_quantize(x, name, axis), dequantize(q)
+
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "0")
+    plain = [part.numpy() for part in tf.function(function.python_function)(tf.constant(x))]
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
+    assert_same([part.numpy() for part in function(x)], plain)
+    graph = function.get_concrete_function().graph.as_graph_def()
+    names = {node.op for node in graph.node}.union(node.op for f in graph.library.function for node in f.node_def)
+    assert {"KerasLrschedQuantize", "KerasLrschedFakeQuantize"} <= names
+    assert ("KerasLrschedDequantize" in names) == (axis == 1)
+
+
 def test_the_gradient_goes_straight_through(monkeypatch):
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
     x, upstream = np.random.default_rng(0).standard_normal((2, 3, 32)).astype("float32")
