@@ -22,6 +22,9 @@ FAMILIES = {"update": "its updates", "quantize": "its quantizers", "matmul": "it
 """Kernels that are built together. The names of their files begin alike: ops/kernels/{family}s.cc is compiled for each
 instruction set, {family}.cc chooses among these, ops/tensorflow/{family}_op.cc and so on bind them."""
 
+ON_CUDA = ("update", "quantize")
+"""Families that have custom_ops_cuda/{family}.cu."""
+
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2"],

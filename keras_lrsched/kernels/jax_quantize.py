@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from keras_lrsched.kernels import quantize_core as core
-from keras_lrsched.kernels.build import library
+from keras_lrsched.kernels.build import library, mode
 
 TARGETS = ("quantize", "fake_quantize", "dequantize")
 
@@ -18,8 +18,10 @@ def unavailable(tensors):
     import keras
 
     del tensors
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() not in ("cpu", "gpu"):
         return f"JAX on {jax.default_backend()} has no kernel."
+    if jax.default_backend() == "gpu" and mode() != "1":
+        return "The CUDA kernels have been compiled, but never run: KERAS_LRSCHED_FUSED=1 tries them."
     if keras.distribution.distribution() is not None:
         return "Under a `keras.distribution` quantization is left to JAX, which knows how to share it out."
     return None
@@ -27,18 +29,23 @@ def unavailable(tensors):
 
 def place():
     """Where compiled code is called from, if that matters to `load`."""
-    return None
+    return jax.default_backend()
 
 
 @functools.cache
 def load(place):
     """Builds and loads what is needed."""
-    del place
     core.load()
-    handlers = ctypes.CDLL(str(library("jax", "quantize")))
+    _register(library("jax", "quantize"), "", "cpu")
+    if place == "gpu":
+        _register(library("jax_cuda", "quantize"), "_cuda", "CUDA")
+
+
+def _register(path, suffix, platform):
+    handlers = ctypes.CDLL(str(path))
     for name in TARGETS:
-        handler = getattr(handlers, f"keras_lrsched_{name}")
-        jax.ffi.register_ffi_target(f"keras_lrsched_{name}", jax.ffi.pycapsule(handler), platform="cpu")
+        handler = getattr(handlers, f"keras_lrsched_{name}{suffix}")
+        jax.ffi.register_ffi_target(f"keras_lrsched_{name}", jax.ffi.pycapsule(handler), platform=platform)
 
 
 def quantize(x, numbers, seed, has_bytes):

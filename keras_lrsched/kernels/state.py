@@ -32,7 +32,7 @@ def status():
             target if family == "update" else f"{family}_{target}": _library(target, family, *of)
             for family in build.FAMILIES
             for target, of in TARGETS.items()
-            if family == "update" or not target.endswith("cuda")
+            if family in build.ON_CUDA or not target.endswith("cuda")
         },
     }
 

@@ -6,13 +6,18 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
-from keras_lrsched.kernels.build import library
+from keras_lrsched.kernels.build import library, mode
 
 
 def unavailable(tensors):
     """Why these tensors have no kernel here, or `None`."""
     del tensors
-    return "TensorFlow tensors on a GPU have no kernel." if tf.config.list_logical_devices("GPU") else None
+    if tf.config.list_logical_devices("GPU"):
+        if place() != "xla":
+            return "TensorFlow tensors on a GPU have a kernel with jit_compile only."
+        if mode() != "1":
+            return "The CUDA kernels have been compiled, but never run: KERAS_LRSCHED_FUSED=1 tries them."
+    return None
 
 
 def place():
@@ -58,4 +63,5 @@ def _ops():
 
 @functools.cache
 def _load_for_xla():
-    tf.load_library(str(library("tensorflow_xla", "quantize")))
+    target = "tensorflow_xla_cuda" if tf.config.list_logical_devices("GPU") else "tensorflow_xla"
+    tf.load_library(str(library(target, "quantize")))

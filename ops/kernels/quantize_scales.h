@@ -10,6 +10,7 @@ namespace KL_ISA {
 
 constexpr uint32_t kNanByte = 255;
 constexpr float kNan = __builtin_nanf("");
+constexpr float kSmallScale = 0x1p-100f;  // below it, elements times a scale may be below 2^-126
 
 // The scale of one block. Numbers in units of the element are x factor; x / factor for integers with a float32 scale; 0, and
 // not what x is, where factor is 0.
@@ -82,6 +83,13 @@ template <class E>
 KL_BOTH inline Scale fit(int rule, uint32_t amax) {
   if (has_e8m0(rule)) return fit_e8m0<E>(rule, amax);
   return E::kInteger ? fit_integers<E>(rule, amax) : fit_floats<E>(rule, amax);
+}
+
+// Of a block that is stored, the factor on the way out.
+KL_BOTH inline float stored_scale(int rule, const void* scales, int64_t i, const float* tensor_scale) {
+  if (has_float32(rule)) return static_cast<const float*>(scales)[i];
+  const uint32_t byte = static_cast<const uint8_t*>(scales)[i];
+  return is_nvfp4(rule) ? nvfp4_unit(byte, *tensor_scale) : of_byte(byte).scale;
 }
 
 }  // namespace KL_ISA

@@ -1,6 +1,7 @@
 // What each instruction set offers: a row an element type. And how a tensor is cut into pieces.
 #pragma once
 
+#include "both.h"
 #include "quantize.h"
 
 namespace kl {
@@ -41,16 +42,16 @@ extern const Elements quantizers[KL_ELEMENTS];
 }
 #endif
 
-inline bool has_e8m0(int rule) { return rule <= KL_EVEN; }
-inline bool has_float32(int rule) { return rule == KL_EXACT || rule == KL_POWER_OF_TWO; }
-inline bool is_nvfp4(int rule) { return rule == KL_SIX || rule == KL_FOUR_OVER_SIX; }
+KL_BOTH inline bool has_e8m0(int rule) { return rule <= KL_EVEN; }
+KL_BOTH inline bool has_float32(int rule) { return rule == KL_EXACT || rule == KL_POWER_OF_TWO; }
+KL_BOTH inline bool is_nvfp4(int rule) { return rule == KL_SIX || rule == KL_FOUR_OVER_SIX; }
 
 // How many bits an element has, and how many of them fill whole bytes.
-inline int bits_of_element(int element) {
+KL_BOTH inline int bits_of_element(int element) {
   return element == KL_E2M1 || element == KL_INT4 ? 4 : element == KL_E2M3 || element == KL_E3M2 ? 6 : 8;
 }
-inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
+KL_BOTH inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
 
-inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+KL_BOTH inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace kl

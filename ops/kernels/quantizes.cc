@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kLanes = 32;  // counters of Philox at once, a loop that compilers turn into vectors (16 are unrolled)
 constexpr int64_t kBuffer = KL_LARGEST_BLOCK;  // entries of a piece at most
-constexpr float kSmallScale = 0x1p-100f;       // below it, elements times a scale may be below 2^-126
 constexpr int64_t kBlocks = 4096;              // of a row of a piece at most
 
 template <class Function>
@@ -529,12 +528,6 @@ void fake_pieces(const Quantizing& q, const T* x, int64_t begin, int64_t end, T*
         }
         if (r + height >= piece.height) write(cut, piece, to, stride, y);
       });
-}
-
-float stored_scale(int rule, const void* scales, int64_t i, const float* tensor_scale) {
-  if (has_float32(rule)) return static_cast<const float*>(scales)[i];
-  const uint32_t byte = static_cast<const uint8_t*>(scales)[i];
-  return is_nvfp4(rule) ? nvfp4_unit(byte, *tensor_scale) : of_byte(byte).scale;
 }
 
 template <class E, class T>

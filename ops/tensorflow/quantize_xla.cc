@@ -36,13 +36,20 @@ class XlaOp : public XlaOpKernel {
     return absl::OkStatus();
   }
 
+  // All tensors lie row by row, which XLA might change elsewhere. An error is kept by the builder.
   xla::XlaOp Call(XlaOpKernelContext* context, const std::string& target, const xla::Shape& result) const {
     std::vector<xla::XlaOp> operands;
-    for (int i = 0; i < context->num_inputs(); ++i) operands.push_back(context->Input(i));
-    return xla::CustomCall(context->builder(), target, operands, result,
-                           absl::StrFormat("{numbers = array<i64: %s>}", absl::StrJoin(numbers_, ", ")),
-                           /*has_side_effect=*/false, {}, /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
-                           xla::CustomCallApiVersion::API_VERSION_TYPED_FFI);
+    std::vector<xla::Shape> shapes;
+    for (int i = 0; i < context->num_inputs(); ++i) {
+      auto shape = context->InputXlaShape(i);
+      if (!shape.ok()) return context->builder()->ReportError(shape.status());
+      operands.push_back(context->Input(i));
+      shapes.push_back(xla::ShapeUtil::MakeShape(shape->element_type(), shape->dimensions()));
+    }
+    return xla::CustomCallWithLayout(context->builder(), target, operands, result, shapes,
+                                     absl::StrFormat("{numbers = array<i64: %s>}", absl::StrJoin(numbers_, ", ")),
+                                     /*has_side_effect=*/false, {}, /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
+                                     xla::CustomCallApiVersion::API_VERSION_TYPED_FFI);
   }
 
   std::vector<int64_t> numbers_;
@@ -80,7 +87,8 @@ class XlaFakeQuantizeOp : public XlaOp {
   void Compile(XlaOpKernelContext* context) override {
     auto shape = context->InputXlaShape(0);
     OP_REQUIRES_OK(context, shape.status());
-    context->SetOutput(0, Call(context, "keras_lrsched_fake_quantize", *shape));
+    const xla::Shape result = xla::ShapeUtil::MakeShape(shape->element_type(), shape->dimensions());
+    context->SetOutput(0, Call(context, "keras_lrsched_fake_quantize", result));
   }
 };
 
@@ -105,5 +113,8 @@ class XlaDequantizeOp : public XlaOp {
 REGISTER_KERNEL_BUILDER(Name("KerasLrschedQuantize").Device("XLA_CPU_JIT"), XlaQuantizeOp);
 REGISTER_KERNEL_BUILDER(Name("KerasLrschedFakeQuantize").Device("XLA_CPU_JIT"), XlaFakeQuantizeOp);
 REGISTER_KERNEL_BUILDER(Name("KerasLrschedDequantize").Device("XLA_CPU_JIT"), XlaDequantizeOp);
+REGISTER_KERNEL_BUILDER(Name("KerasLrschedQuantize").Device("XLA_GPU_JIT"), XlaQuantizeOp);
+REGISTER_KERNEL_BUILDER(Name("KerasLrschedFakeQuantize").Device("XLA_GPU_JIT"), XlaFakeQuantizeOp);
+REGISTER_KERNEL_BUILDER(Name("KerasLrschedDequantize").Device("XLA_GPU_JIT"), XlaDequantizeOp);
 
 }  // namespace keras_lrsched

@@ -128,12 +128,20 @@ def test_one_warning_then_plain_operations(monkeypatch):
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
-def test_cuda_loads_without_a_driver(cache):
+@pytest.mark.parametrize(
+    ("family", "devices"),
+    [
+        ("update", "kl_cuda_devices"),
+        # 90 s: every element, on each of three architectures
+        pytest.param("quantize", "kl_cuda_quantize_devices", marks=pytest.mark.slow),
+    ],
+)
+def test_cuda_loads_without_a_driver(family, devices, cache):
     """What was linked needs no library of CUDA; without a device nothing can be launched."""
-    loaded = ctypes.CDLL(str(build.library("jax_cuda")))
-    assert loaded.kl_cuda_devices() >= 0
-    assert loaded.keras_lrsched_update_cuda
-    needed = subprocess.run(["readelf", "-d", build.library("jax_cuda")], capture_output=True, text=True).stdout
+    loaded = ctypes.CDLL(str(build.library("jax_cuda", family)))
+    assert getattr(loaded, devices)() >= 0
+    assert getattr(loaded, f"keras_lrsched_{family}_cuda")
+    needed = subprocess.run(["readelf", "-d", build.library("jax_cuda", family)], capture_output=True, text=True).stdout
     assert "NEEDED" in needed
     assert "cuda" not in "".join(line for line in needed.splitlines() if "NEEDED" in line)
 

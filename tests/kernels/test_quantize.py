@@ -228,6 +228,21 @@ def test_what_has_no_kernel(monkeypatch):
     assert quantize(x, large).scales.shape == (2, 2)
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch tensors on a GPU have no kernel")
+def test_a_gpu_only_if_it_is_asked_for(monkeypatch):
+    backend = door._backend()
+    if BACKEND == "jax":
+        monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
+    else:
+        monkeypatch.setattr(backend.tf.config, "list_logical_devices", lambda kind: [kind])
+        assert "with jit_compile only" in backend.unavailable([])
+        monkeypatch.setattr(backend, "place", lambda: "xla")
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
+    assert "never run" in backend.unavailable([])
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
+    assert backend.unavailable([]) is None
+
+
 def test_no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_LRSCHED_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")

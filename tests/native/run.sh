@@ -27,3 +27,7 @@ run() {
 run update "avx2 avx512"
 run matmul "avx2 avx512vnni"
 run quantize "avx2 avx512"
+
+# What CUDA would compute, done on the host with the same code, against the quantizers that were just built.
+${CXX:-g++} $flags -pthread ops/kernels/quantize.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"
+"$out/test_quantize_cuda"
