@@ -53,8 +53,8 @@ inline Plan plan_of(const kl_quantizer& q, bool in_place) {
   const bool flat = whole ? in_place || (q.inner == 1 && q.columns % group == 0)
                           : !by_row && q.block_rows == 1 && q.inner == 1 && q.columns % q.block_columns == 0;
   p.block_rows = q.block_rows > 1 ? q.block_rows : 1;
-  p.others = p.block_rows > 1 ? all_rows / q.rows : 1;
-  p.rows = flat ? 1 : p.block_rows > 1 ? q.rows : all_rows;
+  p.others = p.block_rows > 1 ? all_rows / rows_together(q) : 1;
+  p.rows = flat ? 1 : p.block_rows > 1 ? rows_together(q) : all_rows;
   p.columns = flat ? q.columns * all_rows : q.columns;
   p.inner = flat ? 1 : q.inner;
   p.code_columns = up_to(p.columns, whole || by_row ? group : q.block_columns);

@@ -133,8 +133,8 @@ def _unsuited(format, blocks, writes):
         return f"a block is too large for them. Received: block={format.block}"
     if format.rows > 1 and blocks.leading and not _are_known(blocks.inner[:1]):
         return f"kernels need to know how many rows blocks of several are cut from. Received: shape={blocks.shape}"
-    if not writes and not _are_known(blocks.shape[blocks.axis :][:1]):
-        return f"kernels need to know the axis that was quantized. Received: shape={blocks.shape}"
+    if not writes and not _are_known(blocks.shape if format.rows > 1 else blocks.shape[blocks.axis :][:1]):
+        return f"kernels need to know how much of the codes is padding. Received: shape={blocks.shape}"
     if not _are_known(blocks.shape[blocks.axis + 1 :]):
         return f"kernels need to know the axes after the one that is quantized. Received: shape={blocks.shape}"
     return None

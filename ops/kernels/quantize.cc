@@ -50,9 +50,6 @@ class Arithmetic {
   fenv_t saved_;
 };
 
-// How many rows are cut into blocks on their own.
-int64_t rows_together(const kl_quantizer& q) { return q.rows > 0 ? q.rows : q.inner == 1 ? q.outer : q.inner; }
-
 int64_t group(const kl_quantizer& q) { return kl::group_of(kl::bits_of_element(q.element)); }
 
 // `in_place`: the result lies as the tensor does, so that one block for all has no rows.
@@ -65,7 +62,7 @@ Cut cut(const kl_quantizer& q, bool in_place) {
   c.block_columns = c.whole || c.by_row ? group(q) : q.block_columns;
   c.columns = q.columns, c.inner = q.inner;
   if (c.block_rows > 1) {
-    c.rows = rows_together(q), c.others = all_rows / c.rows;
+    c.rows = kl::rows_together(q), c.others = all_rows / c.rows;
   } else if ((c.whole && in_place) || (q.inner == 1 && !c.by_row && q.columns % c.block_columns == 0)) {
     c.others = c.rows = c.inner = 1, c.columns = q.columns * all_rows;  // no block ends at the end of a row
   } else if (q.inner == 1) {
@@ -111,7 +108,7 @@ int kl_quantize_valid(const kl_quantizer* q) {
   if (q->block_columns == 0) return kl::has_float32(q->rule) && q->block_rows == 1;
   if (q->block_columns % group(*q) != 0 || q->block_columns > KL_LARGEST_BLOCK) return 0;
   if (q->block_rows == 1) return q->inner == 1 || q->block_columns * kTile <= KL_LARGEST_BLOCK;
-  const bool has_rows = q->rows >= 0 && (q->inner == 1 ? q->outer : q->inner) % rows_together(*q) == 0;
+  const bool has_rows = q->rows >= 0 && (q->inner == 1 ? q->outer : q->inner) % kl::rows_together(*q) == 0;
   return has_rows && q->block_rows * q->block_columns <= KL_LARGEST_BLOCK;
 }
 
@@ -119,7 +116,7 @@ void kl_quantize_stored(const kl_quantizer* q, kl_stored* stored) {
   const bool whole = q->block_rows == 0;
   const int64_t all_rows = q->outer * q->inner, r = q->block_rows > 1 ? q->block_rows : 1;
   const int64_t columns = up_to(q->columns, q->block_columns != 0 && !whole ? q->block_columns : group(*q));
-  stored->code_rows = r > 1 ? all_rows / rows_together(*q) * up_to(rows_together(*q), r) : all_rows;
+  stored->code_rows = r > 1 ? all_rows / kl::rows_together(*q) * up_to(kl::rows_together(*q), r) : all_rows;
   stored->code_bytes = columns * kl::bits_of_element(q->element) / 8;
   stored->scale_rows = whole ? 1 : stored->code_rows / r;
   stored->scale_columns = whole || q->block_columns == 0 ? 1 : columns / q->block_columns;

@@ -52,6 +52,9 @@ KL_BOTH inline int bits_of_element(int element) {
 }
 KL_BOTH inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
 
+// How many rows are cut into blocks on their own.
+KL_BOTH inline int64_t rows_together(const kl_quantizer& q) { return q.rows > 0 ? q.rows : q.inner == 1 ? q.outer : q.inner; }
+
 KL_BOTH inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace kl
