@@ -137,6 +137,25 @@ def keras_row(optimizer, jit):
     return make
 
 
+def empty_row(name):
+    """What a call costs: a function of TensorFlow that gets the same variables, gradients and state, and updates nothing."""
+
+    def make(shapes):
+        variables = [keras.Variable(value) for value in values(shapes, 0, 0.02)]
+        gradients = [tf.Variable(value) for value in values(shapes, 1, 1e-3)]
+        made = OURS[name](1e-3)
+        made.build(variables)
+        held = [variable.value for variable in (*variables, *made.variables)]
+
+        def touch():
+            read = [gradient.read_value().op for gradient in gradients]
+            tf.group(*read, *(tf.raw_ops.VarIsInitializedOp(resource=each.handle).op for each in held))
+
+        return tf.function(touch)
+
+    return make
+
+
 def torch_row(name):
     import torch
 
@@ -211,6 +230,7 @@ def rows(name):
     decay = {} if name == "sgd" else {"weight_decay": 0.1}
     made = {
         "ours, C interface": core_row(name),
+        "TensorFlow, no update": empty_row(name),
         "ours, graph": keras_row(lambda: OURS[name](1e-3, fused=True, **decay), False),
         "ours, XLA": keras_row(lambda: OURS[name](1e-3, fused=True, **decay), True),
         "ours without kernel, graph": keras_row(lambda: OURS[name](1e-3, fused=False, **decay), False),

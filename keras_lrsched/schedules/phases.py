@@ -8,6 +8,9 @@ from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.base import Schedule, to_float
 from keras_lrsched.schedules.profiles import Profile
 
+ROUNDING = 1e-6
+"""Steps that are less than this apart are one: sums of fractions are not exact."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -44,7 +47,7 @@ class PhasedSchedule(Schedule):
 
     @phases.setter
     def phases(self, phases):
-        self._phases = [phase for phase in phases if phase.steps]
+        self._phases = [phase for phase in phases if phase.steps > ROUNDING]
         self._edges = [_snapped(edge) for edge in itertools.accumulate((phase.steps for phase in self._phases), initial=0)]
         self.total_steps = math.ceil(self._edges[-1])
         if self._edges[-1] < self.total_steps:  # the end lies between two steps; from the second on, it is reached
@@ -64,7 +67,7 @@ class PhasedSchedule(Schedule):
 
 def _snapped(edge):
     """An edge between phases; as an int if it is whole, also when a sum of fractions has made it 3.0000000000000004."""
-    return round(edge) if abs(edge - round(edge)) < 1e-6 else edge
+    return round(edge) if abs(edge - round(edge)) < ROUNDING else edge
 
 
 def progress(step, start, end, xp):

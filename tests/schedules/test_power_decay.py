@@ -50,3 +50,10 @@ def test_the_cap_is_left_where_the_spec_says(batch_size, tokens):
     values = schedule.values(int(1e11 / (batch_size * 4096)))
     below = np.flatnonzero((values < 0.02 * (1 - 1e-12)) & (np.arange(values.size) * batch_size * 4096 > 1e8))
     assert below[0] == math.ceil(tokens / (batch_size * 4096))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cap_that_ends_with_the_warmup_has_no_phase_of_its_own():
+    """Where rounding would leave it one of 1e-14 updates."""
+    schedule = PowerDecay.for_budget(0.01, 1000, warmup_steps=50, b=-0.3)
+    np.testing.assert_allclose(schedule.values([49, 50, 51]), [0.0098, 0.01, 0.01 * (51 / 50) ** -0.3], rtol=1e-6)
