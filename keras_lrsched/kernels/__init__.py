@@ -4,13 +4,10 @@
 if the compiler is what is missing), `1` (an error where it cannot be had) or `0` (never).
 """
 
-import functools
-import importlib
-import warnings
-
 import keras
 
 from keras_lrsched.kernels.build import BuildError, mode
+from keras_lrsched.kernels.loading import binding, cannot_load
 from keras_lrsched.kernels.state import status
 
 __all__ = ["BuildError", "mode", "reason_against", "status", "update"]
@@ -26,7 +23,7 @@ def reason_against(variables):
     dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables} - {"float32", "bfloat16"}
     if dtypes:
         return f"There is no kernel for variables in {', '.join(sorted(dtypes))}."
-    return _backend().unavailable(variables) or _cannot_load()
+    return binding("update").unavailable(variables) or cannot_load("update", "update")
 
 
 def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False, blocks=()):
@@ -44,24 +41,4 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
             to one. Its second slot has one number a block. Defaults to `()`.
     """
-    _backend().update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)
-
-
-@functools.cache
-def _backend():
-    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_update")
-
-
-def _cannot_load():
-    try:
-        _backend().load()
-    except BuildError as error:
-        reason = f"The compiled update is not available. {error}"
-        _warn_once(reason)
-        return reason
-    return None
-
-
-@functools.cache
-def _warn_once(reason):
-    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)
+    binding("update").update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)

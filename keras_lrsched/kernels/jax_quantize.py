@@ -27,11 +27,6 @@ def unavailable(tensors):
     return None
 
 
-def place():
-    """Where compiled code is called from, if that matters to `load`."""
-    return jax.default_backend()
-
-
 @functools.cache
 def load(place):
     """Builds and loads what is needed."""

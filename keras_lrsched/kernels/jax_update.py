@@ -25,11 +25,11 @@ def unavailable(variables):
 
 
 @functools.cache
-def load():
+def load(place):
     """Builds and loads what is needed."""
     handler = ctypes.CDLL(str(library("jax"))).keras_lrsched_update
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="cpu")
-    if jax.default_backend() == "gpu":
+    if place == "gpu":
         handler = ctypes.CDLL(str(library("jax_cuda"))).keras_lrsched_update_cuda
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="CUDA")
 

@@ -1,13 +1,10 @@
 """The door to compiled products of int8 matrices; see `keras_lrsched.kernels` for the setting."""
 
-import functools
-import importlib
-import warnings
-
 import keras
 from keras import ops
 
-from keras_lrsched.kernels.build import BuildError, mode
+from keras_lrsched.kernels.build import mode
+from keras_lrsched.kernels.loading import binding, cannot_load, place
 
 BLOCK = 32
 MAX_K = 131071
@@ -26,7 +23,7 @@ def usable(tensors, output):
     """
     if mode() == "0":
         return False
-    reason = _backend().unavailable(tensors, output) or _cannot_load()
+    reason = binding("matmul").unavailable(tensors, output) or cannot_load("matmul", "product of int8 matrices")
     if reason is not None and mode() == "1":
         raise RuntimeError(f"The product of int8 matrices has no compiled code here: {reason}")
     return reason is None
@@ -35,10 +32,10 @@ def usable(tensors, output):
 def multiply(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=False):
     """The compiled product; see `keras_lrsched.precision.int8_matmul`, which also does without compiled code."""
     output = check(a, b, a_scales, b_scales, transpose_a, transpose_b)
-    _backend().load()
+    binding("matmul").load(place())
     empty = ops.zeros((0,), "float32")
     scales = [empty if each is None else each for each in (a_scales, b_scales)]
-    return _backend().multiply(a, b, *scales, bool(transpose_a), bool(transpose_b), output)
+    return binding("matmul").multiply(a, b, *scales, bool(transpose_a), bool(transpose_b), output)
 
 
 def check(a, b, a_scales, b_scales, transpose_a, transpose_b):
@@ -97,23 +94,3 @@ def _check_blocks(name, scales, sizes):
 
 def _fits(size, other):
     return size is None or other is None or size == other
-
-
-@functools.cache
-def _backend():
-    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_matmul")
-
-
-def _cannot_load():
-    try:
-        _backend().load()
-    except BuildError as error:
-        reason = f"The compiled product of int8 matrices is not available. {error}"
-        _warn_once(reason)
-        return reason
-    return None
-
-
-@functools.cache
-def _warn_once(reason):
-    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)

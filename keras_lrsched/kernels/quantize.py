@@ -5,15 +5,12 @@ and of a block, columns of a block, element, rule of the scale, and whether to r
 """
 
 import dataclasses
-import functools
-import importlib
 import math
-import warnings
 
-import keras
 from keras import ops
 
-from keras_lrsched.kernels.build import BuildError, mode
+from keras_lrsched.kernels.build import mode
+from keras_lrsched.kernels.loading import binding, cannot_load
 
 ELEMENTS = {
     "E4M3": (8, 3, -6, 0x7E, False, 0x7F, None),
@@ -48,7 +45,11 @@ def usable(format, blocks, tensors, writes=True):
     """
     if mode() == "0":
         return False
-    reason = _unsuited(format, blocks, writes) or _backend().unavailable(tensors) or _cannot_load(_backend().place())
+    reason = (
+        _unsuited(format, blocks, writes)
+        or binding("quantize").unavailable(tensors)
+        or cannot_load("quantize", "quantization")
+    )
     if reason is not None and mode() == "1":
         raise RuntimeError(f"Quantization to {format.name} has no compiled code here: {reason}")
     return reason is None
@@ -64,8 +65,8 @@ def quantize(x, format, blocks, seed=None):
         seed: An int32 tensor of shape `(2,)`. Defaults to `None`.
     """
     rows = _as_rows(x, blocks)
-    results = _backend().quantize(rows, specify(format, blocks, seed is not None), _seed(seed), format.scale != "float32")
-    codes, scales, tensor_scale = results
+    numbers, has_bytes = specify(format, blocks, seed is not None), format.scale != "float32"
+    codes, scales, tensor_scale = binding("quantize").quantize(rows, numbers, _seed(seed), has_bytes)
     tensor_scale = ops.reshape(tensor_scale, ()) if format.scale == "nvfp4" else None
     padded = (*blocks.padded[:-1], blocks.padded[-1] * format.element.bits // 8)
     return ops.reshape(codes, (*blocks.leading, *padded)), blocks.join_scales(scales), tensor_scale
@@ -73,7 +74,7 @@ def quantize(x, format, blocks, seed=None):
 
 def fake_quantize(x, format, blocks, seed=None):
     """The numbers that the codes stand for, in the dtype of `x`; arguments as for `quantize`."""
-    y = _backend().fake_quantize(_as_rows(x, blocks), specify(format, blocks, seed is not None), _seed(seed))
+    y = binding("quantize").fake_quantize(_as_rows(x, blocks), specify(format, blocks, seed is not None), _seed(seed))
     return ops.reshape(y, ops.shape(x))
 
 
@@ -92,7 +93,7 @@ def dequantize(codes, scales, tensor_scale, shape, format, blocks):
     scales = ops.reshape(scales, (1, 1) if format.block is None else (-1, blocks.counts[-1]))
     tensor_scale = ops.ones((1,)) if tensor_scale is None else ops.reshape(tensor_scale, (1,))
     sizes = _sizes(shape, blocks.axis)
-    y = _backend().dequantize(codes, scales, tensor_scale, sizes, specify(format, blocks, False))
+    y = binding("quantize").dequantize(codes, scales, tensor_scale, sizes, specify(format, blocks, False))
     return ops.reshape(y, shape)
 
 
@@ -142,20 +143,3 @@ def _unsuited(format, blocks, writes):
 
 def _are_known(shape):
     return all(isinstance(size, int) for size in shape)
-
-
-@functools.cache
-def _backend():
-    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_quantize")
-
-
-@functools.cache
-def _cannot_load(place):
-    """Tried once, as a compiler that fails takes its time."""
-    try:
-        _backend().load(place)
-    except BuildError as error:
-        reason = f"The compiled quantization is not available. {error}"
-        warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)
-        return reason
-    return None

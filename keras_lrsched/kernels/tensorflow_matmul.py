@@ -3,8 +3,6 @@
 import functools
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
-from tensorflow.python.ops import control_flow_util
 
 from keras_lrsched.kernels.build import library
 
@@ -17,10 +15,10 @@ def unavailable(tensors, output):
     return "TensorFlow on a GPU has no kernel." if tf.config.list_logical_devices("GPU") else None
 
 
-def load():
+def load(place):
     """Builds and loads what is needed; where XLA compiles, its part, too, which takes longer."""
     _op()
-    if not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph()):
+    if place == "xla":
         _load_for_xla()
 
 

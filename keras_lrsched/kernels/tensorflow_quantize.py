@@ -3,9 +3,8 @@
 import functools
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
-from tensorflow.python.ops import control_flow_util
 
+from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import library, mode
 
 
@@ -13,17 +12,11 @@ def unavailable(tensors):
     """Why these tensors have no kernel here, or `None`."""
     del tensors
     if tf.config.list_logical_devices("GPU"):
-        if place() != "xla":
+        if loading.place() != "xla":
             return "TensorFlow tensors on a GPU have a kernel with jit_compile only."
         if mode() != "1":
             return "The CUDA kernels have been compiled, but never run: KERAS_LRSCHED_FUSED=1 tries them."
     return None
-
-
-def place():
-    """Where ops are called from: `"xla"` in what XLA compiles, else `"cpu"`."""
-    inside = not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
-    return "xla" if inside else "cpu"
 
 
 def load(place):

@@ -3,16 +3,15 @@
 import functools
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
-from tensorflow.python.ops import control_flow_util
 
+from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import library, mode
 
 
 def unavailable(variables):
     """Why these variables cannot be updated here, or `None`."""
     if tf.config.list_logical_devices("GPU"):
-        if not _in_xla():
+        if loading.place() != "xla":
             return "TensorFlow variables on a GPU have a kernel with jit_compile only."
         if mode() != "1":
             return "The CUDA kernels have been compiled, but never run: KERAS_LRSCHED_FUSED=1 tries them."
@@ -21,10 +20,10 @@ def unavailable(variables):
     return None
 
 
-def load():
+def load(place):
     """Builds and loads what is needed; where XLA compiles, its part, too, which takes longer."""
     _op()
-    if _in_xla():
+    if place == "xla":
         _load_for_xla()
 
 
@@ -51,7 +50,3 @@ def _op():
 @functools.cache
 def _load_for_xla():
     tf.load_library(str(library("tensorflow_xla_cuda" if tf.config.list_logical_devices("GPU") else "tensorflow_xla")))
-
-
-def _in_xla():
-    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())

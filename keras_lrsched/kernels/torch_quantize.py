@@ -13,11 +13,6 @@ def unavailable(tensors):
     return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel." if devices else None
 
 
-def place():
-    """Where compiled code is called from, if that matters to `load`."""
-    return None
-
-
 def load(place):
     """Builds and loads what is needed."""
     del place

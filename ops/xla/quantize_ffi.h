@@ -2,49 +2,18 @@
 // xla/ffi/api/ffi.h.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <memory>
-#include <mutex>
 #include <vector>
 
+#include "parallel.h"
 #include "quantize_operands.h"
 
 namespace keras_lrsched {
-
-// Calls f(begin, end) on parts of 0 ... total - 1. The caller works too, and waits for the parts, not for the tasks: if all
-// threads of the pool are callers themselves, no task ever starts. One that starts late finds nothing to do.
-template <class F>
-void SpreadParts(ffi::ThreadPool& pool, int64_t total, const F& f) {
-  struct State {
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-  };
-  auto state = std::make_shared<State>();
-  const F* function = &f;
-  auto work = [state, function, total] {
-    for (int64_t k; (k = state->next.fetch_add(1)) < total;) {
-      (*function)(k, k + 1);
-      if (state->done.fetch_add(1) + 1 == total) {
-        std::lock_guard<std::mutex> lock(state->mutex);
-        state->finished.notify_all();
-      }
-    }
-  };
-  const int64_t workers = std::min<int64_t>(pool.num_threads(), total);
-  for (int64_t i = 1; i < workers; ++i) pool.Schedule(decltype(work)(work));
-  work();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done.load() == total; });
-}
 
 // {factor, scale} of the tensor, for formats that have them.
 inline void FitTensor(ffi::ThreadPool& pool, const kl_quantizer& quantizer, const void* x, float tensor[2]) {
   if (kl_quantize_phases(&quantizer) == 1) return;
   std::vector<uint32_t> amax(kl_quantize_chunks(&quantizer));
-  SpreadParts(pool, static_cast<int64_t>(amax.size()),
+  ParallelFor(pool, static_cast<int64_t>(amax.size()),
               [&](int64_t begin, int64_t end) { kl_quantize_amax(&quantizer, x, begin, end, amax.data()); });
   kl_quantize_fit(&quantizer, amax.data(), tensor);
 }
@@ -63,7 +32,7 @@ inline ffi::Error Quantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
   float tensor[2] = {1, 1};
   FitTensor(pool, quantizer, x.untyped_data(), tensor);
   tensor_scale->typed_data()[0] = tensor[1];
-  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+  ParallelFor(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
     kl_quantize(&quantizer, x.untyped_data(), tensor, begin, end, codes->typed_data(), scales->untyped_data());
   });
   return ffi::Error::Success();
@@ -77,7 +46,7 @@ inline ffi::Error FakeQuantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buff
   CopySeed(seed, &quantizer);
   float tensor[2] = {1, 1};
   FitTensor(pool, quantizer, x.untyped_data(), tensor);
-  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+  ParallelFor(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
     kl_fake_quantize(&quantizer, x.untyped_data(), tensor, begin, end, y->untyped_data());
   });
   return ffi::Error::Success();
@@ -90,7 +59,7 @@ inline ffi::Error Dequantize(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> codes, f
   if (ffi::Error error = Describe(numbers, *y, &quantizer); error.failure()) return error;
   if (ffi::Error error = Check(quantizer, codes.size_bytes(), scales.size_bytes()); error.failure()) return error;
   if (quantizer.dtype != KL_X_FLOAT32) return ffi::Error::InvalidArgument("keras_lrsched_dequantize: a wrong result");
-  SpreadParts(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
+  ParallelFor(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
     kl_dequantize(&quantizer, codes.typed_data(), scales.untyped_data(), tensor_scale.typed_data(), begin, end,
                   y->untyped_data());
   });

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.kernels import build
+from keras_lrsched.kernels import build, loading
 from keras_lrsched.kernels import quantize as door
 from keras_lrsched.kernels import quantize_core as core
 from keras_lrsched.precision import FORMATS, SCALE_RULES, Format, dequantize, elements, fake_quantize, get_format, quantize
@@ -230,30 +230,29 @@ def test_what_has_no_kernel(monkeypatch):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch tensors on a GPU have no kernel")
 def test_a_gpu_only_if_it_is_asked_for(monkeypatch):
-    backend = door._backend()
+    backend = loading.binding("quantize")
     if BACKEND == "jax":
         monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
     else:
         monkeypatch.setattr(backend.tf.config, "list_logical_devices", lambda kind: [kind])
         assert "with jit_compile only" in backend.unavailable([])
-        monkeypatch.setattr(backend, "place", lambda: "xla")
+        monkeypatch.setattr(loading, "place", lambda: "xla")
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
     assert "never run" in backend.unavailable([])
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
     assert backend.unavailable([]) is None
 
 
-def test_no_compiler(monkeypatch, tmp_path):
+def test_no_compiler(monkeypatch, tmp_path, untried):
     monkeypatch.setenv("KERAS_LRSCHED_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(door, "_backend", lambda: Uncached)
-    door._cannot_load.cache_clear()
+    for module in (door, loading):
+        monkeypatch.setattr(module, "binding", lambda family: Uncached)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*Plain Keras operations are used"):
         quantize(np.ones((1, 32), "float32"), "MXFP4")
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
     with pytest.raises(RuntimeError, match="MXFP4 has no compiled code here"):
         quantize(np.ones((1, 32), "float32"), "MXFP4")
-    door._cannot_load.cache_clear()
 
 
 class Uncached:

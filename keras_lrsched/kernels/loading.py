@@ -1,0 +1,54 @@
+"""Loads the compiled code of a family of kernels for the backend, or says why it cannot be had."""
+
+import functools
+import importlib
+import warnings
+
+import keras
+
+from keras_lrsched.kernels.build import BuildError
+
+
+@functools.cache
+def binding(family):
+    """The module that binds a family of kernels to the backend of Keras."""
+    return importlib.import_module(f"keras_lrsched.kernels.{keras.backend.backend()}_{family}")
+
+
+def place():
+    """From where compiled code is called: `"xla"` in what TensorFlow compiles with XLA, on JAX `"cpu"` or `"gpu"`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend()
+    return "xla" if keras.backend.backend() == "tensorflow" and _in_xla() else "cpu"
+
+
+def _in_xla():
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+    from tensorflow.python.ops import control_flow_util
+
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
+
+
+def cannot_load(family, what):
+    """Why a family of kernels cannot be used here, or `None`; `what` it is for, for the warning that is given once."""
+    return _cannot_load(family, what, place())
+
+
+@functools.cache
+def _cannot_load(family, what, place):
+    """Tried once, as a compiler that fails takes its time."""
+    try:
+        binding(family).load(place)
+    except BuildError as error:
+        reason = f"The compiled {what} is not available. {error}"
+        _warn_once(reason)
+        return reason
+    return None
+
+
+@functools.cache
+def _warn_once(reason):
+    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)

@@ -1,0 +1,16 @@
+import pytest
+
+from keras_lrsched.kernels import loading
+
+
+@pytest.fixture
+def untried():
+    """Nothing of what was loaded, or could not be, is remembered."""
+
+    def forget():
+        loading._cannot_load.cache_clear()
+        loading._warn_once.cache_clear()
+
+    forget()
+    yield
+    forget()
