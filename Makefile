@@ -4,7 +4,7 @@ BIN = .venv/bin
 CORES ?= 2
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow test-backends test-native test-peers test-docs gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-peers test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -18,6 +18,10 @@ test: .venv/dev
 test-slow: .venv/backends
 	$(BIN)/python -m pytest -m slow
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/precision
+
+# Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
+faults: .venv/dev
+	$(BIN)/python docs/make_reliability.py
 
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
@@ -34,6 +38,14 @@ test-peers: .venv-peers/made .venv-tfa/made
 # The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-native:
 	tests/native/run.sh build/native
+
+# Every notebook from top to bottom in quick mode, or ONLY="few_bits or no_tuning"; what they claim has to hold.
+notebooks: .venv/dev
+	$(BIN)/python -m pytest -m slow --durations=0 tests/test_notebooks.py $(if $(ONLY),-k "$(ONLY)")
+
+# The same, and docs/results.md, the table of what they found.
+results: .venv/dev
+	$(BIN)/python docs/make_results.py --run
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo

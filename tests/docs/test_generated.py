@@ -5,6 +5,7 @@ import importlib
 import make_fidelity
 import make_measurements
 import make_reference
+import make_results
 import numpy as np
 import pytest
 
@@ -70,3 +71,11 @@ def test_spread():
     assert make_measurements.spread([1.0, 2.0, 3.0]) == "2.000 ± 1.000"
     assert make_measurements.spread([np.inf, 1.0]) == "inf"
     assert make_measurements.spread([1.0]) == "1.000"
+
+
+def test_results_are_those_of_the_files():
+    """And every notebook has some."""
+    assert (make_results.FOLDER / "results.md").read_text(encoding="utf-8") == "\n".join(make_results.page()) + "\n"
+    assert [path.stem for path in sorted((make_results.FOLDER / "results").glob("*.csv"))] == [
+        path.stem for path in sorted(make_results.NOTEBOOKS.glob("*.ipynb"))
+    ]
