@@ -212,7 +212,7 @@ class AutoLRS(Controller):
         self.learning_rate = rate
         model = self.model
         losses: list[float] = []
-        for i, batch in enumerate(itertools.islice(batches_ahead(self._adapter), self.stage_steps[0]), 1):
+        for i, batch in enumerate(itertools.islice(self._batches(), self.stage_steps[0]), 1):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
             loss = float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
             self.search_steps_done += 1
@@ -223,6 +223,9 @@ class AutoLRS(Controller):
             elif i % self._validation_interval == 0:
                 losses.append(self._validation_loss())
         return losses
+
+    def _batches(self):
+        return batches_ahead(self._adapter)
 
     def _prospect(self, losses, start):
         """The loss that a candidate is heading for."""

@@ -7,9 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
+from keras_lrsched.callbacks.host_values import agreed
 from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
+from keras_lrsched.optimizers import native
 
 
 class Controller(keras.callbacks.Callback):
@@ -20,6 +22,10 @@ class Controller(keras.callbacks.Callback):
     and dictionaries of such. Of Keras' hooks it may override any, but calls `super()` in `on_train_begin`,
     `on_epoch_begin`, `on_train_batch_begin` and `on_train_batch_end`.
 
+    Under `tf.distribute` in one process there is one callback for all replicas, which sees the values of the whole batch. In
+    several processes with JAX each has its own; they get the values that the first process has read, so that they decide
+    alike.
+
     Args:
         monitor: Names of values to read at every batch: `"loss"`, `"accuracy"`, ... Defaults to `("loss",)`.
 
@@ -29,7 +35,8 @@ class Controller(keras.callbacks.Callback):
 
     Raises:
         ValueError: When `fit` begins, if the learning rate is a schedule, if `steps_per_execution` is above 1, if the
-            optimizer is a `MultiOptimizer`, or if `tf.distribute` runs more than one replica.
+            optimizer is a `MultiOptimizer`, or if `tf.distribute` runs more than one replica and the subclass says that it
+            cannot work there.
     """
 
     saved: tuple[str, ...] = ()
@@ -37,6 +44,9 @@ class Controller(keras.callbacks.Callback):
 
     sets_learning_rate = True
     """`False` in a subclass that leaves the learning rate alone, which then may be a schedule."""
+
+    works_on_replicas = True
+    """`False` in a subclass that needs what is not to be had on several replicas of `tf.distribute`."""
 
     def __init__(self, monitor=("loss",)):
         super().__init__()
@@ -83,7 +93,7 @@ class Controller(keras.callbacks.Callback):
             model.reset_metrics()
         else:
             Snapshot.from_state(model, {"metrics": metrics}).restore()
-        return logs
+        return agreed(logs)
 
     def state(self):
         """What a run that is resumed needs to go on: plain values and NumPy arrays."""
@@ -113,7 +123,7 @@ class Controller(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.monitor:
-            self.values = self._batch_values.read(logs)
+            self.values = agreed(self._batch_values.read(logs))
         self.step += 1
         self.after_update()
 
@@ -121,11 +131,8 @@ class Controller(keras.callbacks.Callback):
         name, model = type(self).__name__, self.model
         if model.steps_per_execution != 1:
             raise ValueError(f"{name} needs to see every update. Received: steps_per_execution={model.steps_per_execution}")
-        strategy = getattr(model, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                f"{name} works with one replica. Received: num_replicas_in_sync={strategy.num_replicas_in_sync}"
-            )
+        if not self.works_on_replicas and native.replicas_of(model) > 1:
+            raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={native.replicas_of(model)}")
         if self.sets_learning_rate:
             _refuse_learning_rate(name, model)
 

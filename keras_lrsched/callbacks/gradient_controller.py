@@ -9,6 +9,7 @@ from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.host_values import optimizer_value
 from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.optimizers import LocalUpdates, native
 
 
 class GradientController(Controller):
@@ -51,12 +52,21 @@ class GradientController(Controller):
 
     def begin(self):
         self._remove()
+        is_local = any(isinstance(each, LocalUpdates) for each in gradient_hook.wrappers(self.model.optimizer))
+        if is_local and native.replicas_of(self.model) > 1:
+            raise ValueError(
+                f"{type(self).__name__} needs one gradient for all replicas. Received: a LocalUpdates optimizer"
+            )
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         gradient_hook.add(self._trainer, self)
 
     def add_variable(self, name, shape=(), dtype="float32", initializer="zeros"):
         """A variable of the compiled step, to be called in `begin`, after `super().begin()`."""
-        variable = self.optimizer.add_variable(shape, initializer, dtype, name=f"{type(self).__name__}_{name}")
+        name_there = f"{type(self).__name__}_{name}"
+        with native.scope_of(self.optimizer):
+            variable = self.optimizer.add_variable(
+                shape, initializer, dtype, aggregation="only_first_replica", name=name_there
+            )
         variable.of_callback = True
         self._variables[name] = variable
         return variable

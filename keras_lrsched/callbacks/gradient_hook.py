@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
-from keras_lrsched.optimizers.native import dense
+from keras_lrsched.optimizers import native
 
 
 def hooks_of(optimizer):
@@ -19,7 +19,7 @@ def add(model, hook):
     optimizer = inner_optimizer(model.optimizer)
     if not hooks_of(optimizer):
         vars(optimizer)["apply"] = _hooked(optimizer)
-        for each in _wrappers(model.optimizer):
+        for each in wrappers(model.optimizer):
             vars(each)["save_own_variables"] = _without_ours(optimizer, each.save_own_variables)
             vars(each)["load_own_variables"] = _without_ours(optimizer, each.load_own_variables)
     hooks_of(optimizer).append(hook)
@@ -38,7 +38,7 @@ def remove(model, hook, variables):
         optimizer._untrack_variable(variable)
     if not hooks_of(optimizer):
         del vars(optimizer)["apply"]
-        for each in _wrappers(model.optimizer):
+        for each in wrappers(model.optimizer):
             del vars(each)["save_own_variables"], vars(each)["load_own_variables"]
     model.train_function = None
 
@@ -53,7 +53,7 @@ def _hooked(optimizer):
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)
         pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
-        gradients = [_dense(optimizer, g, v) for g, v in pairs]
+        gradients = native.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
         present = [v for _, v in pairs]
         for hook in hooks:
             hook.before_apply(gradients, present)
@@ -72,13 +72,13 @@ def _is_overwritten(variable):
 
 def _dense(optimizer, gradient, variable):
     """A gradient as a plain tensor of at least float32, without the constant factor that the optimizer takes off."""
-    gradient = dense(gradient, variable)
+    gradient = native.dense(gradient, variable)
     gradient = ops.cast(gradient, keras.backend.result_type(gradient.dtype, "float32"))
     scale = optimizer.loss_scale_factor
     return gradient if scale is None else gradient / scale
 
 
-def _wrappers(optimizer):
+def wrappers(optimizer):
     """An optimizer, and the one that it is wrapped around."""
     yield optimizer
     while hasattr(optimizer, "inner_optimizer"):

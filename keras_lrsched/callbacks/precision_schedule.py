@@ -60,6 +60,7 @@ class PrecisionSchedule(Controller):
     """
 
     sets_learning_rate = False
+    works_on_replicas = False
     saved = ("phase", "history")
 
     def __init__(self, recipes, boundaries=None, noise_ratio=None, sample=None, every=100):

@@ -22,10 +22,10 @@ def dataset():
 
 
 def is_building():
-    """Whether Keras only looks at a batch so as to build the model (JAX, PyTorch)."""
+    """Whether Keras only looks at a batch so as to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "_symbolic_build":
+        if frame.f_code.co_name in ("_symbolic_build", "_maybe_symbolic_build"):
             return True
         frame = frame.f_back
     return False

@@ -1,5 +1,6 @@
 """All state of a model in training, kept aside and put back."""
 
+import itertools
 import random
 
 import keras
@@ -120,9 +121,16 @@ def _copy(variable):
 
 
 def _check(kind, variables, values):
-    now, then = ([tuple(item.shape) for item in items] for items in (variables, values))
-    if now != then:
-        raise ValueError(f"The {kind} has changed since. It has variables of shapes {now}. Received: shapes {then}")
+    now = [f"{_name(variable.dtype)} {list(variable.shape)}" for variable in variables]
+    then = [f"{_name(value.dtype)} {list(value.shape)}" for value in values]
+    for number, (one, other) in enumerate(itertools.zip_longest(now, then, fillvalue="missing")):
+        if one != other:
+            path = f", {variables[number].path!r}," if number < len(variables) else ""
+            raise ValueError(f"The {kind} has changed since. Its variable {number}{path} is {one}. Received: {other}")
+
+
+def _name(dtype):
+    return keras.backend.standardize_dtype(dtype)
 
 
 def _torch_random_state():

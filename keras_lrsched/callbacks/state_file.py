@@ -1,57 +1,73 @@
-"""A file of plain values and NumPy arrays, written all or not at all; reading it runs no code that it might hold."""
+"""A file of plain values and NumPy arrays, written all or not at all; reading it runs no code that it might hold.
+
+It is a line that says what it is, a line of JSON, the bytes of the arrays one after the other, and the SHA-256 of all that.
+The one written before is kept beside it, as `NAME.old`.
+"""
 
 import hashlib
-import io
+import itertools
 import json
+import math
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401 - lets NumPy know bfloat16 and its like by name
 import numpy as np
 
-MAGIC = b"keras_lrsched state 1\n"
+MAGIC = b"keras_lrsched state 2\n"
+CHECKSUM = 32
+"""Bytes at the end of the file."""
 
 
 def write(path, state):
     """Replaces the file by one that holds `state`: dictionaries, lists, numbers, strings, `None` and arrays.
 
-    Whenever the process dies, the file is the old one or the new one.
+    Whenever the process dies or the disk is full, the state that was written last can be read.
+
+    Raises:
+        OSError: If it cannot be written; what was there is as it was.
     """
     arrays: list[np.ndarray] = []
     tree = json.dumps(_pack(state, arrays)).encode()
-    content = io.BytesIO()
-    named: dict = {f"a{i}": array for i, array in enumerate(arrays)}
-    np.savez(content, tree=np.frombuffer(tree, "uint8"), **named)
-    body = content.getvalue()
-    path = Path(path)
+    path, new, old = _copies(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with new.open("wb") as file:
+            checksum = hashlib.sha256()
+            for part in itertools.chain((MAGIC, tree, b"\n"), map(np.ndarray.tobytes, arrays)):
+                checksum.update(part)
+                file.write(part)
+            file.write(checksum.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        _keep(path, old)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}; the state that was saved before is kept", str(new)) from error
     os.replace(new, path)
     _sync_folder(path.parent)
 
 
 def read(path):
-    """What `write` was given.
+    """What `write` was given last. If the file is damaged, what it was given before, with a warning.
 
     Raises:
-        ValueError: If the file is none of ours, is truncated or was changed.
+        ValueError: If the file is none of ours, is truncated or was changed, and so is the older one.
     """
-    content = Path(path).read_bytes()
-    if not content.startswith(MAGIC):
-        raise ValueError(f"Not a file of training state. Received: path={str(path)!r}")
-    checksum, _, body = content[len(MAGIC) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
-        raise ValueError(
-            "The file of training state is damaged: truncated, or changed after it was written. "
-            f"Remove it to train from the start. Received: path={str(path)!r}"
-        )
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-        tree = json.loads(arrays["tree"].tobytes().decode())
-        return _unpack(tree, arrays)
+    path, *others = _copies(path)
+    try:
+        return _read(path)
+    except ValueError as error:
+        for other in filter(Path.exists, others):
+            try:
+                state = _read(other)
+            except ValueError:
+                continue
+            warnings.warn(f"{error}. Read instead: {str(other)!r}", stacklevel=3)
+            return state
+        raise
 
 
 def is_plain(value):
@@ -61,8 +77,45 @@ def is_plain(value):
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     if isinstance(value, (np.ndarray, np.generic)):
-        return not value.dtype.hasobject
+        return _is_simple(str(value.dtype))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _copies(path):
+    """The file; the next one, whose writer may have died before it had its name; the one before."""
+    path = Path(path)
+    return path, path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+
+
+def _keep(path, old):
+    """Gives the file a second name, for it must never lack its first."""
+    old.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    try:
+        os.link(path, old)
+    except OSError:  # this kind of disk has no second names
+        shutil.copyfile(path, old)
+
+
+def _read(path):
+    content = path.read_bytes()
+    if not content.startswith(MAGIC):
+        raise ValueError(f"Not a file of training state. Received: path={str(path)!r}")
+    body, checksum = memoryview(content)[:-CHECKSUM], content[-CHECKSUM:]
+    if hashlib.sha256(body).digest() != checksum:
+        raise ValueError(
+            "The file of training state is damaged: truncated, or changed after it was written. "
+            f"Remove it to train from the start. Received: path={str(path)!r}"
+        )
+    try:
+        end = content.index(b"\n", len(MAGIC))
+        unpacker = _Unpacker(body[end + 1 :])
+        state = unpacker.value(json.loads(content[len(MAGIC) : end]))
+        unpacker.finish()
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"The file holds no training state ({error!r:.200}). Received: path={str(path)!r}") from error
+    return state
 
 
 def _pack(value, arrays):
@@ -78,28 +131,52 @@ def _pack(value, arrays):
         return [_pack(item, arrays) for item in value]
     if isinstance(value, (np.ndarray, np.generic)) and is_plain(value):
         array = np.asarray(value)
-        arrays.append(np.frombuffer(array.tobytes(), "uint8"))
+        arrays.append(array)
         kind = "scalar" if isinstance(value, np.generic) else "array"
-        return {kind: len(arrays) - 1, "dtype": str(array.dtype), "shape": array.shape}
+        return {kind: str(array.dtype), "shape": array.shape}
     if not is_plain(value):
         raise TypeError(f"A state is made of plain values and NumPy arrays. Received: {value!r} of {type(value)}")
     return value
 
 
-def _unpack(tree, arrays):
-    if isinstance(tree, list):
-        return [_unpack(item, arrays) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "dict" in tree:
-        return {key: _unpack(item, arrays) for key, item in tree["dict"].items()}
-    if "tuple" in tree:
-        return tuple(_unpack(item, arrays) for item in tree["tuple"])
-    if "numbers" in tree:
-        return tree["numbers"]
-    number = tree.get("array", tree.get("scalar"))
-    array = np.frombuffer(arrays[f"a{number}"].tobytes(), np.dtype(tree["dtype"])).reshape(tree["shape"]).copy()
-    return array[()] if "scalar" in tree else array
+class _Unpacker:
+    """Makes what `_pack` was given; each array takes the next of the bytes, so that none is larger than the file."""
+
+    def __init__(self, content):
+        self._content, self._place = content, 0
+
+    def value(self, tree):
+        if isinstance(tree, list):
+            return [self.value(item) for item in tree]
+        if not isinstance(tree, dict):
+            return tree
+        if "dict" in tree:
+            return {key: self.value(item) for key, item in tree["dict"].items()}
+        if "tuple" in tree:
+            return tuple(self.value(item) for item in tree["tuple"])
+        if "numbers" in tree:
+            return tree["numbers"]
+        return self._array(tree["array"], tree["shape"]) if "array" in tree else self._array(tree["scalar"], ())[()]
+
+    def finish(self):
+        if self._place != len(self._content):
+            raise ValueError(f"{len(self._content) - self._place} bytes belong to no array")
+
+    def _array(self, dtype, shape):
+        if not _is_simple(dtype) or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"an array of {dtype} and shape {shape}")
+        array = np.frombuffer(self._content, dtype, math.prod(shape), self._place).reshape(shape).copy()
+        self._place += array.nbytes
+        return array
+
+
+def _is_simple(name):
+    """Whether a type is one of numbers or strings, and not a structure or Python's objects."""
+    try:
+        dtype = np.dtype(name)
+    except (TypeError, ValueError):
+        return False
+    return str(dtype) == name and dtype.itemsize > 0 and not dtype.hasobject
 
 
 def _sync_folder(folder):

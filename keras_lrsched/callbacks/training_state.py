@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_lrsched.callbacks import callback_state, running_fit, state_file
+from keras_lrsched.callbacks import callback_state, model_parts, running_fit, state_file
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state, restore_torch_random_state
 from keras_lrsched.schedules import checks
 
@@ -14,9 +14,12 @@ class TrainingState(keras.callbacks.Callback):
     """Saves all state of a run to one file, and goes on from that file when the same script is started again.
 
     The file holds weights, seeds of layers, all variables of the optimizer, the running means of the epoch, the state of
-    the other callbacks, the place in the data, the random state of Python, NumPy and Keras, and the history. It is
-    replaced in one step: a process that is killed while it writes leaves the last good file. On a CPU, a run that is killed
-    and started again ends with the same weights, bit for bit, as one that was not.
+    the other callbacks, the place in the data, the random state of Python, NumPy and Keras, and the history. On a CPU, a
+    run that is killed and started again ends with the same weights, bit for bit, as one that was not.
+
+    The file is replaced in one step and carries a checksum, and the one before is kept as `path` + `".old"`: a process that
+    is killed while it writes, or a disk that is full, leaves the last good file. If the newest is damaged, the run goes on
+    from the older one, with a warning that names both.
 
     The data must be `ScheduledBatches`, or any `PyDataset` with the methods `state`, `restore_state` and `trained`, to be
     resumed within an epoch. With other data, `every` is `"epoch"`; what order these data have in a resumed run is theirs
@@ -27,7 +30,8 @@ class TrainingState(keras.callbacks.Callback):
     NumPy arrays, or lists and dictionaries of such. It has to come last in the list of callbacks.
 
     A finished run that is started again trains nothing and has the final weights. The file is read as data only: it cannot
-    run code. A damaged file is an error and not a fresh start.
+    run code. If neither copy is whole, that is an error and not a fresh start; to train from the start, remove the file. The
+    model and its optimizer must have the layers, settings and variables that they had.
 
     Args:
         path: The file; its folder is made.
@@ -37,7 +41,9 @@ class TrainingState(keras.callbacks.Callback):
 
     Raises:
         ValueError: At construction, if an argument is not of its kind. When `fit` begins, if it is not the last callback,
-            if the data cannot be resumed as `every` asks, or if the file is damaged or belongs to another script.
+            if the data cannot be resumed as `every` asks, or if the file is damaged or belongs to another script or model;
+            the first difference is named.
+        OSError: If the file cannot be written, as on a full disk. The state that was saved before is kept.
 
     Example:
 
@@ -62,6 +68,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._find_companions()
+        self._parts = model_parts.describe(self.model)
         self._step = self._offset = 0
         self._due, self._torch = False, []
         self._pending: Any = state_file.read(self.path) if self.path.exists() else None
@@ -131,6 +138,8 @@ class TrainingState(keras.callbacks.Callback):
             )
 
     def _check(self, state):
+        if not isinstance(state, dict) or state.keys() != _ENTRIES:
+            raise ValueError(f"The file holds something else than the state of a run. Received: path={str(self.path)!r}")
         names = [type(it).__name__ for it in self._companions]
         saved = [name for name, _ in state["callbacks"]]
         if names != saved:
@@ -139,6 +148,8 @@ class TrainingState(keras.callbacks.Callback):
             )
         if (state["data"] is None) != (self._data is None):
             raise ValueError(f"The saved run had data of another kind. Received: path={str(self.path)!r}")
+
+        model_parts.check(self._parts, state["parts"])
 
     def _build(self):
         """Makes the variables that TensorFlow would only make at the first step."""
@@ -153,6 +164,7 @@ class TrainingState(keras.callbacks.Callback):
             "batch": batch,
             "step": self._step,
             "stopped": bool(model.stop_training),
+            "parts": self._parts,
             "model": Snapshot(model, metrics=batch > 0).state(),
             "random": random_state(),
             "data": None if self._data is None else self._data.state(),
@@ -177,5 +189,7 @@ class TrainingState(keras.callbacks.Callback):
             callback_state.restore(self._history, self._pending["history"])
         self._pending = None
 
+
+_ENTRIES = {"epoch", "batch", "step", "stopped", "parts", "model", "random", "data", "callbacks", "history"}
 
 _KERAS_ADDS = (keras.callbacks.History, keras.callbacks.ProgbarLogger)

@@ -1,11 +1,9 @@
 """LossCurve: what a run showed, the loss and learning rate of its updates."""
 
 import csv
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from keras_lrsched.laws.drops import warmup_end
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.law import updates
 from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.array_file import read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +110,12 @@ class LossCurve:
         """
         path = Path(path)
         try:
-            columns = _arrays(path) if path.suffix == ".npz" else _rows(path)
+            if path.suffix == ".npz":
+                columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
+            else:
+                columns = _rows(path)
             return cls(**columns, name=path.stem)
-        except (csv.Error, EOFError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+        except (csv.Error, TypeError, ValueError) as error:
             raise ValueError(f"The file holds no curve: {error}. Received: path={str(path)!r}") from error
 
     def save(self, path) -> None:
@@ -159,18 +161,6 @@ class LossCurve:
 
 
 COLUMNS = ("loss", "step", "batch_size", "tokens")
-
-
-def _arrays(path):
-    with ZipFile(path) as archive:
-        if archive.testzip():
-            raise ValueError("it is damaged")
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in (*COLUMNS, "rates") if name in arrays.files}
-    missing = {"loss", "rates", "step"} - found.keys()
-    if missing:
-        raise ValueError(f"it has no {', '.join(sorted(missing))}")
-    return found
 
 
 def _rows(path):

@@ -25,6 +25,7 @@ from keras_lrsched.optimizers.lamb import Lamb
 from keras_lrsched.optimizers.lars import Lars
 from keras_lrsched.optimizers.layerwise_learning_rate import LayerwiseLearningRate
 from keras_lrsched.optimizers.lion import Lion
+from keras_lrsched.optimizers.local_updates import LocalUpdates
 from keras_lrsched.optimizers.lookahead import Lookahead
 from keras_lrsched.optimizers.momo import MoMo
 from keras_lrsched.optimizers.momo_adam import MoMoAdam
@@ -63,6 +64,7 @@ __all__ = [
     "Lars",
     "LayerwiseLearningRate",
     "Lion",
+    "LocalUpdates",
     "Lookahead",
     "MoMo",
     "MoMoAdam",

@@ -51,7 +51,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
-            path.
+            path. In the first update, if gradients are accumulated on several replicas of `tf.distribute`.
     """
 
     _learning_rate: Any  # Keras: a variable, a schedule or a function
@@ -210,6 +210,11 @@ class Optimizer(keras.optimizers.Optimizer):
         """Keras' place for it; here it belongs to each method's formula."""
 
     def _backend_apply_gradients(self, grads, trainable_variables):
+        if self.gradient_accumulation_steps and native.replicas() > 1:
+            raise ValueError(
+                "TensorFlow accumulates no gradients on several replicas: leave `gradient_accumulation_steps` out. "
+                f"Received: gradient_accumulation_steps={self.gradient_accumulation_steps}, {native.replicas()} replicas"
+            )
         pairs = [self._wide_gradient(g, v) for g, v in zip(grads, trainable_variables, strict=True)]
         super()._backend_apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
 
@@ -220,8 +225,11 @@ class Optimizer(keras.optimizers.Optimizer):
             gradient, variable = native.used_rows(gradient, variable)
         return ops.cast(native.dense(gradient, variable), wide_dtype(variable.dtype)), variable
 
+    def _clip_gradients(self, grads):
+        """Keras clips what each replica has; it is the sum that must be."""
+        return super()._clip_gradients(native.summed_over_replicas(self, grads))
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        grads = native.summed_over_replicas(self, grads, trainable_variables)
         finite = self._check_finite(grads, trainable_variables)
         scalars = Slots(self._scalars)
         common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)

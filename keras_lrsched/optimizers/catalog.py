@@ -36,6 +36,7 @@ from keras_lrsched.optimizers.lamb import Lamb
 from keras_lrsched.optimizers.lars import Lars
 from keras_lrsched.optimizers.layerwise_learning_rate import LayerwiseLearningRate
 from keras_lrsched.optimizers.lion import Lion
+from keras_lrsched.optimizers.local_updates import LocalUpdates
 from keras_lrsched.optimizers.lookahead import Lookahead
 from keras_lrsched.optimizers.momo import MoMo
 from keras_lrsched.optimizers.momo_adam import MoMoAdam
@@ -93,6 +94,7 @@ CATALOG = (
     Entry("lars", Lars, "arXiv:1708.03888", "layerwise adaptive SGD for large batches"),
     Entry("layerwise_learning_rate", LayerwiseLearningRate, "-", "AdamW with a learning rate for each layer", inner=AdamW),
     Entry("lion", Lion, "arXiv:2302.06675", "sign of a momentum"),
+    Entry("local_updates", LocalUpdates, "arXiv:2310.14423", "replicas that each run AdamW, averaged at times", inner=AdamW),
     Entry("lookahead", Lookahead, "arXiv:1907.08610", "slow weights that follow those of AdamW", inner=AdamW),
     Entry("momo", MoMo, "arXiv:2305.07583", "momentum with a step size from a model of the loss"),
     Entry("momo_adam", MoMoAdam, "arXiv:2305.07583", "Adam with a step size from a model of the loss"),

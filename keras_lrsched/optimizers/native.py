@@ -1,5 +1,7 @@
 """What TensorFlow alone needs: sparse gradients, several replicas, errors from within a graph."""
 
+import contextlib
+
 import keras
 
 if keras.backend.backend() == "tensorflow":
@@ -39,9 +41,10 @@ if keras.backend.backend() == "tensorflow":
     def replicas():
         return tf.distribute.get_strategy().num_replicas_in_sync
 
-    def summed_over_replicas(optimizer, grads, variables):
-        pairs = list(zip(grads, variables, strict=True))
-        return [gradient for gradient, _ in optimizer._all_reduce_sum_gradients(pairs)]
+    def summed_over_replicas(optimizer, grads):
+        if replicas() == 1:
+            return grads
+        return [gradient for gradient, _ in optimizer._all_reduce_sum_gradients([(each, None) for each in grads])]
 
     def assign_on_each_replica(variable, value):
         """Each replica has computed the same value; they may assign it only together."""
@@ -50,6 +53,66 @@ if keras.backend.backend() == "tensorflow":
             strategy.extended.update(variable.value, lambda part, x: part.assign(x), args=(value,), group=False)
 
         tf.__internal__.distribute.interim.maybe_merge_call(assign, tf.distribute.get_strategy(), value)
+
+    def sum_over_no_replicas(optimizer):
+        """From now on each replica updates its part of the variables with its own gradients."""
+        vars(optimizer)["_all_reduce_sum_gradients"] = list
+
+    def of_one_replica(grads):
+        """The gradients of a loss that was divided by the number of replicas, as if there was one."""
+        factor = replicas()
+        return grads if factor == 1 else [None if each is None else tf.math.scalar_mul(factor, each) for each in grads]
+
+    def run_on_replicas(optimizer, function):
+        strategy = optimizer._distribution_strategy
+        if strategy.num_replicas_in_sync > 1:
+            tf.function(lambda: strategy.run(function), autograph=False)()
+
+    def assign_mean_of_replicas(condition, values, places):
+        """Assigns the means of `values` if the condition holds, and only then lets replicas send each other anything.
+
+        Args:
+            condition: A tensor, the same on all replicas.
+            values: Tensors, of each replica its own.
+            places: For each of them the variables to assign to, and a function to apply before, or `None`.
+        """
+
+        def average(strategy, condition, values):
+            replica = tf.distribute.get_replica_context()
+
+            def assign_means():
+                if replica is None:
+                    targets = [variables[0].value for variables, _ in places]
+                    pairs = list(zip(values, targets, strict=True))
+                    means = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, pairs)
+                else:
+                    means = replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+                for mean, (variables, function) in zip(means, places, strict=True):
+                    for variable in variables:
+                        strategy.extended.update(variable.value, assign, args=(mean, function), group=False)
+                return True
+
+            tf.cond(strategy.experimental_local_results(condition)[0], assign_means, lambda: False)
+
+        def assign(part, mean, function):
+            part.assign(tf.cast(mean if function is None else function(mean), part.dtype))
+
+        tf.__internal__.distribute.interim.maybe_merge_call(average, tf.distribute.get_strategy(), condition, values)
+
+    def replicas_of(model):
+        """How many train a model."""
+        return model.distribute_strategy.num_replicas_in_sync
+
+    def scope_of(optimizer):
+        """In which a variable that is made has a part on each replica of the optimizer."""
+        return optimizer._distribution_strategy.scope()
+
+    def refuse_workers_without_replicas(name):
+        """Nothing: on TensorFlow, workers are replicas."""
+
+    def processes():
+        """How many processes run the same `fit`: with several workers of TensorFlow, Keras' `fit` fails."""
+        return 1
 
     def assert_in_graph(condition, message):
         tf.debugging.Assert(condition, [message])
@@ -65,11 +128,48 @@ else:
     def replicas():
         return 1
 
-    def summed_over_replicas(optimizer, grads, variables):
+    def summed_over_replicas(optimizer, grads):
         return grads
 
     def assign_on_each_replica(variable, value):
         variable.assign(value)
+
+    def sum_over_no_replicas(optimizer):
+        """Nothing: there is one."""
+
+    def of_one_replica(grads):
+        return grads
+
+    def run_on_replicas(optimizer, function):
+        """Nothing: what is to be run is for several."""
+
+    def assign_mean_of_replicas(condition, values, places):
+        """Nothing: one replica is its own mean."""
+
+    def replicas_of(model):
+        return 1
+
+    def scope_of(optimizer):
+        return contextlib.nullcontext()
+
+    def refuse_workers_without_replicas(name):
+        number, distribution = processes(), keras.distribution.distribution()
+        if number > 1 or distribution is not None:
+            raise ValueError(
+                f"{name} averages over the replicas of tf.distribute, on the TensorFlow backend. "
+                f"Received: {number} processes, keras.distribution={distribution!r}"
+            )
+
+    def processes():
+        """How many processes train together."""
+        if keras.backend.backend() == "jax":
+            import jax
+
+            return jax.process_count()
+        import torch
+
+        is_one_of_several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return torch.distributed.get_world_size() if is_one_of_several else 1
 
     def assert_in_graph(condition, message):
         """Nothing: a compiled function cannot raise here."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.tabulated import Tabulated
 
@@ -113,14 +114,19 @@ def _refined(norms, power):
 def _recorded(path):
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"A recorded run must be an .npz or .csv file. Received: path={str(path)!r}")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            found, norms = arrays.files, arrays["gradient_norm"].tolist() if "gradient_norm" in arrays.files else None
-    else:
-        with path.open(newline="") as file:
-            rows = csv.DictReader(file)
-            found = list(rows.fieldnames or ())
-            norms = [float(row["gradient_norm"]) for row in rows] if "gradient_norm" in found else None
-    if norms is None:
-        raise ValueError(f"The file holds no `gradient_norm`, only {found}. Received: path={str(path)!r}")
-    return norms
+    try:
+        return (_norms_of_arrays if path.suffix == ".npz" else _norms_of_rows)(path)
+    except (csv.Error, TypeError, ValueError) as error:
+        raise ValueError(f"The file holds no recorded run: {error}. Received: path={str(path)!r}") from error
+
+
+def _norms_of_arrays(path):
+    return read_arrays(path, ["gradient_norm"])["gradient_norm"].tolist()
+
+
+def _norms_of_rows(path):
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        if "gradient_norm" not in (rows.fieldnames or ()):
+            raise ValueError(f"it has no `gradient_norm`, only {rows.fieldnames}")
+        return [float(row["gradient_norm"]) for row in rows]

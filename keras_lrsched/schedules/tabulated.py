@@ -46,7 +46,7 @@ class Tabulated(Schedule):
         """
         try:
             return cls(json.loads(Path(path).read_text())["values"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"The file holds no schedule ({error!r:.200}). Received: path={str(path)!r}") from error
 
     def arguments(self):  # the attribute `values` is the method of every schedule
@@ -56,7 +56,7 @@ class Tabulated(Schedule):
 def _checked(values):
     try:
         table = np.array(values, "float64")
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         table = np.array(np.nan)
     if table.ndim != 1 or not table.size or not np.all(np.isfinite(table)) or np.any(table < 0):
         raise ValueError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.workloads.base import ShuffledEpochs, Workload, required_file
 from keras_lrsched.workloads.resnet import resnet
 
@@ -75,11 +76,12 @@ def _load_jpegs(path):
         files = (data[start:end].tobytes() for start, end in itertools.pairwise(offsets))
         return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
-    with np.load(path) as arrays:  # no pickles: `allow_pickle` is off
-        return [
-            (decoded(arrays[f"{part}_bytes"], arrays[f"{part}_offsets"]), arrays[f"{part}_labels"].astype("int32"))
-            for part in ("train", "test")
-        ]
+    parts = ("train", "test")
+    arrays = read_arrays(path, [f"{part}_{name}" for part in parts for name in ("bytes", "offsets", "labels")])
+    return [
+        (decoded(arrays[f"{part}_bytes"], arrays[f"{part}_offsets"]), arrays[f"{part}_labels"].astype("int32"))
+        for part in parts
+    ]
 
 
 def _load_batches(folder: Path):
@@ -93,21 +95,48 @@ def _load_batch(path: Path):
         raise FileNotFoundError(f"The data folder {str(path.parent)!r} has no {path.name}, which 'cifar10' needs.")
     with path.open("rb") as file:
         batch = _ArrayUnpickler(file, encoding="bytes").load()
-    return batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(batch[b"labels"], "int32")
+    return batch[b"data"].array.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(batch[b"labels"], "int32")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the original batches, which are pickles, and builds nothing but NumPy arrays."""
-
-    _ALLOWED = (
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),  # how Python 3 writes bytes for Python 2
-    )
+    """Reads the original batches, which are pickles, and calls nothing but what stands here for NumPy's functions."""
 
     def find_class(self, module, name):
-        if (module, name) not in self._ALLOWED:
+        if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"The data file asks for {module}.{name}, which no CIFAR-10 batch needs.")
-        return super().find_class(module, name)
+        return _STAND_INS[module, name]
+
+
+class _Array:
+    """An array of bytes, as large as the bytes that the file has for it."""
+
+    def __init__(self, *ignored):
+        pass
+
+    def __setstate__(self, state):
+        _, shape, _, _, content = state
+        self.array = np.frombuffer(content, "uint8").reshape(shape)
+
+
+class _Type:
+    def __init__(self, name, *ignored):
+        if name not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"The data file has an array of {name!r}, not of bytes (u1).")
+
+    def __setstate__(self, state):
+        pass
+
+
+def _encode(text, encoding):
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"The data file asks for the encoding {encoding!r}, not latin1.")
+    return text.encode("latin1")
+
+
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
+}

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import statistics
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Claim:
         margin: For claims that something is *as good*: how far below zero still counts. Defaults to `0.0`.
 
     Raises:
-        ValueError: If there are no advantages, or `margin` is negative.
+        ValueError: If there are no advantages, one is NaN, or `margin` is negative.
 
     Example:
 
@@ -42,8 +43,8 @@ class Claim:
 
     def __post_init__(self):
         object.__setattr__(self, "advantages", tuple(float(number) for number in self.advantages))
-        if not self.advantages:
-            raise ValueError("`advantages` must hold a number a seed. Received: none")
+        if not self.advantages or any(map(math.isnan, self.advantages)):
+            raise ValueError(f"`advantages` must hold a number a seed. Received: advantages={self.advantages}")
         if not self.margin >= 0:
             raise ValueError(f"`margin` must not be negative. Received: margin={self.margin}")
 
@@ -74,9 +75,16 @@ def save(claims, path="claims.csv"):
 
 
 def load(path):
-    """The claims that `save` has written."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [_claim(**row) for row in csv.DictReader(file)]
+    """The claims that `save` has written.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [_claim(**row) for row in csv.DictReader(file)]
+    except (AttributeError, csv.Error, TypeError, ValueError) as error:
+        raise ValueError(f"The file holds no claims: {error}. Received: path={str(path)!r}") from error
 
 
 def _claim(advantages, margin, **texts):

@@ -172,7 +172,10 @@ def test_refuses_several_replicas(monkeypatch):
     class Strategy:
         num_replicas_in_sync = 2
 
-    model, controller = linear_model(keras.optimizers.SGD(0.1)), FollowsLoss()
+    class Alone(FollowsLoss):
+        works_on_replicas = False
+
+    model, controller = linear_model(keras.optimizers.SGD(0.1)), Alone()
     monkeypatch.setattr(type(model), "distribute_strategy", Strategy())
     controller.set_model(model)
     with pytest.raises(ValueError, match=r"Received: num_replicas_in_sync=2"):

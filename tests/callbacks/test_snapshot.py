@@ -138,7 +138,7 @@ def test_goes_into_another_model():
 
 def test_refuses_a_changed_model_and_one_without_weights():
     snapshot = Snapshot(build("adam"))
-    with pytest.raises(ValueError, match=r"optimizer has changed since.*Received: shapes"):
+    with pytest.raises(ValueError, match=r"optimizer has changed since. Its variable \d.* is .*Received: "):
         Snapshot.from_state(build("schedule"), snapshot.state()).restore()
     model = keras.Sequential([keras.layers.Dense(1)], name="empty")
     model.compile("sgd", loss="mse")

@@ -1,7 +1,10 @@
 """Runs that stop at any step and are started again with the same script; damaged files; what is refused."""
 
 import copy
+import hashlib
+import json
 import random
+import resource
 
 import keras
 import numpy as np
@@ -113,7 +116,7 @@ def test_compiled(tmp_path):
 def test_saving_changes_nothing_and_a_finished_run_stays(undisturbed, tmp_path):
     assert_same(script(tmp_path / "new" / "state", 5), undisturbed)
     assert_same(script(tmp_path / "new" / "state", 5), undisturbed)
-    assert not [path for path in (tmp_path / "new").iterdir() if path.name != "state"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["state", "state.old"]
 
 
 def test_more_epochs(undisturbed, tmp_path):
@@ -183,20 +186,85 @@ def test_a_damaged_file(tmp_path):
             script(path)
 
 
-def test_a_death_while_writing_leaves_the_old_file(undisturbed, tmp_path, monkeypatch):
+def test_the_older_file_is_used_if_the_newest_is_damaged(undisturbed, tmp_path):
+    path = tmp_path / "state"
+    assert script(path, 2, Interrupts(9)) is None
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"damaged: .*path='.*state'. Read instead: '.*state.old'"):
+        assert_same(script(path, 2), undisturbed)
+
+
+def test_both_files_damaged(tmp_path):
+    path = tmp_path / "state"
+    for number in range(2):
+        state_file.write(path, {"number": number})
+    assert state_file.read(path.with_name("state.old")) == {"number": 0}
+    for each in (path, path.with_name("state.old")):
+        each.write_bytes(each.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"damaged: .*Received: path='.*state'"):
+        state_file.read(path)
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "replace"])
+def test_a_death_while_writing_leaves_a_file(call, undisturbed, tmp_path, monkeypatch):
     path = tmp_path / "state"
     assert script(path, 1, Interrupts(5)) is None
     (tmp_path / "state.new").write_bytes(b"half of a")
-    assert_same(script(path, 1), undisturbed)
 
     def die(*args):
-        raise InterruptedError
+        raise KeyboardInterrupt
 
-    assert script(tmp_path / "other", 1, Interrupts(5)) is None
-    monkeypatch.setattr(state_file.os, "replace", die)
-    assert script(tmp_path / "other", 1) is None
+    monkeypatch.setattr(state_file.os, call, die)
+    with pytest.raises(KeyboardInterrupt):
+        script(path, 1)
     monkeypatch.undo()
-    assert_same(script(tmp_path / "other", 1), undisturbed)
+    assert state_file.read(path)["step"] == 5
+    assert_same(script(path, 1), undisturbed)
+
+
+def test_a_file_whose_writer_died_before_it_had_its_name(tmp_path):
+    path = tmp_path / "state"
+    state_file.write(path, {"number": 0})
+    state_file.write(tmp_path / "other", {"number": 1})
+    (tmp_path / "other").rename(tmp_path / "state.new")
+    assert state_file.read(path) == {"number": 0}
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="Read instead: '.*state.new'"):
+        assert state_file.read(path) == {"number": 1}
+
+
+def test_a_disk_without_second_names(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(state_file.os, "link", refuse)
+    for number in range(3):
+        state_file.write(tmp_path / "state", {"number": number})
+    assert [state_file.read(tmp_path / name)["number"] for name in ("state", "state.old")] == [2, 1]
+
+
+def test_a_removed_file_is_a_fresh_start(tmp_path):
+    path = tmp_path / "state"
+    for number in range(2):
+        state_file.write(path, {"number": number})
+    path.unlink()
+    state_file.write(path, {"number": 5})
+    assert [each.name for each in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_full_disk(tmp_path):
+    path = tmp_path / "state"
+    for number in range(2):
+        state_file.write(path, {"number": number})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"state that was saved before is kept.*state.new"):
+            state_file.write(path, {"numbers": np.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["state", "state.old"]
+    assert [state_file.read(each)["number"] for each in (path, tmp_path / "state.old")] == [1, 0]
 
 
 def test_values_in_a_file(tmp_path):
@@ -223,6 +291,41 @@ def test_values_in_a_file(tmp_path):
     assert state_file.read(tmp_path / "file")["mixed"] == state["mixed"]
 
 
+TREES = {
+    "a giant shape": {"array": "float32", "shape": [10**6, 10**6]},
+    "a shape beyond any integer": {"array": "float32", "shape": [10**30]},
+    "an unknown number of elements": {"array": "uint8", "shape": [-1]},
+    "no shape": {"array": "float32", "shape": None},
+    "objects": {"array": "object", "shape": []},
+    "a structure": {"array": "u1,u1", "shape": [1]},
+    "arrays within a type": {"scalar": "(100000000,)u1"},
+    "no type": {"array": None, "shape": [0]},
+    "bytes of no array": 1,
+    "no value": {"pickle": "gASV"},
+    "a list for a dictionary": {"dict": []},
+}
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_what_a_file_may_not_say(tree, tmp_path):
+    write_signed(tmp_path / "file", json.dumps(tree).encode() + b"\n" + bytes(16))
+    with pytest.raises(ValueError, match=r"holds no training state.*Received: path="):
+        state_file.read(tmp_path / "file")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\n", b"[" * 100_000 + b"\n"])
+def test_what_is_no_tree(body, tmp_path):
+    write_signed(tmp_path / "file", body)
+    with pytest.raises(ValueError, match=r"holds no training state.*Received: path="):
+        state_file.read(tmp_path / "file")
+
+
+def write_signed(path, body):
+    """A file with the right checksum, whatever it holds."""
+    content = state_file.MAGIC + body
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
 # What is refused
 
 
@@ -234,6 +337,37 @@ def test_refuses_another_script(tmp_path):
         script(tmp_path / "state", data=ScheduledBatches(X, Y, batch_size=4, seed=2))
     with pytest.raises(ValueError, match=r"data of another kind"):
         script(tmp_path / "state", data=X, y=Y)
+
+
+def model_of(*layers, features=3, optimizer="adam"):
+    model = keras.Sequential([keras.layers.Input((features,)), *layers, keras.layers.Dense(1)])
+    model.compile(optimizer, loss="mse")
+    return model
+
+
+def test_refuses_another_model(tmp_path):
+    def fit(model, inputs=X):
+        batches = ScheduledBatches(inputs, Y, batch_size=11)
+        model.fit(batches, verbose=0, callbacks=[TrainingState(tmp_path / "state", every=1)])
+
+    dense = keras.layers.Dense
+    fit(model_of(dense(4, "relu"), dense(4)))
+    refused = r"of another model, whose part "
+    with pytest.raises(ValueError, match=refused + r"1 is Dense\(units=4, activation='relu'.*Received: .*'tanh'"):
+        fit(model_of(dense(4, "tanh"), dense(4)))
+    with pytest.raises(ValueError, match=refused + r"2 is Dense\(units=4.*Received: Dense\(units=1"):
+        fit(model_of(dense(4, "relu")))
+    with pytest.raises(ValueError, match=refused + r"4 is optimizer Adam. Received: optimizer AdamW"):
+        fit(model_of(dense(4, "relu"), dense(4), optimizer="adamw"))
+    with pytest.raises(ValueError, match=r"variable 0, '.*kernel', is float32 \[2, 4\]. Received: float32 \[3, 4\]"):
+        fit(model_of(dense(4, "relu"), dense(4), features=2), X[:, :2])
+    fit(model_of(dense(4, "relu"), dense(4)))
+
+
+def test_refuses_a_file_of_something_else(tmp_path):
+    state_file.write(tmp_path / "state", {"epoch": 1})
+    with pytest.raises(ValueError, match=r"something else than the state of a run. Received: path="):
+        script(tmp_path / "state")
 
 
 def test_has_to_be_last():

@@ -30,6 +30,15 @@ def test_through_a_file(tmp_path):
     assert claims.load(tmp_path / "claims.csv") == held
 
 
+@pytest.mark.parametrize(
+    "text", ["claim,margin\nx,0\n", "claim,source,paper,measure,workload,advantages,margin\na,b,c,d,e,f,g\n"]
+)
+def test_a_file_of_something_else(text, tmp_path):
+    (tmp_path / "claims.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"holds no claims: .*Received: path="):
+        claims.load(tmp_path / "claims.csv")
+
+
 def test_markdown():
     lines = claims.markdown([claim(0.1, 0.3)]).splitlines()
     assert len(lines) == 3
@@ -38,7 +47,8 @@ def test_markdown():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="a number a seed"):
-        claim()
+    for bad in ((), (0.1, float("nan"))):
+        with pytest.raises(ValueError, match=r"a number a seed. Received: advantages="):
+            claim(*bad)
     with pytest.raises(ValueError, match="margin=-1"):
         claim(0.1, margin=-1)

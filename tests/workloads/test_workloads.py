@@ -168,6 +168,25 @@ def test_cifar10_runs_no_code_from_a_data_file(tmp_path):
         workloads.load("cifar10", batches(tmp_path / "c", payload=Evil()))
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(np.zeros((4, 3072), "float32"), "array of 'f4', not of bytes"), (np.array([print]), "array of 'O8', not of bytes")],
+)
+def test_cifar10_takes_bytes_alone(data, message, tmp_path):
+    folder = batches(tmp_path / "c", payload={b"data": data, b"labels": [0] * 4})
+    with pytest.raises(pickle.UnpicklingError, match=message):
+        workloads.load("cifar10", folder)
+
+
+def test_cifar10_allocates_no_more_than_the_file_has(tmp_path):
+    class Giant:
+        def __reduce__(self):
+            return np.ndarray, ((10**12,), np.dtype("u1"))
+
+    with pytest.raises(AttributeError):
+        workloads.load("cifar10", batches(tmp_path / "c", payload={b"data": Giant(), b"labels": [0]}))
+
+
 def test_cifar10_from_jpegs(data_dir):
     workload = workloads.load("cifar10", data_dir)
     x, y = workload.train_batch(0, seed=0)

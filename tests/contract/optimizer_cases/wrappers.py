@@ -1,6 +1,6 @@
-"""Lookahead, learning rates by layer."""
+"""Lookahead, learning rates by layer, local updates."""
 
-from keras_lrsched.optimizers import LayerwiseLearningRate, Lookahead, catalog
+from keras_lrsched.optimizers import LayerwiseLearningRate, LocalUpdates, Lookahead, catalog
 
 from . import Case, Trajectory
 
@@ -25,7 +25,9 @@ def keras_own(name, **config):
     return {"class_name": name, "config": config}
 
 
-ADAMW = {"class_name": "keras_lrsched>AdamW", "config": {"learning_rate": 5e-4, "weight_decay": 0.1}}
+def adamw(learning_rate):
+    return {"class_name": "keras_lrsched>AdamW", "config": {"learning_rate": learning_rate, "weight_decay": 0.1}}
+
 
 CASES = [
     Wrapped(
@@ -46,7 +48,7 @@ CASES = [
     Wrapped(
         LayerwiseLearningRate,
         (
-            Trajectory("adamw_torch", {"optimizer": ADAMW, "multipliers": {"": 2.0}}),
+            Trajectory("adamw_torch", {"optimizer": adamw(5e-4), "multipliers": {"": 2.0}}),
             Trajectory(
                 "adamw_torch",
                 {
@@ -63,5 +65,14 @@ CASES = [
         state_bytes=8,
         differs=NESTED,
         bad=({"multipliers": ["bias"]}, {"weight_decay_multipliers": [0.5]}),
+    ),
+    Wrapped(
+        LocalUpdates,
+        (Trajectory("adamw_torch", {"optimizer": adamw(1e-3), "period": 2}),),  # one replica
+        options={"learning_rate": 0.01},
+        state_bytes=8,
+        differs={**NESTED, "test_fit": "refuses an average of weights; tests/distributed has a fit"}
+        | {"test_moving_average_of_weights": "refuses an average of weights"},
+        bad=({"period": 0}, {"period": 2.5}, {"period": None}),
     ),
 ]

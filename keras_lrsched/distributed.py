@@ -1,0 +1,137 @@
+"""What several processes agree on before they train together: that all are there, with the same packages."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import socket
+import time
+
+from keras_lrsched.schedules import checks
+
+PACKAGES = ("keras-lrsched", "keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
+PATIENCE = 5.0
+"""Seconds for somebody who has connected to say something."""
+LONGEST = 65536
+"""Bytes of a message: what is longer is none of ours."""
+
+
+def meet(addresses, index, timeout=60.0, versions=None):
+    """Waits until all workers are there, and raises on each of them if they have different packages.
+
+    To be called first on every worker, before `jax.distributed` or `tf.distribute` begin to use the same addresses: these
+    wait for minutes and name neither who is missing nor what differs. The first worker listens at its address, the others
+    tell it their versions of Python and of the packages in `PACKAGES`, and get those of all. Messages are JSON, of less than
+    64 KiB, and not secret: call it on a network that you trust.
+
+    Args:
+        addresses: `"host:port"` of each worker, in the same order everywhere.
+        index: Which of them is this one, from 0.
+        timeout: Seconds to wait for the others. Defaults to `60.0`.
+        versions: A dictionary of names and versions to compare. Defaults to `None`, for those of Python and the packages.
+
+    Raises:
+        ValueError: If an argument is out of its range, or workers have different versions: both are named.
+        TimeoutError: If a worker does not answer: with its address.
+
+    Example:
+
+    >>> meet(["localhost:8470"], index=0)  # one worker has nobody to wait for
+    """
+    places = [_parsed(address) for address in addresses]
+    if not isinstance(index, int) or not 0 <= index < len(places):
+        raise ValueError(f"`index` must be one of the {len(places)} addresses, from 0. Received: index={index!r}")
+    deadline = time.monotonic() + checks.positive_float("timeout", timeout)
+    own = installed() if versions is None else dict(versions)
+    if len(places) == 1:
+        return
+    told = _listen(places, own, deadline) if index == 0 else _tell(places[0], index, own, deadline)
+    if not told:
+        raise TimeoutError(f"No answer within {timeout:g} s from the first worker at {addresses[0]}.")
+    missing = [addresses[i] for i in range(len(places)) if str(i) not in told]
+    if missing:
+        raise TimeoutError(f"No answer within {timeout:g} s from the worker at {', '.join(missing)}.")
+    _compare([told[str(i)] for i in range(len(places))], addresses)
+
+
+def installed():
+    """The versions of Python and of the packages that are there."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _parsed(address):
+    host, _, port = str(address).rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"`addresses` must be like 'host:port'. Received: {address!r}")
+    return host, int(port)
+
+
+def _listen(places, own, deadline):
+    """The first worker: hears all others until the deadline, then tells each what all have said."""
+    told, connections = {"0": own}, []
+    with socket.create_server(places[0]) as server:
+        try:
+            while len(told) < len(places) and (left := deadline - time.monotonic()) > 0:
+                server.settimeout(left)
+                try:
+                    connection, _ = server.accept()
+                    connections.append(connection)
+                    said = _receive(connection, min(deadline, time.monotonic() + PATIENCE))
+                except (OSError, ValueError):
+                    continue  # the deadline, or somebody else who tried the port
+                told.update({i: versions for i, versions in said.items() if i in map(str, range(1, len(places)))})
+            for connection in connections:
+                _send(connection, told)
+        finally:
+            for connection in connections:
+                connection.close()
+    return told
+
+
+def _tell(place, index, own, deadline):
+    """Another worker: tells the first one its versions, and hears those of all; nothing if that one does not come."""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(place, timeout=left) as connection:
+                _send(connection, {str(index): own})
+                return _receive(connection, deadline + PATIENCE)  # the first one began to wait a little later
+        except (OSError, ValueError):
+            time.sleep(0.05)  # it may not have started yet
+    return {}
+
+
+def _send(connection, message):
+    with contextlib.suppress(OSError):  # who has left since will say so itself
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(connection, deadline):
+    """A dictionary of dictionaries of strings; `ValueError` for anything else."""
+    data = b""
+    while not data.endswith(b"\n"):
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+        part = connection.recv(4096)
+        data += part
+        if not part or len(data) > LONGEST:
+            raise ValueError("No message of a worker.")
+    message = json.loads(data)
+    if not isinstance(message, dict) or not all(isinstance(each, dict) for each in message.values()):
+        raise ValueError("No message of a worker.")
+    return message
+
+
+def _compare(versions, addresses):
+    first = versions[0]
+    for other, address in zip(versions[1:], addresses[1:], strict=True):
+        for name in sorted({*first, *other}):
+            if first.get(name) != other.get(name):
+                raise ValueError(
+                    f"All workers must have the same packages. Received: {name} {first.get(name, 'missing')} at "
+                    f"{addresses[0]}, {name} {other.get(name, 'missing')} at {address}"
+                )

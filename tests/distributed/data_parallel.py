@@ -1,0 +1,108 @@
+"""`keras.distribution.DataParallel` on JAX: `data_parallel.py TASK ...`, prints JSON.
+
+Two host devices in one process; or, if ADDRESSES has two, one device in each of two processes that talk over gloo.
+"""
+
+# ruff: noqa: E402
+import json
+import os
+import sys
+
+ADDRESSES, WORKER = json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"])
+WORKERS = len(ADDRESSES)
+os.environ["KERAS_BACKEND"] = "jax"
+if WORKERS == 1:
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import jax
+import keras
+
+from keras_lrsched import distributed
+
+if WORKERS > 1:
+    distributed.meet(ADDRESSES, WORKER, timeout=300)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(ADDRESSES[0], WORKERS, WORKER)
+
+import numpy as np
+
+from keras_lrsched.callbacks import Controller, GradientNormRecorder
+from keras_lrsched.callbacks.host_values import agreed
+from keras_lrsched.optimizers import AdamW, LocalUpdates
+from tests.distributed import problem
+
+
+def everywhere():
+    return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
+
+
+def both(make_optimizer, make_callbacks=lambda: ()):
+    """What one device gives, in each process by itself, and what two devices give."""
+    x, y = problem.data()
+    one = make_callbacks()
+    weights, loss = problem.trained(make_optimizer, x, y, problem.BATCH, one)
+    keras.distribution.set_distribution(everywhere())
+    two = make_callbacks()
+    share = problem.BATCH // WORKERS
+    own = np.arange(len(x)).reshape(-1, WORKERS, share)[:, WORKER].ravel()  # each process gives its part of each batch
+    others, loss_of_others = problem.trained(make_optimizer, x[own], y[own], share, two)
+    keras.distribution.set_distribution(None)
+    return problem.apart(weights, others), abs(loss - loss_of_others), one, two
+
+
+def optimizers(*names):
+    return {name: both(lambda name=name: problem.optimizer(*name.split(":")))[0] for name in names}
+
+
+class Halves(Controller):
+    """Lowers the learning rate where the loss is above the last one, and keeps what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.rates = [], []
+
+    def after_update(self):
+        if self.seen and self.loss > self.seen[-1]:
+            self.learning_rate = self.learning_rate / 2
+        self.seen.append(self.loss)
+        self.rates.append(self.learning_rate)
+
+
+def callbacks():
+    """What they see and decide."""
+    keras.distribution.set_distribution(everywhere())
+    told = agreed({"loss": WORKER + 0.1, "accuracy": WORKER - 1.0})
+    keras.distribution.set_distribution(None)
+    weights, loss, one, two = both(lambda: keras.optimizers.SGD(0.2), lambda: (Halves(), GradientNormRecorder()))
+    return {
+        "told": told,
+        "weights": weights,
+        "loss": loss,
+        "seen": float(np.max(np.abs(np.subtract(one[0].seen, two[0].seen)))),
+        "rates": [one[0].rates, two[0].rates],
+        "exact": [value.hex() for value in two[0].seen],
+        "norms": float(np.max(np.abs(np.subtract(one[1].gradient_norm, two[1].gradient_norm)))),
+    }
+
+
+def fused():
+    """A kernel is of one device; two do without."""
+    apart, *_ = both(lambda: AdamW(0.01))
+    try:
+        keras.distribution.set_distribution(everywhere())
+        problem.model(AdamW(0.01, fused=True)).fit(*problem.data(), batch_size=problem.BATCH, verbose=0)
+    except RuntimeError as error:
+        return {"apart": apart, "error": str(error)}
+
+
+def local():
+    keras.distribution.set_distribution(everywhere())
+    try:
+        problem.model(LocalUpdates(AdamW(0.01))).fit(*problem.data(), batch_size=problem.BATCH, verbose=0)
+    except ValueError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    task, *names = sys.argv[1:]
+    print(json.dumps(globals()[task](*names)))

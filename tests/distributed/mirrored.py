@@ -1,0 +1,120 @@
+"""`fit` on two CPU devices of one process under `MirroredStrategy`, beside one: `mirrored.py TASK ...`, prints JSON."""
+
+# ruff: noqa: E402
+import json
+import os
+import sys
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import keras
+import numpy as np
+
+from keras_lrsched.callbacks import BatchSizeSchedule, ScheduledBatches
+from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
+from keras_lrsched.schedules import BatchSizeWarmup, LinearDecay, SynchronizationPeriod
+from tests.contract.callback_cases import CASES, Case
+from tests.distributed import local_adamw, problem
+
+ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def optimizers(*names):
+    """By how much the weights differ."""
+    return {name: problem.apart(*(_weights(strategy, *name.split(":")) for strategy in (ONE, TWO))) for name in names}
+
+
+def _weights(strategy, *name):
+    with strategy.scope():
+        return problem.trained(lambda: problem.optimizer(*name), *problem.data(), problem.BATCH)[0]
+
+
+def callbacks(*names):
+    """By how much the weights, the history and what the callback has in its state differ."""
+    cases = {case.name: case for case in CASES}
+    even = BatchSizeWarmup([2, 4, 8], [5, 9])  # Keras weighs the halves of a batch alike, also if one is larger
+    cases["BatchSizeSchedule"] = Case("BatchSizeSchedule", lambda sample: BatchSizeSchedule(even, "linear"))
+    return {name: _differences(*(_run(strategy, cases[name]) for strategy in (ONE, TWO))) for name in names}
+
+
+def _run(strategy, case):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(24, 5)).astype("float32"), random.normal(size=(24, 1)).astype("float32")
+    callback = case.build((x[:8], y[:8]))
+    with strategy.scope():
+        model = problem.model(case.optimizer(**{"learning_rate": 0.05, "momentum": 0.9, **case.options}))
+    history = model.fit(ScheduledBatches(x, y, batch_size=4, seed=2), epochs=2, verbose=0, callbacks=[callback])
+    return model.get_weights(), history.history, callback.state() if hasattr(callback, "state") else {}
+
+
+def _differences(one, two):
+    left, right = keras.tree.flatten(one), keras.tree.flatten(two)
+    if len(left) != len(right):
+        return float("inf")
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if not isinstance(a, str) and a is not None]
+    return max(float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)), initial=0)) for a, b in pairs)
+
+
+def refusals():
+    """What the callbacks and optimizers say that cannot work."""
+    with TWO.scope():
+        return {
+            "GradientNoiseScale": _error(keras.optimizers.SGD(0.1), "GradientNoiseScale"),
+            "PrecisionSchedule": _error(keras.optimizers.SGD(0.1), "PrecisionSchedule"),
+            "ScheduleHyperparameter": _error(keras.optimizers.SGD(0.1, momentum=0.5), "ScheduleHyperparameter"),
+            "LocalUpdates": _error(LocalUpdates(AdamW(0.1)), "GradientNormRecorder"),
+            "accumulation": _error(AdamW(0.1, gradient_accumulation_steps=2), None),
+            "fused": _error(AdamW(0.1, fused=True), None),
+        }
+
+
+def _error(optimizer, name):
+    given = [] if name is None else [next(case for case in CASES if case.name == name).build(None)]
+    try:
+        problem.model(optimizer).fit(*problem.data(), batch_size=problem.BATCH, verbose=0, callbacks=given)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def fused():
+    """What is left to Keras operations: optimizers with kernels, which run on one replica only."""
+    kinds = AdamW, Lion, Lamb
+    return {kind.__name__: problem.apart(*(_with(kind, strategy) for strategy in (ONE, TWO))) for kind in kinds}
+
+
+def _with(kind, strategy):
+    with strategy.scope():
+        return problem.trained(lambda: kind(0.01), *problem.data(), problem.BATCH)[0]
+
+
+def local(inner):
+    """LocalUpdates beside its formulas in NumPy: the largest difference after `fit`, and where the averages were."""
+    x, y = problem.data()
+    rate = LinearDecay(0.1, decay_steps=problem.STEPS)
+    period = SynchronizationPeriod(rate, alpha=0.12, base_period=2)
+    kind = AdamW if inner == "ours" else keras.optimizers.AdamW
+    with TWO.scope():
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+        model.compile(LocalUpdates(kind(rate, weight_decay=0.1, epsilon=1e-8), period), "mse", jit_compile=False)
+    same = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            left, right = TWO.experimental_local_results(model.trainable_variables[0].value)
+            same.append(bool(np.all(left.numpy() == right.numpy())))
+
+    model.fit(x, y, batch_size=problem.BATCH, shuffle=False, verbose=0, callbacks=[Watch()])
+    expected = local_adamw.weights(x, y, problem.BATCH, [float(rate(t)) for t in range(problem.STEPS)], period.averages(), 2)
+    averages = [step + 1 for step, equal in enumerate(same) if equal]
+    return {"apart": float(np.abs(model.get_weights()[0] - expected).max()), "averages": averages, "due": period.averages()}
+
+
+if __name__ == "__main__":
+    task, *names = sys.argv[1:]
+    print(json.dumps(globals()[task](*names)))

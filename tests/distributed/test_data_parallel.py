@@ -1,0 +1,54 @@
+"""`keras.distribution.DataParallel` on JAX: two devices in one process, and two processes."""
+
+import pytest
+
+from tests.contract.backends import BACKEND
+from tests.distributed import problem
+from tests.distributed.processes import run
+
+pytestmark = pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution")
+
+PAIRS = [f"{optimizer}:{schedule}" for optimizer in problem.OPTIMIZERS for schedule in problem.SCHEDULES]
+QUICK = ["SGD:REXDecay", "Prodigy:WarmupStableDecay"]
+TOLERANCE = 2e-6
+every_number = pytest.mark.parametrize("processes", [1, 2])
+
+
+def within(tolerance, results):
+    for apart in results:
+        assert max(apart.values()) <= tolerance, apart
+
+
+@every_number
+def test_two_workers_end_where_one_does(processes):
+    within(TOLERANCE, run("data_parallel.py", "optimizers", *QUICK, workers=processes))
+
+
+@pytest.mark.slow
+@every_number
+def test_two_workers_end_where_one_does_with_all_others(processes):
+    others = sorted({*PAIRS} - {*QUICK})
+    within(TOLERANCE, run("data_parallel.py", "optimizers", *others, workers=processes))
+
+
+@every_number
+def test_callbacks_see_the_whole_batch_and_decide_alike(processes):
+    results = run("data_parallel.py", "callbacks", workers=processes)
+    for result in results:
+        assert result["told"] == {"loss": 0.1, "accuracy": -1.0}  # as the first process has it
+        assert max(result[name] for name in ("weights", "loss", "seen", "norms")) < 1e-5
+        assert result["rates"][0] == result["rates"][1]
+        assert len(set(result["rates"][0])) > 1
+    assert len({str(result["exact"]) for result in results}) == 1
+
+
+@pytest.mark.slow
+def test_optimizers_with_kernels_do_without():
+    (result,) = run("data_parallel.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
+    assert result["apart"] < TOLERANCE
+    assert "Under a `keras.distribution` the update is left to JAX" in result["error"]
+
+
+def test_local_updates_are_refused():
+    (error,) = run("data_parallel.py", "local")
+    assert "LocalUpdates averages over the replicas of tf.distribute, on the TensorFlow backend. Received: 1 pr" in error

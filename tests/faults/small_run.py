@@ -1,0 +1,76 @@
+"""A small run whose process may be killed; it tells of each checkpoint when it begins to write it and when it is done."""
+
+import keras
+import numpy as np
+
+from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState, state_file
+
+BATCHES = 15
+X = np.random.default_rng(0).normal(size=(4 * BATCHES, 5)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(4 * BATCHES, 1)).astype("float32")
+
+
+class Ballast(keras.callbacks.Callback):
+    """Makes the checkpoint as large as the one of a larger model."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def state(self):
+        return {"ballast": np.arange(self.size // 8)}
+
+    def restore_state(self, state):
+        np.testing.assert_array_equal(state["ballast"], np.arange(self.size // 8))
+
+
+class PowerCut(keras.callbacks.Callback):
+    """Ends the run after so many updates, which are counted from the start of the first run."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.after:
+            raise InterruptedError
+
+    def state(self):
+        return {}
+
+    def restore_state(self, state):
+        pass
+
+
+def train(path, epochs, ballast=0, cut=None):
+    """All that a run leaves: variables and history. With a path, each update is saved."""
+    keras.utils.set_random_seed(1)
+    dense, dropout = keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.3)
+    model = keras.Sequential([keras.layers.Input((5,)), dense, dropout, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.02), loss="mse", run_eagerly=True)
+    batches = ScheduledBatches(X, Y, batch_size=4, seed=2)
+    recorder = LossRecorder()
+    callbacks = [PowerCut(cut), recorder, Ballast(ballast), *([TrainingState(path, every=1)] if path else [])]
+    history = model.fit(batches, epochs=epochs, verbose=0, callbacks=callbacks)
+    left = {"epochs": np.array(history.history["loss"]), "losses": np.array(recorder.loss)}
+    variables = [*model.variables, *model.optimizer.variables]
+    return left | {str(number): np.array(variable.numpy()) for number, variable in enumerate(variables)}
+
+
+def train_and_tell(folder, epochs, ballast, connection):
+    """The run in a process of its own; what it leaves goes into the folder."""
+    write = state_file.write
+
+    def told(path, state):
+        connection.send(("writes", state["step"]))
+        write(path, state)
+        connection.send(("has written", state["step"]))
+
+    state_file.write = told
+    np.savez(folder / "result.npz", **train(folder / "state", epochs, ballast))
+
+
+def assert_same(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
