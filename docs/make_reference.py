@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-ROOMS = ("schedules", "laws", "callbacks", "optimizers", "precision", "kernels", "workloads")
+ROOMS = ("schedules", "laws", "callbacks", "optimizers", "precision", "distributed", "tune", "kernels", "workloads")
 
 
 def pages():

@@ -9,6 +9,8 @@ import time
 
 from keras_lrsched.schedules import checks
 
+__all__ = ["installed", "meet"]
+
 PACKAGES = ("keras-lrsched", "keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
 PATIENCE = 5.0
 """Seconds for somebody who has connected to say something."""

@@ -1,0 +1,105 @@
+"""A member of a population: a model that is trained in rounds, each with its own settings, and that can be copied."""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+
+from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState
+from keras_lrsched.tune.on_ray import same_backend
+from keras_lrsched.tune.policy import Policy
+
+STATE, POLICY = "member.state", "policy.json"
+OURS = ("epochs", "initial_epoch")
+
+
+class Member:
+    """Trains a model round by round. All it is lies in a `TrainingState` file, and what made it so in a `Policy`.
+
+    A setting is scheduled and not assigned, so that the learning rate in the file, which is the one of the round before or
+    of another member, has no effect.
+
+    Args:
+        make: A function without arguments that returns a compiled model and a dictionary of arguments for `fit`.
+        seed: Of the initial weights.
+        folder: Where the state is kept.
+        epochs: How many a round has.
+        metric: What `fit` reports of an epoch that is to be optimised.
+        mode: `"min"` or `"max"`.
+    """
+
+    def __init__(self, make, seed, folder, epochs, metric, mode):
+        keras.utils.set_random_seed(seed)
+        self.model, self._fit = _checked(make())
+        self._state = Path(folder) / STATE
+        self._state.unlink(missing_ok=True)
+        self._seed, self._epochs, self._metric, self._mode = seed, epochs, metric, mode
+        self.policy: Policy | None = None
+
+    def train(self, settings):
+        """One round.
+
+        Returns:
+            What the metric is after it, and a score, of which more is better; a metric that is no number has the least.
+        """
+        rounds = 1 + (len(self.policy.ends) if self.policy else 0)
+        scheduled = [ScheduleHyperparameter(target, value) for target, value in settings.items()]
+        callbacks = [*self._fit.get("callbacks", ()), *scheduled, TrainingState(self._state)]
+        ours = {"epochs": rounds * self._epochs, "callbacks": callbacks}
+        history = self.model.fit(**{"verbose": 0, **self._fit, **ours}).history
+        if self._metric not in history:
+            raise ValueError(
+                f"`metric` must be one that `fit` reports: {', '.join(history)}. Received: metric={self._metric!r}"
+            )
+        end = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self.policy = self.policy.with_piece(settings, end) if self.policy else Policy([settings], [end], self._seed)
+        return _judged(float(history[self._metric][-1]), self._mode)
+
+    def save(self, folder):
+        if self.policy is None:
+            raise ValueError("A member that was not trained has no state to save.")
+        shutil.copyfile(self._state, Path(folder) / STATE)
+        self.policy.save(Path(folder) / POLICY)
+
+    def load(self, folder):
+        """Becomes what was saved, of this member or of another one."""
+        shutil.copyfile(Path(folder) / STATE, self._state)
+        self.policy = Policy.load(Path(folder) / POLICY)
+
+
+def _judged(value, mode):
+    score = value if mode == "max" else -value
+    return value, score if math.isfinite(score) else -math.inf
+
+
+class Worker:
+    """What trains members in another process. It keeps nothing from round to round."""
+
+    def __init__(self, make, epochs, metric, mode, backend):
+        same_backend(backend)
+        self._make, self._options = make, {"epochs": epochs, "metric": metric, "mode": mode}
+
+    def train(self, seed, settings, source, place):
+        """One round of the member in the folder `source`, or of a new one if that is `None`; it is saved in `place`."""
+        keras.backend.clear_session()
+        with tempfile.TemporaryDirectory() as folder:
+            member = Member(self._make, seed, folder, **self._options)
+            if source is not None:
+                member.load(source)
+            outcome = member.train(settings)
+            place.mkdir(parents=True, exist_ok=True)
+            member.save(place)
+        return outcome
+
+
+def _checked(made):
+    model, fit = made if isinstance(made, tuple) and len(made) == 2 else (None, None)
+    if getattr(model, "optimizer", None) is None or not isinstance(fit, dict):
+        raise ValueError(
+            f"`make` must return a compiled model and a dictionary of arguments for `fit`. Received: {made!r:.200}"
+        )
+    if set(OURS) & set(fit):
+        raise ValueError(f"How long `fit` trains is up to the search: leave `epochs` out. Received: {sorted(fit)}")
+    return model, fit

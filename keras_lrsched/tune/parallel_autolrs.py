@@ -1,0 +1,178 @@
+"""AutoLRS whose candidates are trained at the same time, by workers of Ray."""
+
+import contextlib
+import itertools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_lrsched.callbacks import AutoLRS, Snapshot
+from keras_lrsched.callbacks.batches_ahead import batches_ahead
+from keras_lrsched.callbacks.scheduled_step import callbacks_in
+from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
+from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.tune.on_ray import load_ray, pool, same_backend
+
+
+class ParallelAutoLRS(AutoLRS):
+    """`AutoLRS` that leaves the trials of a search to Ray: a search takes the time of `candidates / workers` trials.
+
+    Each worker has a model of its own. For each candidate it becomes what the model of `fit` is, weights, optimizer and
+    random state, and trains on the very batches that come next in `fit`, which are sent to it. The losses, and so what is
+    chosen, are those of `AutoLRS`, up to rounding, with `search="log_grid"`. With `"bayes"`, as many rates as there are
+    workers are chosen at once: each counts as the mean of what was tried until its loss is known. The
+    first ones are spread out evenly.
+
+    The model of `fit` is not touched by a search. S batches (`search_steps`) of the stage are held in memory.
+
+    Args:
+        make_model: A function without arguments that returns a compiled model, the same as the one of `fit`. It is called
+            on the workers.
+        min_learning_rate: As in `AutoLRS`, like all other arguments; `validation_data` are arrays.
+        max_learning_rate: As in `AutoLRS`.
+        workers: How many candidates are trained at once, a positive integer. Defaults to `2`.
+        resources: What one worker takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
+        **options: As in `AutoLRS`.
+
+    Raises:
+        ImportError: When `fit` begins, without Ray; else as `AutoLRS`.
+        ValueError: As `AutoLRS`; also when `fit` begins, if a `ScheduleHyperparameter` or a callback that reads gradients
+            is at work, which the workers know nothing of.
+
+    Reference:
+        arXiv 2105.10762, as `AutoLRS`. There the candidates follow each other.
+
+    Example:
+
+    >>> def make_model():
+    ...     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss="mse")
+    ...     return model
+    >>> autolrs = ParallelAutoLRS(make_model, 1e-3, 1.0, workers=4, search="log_grid")
+    >>> len(autolrs.next_rates([]))  # all ten are trained, four at a time
+    10
+    """
+
+    def __init__(self, make_model, min_learning_rate, max_learning_rate, workers=2, resources=None, **options):
+        super().__init__(min_learning_rate, max_learning_rate, **options)
+        if not callable(make_model):
+            raise ValueError(f"`make_model` must be a function. Received: make_model={make_model!r}")
+        if not isinstance(self.validation_data, (tuple, list, type(None))):
+            raise ValueError(
+                "`validation_data` must be arrays, which can be sent to workers. "
+                f"Received: validation_data of {type(self.validation_data)}"
+            )
+        self.make_model = make_model
+        self.workers = checks.positive_int("workers", workers)
+        self.resources = resources
+        self._cluster: contextlib.ExitStack | None = None
+        self._pool: Any = None
+
+    def schedule(self):
+        """The learning rate of all updates so far, as a `Tabulated` schedule that replays them without a search."""
+        rates = self.warmup_learning_rate * np.arange(1, min(self.warmup_steps, self.step) + 1) / max(self.warmup_steps, 1)
+        ends = [*(stage["step"] for stage in self.stages[1:]), self.step]
+        pieces = [np.full(end - stage["step"], stage["learning_rate"]) for stage, end in zip(self.stages, ends, strict=True)]
+        return Tabulated(np.concatenate([rates, *pieces]))
+
+    def next_rates(self, tried):
+        """The rates that are tried at once, after `tried`, a list of pairs of a rate and the loss it leads to."""
+        left = self.candidates - len(tried)
+        count = left if self.search == "log_grid" else min(left, self.workers)
+        if self.search == "bayes" and not tried:
+            return self._spread(self._next([]), count)
+        expected = float(np.mean([loss for _, loss in tried])) if tried else 0.0
+        rates: list[float] = []
+        for _ in range(count):
+            rates.append(self._next([*tried, *([rate, expected] for rate in rates)]))
+        return rates
+
+    def _spread(self, rate, count):
+        """A rate and others as far from it and from each other as can be, over the logarithm and round its ends."""
+        low, width = self.min_learning_rate, np.log(self.max_learning_rate / self.min_learning_rate)
+        place = np.log(rate / low) / width
+        return [float(low * np.exp(width * ((place + i / count) % 1))) for i in range(count)]
+
+    def begin(self):
+        super().begin()
+        load_ray()
+        if callbacks_in(self.model) or any(getattr(each, "of_callback", False) for each in self.model.optimizer.variables):
+            raise ValueError(
+                "ParallelAutoLRS cannot have its workers do what other callbacks do in the training step: leave "
+                "ScheduleHyperparameter and what reads gradients out, or use AutoLRS."
+            )
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        self._pool = None
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+    def _search(self):
+        if self.validation_data is not None and self.first_loss is None:
+            self.first_loss = self._validation_loss()
+        start = self._validation_loss() if self.is_validating else None
+        self._pool = self._pool or self._workers()
+        trial = load_ray().put(self._trial())
+        done = self.search_steps_done
+        tried: list[list[float]] = []
+        while len(tried) < self.candidates:
+            rates = self.next_rates(tried)
+            outcomes = list(self._pool.map(lambda worker, rate: worker.run.remote(trial, rate), rates))
+            start = outcomes[0][0][0] if start is None else start
+            if not math.isfinite(start):
+                raise ValueError(f"The loss is no number before any rate is tried, at step {self.step}. Received: {start}")
+            for rate, (losses, steps) in zip(rates, outcomes, strict=True):
+                tried.append([rate, self._prospect(losses, start)])
+                self.search_steps_done += steps
+        best = min(tried, key=lambda pair: pair[::-1])[0]
+        done = self.search_steps_done - done
+        self.stages.append({"step": self.step, "tried": tried, "learning_rate": best, "search_steps": done})
+        return best
+
+    def _trial(self):
+        """All that the trials of a search have in common."""
+        batches = itertools.islice(batches_ahead(self._adapter), self.stage_steps[0])
+        return {
+            "state": self.state(),
+            "model": Snapshot(self.model).state(),
+            "random": random_state(),
+            "batches": [tree.map_structure(ops.convert_to_numpy, batch) for batch in batches],
+        }
+
+    def _workers(self):
+        names = ("search_steps", "exploitation_steps", "validation_data", "validation_batch_size")
+        arguments = self.make_model, keras.backend.backend(), {name: getattr(self, name) for name in names}
+        self._cluster = contextlib.ExitStack()
+        return self._cluster.enter_context(pool(Worker, arguments, self.workers, self.resources))
+
+
+class Worker:
+    """What trains candidates in another process."""
+
+    def __init__(self, make_model, backend, options):
+        same_backend(backend)
+        self._candidate = _Candidate(1e-9, 1.0, search="log_grid", **options)  # the range is for who chooses rates
+        self._candidate.set_model(make_model())
+
+    def run(self, trial, rate):
+        """The losses of one candidate, as `AutoLRS` judges them, and the number of its steps."""
+        candidate = self._candidate
+        candidate.restore_state(trial["state"])
+        candidate.batches = trial["batches"]
+        Snapshot.from_state(candidate.model, trial["model"]).restore()
+        restore_random_state(trial["random"])
+        before = candidate.search_steps_done
+        losses = candidate._try(rate)
+        return losses, candidate.search_steps_done - before
+
+
+class _Candidate(AutoLRS):
+    """A search whose batches are given, in `batches`."""
+
+    def _batches(self):
+        return iter(self.batches)

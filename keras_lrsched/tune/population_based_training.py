@@ -1,0 +1,212 @@
+"""Population based training (Jaderberg et al. 2017) of any scheduled setting, by workers of Ray."""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_lrsched.schedules import checks
+from keras_lrsched.tune.member import POLICY, STATE, Worker
+from keras_lrsched.tune.on_ray import pool
+from keras_lrsched.tune.policy import Policy
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a search found.
+
+    Attributes:
+        policy: The settings of the best member and of all that it was copied from, as a `Policy`.
+        value: Its metric at the end.
+        state: Its file of `TrainingState`.
+        values: The metric of each member after each round: a list of lists.
+        copies: A list of `[round, member, source]`: after that round, counted from 0, the member became a copy of `source`.
+    """
+
+    policy: Policy
+    value: float
+    state: Path
+    values: list[list[float]]
+    copies: list[list[int]]
+
+
+class PopulationBasedTraining:
+    """Trains a population of models at once; from time to time the worst go on from copies of the best, with other settings.
+
+    A round is some epochs of `fit`. After each, the members are ranked by a metric. Each of the worst `quantile_fraction`
+    becomes a copy of a random one of the best `quantile_fraction`, weights, optimizer and all (exploit). Each of its
+    settings is then, with `resample_probability`, drawn anew, and else multiplied by one of `perturbation_factors`, within
+    its range; of a list of values, it moves to a neighbour (explore). The settings of the best member, back through the
+    copies to its beginning, are a schedule, which one run can replay.
+
+    The rule and its defaults are those of Ray Tune's scheduler of this name in its synchronous mode, with two exceptions:
+    what leaves its range is put back to its border, and a member whose metric is no number is the worst, and not left out.
+    Ray itself runs the workers, which live as long as the search; one that dies is replaced, and its round trained again.
+    Ray Tune's scheduler ends all worker processes after each synchronous round, and an import of TensorFlow can take
+    longer than a round of a small model.
+
+    All members are ranked after the same number of updates, so a search depends on `seed` and not on which worker is faster.
+
+    Args:
+        settings: A dictionary from paths, as `ScheduleHyperparameter` takes them, such as `"optimizer.learning_rate"`, to a
+            range, a tuple of two non-negative numbers, or a list of non-negative values. Ranges above 0 are drawn from
+            evenly over the logarithm.
+        metric: What `fit` reports of an epoch. Defaults to `"val_loss"`.
+        mode: `"min"` or `"max"`. Defaults to `"min"`.
+        population: The number of members, at least 2. Defaults to `8`.
+        rounds: Defaults to `10`.
+        epochs: Of a round. Defaults to `1`.
+        quantile_fraction: Above 0, at most 0.5. Defaults to `0.25`.
+        resample_probability: Defaults to `0.25`.
+        perturbation_factors: Two positive numbers. Defaults to `(1.2, 0.8)`.
+        seed: Of settings and, counted on from member to member, of initial weights. Defaults to `0`.
+
+    Raises:
+        ImportError: From `search`, without Ray.
+        ValueError: If an argument is out of its range.
+
+    Reference:
+        arXiv 1711.09846. Ray Tune 2.60, `ray/tune/schedulers/pbt.py`, which was read and run. The paper's own percentages
+        were not checked.
+
+    Example:
+
+    >>> settings = {"optimizer.learning_rate": (1e-3, 1.0), "optimizer.momentum": [0.8, 0.9, 0.95]}
+    >>> search = PopulationBasedTraining(settings, population=4, resample_probability=0.0, perturbation_factors=(2.0, 2.0))
+    >>> search.explore({"optimizer.learning_rate": 0.1, "optimizer.momentum": 0.95}, np.random.default_rng(0))
+    {'optimizer.learning_rate': 0.2, 'optimizer.momentum': 0.9}
+    """
+
+    def __init__(
+        self,
+        settings,
+        metric="val_loss",
+        mode="min",
+        population=8,
+        rounds=10,
+        epochs=1,
+        quantile_fraction=0.25,
+        resample_probability=0.25,
+        perturbation_factors=(1.2, 0.8),
+        seed=0,
+    ):
+        if not isinstance(settings, dict) or not settings:
+            raise ValueError(f"`settings` must be a non-empty dictionary. Received: settings={settings!r}")
+        self.settings = {target: _space(target, values) for target, values in settings.items()}
+        self.metric = metric
+        self.mode = checks.one_of("mode", mode, ("min", "max"))
+        self.population = checks.positive_int("population", population)
+        if self.population < 2:
+            raise ValueError(f"`population` must be at least 2. Received: population={population}")
+        self.rounds = checks.positive_int("rounds", rounds)
+        self.epochs = checks.positive_int("epochs", epochs)
+        self.quantile_fraction = checks.positive_fraction("quantile_fraction", quantile_fraction)
+        if self.quantile_fraction > 0.5:
+            raise ValueError(f"`quantile_fraction` must be at most 0.5. Received: quantile_fraction={quantile_fraction}")
+        self.resample_probability = checks.fraction("resample_probability", resample_probability)
+        factors = checks.each("perturbation_factors", perturbation_factors, checks.positive_float)
+        if len(factors) != 2:
+            raise ValueError(f"`perturbation_factors` must be two. Received: perturbation_factors={perturbation_factors}")
+        self.perturbation_factors = tuple(factors)
+        self.seed = checks.non_negative_int("seed", seed)
+
+    def search(self, make, folder, workers=2, resources=None):
+        """Trains the population.
+
+        Args:
+            make: A function without arguments that returns a compiled model and a dictionary of arguments for `fit`:
+                data, `validation_data`, `callbacks`, ... It is called on the workers, before each round. Give
+                `ScheduledBatches`, so that a copy goes on in its data too.
+            folder: A new or empty folder, which all workers can reach. In the end it has `policy.json`, `best.state`, and a
+                file for each setting that `Tabulated.load` reads.
+            workers: How many members are trained at once. Defaults to `2`.
+            resources: What one worker takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
+
+        Returns:
+            A `Discovery`.
+
+        Raises:
+            ValueError: If the folder is not empty.
+            Whatever went wrong on a worker.
+        """
+        folder = Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ValueError(f"`folder` must be empty. Received: folder={str(folder)!r}")
+        arguments = make, self.epochs, self.metric, self.mode, keras.backend.backend()
+        with pool(Worker, arguments, workers, resources) as members:
+            return self.evolve(lambda jobs: list(members.map(lambda worker, job: worker.train.remote(*job), jobs)), folder)
+
+    def evolve(self, train, folder):
+        """The search, where `train` makes one round of all members: of a list of arguments of `Worker.train`."""
+        numbers = np.random.default_rng(self.seed)
+        settings = [self.draw(numbers) for _ in range(self.population)]
+        sources: list[Path | None] = [None] * self.population
+        values, copies = [], []
+        for round_ in range(self.rounds):
+            places = [folder / "rounds" / str(round_) / str(i) for i in range(self.population)]
+            seeds = range(self.seed, self.seed + self.population)
+            outcomes = train(list(zip(seeds, settings, sources, places, strict=True)))
+            values.append([value for value, _ in outcomes])
+            shutil.rmtree(folder / "rounds" / str(round_ - 1), ignore_errors=True)
+            pairs = self.exploit([score for _, score in outcomes], numbers) if round_ + 1 < self.rounds else []
+            sources = list(places)
+            for member, source in pairs:
+                sources[member], settings[member] = places[source], self.explore(settings[source], numbers)
+                copies.append([round_, member, source])
+        best = int(np.argmax([score for _, score in outcomes]))
+        return _written(places[best], folder, values, best, copies)
+
+    def draw(self, numbers):
+        """Settings of a member without a past."""
+        return {target: _drawn(space, numbers) for target, space in self.settings.items()}
+
+    def exploit(self, scores, numbers):
+        """Pairs of a member of the worst and the one of the best that it becomes a copy of; a larger score is better."""
+        size = min(math.ceil(len(scores) * self.quantile_fraction), len(scores) // 2)
+        ranked = [int(i) for i in np.argsort(scores, kind="stable")]
+        return [(member, int(numbers.choice(ranked[-size:]))) for member in ranked[:size]]
+
+    def explore(self, settings, numbers):
+        """Settings near those of another member, or new ones."""
+        return {target: self._moved(settings[target], space, numbers) for target, space in self.settings.items()}
+
+    def _moved(self, value, space, numbers):
+        if numbers.random() < self.resample_probability:
+            return _drawn(space, numbers)
+        if isinstance(space, list):
+            place = space.index(value) + int(numbers.choice([-1, 1]))
+            return space[min(max(place, 0), len(space) - 1)]
+        return float(np.clip(value * numbers.choice(self.perturbation_factors), *space))
+
+
+def _written(place, folder, values, best, copies):
+    """The best member, in files of its own; the others are removed."""
+    shutil.copyfile(place / POLICY, folder / POLICY)
+    shutil.copyfile(place / STATE, folder / "best.state")
+    shutil.rmtree(folder / "rounds")
+    policy = Policy.load(folder / POLICY)
+    for target, schedule in policy.schedules().items():
+        schedule.save(folder / f"{target}.json")
+    return Discovery(policy, values[-1][best], folder / "best.state", values, copies)
+
+
+def _space(target, values):
+    """A tuple of two numbers, or a list."""
+    if isinstance(values, list):
+        if not values:
+            raise ValueError(f"`settings` must give values to choose from. Received: {target}={values}")
+        return checks.each(target, values, checks.non_negative_float)
+    if not isinstance(values, tuple) or len(values) != 2:
+        raise ValueError(f"`settings` must give a tuple of two numbers or a list of values. Received: {target}={values!r}")
+    return tuple(checks.increasing(target, values, checks.non_negative_float))
+
+
+def _drawn(space, numbers):
+    if isinstance(space, list):
+        return space[int(numbers.integers(len(space)))]
+    low, high = space
+    return float(low * (high / low) ** numbers.random()) if low > 0 else float(numbers.uniform(low, high))

@@ -1,0 +1,80 @@
+"""A real Ray on this machine, with two workers, on digits."""
+
+import numpy as np
+import pytest
+
+from keras_lrsched.callbacks import ScheduledBatches
+from keras_lrsched.tune import ParallelAutoLRS, PopulationBasedTraining
+
+pytestmark = pytest.mark.slow
+RATE = "optimizer.learning_rate"
+
+
+@pytest.fixture
+def ray():
+    return pytest.importorskip("ray", reason="needs Ray: pip install 'keras-lrsched[ray]'")
+
+
+def maker(folder):
+    """What makes model and data; the first process that calls it dies of that."""
+
+    def make():
+        import os
+
+        from keras_lrsched.workloads.digits import Digits
+
+        try:
+            os.close(os.open(folder / "died", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            os._exit(1)
+        workload = Digits()
+        model = workload.compiled_model(0.1, seed=0, jit_compile=False)
+        x, y = (np.concatenate(parts) for parts in zip(*(workload.train_batch(t, 0) for t in range(8)), strict=True))
+        return model, {"x": ScheduledBatches(x, y, batch_size=32, seed=0), "validation_data": workload.validation}
+
+    return make
+
+
+def test_population(ray, tmp_path):
+    make = maker(tmp_path)
+    search = PopulationBasedTraining({RATE: (1e-3, 1.0)}, population=3, rounds=2, perturbation_factors=(2.0, 0.5))
+    found = search.search(make, tmp_path / "search", workers=2)
+    assert not ray.is_initialized()
+    assert (tmp_path / "died").exists()
+    assert len(found.copies) == 1
+    assert found.policy.ends == [8, 16]
+    model, fit = make()
+    history = model.fit(**fit, epochs=2, verbose=0, callbacks=found.policy.callbacks()).history
+    assert history["val_loss"][-1] == pytest.approx(found.value, rel=1e-3)
+
+
+def test_candidates(ray):
+    from keras_lrsched.callbacks import AutoLRS
+    from keras_lrsched.workloads.digits import Digits
+
+    def make_model():
+        from keras_lrsched.workloads.digits import Digits
+
+        return Digits().compiled_model(0.1, seed=0, jit_compile=False)
+
+    workload = Digits()
+    x, y = (np.concatenate(parts) for parts in zip(*(workload.train_batch(t, 0) for t in range(8)), strict=True))
+    options = {"search_steps": 8, "exploitation_steps": 8, "candidates": 4, "search": "log_grid"}
+    stages = []
+    for autolrs in (AutoLRS(1e-3, 1.0, **options), ParallelAutoLRS(make_model, 1e-3, 1.0, workers=2, **options)):
+        batches = ScheduledBatches(x, y, batch_size=32, seed=0)
+        make_model().fit(batches, epochs=1, verbose=0, callbacks=[autolrs])
+        stages.append(autolrs.stages)
+    assert not ray.is_initialized()
+    np.testing.assert_allclose(stages[0][0]["tried"], stages[1][0]["tried"], rtol=1e-3)
+
+
+def test_what_goes_wrong_on_a_worker_is_told(ray, tmp_path):
+    def make():
+        raise ValueError("no such model")
+
+    with pytest.raises(ValueError, match="no such model"):
+        PopulationBasedTraining({RATE: (1e-3, 1.0)}, population=2).search(make, tmp_path / "search", workers=1)
+    assert not ray.is_initialized()
