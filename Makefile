@@ -26,7 +26,7 @@ faults: .venv/dev
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks $(ALSO)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/distributed $(ALSO)
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks \
 		$(ALSO) tests/precision
 
