@@ -44,17 +44,15 @@ struct alignas(kWide * sizeof(T)) Wide {
   T entries[kWide];
 };
 
-// The tensor of a block, with its rates; a block's chunk counts from the first of the batch.
-__device__ kl_tensor tensor_of(const Batch& batch, const Shared& shared, int chunk, int* place, int64_t* begin, int64_t* end) {
+// The tensor of a block, with its rates, and which of its chunks the block works on.
+__device__ kl_tensor tensor_of(const Batch& batch, const Shared& shared, int chunk, int64_t* part) {
   int t = 0;
   while (chunk >= batch.first_chunks[t + 1]) ++t;
   kl_tensor tensor = batch.tensors[t];
   tensor.learning_rate = shared.rates[3 * tensor.index];
   tensor.weight_decay = shared.rates[3 * tensor.index + 1];
   tensor.adapted = shared.rates[3 * tensor.index + 2] != 0;
-  *place = tensor.index;
-  *begin = static_cast<int64_t>(chunk - batch.first_chunks[t]) * KL_CHUNK;
-  *end = min(*begin + KL_CHUNK, tensor.size);
+  *part = chunk - batch.first_chunks[t];
   return tensor;
 }
 
@@ -71,7 +69,8 @@ __device__ void random_words(uint64_t i, uint32_t tensor, const uint32_t* seed, 
 
 // Calls f(first entry, number of entries, values...) for what falls to this thread; four entries come in one access each.
 template <class W, class G, class F>
-__device__ void each_four(const kl_tensor& tensor, int64_t begin, int64_t end, int slots, F f) {
+__device__ void each_four(const kl_tensor& tensor, int64_t part, int slots, F f) {
+  const int64_t begin = part * KL_CHUNK, end = min(begin + KL_CHUNK, tensor.size);
   const Wide<float> none = {};
   for (int64_t i = begin + kWide * threadIdx.x; i < end; i += kWide * kThreads) {
     Wide<W> w;
@@ -106,43 +105,43 @@ __device__ void write_four(T* to, int count, const Wide<T>& values) {
 
 template <class Method, class W, class G>
 __global__ void __launch_bounds__(kThreads) update(Batch batch, Shared shared, const double* totals) {
-  int place;
-  int64_t begin, end;
-  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &place, &begin, &end);
-  const Method method(tensor, shared.numbers, has_sum<Method>::value ? totals + 2 * place : nullptr);
+  int64_t part;
+  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
+  const Method method(tensor, shared.numbers, has_sum<Method>::value ? totals + 2 * tensor.index : nullptr);
+  constexpr bool in_blocks = std::is_same<Method, AdamMini>::value;
   constexpr bool state_is_set = has_sum<Method>::value && Method::slots > 1;  // by `sum`
-  each_four<W, G>(tensor, begin, end, Method::slots,
-                  [&](int64_t i, int count, Wide<W> w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
-                    uint32_t random[kWide];
-                    if (std::is_same<W, bfloat16>::value && shared.stochastic_rounding) {
-                      random_words(i / kWide, place, shared.seed, random);
-                    }
-                    for (int j = 0; j < count; ++j) {
-                      const float next = method(load(w.entries[j]), load(g.entries[j]), m.entries[j], v.entries[j]);
-                      if constexpr (std::is_same<W, bfloat16>::value) {
-                        if (shared.stochastic_rounding) {
-                          store(w.entries[j], next, random[j] & 0xffff);
-                          continue;
-                        }
-                      }
-                      store(w.entries[j], next);
-                    }
-                    write_four(static_cast<W*>(tensor.w) + i, count, w);
-                    if (!state_is_set) write_four(tensor.slots[0] + i, count, m);
-                    if (!state_is_set && Method::slots > 1) write_four(tensor.slots[1] + i, count, v);
-                  });
+  constexpr int slots = in_blocks ? 1 : Method::slots;
+  each_four<W, G>(tensor, part, slots, [&](int64_t i, int count, Wide<W> w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
+    uint32_t random[kWide];
+    if (std::is_same<W, bfloat16>::value && shared.stochastic_rounding) {
+      random_words(i / kWide, tensor.index, shared.seed, random);
+    }
+    for (int j = 0; j < count; ++j) {
+      if (in_blocks) v.entries[j] = tensor.slots[1][(i + j) / tensor.inner % tensor.blocks];
+      const float next = method(load(w.entries[j]), load(g.entries[j]), m.entries[j], v.entries[j]);
+      if constexpr (std::is_same<W, bfloat16>::value) {
+        if (shared.stochastic_rounding) {
+          store(w.entries[j], next, random[j] & 0xffff);
+          continue;
+        }
+      }
+      store(w.entries[j], next);
+    }
+    write_four(static_cast<W*>(tensor.w) + i, count, w);
+    if (!state_is_set) write_four(tensor.slots[0] + i, count, m);
+    if (!state_is_set && slots > 1) write_four(tensor.slots[1] + i, count, v);
+  });
 }
 
 // Two sums of a chunk. Each thread adds in its own order, then threads in pairs, always the same ones.
 template <class Method, class W, class G>
 __global__ void __launch_bounds__(kThreads) sum(Batch batch, Shared shared, double* sums) {
   __shared__ double a[kThreads], b[kThreads];
-  int place;
-  int64_t begin, end;
-  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &place, &begin, &end);
+  int64_t part;
+  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
   const Method method(tensor, shared.numbers, nullptr);
   float own_a = 0, own_b = 0;
-  each_four<W, G>(tensor, begin, end, Method::slots,
+  each_four<W, G>(tensor, part, Method::slots,
                   [&](int64_t i, int count, const Wide<W>& w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
                     for (int j = 0; j < count; ++j) {
                       float x, y;
@@ -185,6 +184,44 @@ __global__ void __launch_bounds__(kThreads) reduce(Batch batch, const double* su
   }
 }
 
+// Adam-mini: how many blocks of weights a block of threads works on. If the entries of a block of weights lie apart, those of
+// its neighbours lie between them, and are read with them.
+KL_BOTH int together(const kl_tensor& tensor) { return tensor.inner == 1 ? 32 : 1; }
+
+// The mean of the squared gradients of some blocks of weights goes into their second moments. The order of additions depends on
+// sizes alone.
+template <class G>
+__global__ void __launch_bounds__(kThreads) moments(Batch batch, Shared shared) {
+  __shared__ double sums[kThreads];
+  int64_t part;
+  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
+  const AdamMini method(tensor, shared.numbers, nullptr);
+  const int width = together(tensor), column = threadIdx.x % width, rows = kThreads / width;
+  const int64_t block = part * width + column, entries = tensor.size / tensor.blocks, stride = tensor.blocks * tensor.inner;
+  double sum = 0;
+  for (int64_t i = threadIdx.x / width; i < entries && block < tensor.blocks; i += rows) {
+    const int64_t place = i / tensor.inner * stride + block * tensor.inner + i % tensor.inner;
+    const float g = method.scale * load(static_cast<const G*>(tensor.g)[place]);
+    sum += g * g;
+  }
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) >= width || block >= tensor.blocks) return;
+  for (int row = 1; row < rows; ++row) sum += sums[row * width + column];
+  float& v = tensor.slots[1][block];
+  v = method.beta_2 * v + method.rest_2 * static_cast<float>(sum / static_cast<double>(entries));
+}
+
+// The same tensors, cut into the pieces of `moments`.
+Batch in_pieces(const Batch& batch) {
+  Batch pieces = batch;
+  for (int t = 0; t < batch.n; ++t) {
+    const int64_t width = together(batch.tensors[t]), blocks = batch.tensors[t].size > 0 ? batch.tensors[t].blocks : 0;
+    pieces.first_chunks[t + 1] = pieces.first_chunks[t] + static_cast<int32_t>((blocks + width - 1) / width);
+  }
+  return pieces;
+}
+
 template <class Method, class W, class G>
 void launch(const Batch& batch, const Shared& shared, double* totals, double* sums, cudaStream_t stream) {
   const int chunks = batch.first_chunks[batch.n];
@@ -192,6 +229,10 @@ void launch(const Batch& batch, const Shared& shared, double* totals, double* su
   if constexpr (has_sum<Method>::value) {
     sum<Method, W, G><<<chunks, kThreads, 0, stream>>>(batch, shared, sums);
     reduce<<<batch.n, kThreads, 0, stream>>>(batch, sums, totals);
+  }
+  if constexpr (std::is_same<Method, AdamMini>::value) {
+    const Batch pieces = in_pieces(batch);
+    moments<G><<<pieces.first_chunks[batch.n], kThreads, 0, stream>>>(pieces, shared);
   }
   update<Method, W, G><<<chunks, kThreads, 0, stream>>>(batch, shared, totals);
 }
@@ -217,6 +258,8 @@ Launch choose(int method, int w_dtype, int g_dtype) {
       return choose<Lars>(w_dtype, g_dtype);
     case KL_LAMB:
       return choose<Lamb>(w_dtype, g_dtype);
+    case KL_ADAM_MINI:
+      return choose<AdamMini>(w_dtype, g_dtype);
     default:
       return nullptr;
   }

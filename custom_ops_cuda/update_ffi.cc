@@ -9,9 +9,6 @@ namespace keras_lrsched {
 
 ffi::Error UpdateOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::RemainingArgs args, ffi::RemainingRets rets,
                         std::string_view name, bool stochastic_rounding, ffi::Span<const int64_t> blocks) {
-  if (kl_find_method(std::string(name).c_str()) == KL_ADAM_MINI) {
-    return ffi::Error(ffi::ErrorCode::kUnimplemented, "keras_lrsched_update: Adam-mini has no kernel on CUDA");
-  }
   Operands operands;
   const auto no_copy = [](void*, const void*, size_t) { return false; };
   const ffi::Error error = ReadOperands(args, rets, name, blocks, no_copy, &operands);

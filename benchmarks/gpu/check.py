@@ -42,12 +42,24 @@ def lamb(w, g, s, t):
     return w - RATE * np.linalg.norm(w) / np.linalg.norm(u) * u
 
 
+def mini(w, g, s, t):
+    """A second moment for each column, or for each entry of a vector."""
+    s["m"] = 0.9 * s["m"] + 0.1 * g
+    s["v"] = 0.999 * s["v"] + 0.001 * (g * g).mean(axis=tuple(range(g.ndim - 1)), keepdims=True)
+    return w - RATE * (s["m"] / (1 - 0.9**t) / (np.sqrt(s["v"] / (1 - 0.999**t)) + 1e-8) + DECAY * w)
+
+
+def by_columns(**options):
+    return optimizers.AdamMini(blocks={".": [-1]}, **options)
+
+
 METHODS = {
     sgd: optimizers.SGD,
     lion: optimizers.Lion,
     adamw: optimizers.AdamW,
     lars: optimizers.Lars,
     lamb: optimizers.Lamb,
+    mini: by_columns,
 }
 
 

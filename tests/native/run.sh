@@ -31,3 +31,10 @@ run quantize "avx2 avx512"
 # What CUDA would compute, done on the host with the same code, against the quantizers that were just built.
 ${CXX:-g++} $flags -pthread ops/kernels/quantize.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"
 "$out/test_quantize_cuda"
+
+# The updates of CUDA in the same way: launches are calls, and a thread of a block is one of the host.
+sed -e 's/<cuda_runtime.h>/"cuda_on_host.h"/' -e 's/\([a-z]*\(<[A-Za-z, ]*>\)\{0,1\}\)<<<\([^,]*\), \([^,]*\), 0, stream>>>(/launch_on_host(\1, \3, \4, stream, /' \
+  custom_ops_cuda/update.cu > "$out/update_on_host.cc"
+${CXX:-g++} $flags -Wno-sign-compare -pthread -Icustom_ops_cuda -Itests/native ops/kernels/update.cc "$out/update_on_host.cc" \
+  tests/native/test_update_cuda.cc "$out"/update_*.o -o "$out/test_update_cuda"
+"$out/test_update_cuda"

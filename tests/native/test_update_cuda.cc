@@ -1,0 +1,144 @@
+// What the kernels of custom_ops_cuda/update.cu do, done on the host, agrees with ops/kernels.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "../../custom_ops_cuda/update.h"
+
+namespace {
+
+struct alignas(16) Four {
+  float entries[4];
+};
+
+// Entries at an address that suits wide accesses, as those of frameworks do.
+struct Entries {
+  std::vector<Four> memory;
+  explicit Entries(int64_t size) : memory(size / 4 + 1) {}
+  float* data() { return memory[0].entries; }
+};
+
+struct Variable {
+  int64_t size, blocks, inner;  // the last two are Adam-mini's
+};
+
+const Variable kVariables[] = {
+    {1, 1, 1}, {7, 7, 1}, {30, 5, 1}, {45, 3, 5}, {100000, 1, 100000}, {70000, 70, 1}, {70000, 70, 100}, {33 * 40, 33, 40},
+};
+constexpr int kCount = sizeof(kVariables) / sizeof(*kVariables), kUpdates = 3;
+
+uint16_t upper(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+float number(uint16_t upper) {
+  const uint32_t bits = static_cast<uint32_t>(upper) << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+// Variables, gradients and state of one kind, filled with the same random numbers each time.
+struct Problem {
+  std::vector<Entries> memory;
+  std::vector<kl_tensor> tensors;
+  std::vector<float> rates;
+
+  Problem(int method, int dtype) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    memory.reserve(4 * kCount);
+    for (int t = 0; t < kCount; ++t) {
+      const Variable& variable = kVariables[t];
+      kl_tensor tensor = {};
+      void* parts[4];
+      for (int part = 0; part < 4; ++part) {
+        memory.emplace_back(variable.size);
+        parts[part] = memory.back().data();
+        for (int64_t i = 0; i < variable.size; ++i) {
+          const float x = part < 2 ? normal(random) : 0;
+          if (dtype == KL_BFLOAT16 && part < 2) {
+            static_cast<uint16_t*>(parts[part])[i] = upper(x);
+          } else {
+            static_cast<float*>(parts[part])[i] = x;
+          }
+        }
+      }
+      tensor.w = parts[0], tensor.g = parts[1];
+      tensor.slots[0] = static_cast<float*>(parts[2]);
+      tensor.slots[1] = kl_slots(method) > 1 ? static_cast<float*>(parts[3]) : nullptr;
+      tensor.size = variable.size, tensor.w_dtype = tensor.g_dtype = dtype;
+      tensor.learning_rate = 0.01f * static_cast<float>(t + 1), tensor.weight_decay = 0.1f, tensor.adapted = t % 3 != 0;
+      tensor.index = t;
+      tensor.blocks = method == KL_ADAM_MINI ? variable.blocks : 1, tensor.inner = method == KL_ADAM_MINI ? variable.inner : 1;
+      tensors.push_back(tensor);
+      for (float rate : {tensor.learning_rate, tensor.weight_decay, tensor.adapted ? 1.0f : 0.0f}) rates.push_back(rate);
+    }
+  }
+
+  float weight(int t, int64_t i) const {
+    const kl_tensor& tensor = tensors[t];
+    return tensor.w_dtype == KL_BFLOAT16 ? number(static_cast<uint16_t*>(tensor.w)[i]) : static_cast<float*>(tensor.w)[i];
+  }
+};
+
+void update_on_cpu(int method, Problem* problem, const kl_settings& settings) {
+  int64_t first[kCount + 1], pieces[kCount + 1];
+  double totals[2 * kCount] = {};
+  kl_plan(problem->tensors.data(), kCount, first);
+  if (kl_has_sums(method)) {
+    kl_plan_sums(method, problem->tensors.data(), kCount, pieces);
+    std::vector<double> sums(2 * pieces[kCount]);
+    kl_sum(method, problem->tensors.data(), kCount, pieces, &settings, 0, pieces[kCount], sums.data());
+    kl_reduce(kCount, pieces, sums.data(), totals);
+  }
+  kl_update(method, problem->tensors.data(), kCount, first, &settings, 0, first[kCount], totals);
+}
+
+void update_as_cuda(int method, Problem* problem, const kl_settings& settings) {
+  std::vector<uint8_t> workspace(kl_cuda_workspace(method, problem->tensors.data(), kCount) + 16);
+  if (kl_cuda_update(method, problem->tensors.data(), kCount, problem->rates.data(), settings.numbers, settings.seed,
+                     settings.stochastic_rounding, workspace.data(), nullptr) != 0) {
+    std::printf("method %d: an error\n", method);
+    std::exit(1);
+  }
+}
+
+// The largest difference of a weight, in parts of the largest weight.
+double difference(const Problem& one, const Problem& other) {
+  double largest = 0, apart = 0;
+  for (int t = 0; t < kCount; ++t) {
+    for (int64_t i = 0; i < kVariables[t].size; ++i) {
+      largest = std::fmax(largest, std::fabs(one.weight(t, i)));
+      apart = std::fmax(apart, std::fabs(one.weight(t, i) - other.weight(t, i)));
+    }
+  }
+  return apart / largest;
+}
+
+}  // namespace
+
+int main() {
+  for (int method = 0; method < KL_METHODS; ++method) {
+    for (int kind = 0; kind < 3; ++kind) {  // float32, bfloat16, bfloat16 with stochastic rounding
+      const int dtype = kind == 0 ? KL_FLOAT32 : KL_BFLOAT16;
+      kl_settings settings = {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 2.0f}, {1, 2}, kind == 2};
+      if (method == KL_SGD || method == KL_LARS) settings.numbers[2] = 0;  // nesterov
+      Problem cpu(method, dtype), cuda(method, dtype), start(method, dtype);
+      for (int i = 0; i < kUpdates; ++i) update_on_cpu(method, &cpu, settings), update_as_cuda(method, &cuda, settings);
+      const double apart = difference(cpu, cuda), moved = difference(start, cuda);
+      // Random bits are other ones there: each update may round to the other side.
+      const double allowed = kind == 0 ? 2e-6 : kind == 1 ? 4e-3 : kUpdates * 8e-3;
+      if (!(apart <= allowed) || !(moved > 0)) {
+        std::printf("method %d, kind %d: apart by %g, moved by %g\n", method, kind, apart, moved);
+        return 1;
+      }
+    }
+  }
+  std::printf("updates on CUDA, emulated: all hold (%s)\n", kl_instruction_set());
+}
