@@ -8,10 +8,13 @@ _COMPARISONS = {"less": keras.ops.less, "greater": keras.ops.greater}
 
 
 def get(callback):
-    """What its `state` method gives; without one, all attributes that a file of state can hold."""
+    """What its `state` method gives; without one, all attributes that a file of state can hold, but no strings.
+
+    These are settings, and often paths: a run that goes on writes where its own script says, and not where a file says.
+    """
     if _says_itself(callback):
         return callback.state()
-    state = {name: value for name, value in vars(callback).items() if name != "params" and state_file.is_plain(value)}
+    state = {name: value for name, value in vars(callback).items() if name != "params" and _is_state(value)}
     if vars(callback).get("monitor_op") in _COMPARISONS.values():  # which Keras decides on only when the first epoch ends
         state["monitor_op"] = callback.monitor_op.__name__
     return state
@@ -22,7 +25,7 @@ def restore(callback, state):
     if _says_itself(callback):
         callback.restore_state(state)
         return
-    vars(callback).update(state)
+    vars(callback).update({name: value for name, value in state.items() if _is_state(value)})
     if state.get("monitor_op") in _COMPARISONS:
         callback.monitor_op = _COMPARISONS[state["monitor_op"]]
 
@@ -33,6 +36,10 @@ def with_epoch(history, epoch, logs):
         return history
     columns = {name: [*history["history"].get(name, []), float(value)] for name, value in logs.items()}
     return {"history": {**history["history"], **columns}, "epoch": [*history["epoch"], epoch]}
+
+
+def _is_state(value):
+    return state_file.is_plain(value) and not isinstance(value, str)
 
 
 def _says_itself(callback):

@@ -26,8 +26,9 @@ class TrainingState(keras.callbacks.Callback):
     to decide, so give `shuffle=False` to `fit`, or shuffle by the number of the epoch.
 
     Of the other callbacks in the same `fit`, those with methods `state` and `restore_state` are saved by these. Of any
-    other (`EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`, ...), all attributes are that are numbers, strings,
-    NumPy arrays, or lists and dictionaries of such. It has to come last in the list of callbacks.
+    other (`EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`, ...), all attributes are that are numbers, NumPy arrays,
+    or lists and dictionaries of such and of strings; a string by itself, such as a path, stays what the script says. It has
+    to come last in the list of callbacks.
 
     A finished run that is started again trains nothing and has the final weights. The file is read as data only: it cannot
     run code. If neither copy is whole, that is an error and not a fresh start; to train from the start, remove the file. The

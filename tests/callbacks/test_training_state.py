@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState, state_file
+from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState, callback_state, state_file
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)
@@ -368,6 +368,16 @@ def test_refuses_a_file_of_something_else(tmp_path):
     state_file.write(tmp_path / "state", {"epoch": 1})
     with pytest.raises(ValueError, match=r"something else than the state of a run. Received: path="):
         script(tmp_path / "state")
+
+
+def test_paths_of_callbacks_are_those_of_the_script(tmp_path):
+    """Not those of a file, which may come from anywhere."""
+    first, second = (keras.callbacks.ModelCheckpoint(tmp_path / f"{name}.keras") for name in ("first", "second"))
+    first.best = 0.5
+    state = callback_state.get(first)
+    callback_state.restore(second, {**state, "filepath": "elsewhere"})
+    assert second.best == 0.5
+    assert second.filepath == str(tmp_path / "second.keras")
 
 
 def test_has_to_be_last():
