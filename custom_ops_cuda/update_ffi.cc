@@ -13,6 +13,11 @@ ffi::Error UpdateOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::Remain
   const auto no_copy = [](void*, const void*, size_t) { return false; };
   const ffi::Error error = ReadOperands(args, rets, name, blocks, no_copy, &operands);
   if (error.failure()) return error;
+  for (const kl_tensor& tensor : operands.tensors) {
+    if (tensor.code_block != 0) {
+      return ffi::Error(ffi::ErrorCode::kUnimplemented, "keras_lrsched_update: state in codes has no kernel on CUDA");
+    }
+  }
   const int64_t n = static_cast<int64_t>(operands.tensors.size());
   void* workspace = nullptr;
   if (const int64_t bytes = kl_cuda_workspace(operands.method, operands.tensors.data(), n)) {

@@ -6,11 +6,12 @@ if the compiler is what is missing), `1` (an error where it cannot be had) or `0
 
 import keras
 
+from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import BuildError, mode
 from keras_lrsched.kernels.loading import binding, cannot_load
 from keras_lrsched.kernels.state import status
 
-__all__ = ["BuildError", "mode", "reason_against", "status", "update"]
+__all__ = ["BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
 
 NUMBERS = 12
 """How many numbers `update` takes."""
@@ -26,19 +27,28 @@ def reason_against(variables):
     return binding("update").unavailable(variables) or cannot_load("update", "update")
 
 
+def takes_codes(method, block_size):
+    """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbours, where it has float32."""
+    place = loading.place()
+    is_power_of_two = block_size & (block_size - 1) == 0
+    return place != "gpu" and method in ("sgd", "lion", "adamw") and 128 <= block_size <= 4096 and is_power_of_two
+
+
 def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False, blocks=()):
     """Updates all variables of an optimizer and their state.
 
     Args:
         method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"`, `"lamb"` or `"adam_mini"`, see ops/kernels/updates.h.
         variables: Keras variables in float32 or bfloat16.
-        slots: For each variable a list of its state, in float32 and of its shape (but see `blocks`).
+        slots: For each variable a list of its state, in float32 and of its shape (but see `blocks`). For state in 8 bits,
+            codes and their scales, as `keras_lrsched.precision.QuantizedState(..., "blockwise8")` has them.
         gradients: A tensor for each variable, in float32 or bfloat16.
         rates: A float32 tensor of shape `(len(variables), 3)`: learning rate, weight decay, whether a trust ratio applies.
         numbers: A float32 tensor of shape `(12,)`: the scale of the gradients, then what the method needs.
         seed: A uint32 tensor of shape `(2,)`.
         stochastic_rounding: Whether variables in bfloat16 are rounded up or down at random. Defaults to `False`.
         blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
-            to one. Its second slot has one number a block. Defaults to `()`.
+            to one. Its second slot has one number a block. For state in 8 bits, one number: how many neighbours share a
+            scale. Defaults to `()`.
     """
     binding("update").update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)

@@ -28,6 +28,9 @@ class Tensor(ctypes.Structure):
         ("index", ctypes.c_int32),
         ("blocks", ctypes.c_int64),
         ("inner", ctypes.c_int64),
+        ("codes", ctypes.c_void_p * 2),
+        ("absmax", ctypes.c_void_p * 2),
+        ("code_block", ctypes.c_int64),
     )
 
 

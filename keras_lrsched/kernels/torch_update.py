@@ -33,13 +33,16 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
             raise ValueError(f"A variable of shape {tuple(w.shape)} has a gradient of shape {tuple(gradient.shape)}.")
         if not all(state.is_contiguous() for state in states):
             raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
-        addresses = [each.data_ptr() for each in states]
+        slots = [each.data_ptr() for each in states]
+        codes, absmax, code_block = (), (), 0
+        if len(blocks) == 1:
+            slots, codes, absmax, code_block = (), slots[::2], slots[1::2], blocks[0]
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
-        address = (*addresses, *[None] * (2 - len(addresses)))
         tensors.append(
             core.Tensor(
-                *(w.data_ptr(), gradient.data_ptr(), address, w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
-                *(blocks[2 * i : 2 * i + 2] or (1, 1)),
+                *(w.data_ptr(), gradient.data_ptr(), tuple(slots), w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
+                *((1, 1) if code_block or not blocks else blocks[2 * i : 2 * i + 2]),
+                *(tuple(codes), tuple(absmax), code_block),
             )
         )
     settings = core.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)

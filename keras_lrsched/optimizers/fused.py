@@ -55,17 +55,26 @@ class FusedOptimizer(Optimizer):
         if not self._has_kernel(trainable_variables):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
-        places = [self._get_variable_index(variable) for variable in trainable_variables]
-        slots = [[self._slots[place][name] for name in self.slots] for place in places]
-        rates = self._kernel_rates(places, learning_rate)
         t = ops.cast(self.iterations, "float32") + 1
         numbers = [self.kernel_scale(grads), *self.kernel_numbers(t)]
         numbers += [0.0] * (kernels.NUMBERS - len(numbers))
         numbers = ops.stack([ops.cast(number, "float32") for number in numbers])
         seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
-        blocks = [number for place in places for number in self.kernel_blocks(place)]
-        rounding = self.stochastic_rounding
-        kernels.update(self.kernel, trainable_variables, slots, grads, rates, numbers, seed, rounding, blocks)
+        for block_size, pairs in self._by_code_block(trainable_variables, grads).items():
+            variables, gradients = zip(*pairs, strict=True)
+            places = [self._get_variable_index(variable) for variable in variables]
+            slots = [[part for name in self.slots for part in _parts(self._slots[place][name])] for place in places]
+            rates = self._kernel_rates(places, learning_rate)
+            blocks = [block_size] if block_size else [number for place in places for number in self.kernel_blocks(place)]
+            kernels.update(self.kernel, variables, slots, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
+
+    def _by_code_block(self, variables, gradients):
+        """Variables with their gradients, by how many neighbours share a scale of their state: 0 if that is float32."""
+        groups: dict = {}
+        for pair in zip(variables, gradients, strict=True):
+            state = self._slots[self._get_variable_index(pair[0])][self.slots[0]]
+            groups.setdefault(getattr(state, "block_size", 0), []).append(pair)
+        return groups
 
     def _kernel_rates(self, places, learning_rate):
         """A row for each variable: learning rate, weight decay, whether a trust ratio applies."""
@@ -114,3 +123,8 @@ class FusedOptimizer(Optimizer):
         return [
             name for each in classes[:own] for name, value in vars(each).items() if callable(value) and name != "__init__"
         ]
+
+
+def _parts(slot):
+    """What a slot is made of: itself, or codes and their scales."""
+    return getattr(slot, "parts", {"": slot}).values()

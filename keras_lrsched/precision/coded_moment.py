@@ -78,6 +78,7 @@ class CodedMoment(Base):
 
     def __init__(self, coder, parts, shape):
         self.coder, self.parts, self.shape = coder, parts, shape
+        self.block_size = coder.block_size
         self._float32 = None
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import math
 import keras
 from keras import ops
 
-from keras_lrsched import optimizers
+from keras_lrsched import kernels, optimizers
 from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
@@ -85,8 +85,8 @@ class QuantizedState(Wrapper):
         self.exclude_from_quantization = paths.patterns("exclude_from_quantization", exclude_from_quantization)
         self._signs = next((signs for known, signs in MOMENTS.items() if isinstance(self.inner_optimizer, known)), {})
         self._refuse(optimizer)
-        if isinstance(self.inner_optimizer, FusedOptimizer):
-            self.inner_optimizer.fused = False  # kernels read float32
+        if isinstance(self.inner_optimizer, FusedOptimizer) and not self._has_kernel():  # kernels would read float32
+            self.inner_optimizer.fused = False
 
     def _refuse(self, optimizer):
         inner = self.inner_optimizer
@@ -101,9 +101,16 @@ class QuantizedState(Wrapper):
             raise ValueError(
                 f"`optimizer` has float32 state already: it must not be built. Received: optimizer={optimizer!r}"
             )
-        for option, value in (("fused", True), ("lazy_embeddings", True)):
-            if getattr(inner, option, None) is value:
-                raise ValueError(f"QuantizedState does not go with {option}={value}. Received: optimizer={optimizer!r}")
+        refused = ("lazy_embeddings",) if self._has_kernel() else ("lazy_embeddings", "fused")
+        for option in refused:
+            if getattr(inner, option, None) is True:
+                raise ValueError(f"QuantizedState does not go with {option}=True here. Received: optimizer={optimizer!r}")
+
+    def _has_kernel(self):
+        """Whether there is a compiled update that reads these codes."""
+        size = self.block_size or KINDS[self.kind].block_size
+        method = getattr(self.inner_optimizer, "kernel", "")
+        return self.kind == "blockwise8" and kernels.takes_codes(method, size)
 
     # State
 

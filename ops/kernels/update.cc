@@ -86,6 +86,11 @@ int kl_slots(int method) { return in_use().table[method].slots; }
 
 int kl_has_sums(int method) { return in_use().table[method].has_sums; }
 
+int kl_takes_codes(int method, int64_t code_block) {
+  const bool is_known = method == KL_SGD || method == KL_LION || method == KL_ADAMW;
+  return is_known && code_block >= 128 && code_block <= KL_LARGEST_CODE_BLOCK && (code_block & (code_block - 1)) == 0;
+}
+
 const char* kl_instruction_set(void) { return in_use().name; }
 
 int kl_valid_blocks(const kl_tensor* tensor) {

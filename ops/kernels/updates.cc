@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "dynamic_map.h"
 #include "number.h"
 #include "philox.h"
 #include "table.h"
@@ -76,18 +77,46 @@ void sum_entries(const W* __restrict w, const G* __restrict g, float* __restrict
 float* at(float* slot, int64_t begin) { return slot == nullptr ? nullptr : slot + begin; }
 
 template <class Method, class W, class G>
-void update(const kl_tensor& tensor, const kl_settings& settings, const double* totals, int64_t begin, int64_t end) {
-  const Method method(tensor, settings.numbers, totals);
+void update_run(const kl_tensor& tensor, const kl_settings& settings, const Method& method, int64_t begin, int64_t n, float* s0,
+                float* s1) {
   W* w = static_cast<W*>(tensor.w) + begin;
   const G* g = static_cast<const G*>(tensor.g) + begin;
-  float *s0 = at(tensor.slots[0], begin), *s1 = at(tensor.slots[1], begin);
   if constexpr (std::is_same<W, bfloat16>::value) {
     if (settings.stochastic_rounding) {
-      update_rounding(w, g, s0, s1, begin, end - begin, method, tensor.index, settings.seed);
+      update_rounding(w, g, s0, s1, begin, n, method, tensor.index, settings.seed);
       return;
     }
   }
-  update_entries(w, g, s0, s1, end - begin, method);
+  update_entries(w, g, s0, s1, n, method);
+}
+
+// One block after the other: its state is float32 for as long as it takes to update it.
+template <class Method, class W, class G>
+void update_coded(const kl_tensor& tensor, const kl_settings& settings, const Method& method, int64_t begin, int64_t end) {
+  float state[Method::slots][KL_LARGEST_CODE_BLOCK];
+  for (int64_t i = begin; i < end; i += tensor.code_block) {
+    const int64_t n = end - i < tensor.code_block ? end - i : tensor.code_block, block = i / tensor.code_block;
+    for (int slot = 0; slot < Method::slots; ++slot) {
+      decode(dynamic_map(slot == 0), tensor.codes[slot] + i, tensor.absmax[slot][block], n, state[slot]);
+    }
+    update_run<Method, W, G>(tensor, settings, method, i, n, state[0], state[Method::slots - 1]);
+    for (int slot = 0; slot < Method::slots; ++slot) {
+      tensor.absmax[slot][block] = encode(dynamic_map(slot == 0), slot == 0, state[slot], n, tensor.codes[slot] + i);
+    }
+  }
+}
+
+template <class Method, class W, class G>
+void update(const kl_tensor& tensor, const kl_settings& settings, const double* totals, int64_t begin, int64_t end) {
+  const Method method(tensor, settings.numbers, totals);
+  if constexpr (!has_sum<Method>::value) {
+    if (tensor.code_block != 0) {
+      update_coded<Method, W, G>(tensor, settings, method, begin, end);
+      return;
+    }
+  }
+  update_run<Method, W, G>(tensor, settings, method, begin, end - begin, at(tensor.slots[0], begin),
+                           at(tensor.slots[1], begin));
 }
 
 template <class Method, class W, class G>

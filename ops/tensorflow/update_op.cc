@@ -15,8 +15,8 @@ namespace keras_lrsched {
 
 using namespace tensorflow;  // NOLINT: its macros need it
 
-// slots: first the first slot of all variables, then the second. rates: a row a variable, (learning rate, weight decay,
-// adapted).
+// slots: first the first slot of all variables, then the second; if `blocks` is one number, the size of blocks of codes, each
+// slot is codes, and then their scales. rates: a row a variable, (learning rate, weight decay, adapted).
 REGISTER_OP("KerasLrschedUpdate")
     .Input("variables: n * resource")
     .Input("slots: n_slots * resource")
@@ -97,9 +97,12 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
     method_ = kl_find_method(method.c_str());
     OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
-    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_),
+    in_codes_ = blocks_.size() == 1;
+    OP_REQUIRES(context, !in_codes_ || kl_takes_codes(method_, blocks_[0]),
+                absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " takes no codes in such blocks."));
+    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_) * (in_codes_ ? 2 : 1),
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
-    OP_REQUIRES(context, static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
+    OP_REQUIRES(context, in_codes_ || static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
                 absl::InvalidArgumentError("KerasLrschedUpdate: wrong number of blocks."));
   }
 
@@ -127,15 +130,22 @@ class UpdateOp : public OpKernel {
       return absl::InvalidArgumentError("KerasLrschedUpdate: a variable of shape " + value.shape().DebugString() +
                                         " has a gradient of shape " + Gradient(context, i).shape().DebugString());
     }
-    for (int slot = n_ + i; slot < n_ + n_slots_; slot += n_) {
-      const bool a_block_each = method_ == KL_ADAM_MINI && slot >= 2 * n_;
-      const int64_t entries = a_block_each ? blocks_[2 * i] : value.NumElements();
-      if (variables.value(slot).dtype() != DT_FLOAT || variables.value(slot).NumElements() != entries) {
-        return absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must be float32 and of its shape " +
-                                          value.shape().DebugString());
+    for (int part = 1; part <= n_slots_ / n_; ++part) {
+      const Tensor& state = variables.value(part * n_ + i);
+      const bool is_codes = in_codes_ && part % 2 == 1;
+      if (state.dtype() != (is_codes ? DT_UINT8 : DT_FLOAT) || state.NumElements() != Entries(part, i, value.NumElements())) {
+        return absl::InvalidArgumentError(
+            "KerasLrschedUpdate: the state of a variable must be float32, or codes in uint8, and of its shape " +
+            value.shape().DebugString());
       }
     }
     return absl::OkStatus();
+  }
+
+  // How many numbers a part of the state has: one an entry, or one a block.
+  int64_t Entries(int part, int i, int64_t size) const {
+    if (in_codes_ && part % 2 == 0) return (size + blocks_[0] - 1) / blocks_[0];
+    return method_ == KL_ADAM_MINI && part == 2 ? blocks_[2 * i] : size;
   }
 
   absl::Status ReadSettings(OpKernelContext* context, kl_settings* settings) {
@@ -154,10 +164,17 @@ class UpdateOp : public OpKernel {
     const Tensor& gradient = Gradient(context, i);
     const float* rates = context->input(2 * n_ + n_slots_).flat<float>().data() + 3 * i;
     TF_ASSIGN_OR_RETURN(tensor->w, variables->Write(context, i));
-    for (int slot = 0; slot < n_slots_ / n_; ++slot) {
-      TF_ASSIGN_OR_RETURN(void* state, variables->Write(context, n_ * (1 + slot) + i));
-      tensor->slots[slot] = static_cast<float*>(state);
+    for (int part = 0; part < n_slots_ / n_; ++part) {
+      TF_ASSIGN_OR_RETURN(void* state, variables->Write(context, n_ * (1 + part) + i));
+      if (!in_codes_) {
+        tensor->slots[part] = static_cast<float*>(state);
+      } else if (part % 2 == 0) {
+        tensor->codes[part / 2] = static_cast<uint8_t*>(state);
+      } else {
+        tensor->absmax[part / 2] = static_cast<float*>(state);
+      }
     }
+    tensor->code_block = in_codes_ ? blocks_[0] : 0;
     tensor->g = gradient.data();
     tensor->size = gradient.NumElements();
     tensor->w_dtype = variables->value(i).dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
@@ -166,8 +183,8 @@ class UpdateOp : public OpKernel {
     tensor->weight_decay = rates[1];
     tensor->adapted = rates[2] != 0;
     tensor->index = i;
-    tensor->blocks = blocks_.empty() ? 1 : blocks_[2 * i];
-    tensor->inner = blocks_.empty() ? 1 : blocks_[2 * i + 1];
+    tensor->blocks = method_ == KL_ADAM_MINI ? blocks_[2 * i] : 1;
+    tensor->inner = method_ == KL_ADAM_MINI ? blocks_[2 * i + 1] : 1;
     return kl_valid_blocks(tensor) ? absl::OkStatus()
                                    : absl::InvalidArgumentError("KerasLrschedUpdate: blocks do not divide a variable.");
   }
@@ -194,7 +211,7 @@ class UpdateOp : public OpKernel {
   }
 
   int n_, n_slots_, method_;
-  bool stochastic_rounding_;
+  bool in_codes_, stochastic_rounding_;
   std::vector<int64_t> blocks_;
 };
 

@@ -10,6 +10,7 @@
 #include "../../ops/kernels/update.h"
 
 #define KL_ISA baseline
+#include "../../ops/kernels/dynamic_map.h"
 #include "../../ops/kernels/number.h"
 #include "../../ops/kernels/philox.h"
 #include "../../ops/kernels/table.h"
@@ -30,9 +31,12 @@ const std::vector<int64_t> kSizes = {1, 0, 17, 4096, KL_CHUNK - 1, KL_CHUNK, 2 *
 struct Problem {
   std::vector<std::vector<float>> w, g, m, v;
   std::vector<std::vector<uint16_t>> narrow;
+  std::vector<std::vector<uint8_t>> codes;
+  std::vector<std::vector<float>> absmax;
   std::vector<kl_tensor> tensors;
 
-  explicit Problem(bool bfloat16) {
+  // The state is in codes if `code_block` is not 0.
+  explicit Problem(bool bfloat16, int64_t code_block = 0) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     auto values = [&](int64_t size) {
@@ -41,7 +45,7 @@ struct Problem {
       return all;
     };
     const size_t n = kSizes.size();
-    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n);
+    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n), codes.reserve(2 * n), absmax.reserve(2 * n);
     for (size_t t = 0; t < n; ++t) {
       const int64_t size = kSizes[t];
       w.push_back(values(size)), g.push_back(values(size)), m.push_back(values(size)), v.push_back(values(size));
@@ -60,11 +64,24 @@ struct Problem {
                          t % 2 == 0,
                          static_cast<int32_t>(t),
                          size,
-                         1});
+                         1,
+                         {},
+                         {},
+                         code_block});
+      for (int slot = 0; slot < 2 && code_block != 0; ++slot) {
+        codes.emplace_back(size), absmax.emplace_back((size + code_block - 1) / code_block);
+        for (uint8_t& code : codes.back()) code = static_cast<uint8_t>(random());
+        for (float& scale : absmax.back()) scale = std::fabs(normal(random));
+        tensors.back().slots[slot] = nullptr;
+        tensors.back().codes[slot] = codes.back().data(), tensors.back().absmax[slot] = absmax.back().data();
+      }
     }
   }
 
-  bool operator==(const Problem& other) const { return w == other.w && m == other.m && v == other.v && narrow == other.narrow; }
+  bool operator==(const Problem& other) const {
+    return w == other.w && m == other.m && v == other.v && narrow == other.narrow && codes == other.codes &&
+           absmax == other.absmax;
+  }
 };
 
 kl_settings settings(bool stochastic_rounding) {
@@ -96,13 +113,16 @@ void any_split_gives_the_same_bits() {
   for (int method = 0; method < KL_METHODS; ++method) {
     for (bool bfloat16 : {false, true}) {
       for (bool rounding : {false, true}) {
-        Problem one(bfloat16), two(bfloat16), five(bfloat16);
-        const Problem before(bfloat16);
-        update(method, &one, settings(rounding), 1);
-        update(method, &two, settings(rounding), 2);
-        update(method, &five, settings(rounding), 5);
-        CHECK(!(one == before));
-        CHECK(one == two && one == five);
+        for (int64_t block : {0, 128, 4096}) {
+          if (block != 0 && !kl_takes_codes(method, block)) continue;
+          Problem one(bfloat16, block), two(bfloat16, block), five(bfloat16, block);
+          const Problem before(bfloat16, block);
+          update(method, &one, settings(rounding), 1);
+          update(method, &two, settings(rounding), 2);
+          update(method, &five, settings(rounding), 5);
+          CHECK(!(one == before));
+          CHECK(one == two && one == five);
+        }
       }
     }
   }
@@ -125,8 +145,8 @@ void blocks_have_their_means() {
     const int64_t size = outer * blocks * inner;
     std::vector<float> w(size, 1), g(size), m(size), v(blocks);
     for (int64_t i = 0; i < size; ++i) g[i] = static_cast<float>(1 + i / inner % blocks % 4);
-    const kl_tensor tensor = {w.data(), g.data(), {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0,
-                              blocks,   inner};
+    const kl_tensor tensor = {
+        w.data(), g.data(), {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0, blocks, inner, {}, {}, 0};
     const kl_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
     const int method = kl_find_method("adam_mini");
     int64_t chunks[2], pieces[2];
@@ -144,22 +164,46 @@ void blocks_have_their_means() {
 void all_instruction_sets_give_the_same_bits() {
 #ifdef KL_X86
   for (int method = 0; method < KL_METHODS; ++method) {
-    for (bool bfloat16 : {false, true}) {
-      Problem baseline(bfloat16);
+    for (int kind = 0; kind < 4; ++kind) {
+      const bool bfloat16 = kind % 2;
+      const int64_t block = kind < 2 ? 0 : 256;
+      if (block != 0 && !kl_takes_codes(method, block)) continue;
+      Problem baseline(bfloat16, block);
       run_table(kl::baseline::table, method, &baseline, settings(bfloat16));
       if (__builtin_cpu_supports("avx2")) {
-        Problem other(bfloat16);
+        Problem other(bfloat16, block);
         run_table(kl::avx2::table, method, &other, settings(bfloat16));
         CHECK(other == baseline);
       }
       if (!std::strcmp(kl_instruction_set(), "avx512")) {
-        Problem other(bfloat16);
+        Problem other(bfloat16, block);
         run_table(kl::avx512::table, method, &other, settings(bfloat16));
         CHECK(other == baseline);
       }
     }
   }
 #endif
+}
+
+// Each number is its own nearest, whatever the scale, and only 0 becomes 0 without a sign.
+void codes_are_those_of_their_numbers() {
+  using namespace kl::baseline;  // NOLINT: what is tested
+  for (bool has_sign : {false, true}) {
+    const DynamicMap& map = dynamic_map(has_sign);
+    float x[256];
+    uint8_t all[256], codes[256];
+    for (int i = 0; i < 256; ++i) all[i] = static_cast<uint8_t>(i);
+    decode(map, all, 4, 256, x);
+    CHECK(encode(map, has_sign, x, 256, codes) == 4);
+    for (int i = 0; i < 256; ++i) CHECK(codes[i] == i);
+    const float tiny[3] = {0, 1e-30f, 1};
+    CHECK(encode(map, has_sign, tiny, 3, codes) == 1);
+    const int zero = has_sign ? 127 : 0;
+    CHECK(codes[0] == zero && codes[1] == (has_sign ? zero : 1) && codes[2] == 255);
+    const float bad[2] = {1, NAN};
+    CHECK(!(encode(map, has_sign, bad, 2, codes) <= 1));
+  }
+  CHECK(kl_takes_codes(KL_ADAMW, 256) && !kl_takes_codes(KL_LAMB, 256) && !kl_takes_codes(KL_ADAMW, 96));
 }
 
 // The known answers of the generator's authors, for a counter and a key of zeros.
@@ -223,6 +267,7 @@ int main() {
   any_split_gives_the_same_bits();
   all_instruction_sets_give_the_same_bits();
   blocks_have_their_means();
+  codes_are_those_of_their_numbers();
   philox_is_philox();
   bfloat16_is_rounded_to_even();
   names_are_found();

@@ -127,6 +127,37 @@ def test_compiled_update_is_the_eager_one(inner, kind, jit):
     assert compiled.state_bytes_per_parameter() == pytest.approx(eager.state_bytes_per_parameter())
 
 
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
+def test_compiled_code_does_the_same(inner, dtype, jit):
+    """Also where a small variable has float32 moments, and the last block is not full."""
+    weights, others = ([made(dtype), made(dtype, 1, "small", (5, 3))] for _ in range(2))
+    plain, compiled = (
+        QuantizedState(inner(0.01, weight_decay=0.1, fused=fused, clipnorm=9.0), "blockwise8") for fused in (False, True)
+    )
+    updates = compiled_update(plain, weights, jit), compiled_update(compiled, others, jit)
+    for t in range(5):
+        gradients = [gradient(t, dtype=dtype), gradient(t, (5, 3), dtype)]
+        for update in updates:
+            update(gradients)
+    for mine, yours in zip(values(weights), values(others), strict=True):
+        assert np.mean(np.abs(mine - yours) > 1e-5) < 2e-3
+    codes = [[v for v in each.variables if v.name.endswith("codes")] for each in (plain, compiled)]
+    assert len(codes[0]) == len(codes[1]) == (2 if inner is optimizers.AdamW else 1)
+    for mine, yours in zip(*codes, strict=True):
+        assert np.mean(ops.convert_to_numpy(mine) != ops.convert_to_numpy(yours)) < 2e-3
+
+
+def test_where_there_is_no_compiled_code():
+    for kind, block_size in (("coat", None), ("blockwise8", 96)):
+        assert QuantizedState(optimizers.AdamW(), kind, block_size).inner_optimizer.fused is False
+        with pytest.raises(ValueError, match="does not go with fused=True here"):
+            QuantizedState(optimizers.AdamW(fused=True), kind, block_size)
+    assert QuantizedState(optimizers.AdamW(), "blockwise8").inner_optimizer.fused == "auto"
+    assert QuantizedState(optimizers.Lamb(), "blockwise8").inner_optimizer.fused is False
+
+
 # State
 
 
