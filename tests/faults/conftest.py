@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["kernel_user.py", "small_run.py", "two_workers.py"]
+"""What is run in processes of its own."""
+
 ROOT = Path(__file__).parents[2]
 
 
