@@ -60,8 +60,8 @@ class QuantizedState(Wrapper):
     Raises:
         ValueError: If an argument is out of its range. If the inner optimizer is none of these, has been built, is a wrapper
             (which belongs around this one, `LossScaleOptimizer` too; `compile` puts that one there), or has quantized state
-            already. If it must use a compiled update and there is none, or `lazy_embeddings`. When it is built, if a regular expression is
-            found in no path, or if there are several replicas.
+            already. If it must use a compiled update and there is none, or `lazy_embeddings`. When it is built, if a regular
+            expression is found in no path, or if there are several replicas.
 
     Reference:
         Dettmers et al., 8-bit Optimizers via Block-wise Quantization, arXiv:2110.02861. Codes agree with bitsandbytes
