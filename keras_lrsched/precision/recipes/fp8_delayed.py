@@ -29,9 +29,9 @@ class FP8Delayed(Recipe):
 
     Only the backward pass sees the amax of the gradient. It becomes the "gradient" of a variable, `gradient_amax`, which
     Keras' optimizers and those of this package overwrite with it, also within `LossScaleOptimizer`, and with the largest one
-    under gradient accumulation. Where gradients are applied in another way, call `take_amaxes`. A layer that is called more
-    than once in a step gets the sum of the amaxes of its gradients, which is never too small. A layer that is not
-    trainable keeps the scale of its gradient.
+    under gradient accumulation, where the histories of inputs and kernel count micro-batches. Where gradients are applied in
+    another way, call `take_amaxes`. A layer that is called more than once in a step gets the sum of the amaxes of its
+    gradients, which is never too small. A layer that is not trainable keeps the scale of its gradient.
 
     Args:
         amax_history_length: How many steps count. Defaults to `1024`.
