@@ -19,7 +19,7 @@ const InstructionSet kSets[] = {
 };
 constexpr int kSetCount = sizeof(kSets) / sizeof(kSets[0]);
 
-bool supported(int number) {
+bool supported([[maybe_unused]] int number) {
 #ifdef KL_X86
   if (number == 0) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

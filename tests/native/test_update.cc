@@ -129,7 +129,7 @@ void any_split_gives_the_same_bits() {
 }
 
 // One tensor through a table of functions, without the dispatch.
-void run_table(const kl::Row* table, int method, Problem* problem, const kl_settings& settings) {
+[[maybe_unused]] void run_table(const kl::Row* table, int method, Problem* problem, const kl_settings& settings) {
   for (const kl_tensor& tensor : problem->tensors) {
     double totals[2] = {0, 0};
     const kl::Row& row = table[method];
