@@ -4,7 +4,7 @@ BIN = .venv/bin
 CORES ?= 2
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-peers test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -38,6 +38,10 @@ test-peers: .venv-peers/made .venv-tfa/made
 # The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-native:
 	tests/native/run.sh build/native
+
+# The same on an emulated aarch64, with the bits of this machine. It needs a cross compiler and QEMU.
+test-aarch64:
+	tests/native/run_aarch64.sh build/native-aarch64
 
 # Every notebook from top to bottom in quick mode, or ONLY="few_bits or no_tuning"; what they claim has to hold.
 notebooks: .venv/dev

@@ -14,6 +14,7 @@
 #include "../../ops/kernels/number.h"
 #include "../../ops/kernels/philox.h"
 #include "../../ops/kernels/table.h"
+#include "fingerprint.h"
 
 #define CHECK(condition)                                                        \
   do {                                                                          \
@@ -82,6 +83,14 @@ struct Problem {
     return w == other.w && m == other.m && v == other.v && narrow == other.narrow && codes == other.codes &&
            absmax == other.absmax;
   }
+
+  void add_to(Fingerprint* fingerprint) const {
+    for (const auto* all : {&w, &m, &v, &absmax}) {
+      for (const auto& numbers : *all) fingerprint->add(numbers);
+    }
+    for (const auto& numbers : narrow) fingerprint->add(numbers);
+    for (const auto& numbers : codes) fingerprint->add(numbers);
+  }
 };
 
 kl_settings settings(bool stochastic_rounding) {
@@ -110,6 +119,7 @@ void update(int method, Problem* problem, const kl_settings& settings, int parts
 }
 
 void any_split_gives_the_same_bits() {
+  Fingerprint fingerprint;
   for (int method = 0; method < KL_METHODS; ++method) {
     for (bool bfloat16 : {false, true}) {
       for (bool rounding : {false, true}) {
@@ -122,10 +132,12 @@ void any_split_gives_the_same_bits() {
           update(method, &five, settings(rounding), 5);
           CHECK(!(one == before));
           CHECK(one == two && one == five);
+          one.add_to(&fingerprint);
         }
       }
     }
   }
+  fingerprint.print();
 }
 
 // One tensor through a table of functions, without the dispatch.
