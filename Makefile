@@ -69,7 +69,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror ops/*/*.cc ops/*/*.h custom_ops_cuda/*.cu custom_ops_cuda/*.cc custom_ops_cuda/*.h \
-		tests/native/*.cc
+		tests/native/*.cc tests/native/*.h
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
