@@ -98,5 +98,6 @@ def markdown(claims):
         margin = f" (counts above {-each.margin:g})" if each.margin else ""
         measured = f"{each.mean:+.4g} ± {each.spread:.2g}: {each.measure}{margin}; {each.workload}"
         source = f"{each.paper} ([{each.source}](https://arxiv.org/abs/{each.source}))"
-        lines.append(f"| {each.claim} | {source} | {measured} | {len(each.advantages)} | {each.verdict} |")
+        claim = each.claim[:1].upper() + each.claim[1:]
+        lines.append(f"| {claim} | {source} | {measured} | {len(each.advantages)} | {each.verdict} |")
     return "\n".join(lines)
