@@ -79,9 +79,8 @@ def speed(m, k, n):
 
 def main():
     if not binding("matmul").gpu_has_fp8():
-        print(
-            f"FP8 products: nothing was checked, as Ada, Hopper and later GPUs have them, not {jax.devices()[0].device_kind}."
-        )
+        kind = jax.devices()[0].device_kind
+        print(f"FP8 products: nothing was checked. Ada, Hopper and later GPUs have them, not {kind}.")
         return
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
     for name in RECIPES:

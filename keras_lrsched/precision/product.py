@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
+from keras_lrsched.precision.kept import custom_gradient, read_later
 from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul
 from keras_lrsched.precision.operand import AS_IS, Operand, Written, along, numbers, seed_of, transposed
 from keras_lrsched.precision.quantized import QuantizedTensor
@@ -127,7 +128,7 @@ class Products(Rule):
             raise ValueError("A rotated forward product needs saved='written'. Received: saved='original'")
 
     def __call__(self, x, w, variables=None, seed=None, training=True):
-        @ops.custom_gradient
+        @custom_gradient
         def multiplied(x, w):
             y, left, right, signs = self._forward(x, w, seed_of(seed, 0))
             size = x.shape[1]  # not x itself, which would stay in memory
@@ -153,6 +154,7 @@ class Products(Rule):
         return y, left, right, signs
 
     def _backward(self, dy, size, left, right, signs, seed):
+        left, right = (_later(each, dy) for each in (left, right))
         dx = self.input_gradient.multiply(dy, transposed(right.values), seed_of(seed, 16))
         dw = self.kernel_gradient.multiply(transposed(left.values), dy, seed_of(seed, 32))
         dx = self.forward.rotate_back(_times(dx, left.factor), 1, signs, size)
@@ -170,6 +172,14 @@ def product_of_codes(left, right):
 def _format(operand, x):
     """In which `Format` a product sees `x`; `None` for numbers that are not in one."""
     return x.format if operand is AS_IS and isinstance(x, QuantizedTensor) else operand.coded
+
+
+def _later(written, dy):
+    """What was `Written`, for a backward pass that starts with `dy`."""
+    if not isinstance(written.values, QuantizedTensor):
+        return written
+    codes = read_later(written.values.codes, dy)
+    return Written(dataclasses.replace(written.values, codes=codes), written.factor)
 
 
 def _times(x, factor):

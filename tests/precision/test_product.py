@@ -91,7 +91,7 @@ def test_integers_give_what_their_numbers_give(name):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere all shapes are known")
 @pytest.mark.parametrize(("jit", "compiled"), [(False, "auto"), (True, "auto"), (False, "0")])
-@pytest.mark.parametrize("name", ["int8_jetfire", "int8_switchback", "mxfp8", "fp8_current", "nvfp4_2025"])
+@pytest.mark.parametrize("name", ["int8_jetfire", "int8_switchback", "mxfp8", "fp8_current", "nvfp4_2025", "coat"])
 def test_an_unknown_number_of_tokens(name, jit, compiled, monkeypatch):
     """As in `fit` on batches of unknown shape, also without compiled code."""
     import tensorflow as tf

@@ -153,7 +153,7 @@ class Scaled(Operand):
 
     def quantize(self, x, axis, seed):
         largest = LARGEST[self.dtype]
-        codes = ops.cast(ops.clip(x * self.scale, -largest, largest), self.dtype)
+        codes = ops.cast(ops.clip(ops.stop_gradient(x) * self.scale, -largest, largest), self.dtype)
         return QuantizedTensor(codes, 1 / self.scale, self.coded, tuple(ops.shape(x)))
 
     def write(self, x, axis, seed):
