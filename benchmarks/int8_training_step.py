@@ -82,7 +82,7 @@ def quantization(model, tokens):
         )
         for product, pair in shapes:
             for operand, shape, axis in zip((product.left, product.right), pair, (1, 0), strict=True):
-                if operand.integers is not None:
+                if operand.coded is not None:
                     total += seconds(shape, operand, axis)
     return total
 

@@ -1,4 +1,6 @@
-"""Products of int8 matrices in JAX: a call through XLA's foreign function interface on CPU, XLA's own product on GPUs."""
+"""Products in JAX: of int8 matrices a call through XLA's foreign function interface on CPU, XLA's own product on GPUs; of
+FP8 matrices always the latter.
+"""
 
 import ctypes
 import functools
@@ -47,3 +49,23 @@ def _by_xla(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
     if output == "int32":
         return sums
     return sums.astype("float32") * (a_scales.reshape(-1, 1) * b_scales.reshape(1, -1))
+
+
+def gpu_has_fp8():
+    """Whether arrays are on an NVIDIA GPU with products of FP8 matrices: Ada, Hopper and later."""
+    device = jax.devices()[0]
+    capability = getattr(device, "compute_capability", "")
+    is_nvidia = device.platform == "gpu" and capability.replace(".", "").isdigit()
+    return is_nvidia and tuple(map(int, capability.split("."))) >= (8, 9)
+
+
+def multiply_fp8(a, b, a_dtype, b_dtype, scale):
+    """As `keras_lrsched.kernels.matmul.multiply_fp8`; this has not been run on a GPU.
+
+    XLA makes a call of cuBLASLt of it, `__cublas$lt$matmul$f8`, and of the scale an argument of this call. It fills sizes
+    that are no multiples of 16 with zeros, and lays operands out as the call wants them.
+    """
+    a, b = (jax.lax.bitcast_convert_type(each, dtype) for each, dtype in ((a, a_dtype), (b, b_dtype)))
+    # With the default precision sums would have fewer bits than float32 on Hopper.
+    axes, precision = (((1,), (1,)), ((), ())), jax.lax.Precision.HIGHEST
+    return jax.lax.dot_general(a, b, axes, precision, preferred_element_type="float32") * scale

@@ -1,4 +1,6 @@
-"""The door to compiled products of int8 matrices; see `keras_lrsched.kernels` for the setting."""
+"""The door to compiled products of int8 matrices, and to those of FP8 matrices that JAX has on GPUs; see
+`keras_lrsched.kernels` for the setting.
+"""
 
 import keras
 from keras import ops
@@ -9,6 +11,31 @@ from keras_lrsched.kernels.loading import binding, cannot_load, place
 BLOCK = 32
 MAX_K = 131071
 """Of sums in 32 bits: 2^17 (-128) (-128) = 2^31."""
+
+FP8 = {"E4M3": "float8_e4m3fn", "E5M2": "float8_e5m2"}
+"""The dtype of each FP8 element."""
+
+
+def multiplies_fp8(left, right):
+    """Whether matrices of these two elements are multiplied as they are: on JAX where a GPU has such products, or, without a
+    gain, anywhere if `KERAS_LRSCHED_FUSED` is 1. No GPU multiplies two matrices of E5M2.
+    """
+    if keras.backend.backend() != "jax" or mode() == "0" or not {left, right} <= set(FP8) or left == right == "E5M2":
+        return False
+    return mode() == "1" or binding("matmul").gpu_has_fp8()
+
+
+def multiply_fp8(a, b, left, right, scale):
+    """a b^T scale in float32, for FP8 matrices of shapes (m, k) and (n, k) whose elements are `left` and `right`.
+
+    Args:
+        a: Codes, as uint8 or as the dtype itself.
+        b: The same.
+        left: The element of `a`, a key of `FP8`.
+        right: That of `b`.
+        scale: A float32 scalar.
+    """
+    return binding("matmul").multiply_fp8(a, b, FP8[left], FP8[right], scale)
 
 
 def usable(tensors, output):

@@ -1,4 +1,6 @@
-"""Products of quantized matrices: of int8 numbers as integers, of all others as the float32 numbers that they stand for."""
+"""Products of quantized matrices: of int8 numbers as integers, of FP8 numbers as such where the hardware can, and of all
+others as the float32 numbers that they stand for.
+"""
 
 from keras import ops
 
@@ -16,7 +18,9 @@ def matmul(a, b):
 
     The sum is over the axis that each was quantized along. If both are in INT8, with a scale for the tensor, for each row of
     `a` and each column of `b`, or for each 32 x 32 numbers, sums are exact integers, and scales come after; see
-    `int8_matmul`. Products of other formats are taken in float32.
+    `int8_matmul`. If both are in FP8, with a scale for the tensor and not both in E5M2, JAX multiplies them as such on GPUs
+    that can, Ada, Hopper and later, and on all devices if `KERAS_LRSCHED_FUSED` is 1: sums of exact products in float32,
+    then the scales. Products of other formats are taken in float32.
 
     Args:
         a: A `QuantizedTensor`, usually of shape (..., k), and quantized along the last axis.
@@ -50,6 +54,8 @@ def matmul(a, b):
         )
     others = [size for i, size in enumerate(a.shape) if i != a.axis % len(a.shape)]
     n = b.shape[1 - b.axis % 2]
+    if has_fp8_product(a.format, b.format):
+        return ops.reshape(_multiply_fp8(a, b), (*others, n))
     if not has_integer_product(a.format, b.format):
         y = ops.matmul(_rows(dequantize(a), a.axis), ops.transpose(_rows(dequantize(b), b.axis)))
         return ops.reshape(y, (*others, n))
@@ -62,6 +68,17 @@ def matmul(a, b):
 def has_integer_product(left, right):
     """Whether `matmul` multiplies tensors of these two `Format`s as integers."""
     return _kind(left) is not None and _kind(left) == _kind(right)
+
+
+def has_fp8_product(left, right):
+    """Whether `matmul` multiplies tensors of these two `Format`s as FP8 numbers, here and now."""
+    have_one_scale = all(format.block is None and format.scale == "float32" for format in (left, right))
+    return have_one_scale and compiled.multiplies_fp8(left.element.name, right.element.name)
+
+
+def _multiply_fp8(a, b):
+    left, right = (ops.reshape(x.codes, (-1, ops.shape(x.codes)[-1])) for x in (a, b))
+    return compiled.multiply_fp8(left, right, a.format.element.name, b.format.element.name, a.scales * b.scales)
 
 
 def int8_matmul(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=False):

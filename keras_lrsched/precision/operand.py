@@ -3,16 +3,19 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
-from keras_lrsched.precision.quantized import decode, encode, quantize
+from keras_lrsched.precision.quantized import QuantizedTensor, decode, dequantize, encode, quantize
 from keras_lrsched.schedules import checks
 
 
 class Written(NamedTuple):
-    """The numbers that an operand became, in float32, and what the gradient by it is multiplied with; `None` is 1."""
+    """The numbers that an operand became, in float32 or as a `QuantizedTensor`, and what the gradient by it is multiplied
+    with; `None` is 1.
+    """
 
     values: Any
     factor: Any = None
@@ -28,13 +31,14 @@ class Operand:
         return 16
 
     @property
-    def integers(self):
-        """The `Format` of an operand that `quantize` writes and that may be integers, or `None`."""
+    def coded(self):
+        """The `Format` that `quantize` writes, or `None` where `write` is all there is."""
         return None
 
     def quantize(self, x, axis, seed):
-        """As `write`, but a `QuantizedTensor`; for operands that have `integers`."""
-        raise NotImplementedError
+        """As `write`, but a `QuantizedTensor`; for operands that are `coded`, or for what is quantized already."""
+        del axis, seed
+        return x
 
     def write(self, x, axis, seed):
         """`x`, a float32 matrix that is summed over `axis`, as `Written`; `seed` is a tensor of two 32-bit integers."""
@@ -72,7 +76,7 @@ class Cast(Operand):
         return get_format(self.format).element.bits
 
     @property
-    def integers(self):
+    def coded(self):
         return get_format(self.format) if self.gradient == "ste" else None
 
     def quantize(self, x, axis, seed):
@@ -85,6 +89,29 @@ class Cast(Operand):
         coded, blocks = encode(x, format, axis, self.rounding, seed)
         values = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
         return Written(values, blocks.join(estimator_factor(self.gradient, coded, format.element)))
+
+
+def numbers(x):
+    """A matrix in float32; one that is quantized may have codes in an FP8 dtype of the backend, which it decodes itself."""
+    if not isinstance(x, QuantizedTensor):
+        return x
+    if "float8" not in keras.backend.standardize_dtype(x.codes.dtype):
+        return dequantize(x)
+    return ops.moveaxis(ops.cast(x.codes, "float32") * x.scales, -1, x.axis)
+
+
+def transposed(x):
+    """The transposed matrix; codes stay as they are."""
+    if not isinstance(x, QuantizedTensor):
+        return ops.transpose(x)
+    return dataclasses.replace(x, shape=x.shape[::-1], axis=1 - x.axis % 2)
+
+
+def along(x, axis):
+    """A quantized matrix whose numbers share one scale, with the codes of `axis` last."""
+    if x.axis % 2 == axis:
+        return x
+    return dataclasses.replace(x, codes=ops.transpose(x.codes), axis=axis)
 
 
 def seed_of(seed, number):

@@ -6,8 +6,10 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
-from keras_lrsched.precision.matmul import has_integer_product, matmul
-from keras_lrsched.precision.operand import AS_IS, Operand, Written, seed_of
+from keras_lrsched.precision.kept import custom_gradient, read_later
+from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul
+from keras_lrsched.precision.operand import AS_IS, Operand, Written, along, numbers, seed_of, transposed
+from keras_lrsched.precision.quantized import QuantizedTensor
 from keras_lrsched.schedules import checks
 
 
@@ -39,18 +41,36 @@ class Product:
         right = self.right.write(self.rotate(right, 0, signs), 0, seed_of(seed, 1))
         return left, right, signs
 
+    def quantize(self, left, right, seed):
+        """The same, but as `QuantizedTensor`s; for operands that are `coded`."""
+        signs = self._signs(seed)
+        left = self.left.quantize(self.rotate(left, 1, signs), 1, seed_of(seed, 0))
+        right = self.right.quantize(self.rotate(right, 0, signs), 0, seed_of(seed, 1))
+        return left, right, signs
+
     def multiply(self, left, right, seed):
-        """The product, in float32; of integers as such, where there is a product of these."""
-        if self.has_integers:
-            return matmul(self.left.quantize(left, 1, seed_of(seed, 0)), self.right.quantize(right, 0, seed_of(seed, 1)))
-        left, right, _ = self.write(left, right, seed)
+        """The product, in float32; of integers and of FP8 numbers as such, where there is a product of these.
+
+        An operand that stays as it is may be a `QuantizedTensor`.
+        """
+        left, right = (x if each is AS_IS else numbers(x) for each, x in ((self.left, left), (self.right, right)))
+        if self.multiplies_codes(left, right):
+            left, right, _ = self.quantize(left, right, seed)
+            return product_of_codes(left, right) if has_fp8_product(left.format, right.format) else matmul(left, right)
+        left, right, _ = self.write(numbers(left), numbers(right), seed)
         return ops.matmul(left.values, right.values)
 
+    def multiplies_codes(self, left, right):
+        """Whether both operands are written as codes that have a product of their own."""
+        formats = _format(self.left, left), _format(self.right, right)
+        if self.rotation or None in formats:
+            return False
+        return has_fp8_product(*formats) or (self.is_coded and has_integer_product(*formats))
+
     @property
-    def has_integers(self):
-        """Whether both operands are written as integers whose sums can be exact."""
-        formats = [operand.integers for operand in (self.left, self.right)]
-        return not self.rotation and None not in formats and has_integer_product(*formats)
+    def is_coded(self):
+        """Whether both operands can be written as codes."""
+        return None not in (self.left.coded, self.right.coded)
 
     def rotate(self, x, axis, signs):
         return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
@@ -108,29 +128,58 @@ class Products(Rule):
             raise ValueError("A rotated forward product needs saved='written'. Received: saved='original'")
 
     def __call__(self, x, w, variables=None, seed=None, training=True):
-        @ops.custom_gradient
+        @custom_gradient
         def multiplied(x, w):
-            if self.saved == "original" and self.forward.has_integers:
-                y, written = self.forward.multiply(x, w, seed_of(seed, 0)), (Written(x), Written(w), None)
-            else:
-                written = left, right, _ = self.forward.write(x, w, seed_of(seed, 0))
-                y = ops.matmul(left.values, right.values)
+            y, left, right, signs = self._forward(x, w, seed_of(seed, 0))
+            size = x.shape[1]  # not x itself, which would stay in memory
 
             def grad(*args, upstream=None):
-                return self._backward(args[0] if upstream is None else upstream, x, w, *written, seed)
+                return self._backward(args[0] if upstream is None else upstream, size, left, right, signs, seed)
 
             return y, grad
 
         return multiplied(x, w)
 
-    def _backward(self, dy, x, w, left, right, signs, seed):
+    def _forward(self, x, w, seed):
+        """-> the product, both operands as the backward pass starts from them, and the signs of a rotation."""
+        if self.saved == "written" and self.forward.is_coded:
+            left, right, signs = self.forward.quantize(x, w, seed)
+            return product_of_codes(left, right), Written(left), Written(right), signs
+        if self.saved == "original" and self.forward.multiplies_codes(x, w):
+            return self.forward.multiply(x, w, seed), Written(x), Written(w), None
+        left, right, signs = self.forward.write(x, w, seed)
+        y = ops.matmul(left.values, right.values)
         if self.saved == "original":
             left, right = Written(x, left.factor), Written(w, right.factor)
-        dx = self.input_gradient.multiply(dy, ops.transpose(right.values), seed_of(seed, 16))
-        dw = self.kernel_gradient.multiply(ops.transpose(left.values), dy, seed_of(seed, 32))
-        dx = self.forward.rotate_back(_times(dx, left.factor), 1, signs, x.shape[1])
-        dw = self.forward.rotate_back(_times(dw, right.factor), 0, signs, x.shape[1])
+        return y, left, right, signs
+
+    def _backward(self, dy, size, left, right, signs, seed):
+        left, right = (_later(each, dy) for each in (left, right))
+        dx = self.input_gradient.multiply(dy, transposed(right.values), seed_of(seed, 16))
+        dw = self.kernel_gradient.multiply(transposed(left.values), dy, seed_of(seed, 32))
+        dx = self.forward.rotate_back(_times(dx, left.factor), 1, signs, size)
+        dw = self.forward.rotate_back(_times(dw, right.factor), 0, signs, size)
         return dx, dw
+
+
+def product_of_codes(left, right):
+    """That of two `QuantizedTensor`s: of FP8 numbers where there is one, else of the float32 numbers that they stand for."""
+    if has_fp8_product(left.format, right.format):
+        return matmul(along(left, 1), along(right, 0))
+    return ops.matmul(numbers(left), numbers(right))
+
+
+def _format(operand, x):
+    """In which `Format` a product sees `x`; `None` for numbers that are not in one."""
+    return x.format if operand is AS_IS and isinstance(x, QuantizedTensor) else operand.coded
+
+
+def _later(written, dy):
+    """What was `Written`, for a backward pass that starts with `dy`."""
+    if not isinstance(written.values, QuantizedTensor):
+        return written
+    codes = read_later(written.values.codes, dy)
+    return Written(dataclasses.replace(written.values, codes=codes), written.factor)
 
 
 def _times(x, factor):

@@ -13,8 +13,8 @@ class Coat(Recipe):
     """COAT: inputs and kernels in E4M3 with a scale for each tensor; backward products start from the written numbers.
 
     The gradient of the outputs is E5M2. The other half of the method, the optimizer's state in 8 bits, is
-    `QuantizedState(optimizer, "coat")`. Activations of layers without a product stay as they are, and the inputs that are
-    kept for the backward pass take the memory of float32 here.
+    `QuantizedState(optimizer, "coat")`. Inputs and kernels are kept for the backward pass in one byte a number. Activations
+    of layers without a product stay as they are.
 
     Args:
         head: Whether heads compute in FP8, too. Defaults to `False`.

@@ -6,12 +6,15 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched.precision.exact import FLOAT32_MAX, is_finite, magnitude
-from keras_lrsched.precision.operand import Operand, Written
+from keras_lrsched.precision.formats import get_format
+from keras_lrsched.precision.operand import Operand, Written, numbers
 from keras_lrsched.precision.product import Product, Products, Rule
+from keras_lrsched.precision.quantized import QuantizedTensor
 from keras_lrsched.precision.recipe import Recipe, register
 from keras_lrsched.schedules import checks
 
 LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+FORMATS = {"float8_e4m3fn": "FP8_E4M3", "float8_e5m2": "FP8_E5M2"}
 TENSORS = {"inputs": "float8_e4m3fn", "kernel": "float8_e4m3fn", "gradient": "float8_e5m2"}
 
 
@@ -112,9 +115,9 @@ class DelayedScaling(Rule):
             self._update("kernel", _amax(w), variables)
             # Of the step before: the backward pass of this one is still to come.
             scales["gradient"] = self._update("gradient", ops.stop_gradient(amax), variables)
-        inputs, kernel = (Scaled(TENSORS[name], scales[name]) for name in ("inputs", "kernel"))
-        y = Products(Product(inputs, kernel), saved="written")(x, w)
-        return _in_e5m2(y, amax, scales["gradient"])
+        inputs, kernel, gradient = (Scaled(TENSORS[name], scales[name]) for name in ("inputs", "kernel", "gradient"))
+        y = Products(Product(inputs, kernel), Product(gradient), Product(right=gradient), "written")(x, w)
+        return _with_amax(y, amax)
 
     def _update(self, name, amax, variables):
         """The scale of a tensor after a step with this `amax`."""
@@ -144,19 +147,26 @@ class Scaled(Operand):
     dtype: str
     scale: Any
 
-    def write(self, x, axis, seed):
+    @property
+    def coded(self):
+        return get_format(FORMATS[self.dtype])
+
+    def quantize(self, x, axis, seed):
         largest = LARGEST[self.dtype]
-        codes = ops.cast(ops.clip(x * self.scale, -largest, largest), self.dtype)
-        return Written(ops.cast(codes, "float32") * (1 / self.scale))
+        codes = ops.cast(ops.clip(ops.stop_gradient(x) * self.scale, -largest, largest), self.dtype)
+        return QuantizedTensor(codes, 1 / self.scale, self.coded, tuple(ops.shape(x)))
+
+    def write(self, x, axis, seed):
+        return Written(numbers(self.quantize(x, axis, seed)))
 
 
 @ops.custom_gradient
-def _in_e5m2(y, amax, scale):
-    """`y` with its gradient in E5M2; that of `amax` is the largest magnitude of it before."""
+def _with_amax(y, amax):
+    """`y`; the gradient of `amax` is the largest magnitude of that by `y`."""
 
     def grad(*args, upstream=None):
         dy = args[0] if upstream is None else upstream
-        return Scaled(TENSORS["gradient"], scale).write(dy, None, None).values, _amax(dy), ops.zeros_like(scale)
+        return dy, _amax(dy)
 
     return y, grad
 
