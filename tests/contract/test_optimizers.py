@@ -23,6 +23,17 @@ every_trajectory = pytest.mark.parametrize(
 PUBLIC = {name: getattr(optimizers, name) for name in optimizers.__all__}
 CLASSES = {name: it for name, it in PUBLIC.items() if inspect.isclass(it) and issubclass(it, keras.optimizers.Optimizer)}
 del CLASSES["Optimizer"]
+OF_EACH_KIND = (
+    "AdamMini",
+    "AdamW",
+    "DAdaptAdam",
+    "GaLore",
+    "LayerwiseLearningRate",
+    "Lookahead",
+    "Muon",
+    "ScheduleFreeAdamW",
+)
+"""Alone in what the base class does alike for all and TensorFlow compiles for seconds; the others among the slow tests."""
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (3, 3, 2, 4)}
 
 
@@ -42,6 +53,18 @@ def case(request, monkeypatch):
 
         monkeypatch.setattr(case.optimizer, "apply", told)
     return case
+
+
+def in_ways(names, first, *others):
+    """Marks a test of all optimizers in the first way, and in the other ways of one of each kind; the rest is slow."""
+
+    def marks(case, way):
+        quick = way is first or case.name in OF_EACH_KIND or BACKEND != "tensorflow"
+        return () if quick else pytest.mark.slow
+
+    pairs = [pytest.param(case, *way, marks=marks(case, way)) for case in CASES for way in (first, *others)]
+    ids = [f"{each.values[0].name}-{each.values[1]}" for each in pairs]
+    return pytest.mark.parametrize(("case", *names), pairs, ids=ids, indirect=["case"])
 
 
 def numbers(shapes=SHAPES, seed=0, dtype="float32"):
@@ -365,7 +388,7 @@ def test_lazy_embeddings(case, jit):
 # Settings
 
 
-@pytest.mark.parametrize("jit", JIT)
+@in_ways(("jit",), *[(jit,) for jit in JIT])
 def test_accumulated_gradients_count_as_one_update(case, jit):
     options = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
     one, four = case.build(**options), case.build(**options, gradient_accumulation_steps=4)
@@ -478,9 +501,11 @@ def digits():
     return (x / 16).astype("float32"), y
 
 
-@pytest.mark.parametrize(
+@in_ways(
     ("policy", "options"),
-    [("float32", {}), ("mixed_bfloat16", {"use_ema": True, "clipnorm": 1.0}), ("mixed_float16", {"nonfinite": "raise"})],
+    ("float32", {}),
+    ("mixed_bfloat16", {"use_ema": True, "clipnorm": 1.0}),
+    ("mixed_float16", {"nonfinite": "raise"}),
 )
 def test_fit(case, policy, options):
     if case.loss is not None and policy == "mixed_float16":
