@@ -62,9 +62,13 @@ def in_ways(names, first, *others):
         quick = way is first or case.name in OF_EACH_KIND or BACKEND != "tensorflow"
         return () if quick else pytest.mark.slow
 
-    pairs = [pytest.param(case, *way, marks=marks(case, way)) for case in CASES for way in (first, *others)]
-    ids = [f"{each.values[0].name}-{each.values[1]}" for each in pairs]
-    return pytest.mark.parametrize(("case", *names), pairs, ids=ids, indirect=["case"])
+    def name(case, way):
+        return "-".join([case.name, *(str(it) for it in way if not isinstance(it, dict))])
+
+    pairs = [
+        pytest.param(case, *way, marks=marks(case, way), id=name(case, way)) for case in CASES for way in (first, *others)
+    ]
+    return pytest.mark.parametrize(("case", *names), pairs, indirect=["case"])
 
 
 def numbers(shapes=SHAPES, seed=0, dtype="float32"):
@@ -502,12 +506,12 @@ def digits():
 
 
 @in_ways(
-    ("policy", "options"),
-    ("float32", {}),
-    ("mixed_bfloat16", {"use_ema": True, "clipnorm": 1.0}),
-    ("mixed_float16", {"nonfinite": "raise"}),
+    ("policy", "jit", "options"),
+    *[("float32", jit, {}) for jit in JIT],
+    ("mixed_bfloat16", JIT[0], {"use_ema": True, "clipnorm": 1.0}),
+    ("mixed_float16", JIT[0], {"nonfinite": "raise"}),
 )
-def test_fit(case, policy, options):
+def test_fit(case, policy, jit, options):
     if case.loss is not None and policy == "mixed_float16":
         pytest.skip("a LossScaleOptimizer does not pass the loss on")
     x, y = digits()
@@ -523,7 +527,6 @@ def test_fit(case, policy, options):
     model.dtype_policy = keras.DTypePolicy(policy)
     schedule = LinearDecay(case.digits_rate, 3 * 57)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    jit = JIT[-1] and (policy == "float32" or False not in JIT)
     model.compile(case.build(learning_rate=schedule, **options), loss, metrics=["accuracy"], jit_compile=jit)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     model.fit(x, y, batch_size=32, epochs=3, verbose=0)
