@@ -19,6 +19,7 @@ test: .venv/dev
 test-slow: .venv/backends
 	$(BIN)/python -m pytest -m slow
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/precision
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py
 
 # Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
 faults: .venv/dev

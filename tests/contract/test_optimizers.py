@@ -33,7 +33,7 @@ OF_EACH_KIND = (
     "Muon",
     "ScheduleFreeAdamW",
 )
-"""Alone in what the base class does alike for all and TensorFlow compiles for seconds; the others among the slow tests."""
+"""Alone in what the base class does alike for all and compilers take seconds for; the others among the slow tests."""
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (3, 3, 2, 4)}
 
 
@@ -59,7 +59,7 @@ def in_ways(names, first, *others):
     """Marks a test of all optimizers in the first way, and in the other ways of one of each kind; the rest is slow."""
 
     def marks(case, way):
-        quick = way is first or case.name in OF_EACH_KIND or BACKEND != "tensorflow"
+        quick = way is first or case.name in OF_EACH_KIND or BACKEND == "torch"
         return () if quick else pytest.mark.slow
 
     def name(case, way):
@@ -246,7 +246,7 @@ def test_variables_without_a_gradient_stay(case):
     assert moved == [True, False, True, False]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@in_ways(("dtype",), ("bfloat16",), ("float16",))
 def test_low_precision_moves_and_stays_finite(case, dtype):
     start = values(made(dtype=dtype))
     for options in ({}, {"master_weights": True}) + (
@@ -299,7 +299,7 @@ def test_gradients_of_extreme_size(case, scale):
     assert all(np.all(np.isfinite(value)) for value in values([*weights, *optimizer.variables]))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@in_ways(("bad",), (np.nan,), (np.inf,), (-np.inf,))
 def test_nonfinite_gradients_are_skipped(case, bad):
     """As if they had not been: neither the state nor the counter moves."""
     schedule = LinearDecay(1e-2, 10)
