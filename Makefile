@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
+PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
 .PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-docs notebooks results gallery docs lint clean
@@ -12,12 +13,13 @@ demo: .venv/demo
 		--seeds 3 --out demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n $(CORES)
+	$(BIN)/python -m pytest $(PARALLEL)
 
-# What takes minutes: runs with each controller, killed twenty times; formats compiled by XLA.
+# What takes minutes: runs with each controller, killed twenty times; formats, and more of the contracts, compiled by XLA.
 test-slow: .venv/backends
 	$(BIN)/python -m pytest -m slow
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/precision
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/precision
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py
 
 # Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
 faults: .venv/dev
@@ -26,8 +28,8 @@ faults: .venv/dev
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks tests/distributed $(ALSO)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest -n $(CORES) tests/contract tests/callbacks \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/distributed $(ALSO)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks \
 		$(ALSO) tests/precision
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs

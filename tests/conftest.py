@@ -1,8 +1,11 @@
 """Set before any test imports a framework: no start-up notes from TensorFlow, no window from Matplotlib.
 
 One thread for OpenBLAS: the laws search with small matrices, over which more threads only wait for each other.
+The garbage collector leaves alone what was imported, and what TensorFlow keeps of each function that it traced: millions of
+objects after some thousand tests, through which it would look for seconds again and again.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +14,30 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+BETWEEN_FREEZES = 25
+"""Tests; each may leave thousands of objects behind."""
+
+_finished = 0
+
+
+def freeze_objects():
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish(session):
+    freeze_objects()
+    gc.set_threshold(20_000, 10, 10)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    global _finished
+    _finished += 1
+    if _finished % BETWEEN_FREEZES == 0:
+        freeze_objects()
 
 
 @pytest.fixture(scope="session")

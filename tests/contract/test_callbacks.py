@@ -22,6 +22,20 @@ EPOCHS = 3
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
+COMPILED = ("AdaptiveBatchSize", "HypergradientLearningRate", "LossRecorder", "StabilityMonitor", "WeightAveraging ema")
+"""Of each kind one: with other batch sizes, with the gradients, with what it is told, with a loss of its own, with weights.
+Where compiling is one of two ways, the others are compiled among the slow tests."""
+
+
+def marks(case, jit):
+    return pytest.mark.slow if jit and False in JIT and case.name not in COMPILED else ()
+
+
+every_case_and_mode = pytest.mark.parametrize(
+    ("case", "jit"),
+    [pytest.param(case, jit, marks=marks(case, jit), id=f"{jit}-{case.name}") for jit in JIT for case in CASES],
+)
+
 
 def make_model(case, jit=False, metrics=("mae",), several_inputs=False):
     keras.utils.set_random_seed(1)
@@ -41,6 +55,17 @@ def fit(model, *given, x=X):
     batches = ScheduledBatches(x, Y, batch_size=4, seed=2)
     model.fit(batches, epochs=EPOCHS, verbose=0, callbacks=list(given))
     return [np.array(variable.numpy()) for variable in [*model.variables, *model.optimizer.variables]]
+
+
+RUNS = {}
+
+
+def undisturbed(case, jit=JIT[0]):
+    """A callback after its run, a copy of it from before, and the weights at the end; one run for all tests."""
+    if (case.name, jit) not in RUNS:
+        callback = case.build(sample())
+        RUNS[case.name, jit] = callback, copy.deepcopy(callback), fit(make_model(case, jit), callback)
+    return RUNS[case.name, jit]
 
 
 class Interrupts(keras.callbacks.Callback):
@@ -84,11 +109,10 @@ def test_no_callback_is_forgotten():
     assert {cls.__name__ for cls in built} == {case.name.split()[0] for case in CASES}
 
 
-@every_case
-@pytest.mark.parametrize("jit", JIT)
+@every_case_and_mode
 def test_resumes(case, jit, tmp_path):
-    undisturbed = fit(make_model(case, jit), Interrupts(), case.build(sample()))
-    assert all(np.all(np.isfinite(values)) for values in undisturbed)
+    _, _, expected = undisturbed(case, jit)
+    assert all(np.all(np.isfinite(values)) for values in expected)
     for after in (7, 5):
         state = TrainingState(tmp_path / "state", every=2)
         with pytest.raises(InterruptedError):
@@ -96,14 +120,13 @@ def test_resumes(case, jit, tmp_path):
         let_go_of_data()
     state = TrainingState(tmp_path / "state", every=2)
     resumed = fit(make_model(case, jit), Interrupts(), case.build(sample()), state)
-    for left, right in zip(undisturbed, resumed, strict=True):
+    for left, right in zip(expected, resumed, strict=True):
         np.testing.assert_array_equal(left, right)
 
 
 @every_case
 def test_state(case):
-    callback = case.build(sample())
-    fit(make_model(case), callback)
+    callback, _, _ = undisturbed(case)
     if not hasattr(callback, "state"):
         return
     state = callback.state()
@@ -116,10 +139,9 @@ def test_state(case):
 
 @every_case
 def test_copy(case):
-    """KerasTuner copies callbacks for each trial."""
-    callback = case.build(sample())
-    copied = copy.deepcopy(callback)
-    for left, right in zip(fit(make_model(case), copied), fit(make_model(case), callback), strict=True):
+    """KerasTuner copies callbacks for each trial; what the first has become, a copy from before does not see."""
+    _, copied, expected = undisturbed(case)
+    for left, right in zip(fit(make_model(case, JIT[0]), copied), expected, strict=True):
         np.testing.assert_array_equal(left, right)
 
 

@@ -23,6 +23,17 @@ every_trajectory = pytest.mark.parametrize(
 PUBLIC = {name: getattr(optimizers, name) for name in optimizers.__all__}
 CLASSES = {name: it for name, it in PUBLIC.items() if inspect.isclass(it) and issubclass(it, keras.optimizers.Optimizer)}
 del CLASSES["Optimizer"]
+OF_EACH_KIND = (
+    "AdamMini",
+    "AdamW",
+    "DAdaptAdam",
+    "GaLore",
+    "LayerwiseLearningRate",
+    "Lookahead",
+    "Muon",
+    "ScheduleFreeAdamW",
+)
+"""Alone in what the base class does alike for all and compilers take seconds for; the others among the slow tests."""
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (3, 3, 2, 4)}
 
 
@@ -42,6 +53,22 @@ def case(request, monkeypatch):
 
         monkeypatch.setattr(case.optimizer, "apply", told)
     return case
+
+
+def in_ways(names, first, *others):
+    """Marks a test of all optimizers in the first way, and in the other ways of one of each kind; the rest is slow."""
+
+    def marks(case, way):
+        quick = way is first or case.name in OF_EACH_KIND or BACKEND == "torch"
+        return () if quick else pytest.mark.slow
+
+    def name(case, way):
+        return "-".join([case.name, *(str(it) for it in way if not isinstance(it, dict))])
+
+    pairs = [
+        pytest.param(case, *way, marks=marks(case, way), id=name(case, way)) for case in CASES for way in (first, *others)
+    ]
+    return pytest.mark.parametrize(("case", *names), pairs, indirect=["case"])
 
 
 def numbers(shapes=SHAPES, seed=0, dtype="float32"):
@@ -219,7 +246,7 @@ def test_variables_without_a_gradient_stay(case):
     assert moved == [True, False, True, False]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@in_ways(("dtype",), ("bfloat16",), ("float16",))
 def test_low_precision_moves_and_stays_finite(case, dtype):
     start = values(made(dtype=dtype))
     for options in ({}, {"master_weights": True}) + (
@@ -272,7 +299,7 @@ def test_gradients_of_extreme_size(case, scale):
     assert all(np.all(np.isfinite(value)) for value in values([*weights, *optimizer.variables]))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@in_ways(("bad",), (np.nan,), (np.inf,), (-np.inf,))
 def test_nonfinite_gradients_are_skipped(case, bad):
     """As if they had not been: neither the state nor the counter moves."""
     schedule = LinearDecay(1e-2, 10)
@@ -365,7 +392,7 @@ def test_lazy_embeddings(case, jit):
 # Settings
 
 
-@pytest.mark.parametrize("jit", JIT)
+@in_ways(("jit",), *[(jit,) for jit in JIT])
 def test_accumulated_gradients_count_as_one_update(case, jit):
     options = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
     one, four = case.build(**options), case.build(**options, gradient_accumulation_steps=4)
@@ -478,11 +505,13 @@ def digits():
     return (x / 16).astype("float32"), y
 
 
-@pytest.mark.parametrize(
-    ("policy", "options"),
-    [("float32", {}), ("mixed_bfloat16", {"use_ema": True, "clipnorm": 1.0}), ("mixed_float16", {"nonfinite": "raise"})],
+@in_ways(
+    ("policy", "jit", "options"),
+    *[("float32", jit, {}) for jit in JIT],
+    ("mixed_bfloat16", JIT[0], {"use_ema": True, "clipnorm": 1.0}),
+    ("mixed_float16", JIT[0], {"nonfinite": "raise"}),
 )
-def test_fit(case, policy, options):
+def test_fit(case, policy, jit, options):
     if case.loss is not None and policy == "mixed_float16":
         pytest.skip("a LossScaleOptimizer does not pass the loss on")
     x, y = digits()
@@ -498,7 +527,6 @@ def test_fit(case, policy, options):
     model.dtype_policy = keras.DTypePolicy(policy)
     schedule = LinearDecay(case.digits_rate, 3 * 57)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    jit = JIT[-1] and (policy == "float32" or False not in JIT)
     model.compile(case.build(learning_rate=schedule, **options), loss, metrics=["accuracy"], jit_compile=jit)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     model.fit(x, y, batch_size=32, epochs=3, verbose=0)

@@ -38,10 +38,10 @@ def test_built_once_then_found(cache, capsys):
 
 
 def test_other_flags_are_another_library(cache, monkeypatch):
-    path = build.library("core")
+    path = build._path("core", "update")
     monkeypatch.setattr(build, "MATHS", [*build.MATHS, "-DANOTHER"])
     build._path.cache_clear()
-    assert build.library("core") != path
+    assert build._path("core", "update") != path
 
 
 def test_two_processes_at_once(cache):

@@ -4,7 +4,7 @@ from keras import ops
 
 from tests.precision.compiled import MODES, compiled
 
-SLOW_MODES = [pytest.param(mode, marks=pytest.mark.slow) if mode == "xla" else mode for mode in MODES]
+SLOW_MODES = [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])]
 
 
 @pytest.fixture(params=MODES)
@@ -15,7 +15,7 @@ def run_in_every_mode(request):
 
 @pytest.fixture(params=SLOW_MODES)
 def run(request):
-    """The same; XLA on TensorFlow, which compiles each of many small functions for seconds, only among the slow tests."""
+    """The same; what TensorFlow compiles, a second or more for each of many small functions, only among the slow tests."""
     return _runner(request.param)
 
 
