@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lrsched.kernels import build
-from keras_lrsched.precision import dequantize, fake_quantize, quantize
+from keras_lrsched.precision import NVFP4_SIGNS, dequantize, fake_quantize, hadamard, quantize
 
 THREADS = os.cpu_count() or 1
 FORMATS = ("FP8_E4M3", "MXFP8_E4M3", "MXFP4", "NVFP4", "INT8_GROUP128")
@@ -77,6 +77,20 @@ def our_rows(x):
         yield f"ours, {name}, both", [*first, "copy"], lambda name=name: fake_quantize(tensor, name)
 
 
+def rotated_rows(x):
+    """NVFP4 after Hadamard transforms of 16: in one pass, and with operations of TensorFlow before, by XLA and eager."""
+    tensor, own = tf.constant(x), {"rotation": 16, "signs": tf.constant(NVFP4_SIGNS, "float32")}
+
+    def rotate(x):
+        return hadamard(x, 16, signs=NVFP4_SIGNS)
+
+    by_xla = tf.function(rotate, jit_compile=True)
+    for name, size, make in (("quantize", "to_nibble", quantize), ("both", "copy", fake_quantize)):
+        yield f"ours, NVFP4 rotated, {name}", ["read", size], lambda make=make: make(tensor, "NVFP4", **own)
+        yield f"XLA rotates, then {name}", ["read", size], lambda make=make: make(by_xla(tensor), "NVFP4")
+        yield f"TensorFlow rotates, then {name}", ["read", size], lambda make=make: make(rotate(tensor), "NVFP4")
+
+
 def other_rows(x):
     """Casts from and to FP8 E4M3, without a scale."""
     tensor = tf.constant(x)
@@ -112,6 +126,9 @@ def torch_rows(x):
     yield "torchao, MXFP8_E4M3, quantize", ["to_byte"], lambda: to_mx(tensor, torch.float8_e4m3fn, 32)
 
 
+ROWS = {"ours": our_rows, "rotated": rotated_rows, "others": other_rows}
+
+
 def measure(label, passes, function, x, rounds):
     """Prints a line; the function and the limit take turns."""
     limit = limit_of(passes, x)
@@ -137,11 +154,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, default=33.5)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rows", nargs="*", choices=ROWS, help="which rows; all by default")
     arguments = parser.parse_args()
     rows = int(arguments.millions * 1e6) // COLUMNS
     x = np.random.default_rng(0).standard_normal((rows, COLUMNS), "float32")
     print(f"{x.size / 1e6:.1f} million numbers, {THREADS} threads\n{'':34s}{'ms':>9s}{'limit':>9s}{'ratio':>9s}   spread")
-    for make in (our_rows, other_rows):
+    for make in [ROWS[name] for name in arguments.rows or ROWS]:
         for label, passes, function in make(x):
             measure(label, passes, function, x, arguments.rounds)
 

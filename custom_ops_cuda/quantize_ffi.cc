@@ -22,31 +22,33 @@ inline ffi::Error Allocate(ffi::ScratchAllocator& scratch, const kl_quantizer& q
   return ffi::Error::Success();
 }
 
-inline ffi::Error CheckSeed(const ffi::Buffer<ffi::S32>& seed) {
-  return seed.element_count() == 2 ? ffi::Error::Success()
-                                   : ffi::Error::InvalidArgument("keras_lrsched_quantize: the seed must be two numbers");
+inline ffi::Error CheckOperands(const ffi::Buffer<ffi::S32>& seed, const ffi::Buffer<ffi::F32>& signs) {
+  if (seed.element_count() != 2) return ffi::Error::InvalidArgument("keras_lrsched_quantize: the seed must be two numbers");
+  if (signs.element_count() == 0) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kUnimplemented, "keras_lrsched_quantize: there are no Hadamard transforms on CUDA");
 }
 
 ffi::Error QuantizeOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
-                          ffi::Result<ffi::Buffer<ffi::U8>> codes, ffi::Result<ffi::AnyBuffer> scales,
-                          ffi::Result<ffi::Buffer<ffi::F32>> tensor_scale, ffi::Span<const int64_t> numbers) {
+                          ffi::Buffer<ffi::F32> signs, ffi::Result<ffi::Buffer<ffi::U8>> codes,
+                          ffi::Result<ffi::AnyBuffer> scales, ffi::Result<ffi::Buffer<ffi::F32>> tensor_scale,
+                          ffi::Span<const int64_t> numbers) {
   kl_quantizer quantizer;
   void* workspace;
   if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
   if (ffi::Error error = Check(quantizer, codes->size_bytes(), scales->size_bytes()); error.failure()) return error;
-  if (ffi::Error error = CheckSeed(seed); error.failure()) return error;
+  if (ffi::Error error = CheckOperands(seed, signs); error.failure()) return error;
   if (ffi::Error error = Allocate(scratch, quantizer, &workspace); error.failure()) return error;
   return Launched(kl_cuda_quantize(&quantizer, x.untyped_data(), reinterpret_cast<const uint32_t*>(seed.typed_data()),
                                    workspace, codes->typed_data(), scales->untyped_data(), tensor_scale->typed_data(), stream));
 }
 
 ffi::Error FakeQuantizeOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
-                              ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> numbers) {
+                              ffi::Buffer<ffi::F32> signs, ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> numbers) {
   kl_quantizer quantizer;
   void* workspace;
   if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
   if (y->size_bytes() != x.size_bytes()) return ffi::Error::InvalidArgument("keras_lrsched_fake_quantize: a wrong result");
-  if (ffi::Error error = CheckSeed(seed); error.failure()) return error;
+  if (ffi::Error error = CheckOperands(seed, signs); error.failure()) return error;
   if (ffi::Error error = Allocate(scratch, quantizer, &workspace); error.failure()) return error;
   return Launched(kl_cuda_fake_quantize(&quantizer, x.untyped_data(), reinterpret_cast<const uint32_t*>(seed.typed_data()),
                                         workspace, y->untyped_data(), stream));
@@ -71,6 +73,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_quantize_cuda, keras_lrsched::Quanti
                                   .Ctx<xla::ffi::ScratchAllocator>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::U8>>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
@@ -81,6 +84,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_fake_quantize_cuda, keras_lrsched::F
                                   .Ctx<xla::ffi::ScratchAllocator>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Attr<xla::ffi::Span<const int64_t>>("numbers"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_dequantize_cuda, keras_lrsched::DequantizeOnCuda,

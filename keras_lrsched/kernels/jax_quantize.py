@@ -43,7 +43,12 @@ def _register(path, suffix, platform):
         jax.ffi.register_ffi_target(f"keras_lrsched_{name}", jax.ffi.pycapsule(handler), platform=platform)
 
 
-def quantize(x, numbers, seed, has_bytes):
+def rotates():
+    """Whether kernels take Hadamard transforms: those of CUDA do not."""
+    return jax.default_backend() == "cpu"
+
+
+def quantize(x, numbers, seed, signs, has_bytes):
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
     sizes = core.stored(core.make(x.shape, numbers, core.FLOAT32))
     results = [
@@ -51,12 +56,12 @@ def quantize(x, numbers, seed, has_bytes):
         jax.ShapeDtypeStruct((sizes.scale_rows, sizes.scale_columns), jnp.uint8 if has_bytes else jnp.float32),
         jax.ShapeDtypeStruct((1,), jnp.float32),
     ]
-    return _call("quantize", results, numbers, x, seed)
+    return _call("quantize", results, numbers, x, seed, signs)
 
 
-def fake_quantize(x, numbers, seed):
+def fake_quantize(x, numbers, seed, signs):
     """As `keras_lrsched.kernels.quantize.fake_quantize`."""
-    return _call("fake_quantize", jax.ShapeDtypeStruct(x.shape, x.dtype), numbers, x, seed)
+    return _call("fake_quantize", jax.ShapeDtypeStruct(x.shape, x.dtype), numbers, x, seed, signs)
 
 
 def dequantize(codes, scales, tensor_scale, shape, numbers):

@@ -55,7 +55,14 @@ def usable(format, blocks, tensors, writes=True):
     return reason is None
 
 
-def quantize(x, format, blocks, seed=None):
+def rotates(format, blocks, size):
+    """Whether the kernel for a format, where there is one, takes a Hadamard transform of `size` with it."""
+    whole = format.block is None or format.block[1] is None
+    columns = size if whole else math.lcm(format.block[1], size)
+    return columns * max(format.rows, TILE) <= LARGEST_BLOCK and binding("quantize").rotates()
+
+
+def quantize(x, format, blocks, seed=None, signs=None):
     """-> (codes, scales, tensor scale), as a `QuantizedTensor` has them; stochastic rounding if there is a `seed`.
 
     Args:
@@ -63,18 +70,21 @@ def quantize(x, format, blocks, seed=None):
         format: A `Format`.
         blocks: The `Blocks` of `x`.
         seed: An int32 tensor of shape `(2,)`. Defaults to `None`.
+        signs: Those of a Hadamard transform that comes first, as many as it has entries, contiguous in float32. Defaults to
+            `None`, for no transform.
     """
     rows = _as_rows(x, blocks)
     numbers, has_bytes = specify(format, blocks, seed is not None), format.scale != "float32"
-    codes, scales, tensor_scale = binding("quantize").quantize(rows, numbers, _seed(seed), has_bytes)
+    codes, scales, tensor_scale = binding("quantize").quantize(rows, numbers, _seed(seed), _signs(signs), has_bytes)
     tensor_scale = ops.reshape(tensor_scale, ()) if format.scale == "nvfp4" else None
     padded = (*blocks.padded[:-1], blocks.padded[-1] * format.element.bits // 8)
     return ops.reshape(codes, (*blocks.leading, *padded)), blocks.join_scales(scales), tensor_scale
 
 
-def fake_quantize(x, format, blocks, seed=None):
+def fake_quantize(x, format, blocks, seed=None, signs=None):
     """The numbers that the codes stand for, in the dtype of `x`; arguments as for `quantize`."""
-    y = binding("quantize").fake_quantize(_as_rows(x, blocks), specify(format, blocks, seed is not None), _seed(seed))
+    numbers = specify(format, blocks, seed is not None)
+    y = binding("quantize").fake_quantize(_as_rows(x, blocks), numbers, _seed(seed), _signs(signs))
     return ops.reshape(y, ops.shape(x))
 
 
@@ -107,6 +117,10 @@ def specify(format, blocks, is_stochastic):
 
 def _seed(seed):
     return ops.zeros((2,), "int32") if seed is None else seed
+
+
+def _signs(signs):
+    return ops.zeros((0,), "float32") if signs is None else signs
 
 
 def _sizes(shape, axis):

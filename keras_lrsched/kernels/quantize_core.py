@@ -18,6 +18,8 @@ class Quantizer(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("outer", "columns", "inner", "rows", "block_rows", "block_columns")),
         *((name, ctypes.c_int32) for name in ("element", "rule", "stochastic", "dtype")),
         ("seed", ctypes.c_uint32 * 2),
+        ("hadamard", ctypes.c_int32),
+        ("signs", ctypes.c_void_p),
     )
 
 
@@ -48,13 +50,15 @@ def load():
     return loaded
 
 
-def make(shape, numbers, dtype, seed=(0, 0)):
+def make(shape, numbers, dtype, seed=(0, 0), hadamard=0, signs=None):
     """A `Quantizer` for a tensor of the shape (outer, columns, inner); for `numbers` see `keras_lrsched.kernels.quantize`.
+
+    `hadamard` is the size of a transform that comes first, `signs` the address of so many numbers in float32.
 
     Raises:
         ValueError: If there is no kernel for it.
     """
-    made = Quantizer(*shape, *numbers, dtype, tuple(word % 2**32 for word in seed))
+    made = Quantizer(*shape, *numbers, dtype, tuple(word % 2**32 for word in seed), hadamard, signs)
     if not load().kl_quantize_valid(ctypes.byref(made)):
         raise ValueError(f"There is no such quantization of a tensor of shape {tuple(shape)}. Received: {tuple(numbers)}")
     return made

@@ -26,16 +26,21 @@ def load(place):
         _load_for_xla()
 
 
-def quantize(x, numbers, seed, has_bytes):
+def rotates():
+    """Whether kernels take Hadamard transforms: those of CUDA do not."""
+    return not tf.config.list_logical_devices("GPU")
+
+
+def quantize(x, numbers, seed, signs, has_bytes):
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
     return _ops().keras_lrsched_quantize(
-        x=x, seed=seed, scale_type=tf.uint8 if has_bytes else tf.float32, numbers=list(numbers)
+        x=x, seed=seed, signs=signs, scale_type=tf.uint8 if has_bytes else tf.float32, numbers=list(numbers)
     )
 
 
-def fake_quantize(x, numbers, seed):
+def fake_quantize(x, numbers, seed, signs):
     """As `keras_lrsched.kernels.quantize.fake_quantize`."""
-    return _ops().keras_lrsched_fake_quantize(x=x, seed=seed, numbers=list(numbers))
+    return _ops().keras_lrsched_fake_quantize(x=x, seed=seed, signs=signs, numbers=list(numbers))
 
 
 def dequantize(codes, scales, tensor_scale, shape, numbers):

@@ -19,10 +19,16 @@ def load(place):
     core.load()
 
 
+def rotates():
+    """Whether kernels take Hadamard transforms."""
+    return True
+
+
 @torch.no_grad()
-def quantize(x, numbers, seed, has_bytes):
+def quantize(x, numbers, seed, signs, has_bytes):
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
-    x, quantizer = _read(x, numbers, seed)
+    x, signs = x.detach().contiguous(), signs.detach().contiguous()
+    quantizer = _quantizer(x, numbers, seed, signs)
     sizes = core.stored(quantizer)
     codes = torch.empty((sizes.code_rows, sizes.code_bytes), dtype=torch.uint8)
     scales = torch.empty((sizes.scale_rows, sizes.scale_columns), dtype=torch.uint8 if has_bytes else torch.float32)
@@ -33,9 +39,10 @@ def quantize(x, numbers, seed, has_bytes):
 
 
 @torch.no_grad()
-def fake_quantize(x, numbers, seed):
+def fake_quantize(x, numbers, seed, signs):
     """As `keras_lrsched.kernels.quantize.fake_quantize`."""
-    x, quantizer = _read(x, numbers, seed)
+    x, signs = x.detach().contiguous(), signs.detach().contiguous()
+    quantizer = _quantizer(x, numbers, seed, signs)
     y = torch.empty_like(x)
     core.fake_quantize(quantizer, x.data_ptr(), y.data_ptr(), torch.get_num_threads())
     return y
@@ -54,6 +61,6 @@ def dequantize(codes, scales, tensor_scale, shape, numbers):
     return y
 
 
-def _read(x, numbers, seed):
-    x = x.detach().contiguous()
-    return x, core.make(x.shape, numbers, DTYPES[x.dtype], seed.tolist())
+def _quantizer(x, numbers, seed, signs):
+    """It holds the address of `signs`, which must live as long."""
+    return core.make(x.shape, numbers, DTYPES[x.dtype], seed.tolist(), len(signs), signs.data_ptr())

@@ -6,11 +6,12 @@ from keras import ops
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.quantized import as_floats, decode, encode, prepare
+from keras_lrsched.precision.hadamard import checked_signs, hadamard
+from keras_lrsched.precision.quantized import as_floats, decode, encode, prepare, rotate
 from keras_lrsched.schedules import checks
 
 
-def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste"):
+def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
     """`dequantize(quantize(x, ...))` in the dtype of `x`, with an estimator of the gradient.
 
     With v = x / scale, and the scale taken as a constant, the gradient of the result is multiplied with
@@ -26,6 +27,8 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
         rounding: `"nearest"` or `"stochastic"`, see `quantize`. Defaults to `"nearest"`.
         seed: For stochastic rounding, see `quantize`. Defaults to `None`.
         gradient: `"ste"`, `"dge"` or `"trust"`. Defaults to `"ste"`.
+        rotation: Of `x` before, see `quantize`; the result stays rotated, and the gradient is rotated back. Defaults to `0`.
+        signs: Those of the rotation. Defaults to `None`: all 1.
 
     Raises:
         ValueError: If an argument is none of these, or `x` is quantized already.
@@ -44,6 +47,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
     checks.one_of("gradient", gradient, ("ste", "dge", "trust"))
     # The seed is drawn here: the state of a generator must not change within the function that has its own gradient.
     floats, blocks, seed = prepare(x, format, axis, rounding, seed)
+    signs = checked_signs(floats, rotation, blocks.axis, signs) if rotation else None
     is_compiled = gradient == "ste" and compiled.usable(format, blocks, [floats])
 
     @ops.custom_gradient
@@ -51,16 +55,19 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
         dtype = keras.backend.standardize_dtype(x.dtype)
         factor = None
         if is_compiled:
-            y = compiled.fake_quantize(as_floats(x), format, blocks, seed)
+            rotated, fused_signs = rotate(as_floats(x), format, blocks, rotation, signs)
+            y = compiled.fake_quantize(rotated, format, blocks, seed, fused_signs)
         else:
-            coded, _ = encode(x, format, axis, rounding, seed)
+            rotated = hadamard(ops.cast(x, "float32"), rotation, axis, signs) if rotation else x
+            coded, _ = encode(rotated, format, axis, rounding, seed)
             y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
             if gradient != "ste":
                 factor = ops.cast(blocks.join(estimator_factor(gradient, coded, format.element)), dtype)
 
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            return upstream if factor is None else upstream * factor
+            upstream = upstream if factor is None else upstream * factor
+            return hadamard(upstream, rotation, axis, signs, inverse=True) if rotation else upstream
 
         return ops.cast(y, dtype), grad
 

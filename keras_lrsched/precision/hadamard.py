@@ -8,6 +8,7 @@ from keras_lrsched.precision.philox import random_bits
 from keras_lrsched.schedules import checks
 
 SIZES = (16, 32, 128)
+NEGLIGIBLE = 2.0**-98
 NVFP4_SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
 """The signs that the recipe for NVFP4 uses with transforms of 16."""
 
@@ -17,7 +18,8 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
 
         x diag(signs) H / sqrt(size),  H = [[H', H'], [H', -H']]
 
-    The result is the same on every backend: the sums are taken in one order, in float32.
+    The result has the same bits on every backend: the sums are taken in one order, in float32, and numbers below 2^-98 count
+    as zero, so that no sum is one that compilers would flush.
 
     Args:
         x: A floating-point tensor.
@@ -38,21 +40,32 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
     >>> keras.ops.convert_to_numpy(hadamard(x, size=16))[0, :3]
     array([1., 1., 1.], dtype=float32)
     """
-    checks.one_of("size", size, SIZES)
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" not in dtype:
         raise ValueError(f"`x` must be a floating-point tensor. Received: dtype={dtype}")
+    signs = checked_signs(x, size, axis, signs)
     x = ops.moveaxis(ops.cast(x, "float32"), axis, -1)
-    if x.shape[-1] is not None and (not x.shape[-1] or x.shape[-1] % size):
-        raise ValueError(f"`size` must divide the axis. Received: size={size}, shape={tuple(x.shape)}")
-    signs = _checked(signs, size)
+    x = x - ops.stop_gradient(ops.where(ops.absolute(x) < NEGLIGIBLE, x, 0.0))
     shape = ops.shape(x)
     x = ops.reshape(x, (*shape[:-1], shape[-1] // size, size))
-    x = x if signs is None or inverse else x * signs
+    x = x if inverse else x * signs
     x = _butterfly(x, size) * float(np.float32(size**-0.5))
-    x = x * signs if signs is not None and inverse else x
+    x = x * signs if inverse else x
+    x = ops.where(ops.isnan(x), float("nan"), x)  # one NaN for all, whose sign would depend on the order of operands
     return ops.cast(ops.moveaxis(ops.reshape(x, shape), -1, axis), dtype)
+
+
+def checked_signs(x, size, axis, signs):
+    """The signs of a transform as a float32 tensor, if the transform fits the axis of `x`."""
+    checks.one_of("size", size, SIZES)
+    columns = x.shape[axis]
+    if columns is not None and (not columns or columns % size):
+        raise ValueError(f"`size` must divide the axis. Received: size={size}, shape={tuple(x.shape)}")
+    signs = ops.ones((size,), "float32") if signs is None else ops.convert_to_tensor(signs, "float32")
+    if tuple(signs.shape) != (size,):
+        raise ValueError(f"`signs` must hold {size} numbers. Received: shape={tuple(signs.shape)}")
+    return signs
 
 
 def random_signs(size, seed):
@@ -83,12 +96,3 @@ def _butterfly(x, size):
         x = ops.reshape(ops.stack([left + right, left - right], axis=-2), (*leading, size))
         step *= 2
     return x
-
-
-def _checked(signs, size):
-    if signs is None:
-        return None
-    signs = ops.convert_to_tensor(signs, "float32")
-    if tuple(signs.shape) != (size,):
-        raise ValueError(f"`signs` must hold {size} numbers. Received: shape={tuple(signs.shape)}")
-    return signs

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
+from keras_lrsched.precision.hadamard import hadamard
 from keras_lrsched.precision.quantized import QuantizedTensor, decode, dequantize, encode, quantize
 from keras_lrsched.schedules import checks
 
@@ -44,6 +45,10 @@ class Operand:
         """`x`, a float32 matrix that is summed over `axis`, as `Written`; `seed` is a tensor of two 32-bit integers."""
         del axis, seed
         return Written(x)
+
+    def write_rotated(self, x, axis, seed, rotation, signs):
+        """The same after a Hadamard transform of `rotation` numbers along the axis."""
+        return self.write(hadamard(x, rotation, axis, signs), axis, seed)
 
 
 AS_IS = Operand()
@@ -89,6 +94,11 @@ class Cast(Operand):
         coded, blocks = encode(x, format, axis, self.rounding, seed)
         values = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
         return Written(values, blocks.join(estimator_factor(self.gradient, coded, format.element)))
+
+    def write_rotated(self, x, axis, seed, rotation, signs):
+        if self.gradient != "ste":
+            return super().write_rotated(x, axis, seed, rotation, signs)
+        return Written(fake_quantize(x, self.format, axis, self.rounding, seed, rotation=rotation, signs=signs))
 
 
 def numbers(x):

@@ -37,8 +37,8 @@ class Product:
     def write(self, left, right, seed):
         """Both operands, rotated and as `Written`."""
         signs = self._signs(seed)
-        left = self.left.write(self.rotate(left, 1, signs), 1, seed_of(seed, 0))
-        right = self.right.write(self.rotate(right, 0, signs), 0, seed_of(seed, 1))
+        left = self._write(self.left, left, 1, seed_of(seed, 0), signs)
+        right = self._write(self.right, right, 0, seed_of(seed, 1), signs)
         return left, right, signs
 
     def quantize(self, left, right, seed):
@@ -72,11 +72,13 @@ class Product:
         """Whether both operands can be written as codes."""
         return None not in (self.left.coded, self.right.coded)
 
-    def rotate(self, x, axis, signs):
-        return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
+    def _write(self, operand, x, axis, seed, signs):
+        if not self.rotation:
+            return operand.write(x, axis, seed)
+        return operand.write_rotated(_fill(x, axis, self.rotation), axis, seed, self.rotation, signs)
 
     def rotate_back(self, x, axis, signs, size):
-        """The opposite of `rotate`, for an axis that had `size` entries."""
+        """The opposite of the rotation, for an axis that had `size` entries."""
         if not self.rotation:
             return x
         x = hadamard(x, self.rotation, axis, signs, inverse=True)

@@ -10,6 +10,7 @@ from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision import packing, scales
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.formats import Format, get_format
+from keras_lrsched.precision.hadamard import checked_signs, hadamard
 from keras_lrsched.precision.philox import key_of, random_bits
 from keras_lrsched.schedules import checks
 
@@ -38,7 +39,7 @@ class QuantizedTensor:
     tensor_scale: Any = None
 
 
-def quantize(x, format, axis=-1, rounding="nearest", seed=None):
+def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, signs=None):
     """`x` in a low-precision format.
 
         codes = encode(x / scale)
@@ -58,6 +59,9 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None):
         seed: For stochastic rounding: an integer, a `keras.random.SeedGenerator`, or a tensor of two 32-bit integers.
             Element i of `x` in row-major order uses word i of the stream of Philox4x32-10. Defaults to `None`, which draws
             a seed.
+        rotation: 16, 32 or 128: what is quantized is `hadamard(x, rotation, axis, signs)` in float32, where compiled in the
+            same pass. Defaults to `0`, for `x` itself.
+        signs: Those of the rotation. Defaults to `None`: all 1.
 
     Returns:
         A `QuantizedTensor`.
@@ -78,8 +82,9 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None):
     """
     format = get_format(format)
     x, blocks, key = prepare(x, format, axis, rounding, seed)
+    x, signs = rotate(x, format, blocks, rotation, signs)
     if compiled.usable(format, blocks, [x]):
-        codes, stored, tensor_scale = compiled.quantize(x, format, blocks, key)
+        codes, stored, tensor_scale = compiled.quantize(x, format, blocks, key, signs)
         return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), axis, tensor_scale)
     coded, blocks = encode(x, format, axis, rounding, key)
     stored = blocks.join_scales(coded.scales)
@@ -154,6 +159,16 @@ def prepare(x, format, axis, rounding, seed):
     x = as_floats(x)
     blocks = Blocks(tuple(ops.shape(x)), format, axis)
     return x, blocks, ops.stack(key_of(seed)) if rounding == "stochastic" else None
+
+
+def rotate(x, format, blocks, rotation, signs):
+    """-> (`x`, and the signs of a rotation that compiled code does with the rest; or `x` after it, and `None`)."""
+    if not rotation:
+        return x, None
+    signs = checked_signs(x, rotation, blocks.axis, signs)
+    if compiled.usable(format, blocks, [x]) and compiled.rotates(format, blocks, rotation):
+        return x, signs
+    return hadamard(ops.cast(x, "float32"), rotation, blocks.axis, signs), None
 
 
 def as_float32(x):

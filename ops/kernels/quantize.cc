@@ -3,6 +3,8 @@
 
 #include <fenv.h>
 
+#include <numeric>
+
 #include "quantize_table.h"
 
 namespace {
@@ -52,7 +54,12 @@ class Arithmetic {
 
 int64_t group(const kl_quantizer& q) { return kl::group_of(kl::bits_of_element(q.element)); }
 
-// `in_place`: the result lies as the tensor does, so that one block for all has no rows.
+// The fewest columns that are whole blocks, and whole groups of a Hadamard transform.
+int64_t whole_groups(const kl_quantizer& q, int64_t block_columns) {
+  return q.hadamard ? std::lcm(block_columns, static_cast<int64_t>(q.hadamard)) : block_columns;
+}
+
+// `in_place`: the result lies as the tensor does, so that one block for all has no rows, unless a transform needs them.
 Cut cut(const kl_quantizer& q, bool in_place) {
   Cut c = {};
   const int64_t all_rows = q.outer * q.inner;
@@ -63,7 +70,8 @@ Cut cut(const kl_quantizer& q, bool in_place) {
   c.columns = q.columns, c.inner = q.inner;
   if (c.block_rows > 1) {
     c.rows = kl::rows_together(q), c.others = all_rows / c.rows;
-  } else if ((c.whole && in_place) || (q.inner == 1 && !c.by_row && q.columns % c.block_columns == 0)) {
+  } else if ((c.whole && in_place && !(q.hadamard && q.inner > 1)) ||
+             (q.inner == 1 && !c.by_row && q.columns % c.block_columns == 0)) {
     c.others = c.rows = c.inner = 1, c.columns = q.columns * all_rows;  // no block ends at the end of a row
   } else if (q.inner == 1) {
     c.others = 1, c.rows = q.outer;
@@ -71,8 +79,8 @@ Cut cut(const kl_quantizer& q, bool in_place) {
     c.others = q.outer, c.rows = q.inner;
   }
   c.height = c.block_rows > 1 ? c.block_rows : c.inner == 1 ? 1 : kTile;
-  const int64_t blocks = kPiece / (c.height * c.block_columns);
-  c.width = c.block_columns * (blocks > 1 ? blocks : 1);
+  const int64_t step = whole_groups(q, c.block_columns), steps = kPiece / (c.height * step);
+  c.width = step * (steps > 1 ? steps : 1);
   c.strips = (c.rows + c.height - 1) / c.height;
   c.segments = c.by_row ? 1 : (c.columns + c.width - 1) / c.width;
   return c;
@@ -103,13 +111,16 @@ int kl_quantize_valid(const kl_quantizer* q) {
   if (q->element < 0 || q->element >= KL_ELEMENTS || q->rule < 0 || q->rule >= KL_SCALE_RULES) return 0;
   if (q->outer < 1 || q->columns < 1 || q->inner < 1 || q->block_rows < 0 || q->block_columns < 0) return 0;
   if (kl::is_nvfp4(q->rule) && q->element != KL_E2M1) return 0;
+  if (q->hadamard != 0 && q->hadamard != 16 && q->hadamard != 32 && q->hadamard != 128) return 0;
+  if (q->hadamard != 0 && q->columns % q->hadamard != 0) return 0;
   // A block for the tensor has one float32.
   if (q->block_rows == 0) return kl::has_float32(q->rule);
   if (q->block_columns == 0) return kl::has_float32(q->rule) && q->block_rows == 1;
   if (q->block_columns % group(*q) != 0 || q->block_columns > KL_LARGEST_BLOCK) return 0;
-  if (q->block_rows == 1) return q->inner == 1 || q->block_columns * kTile <= KL_LARGEST_BLOCK;
+  const int64_t columns = whole_groups(*q, q->block_columns);
+  if (q->block_rows == 1) return columns * (q->inner == 1 ? 1 : kTile) <= KL_LARGEST_BLOCK;
   const bool has_rows = q->rows >= 0 && (q->inner == 1 ? q->outer : q->inner) % kl::rows_together(*q) == 0;
-  return has_rows && q->block_rows * q->block_columns <= KL_LARGEST_BLOCK;
+  return has_rows && q->block_rows * columns <= KL_LARGEST_BLOCK;
 }
 
 void kl_quantize_stored(const kl_quantizer* q, kl_stored* stored) {

@@ -4,6 +4,8 @@
 // chunks over its threads. Every result is the same to the bit for any number of threads and any instruction set, and the same
 // as that of keras_lrsched/precision.
 //
+// A Hadamard transform before quantization is part of the same pass; nothing undoes it on the way back.
+//
 // Formats with a number for the whole tensor (`kl_quantize_phases` is 2) need its largest magnitude first: every chunk writes
 // one by `kl_quantize_amax`, and `kl_quantize_fit` makes the numbers of the tensor of them.
 #pragma once
@@ -49,6 +51,8 @@ typedef struct {
   int32_t stochastic;  // rounding
   int32_t dtype;       // of the numbers on both sides; a kl_x_dtype
   uint32_t seed[2];
+  int32_t hadamard;  // 16, 32 or 128: what goes through a Hadamard transform of so many entries along `columns` first; 0: none
+  const float* signs;  // of these entries: 1 or -1
 } kl_quantizer;
 
 // What is stored: rows and bytes a row of codes, rows and columns of scales. A scale has 4 bytes or 1.

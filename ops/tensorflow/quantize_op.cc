@@ -15,28 +15,33 @@ using shape_inference::ShapeHandle;
 
 constexpr int64_t kChunk = 32768;  // entries, about: what a chunk costs
 
+absl::Status Check(const kl_quantizer& quantizer) {
+  return kl_quantize_valid(&quantizer) ? absl::OkStatus()
+                                       : absl::InvalidArgumentError("KerasLrschedQuantize: there is no such quantization.");
+}
+
 // `numbers` are those of a kl_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
-absl::Status Describe(const std::vector<int64_t>& numbers, const int64_t shape[3], bool narrow, kl_quantizer* quantizer) {
+absl::Status Describe(const std::vector<int64_t>& numbers, const int64_t shape[3], kl_quantizer* quantizer) {
   if (numbers.size() != 6) return absl::InvalidArgumentError("KerasLrschedQuantize: there must be six numbers.");
   *quantizer = {};
   quantizer->outer = shape[0], quantizer->columns = shape[1], quantizer->inner = shape[2];
   quantizer->rows = numbers[0], quantizer->block_rows = numbers[1], quantizer->block_columns = numbers[2];
   quantizer->element = static_cast<int32_t>(numbers[3]), quantizer->rule = static_cast<int32_t>(numbers[4]);
   quantizer->stochastic = static_cast<int32_t>(numbers[5]);
-  quantizer->dtype = narrow ? KL_X_BFLOAT16 : KL_X_FLOAT32;
-  return kl_quantize_valid(quantizer) ? absl::OkStatus()
-                                      : absl::InvalidArgumentError("KerasLrschedQuantize: there is no such quantization.");
+  return Check(*quantizer);
 }
 
 absl::Status ReadInput(OpKernelContext* context, const std::vector<int64_t>& numbers, kl_quantizer* quantizer) {
-  const Tensor &x = context->input(0), &seed = context->input(1);
+  const Tensor &x = context->input(0), &seed = context->input(1), &signs = context->input(2);
   if (x.dims() != 3 || seed.NumElements() != 2) {
     return absl::InvalidArgumentError("KerasLrschedQuantize: x must have three axes, and seed two numbers.");
   }
   const int64_t shape[3] = {x.dim_size(0), x.dim_size(1), x.dim_size(2)};
-  TF_RETURN_IF_ERROR(Describe(numbers, shape, x.dtype() == DT_BFLOAT16, quantizer));
+  TF_RETURN_IF_ERROR(Describe(numbers, shape, quantizer));
+  quantizer->dtype = x.dtype() == DT_BFLOAT16 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
   for (int i = 0; i < 2; ++i) quantizer->seed[i] = static_cast<uint32_t>(seed.flat<int32>()(i));
-  return absl::OkStatus();
+  quantizer->hadamard = static_cast<int32_t>(signs.NumElements()), quantizer->signs = signs.flat<float>().data();
+  return Check(*quantizer);
 }
 
 template <class F>
@@ -64,7 +69,7 @@ absl::Status StoredShapes(InferenceContext* c) {
   if (known) {
     kl_quantizer quantizer;
     kl_stored stored;
-    TF_RETURN_IF_ERROR(Describe(numbers, shape, false, &quantizer));
+    TF_RETURN_IF_ERROR(Describe(numbers, shape, &quantizer));
     kl_quantize_stored(&quantizer, &stored);
     c->set_output(0, c->Matrix(stored.code_rows, stored.code_bytes));
     c->set_output(1, c->Matrix(stored.scale_rows, stored.scale_columns));
@@ -76,9 +81,11 @@ absl::Status StoredShapes(InferenceContext* c) {
   return absl::OkStatus();
 }
 
+// `signs`: of a Hadamard transform that comes first, which has as many entries; none where there is none.
 REGISTER_OP("KerasLrschedQuantize")
     .Input("x: T")
     .Input("seed: int32")
+    .Input("signs: float")
     .Output("codes: uint8")
     .Output("scales: scale_type")
     .Output("tensor_scale: float")
@@ -90,6 +97,7 @@ REGISTER_OP("KerasLrschedQuantize")
 REGISTER_OP("KerasLrschedFakeQuantize")
     .Input("x: T")
     .Input("seed: int32")
+    .Input("signs: float")
     .Output("y: T")
     .Attr("T: {float, bfloat16}")
     .Attr("numbers: list(int)")
@@ -181,7 +189,7 @@ class DequantizeOp : public OpKernel {
     int64_t shape[3] = {sizes_[0], sizes_[1], sizes_[2]};
     if (shape[0] < 0 && codes.dims() == 2) shape[0] = codes.dim_size(0) / shape[2];
     kl_quantizer quantizer;
-    OP_REQUIRES_OK(context, Describe(numbers_, shape, false, &quantizer));
+    OP_REQUIRES_OK(context, Describe(numbers_, shape, &quantizer));
     kl_stored stored;
     kl_quantize_stored(&quantizer, &stored);
     OP_REQUIRES(context,

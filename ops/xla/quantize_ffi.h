@@ -18,17 +18,22 @@ inline void FitTensor(ffi::ThreadPool& pool, const kl_quantizer& quantizer, cons
   kl_quantize_fit(&quantizer, amax.data(), tensor);
 }
 
-inline void CopySeed(const ffi::Buffer<ffi::S32>& seed, kl_quantizer* quantizer) {
+// What is read in every call: the seed, and the signs of a Hadamard transform, none where there is none.
+inline ffi::Error Complete(const ffi::Buffer<ffi::S32>& seed, const ffi::Buffer<ffi::F32>& signs, kl_quantizer* quantizer) {
+  if (seed.element_count() != 2) return ffi::Error::InvalidArgument("keras_lrsched_quantize: the seed must be two numbers");
   for (int i = 0; i < 2; ++i) quantizer->seed[i] = static_cast<uint32_t>(seed.typed_data()[i]);
+  quantizer->hadamard = static_cast<int32_t>(signs.element_count()), quantizer->signs = signs.typed_data();
+  return kl_quantize_valid(quantizer) ? ffi::Error::Success()
+                                      : ffi::Error::InvalidArgument("keras_lrsched_quantize: there is no such transform");
 }
 
-inline ffi::Error Quantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
+inline ffi::Error Quantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed, ffi::Buffer<ffi::F32> signs,
                            ffi::Result<ffi::Buffer<ffi::U8>> codes, ffi::Result<ffi::AnyBuffer> scales,
                            ffi::Result<ffi::Buffer<ffi::F32>> tensor_scale, ffi::Span<const int64_t> numbers) {
   kl_quantizer quantizer;
   if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
   if (ffi::Error error = Check(quantizer, codes->size_bytes(), scales->size_bytes()); error.failure()) return error;
-  CopySeed(seed, &quantizer);
+  if (ffi::Error error = Complete(seed, signs, &quantizer); error.failure()) return error;
   float tensor[2] = {1, 1};
   FitTensor(pool, quantizer, x.untyped_data(), tensor);
   tensor_scale->typed_data()[0] = tensor[1];
@@ -38,12 +43,12 @@ inline ffi::Error Quantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<f
   return ffi::Error::Success();
 }
 
-inline ffi::Error FakeQuantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed,
+inline ffi::Error FakeQuantize(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::S32> seed, ffi::Buffer<ffi::F32> signs,
                                ffi::Result<ffi::AnyBuffer> y, ffi::Span<const int64_t> numbers) {
   kl_quantizer quantizer;
   if (ffi::Error error = Describe(numbers, x, &quantizer); error.failure()) return error;
   if (y->size_bytes() != x.size_bytes()) return ffi::Error::InvalidArgument("keras_lrsched_fake_quantize: a wrong result");
-  CopySeed(seed, &quantizer);
+  if (ffi::Error error = Complete(seed, signs, &quantizer); error.failure()) return error;
   float tensor[2] = {1, 1};
   FitTensor(pool, quantizer, x.untyped_data(), tensor);
   ParallelFor(pool, kl_quantize_chunks(&quantizer), [&](int64_t begin, int64_t end) {
@@ -74,6 +79,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_quantize, keras_lrsched::Quantize,
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::U8>>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
@@ -83,6 +89,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_fake_quantize, keras_lrsched::FakeQu
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::S32>>()
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Attr<xla::ffi::Span<const int64_t>>("numbers"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_lrsched_dequantize, keras_lrsched::Dequantize,

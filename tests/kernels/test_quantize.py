@@ -11,8 +11,22 @@ from keras import ops
 from keras_lrsched.kernels import build, loading
 from keras_lrsched.kernels import quantize as door
 from keras_lrsched.kernels import quantize_core as core
-from keras_lrsched.precision import FORMATS, SCALE_RULES, Format, dequantize, elements, fake_quantize, get_format, quantize
+from keras_lrsched.precision import (
+    FORMATS,
+    NVFP4_SIGNS,
+    SCALE_RULES,
+    Format,
+    dequantize,
+    elements,
+    fake_quantize,
+    get_format,
+    hadamard,
+    operand,
+    quantize,
+    random_signs,
+)
 from keras_lrsched.precision.blocks import Blocks
+from keras_lrsched.precision.product import Product
 from tests.precision.compiled import MODES, compiled, gradient
 
 BACKEND = keras.backend.backend()
@@ -155,13 +169,98 @@ def test_bfloat16(name, axis, monkeypatch):
         assert_same(*(run(monkeypatch, setting, MODE, function, x)[0] for setting in "10"))
 
 
+ROTATED = [
+    pytest.param(next(one for one in ALL if one.name == name), size, id=f"{name}-{size}")
+    for name, size in (
+        *(("FP8_E4M3", 32), ("INT8_CHANNEL", 128), ("MXFP4", 32), ("NVFP4", 16)),
+        *(("NVFP4_2D_FOUR_OVER_SIX", 16), ("NVFP4_3X10", 16), ("INT8_POWER", 128)),
+    )
+    if BACKEND != "jax" or name in ("INT8_CHANNEL", "NVFP4")
+]
+"""Blocks as large as the transform, larger, smaller, and that do not fit it."""
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["nearest", "stochastic"])
+@pytest.mark.parametrize(("format", "size"), ROTATED)
+def test_a_rotation_in_the_same_pass(format, size, options, monkeypatch):
+    shape, axis = [((7, 256), -1), ((3, 128, 20), 1)][bool(options)]
+    signs = ops.convert_to_numpy(random_signs(size, 3))
+    inputs = numbers(shape)
+
+    def in_two(x):
+        return results(format, axis, options)(hadamard(x, size, axis, signs))
+
+    in_one = results(format, axis, options | {"rotation": size, "signs": signs})
+    fused = run(monkeypatch, "1", MODE, in_one, *inputs)
+    for own, plain in zip(fused, run(monkeypatch, "0", MODE, in_two, *inputs), strict=True):
+        assert_same(own, plain)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "size"), [("NVFP4", 16), ("MXFP4", 128)])
+def test_compiled_graphs_with_a_rotation(name, size, mode, monkeypatch):
+    x = numbers((40, 256))[0]
+    for options in OPTIONS:
+
+        def function(x, options=options):
+            return results(get_format(name), -1, options | {"rotation": size, "signs": random_signs(size, 7)})(x)
+
+        assert_same(*(run(monkeypatch, setting, mode, function, x)[0] for setting, mode in (("1", mode), ("0", MODE))))
+
+
+def test_a_rotation_of_bfloat16(monkeypatch):
+    x = ops.cast(ops.convert_to_tensor(numbers((40, 64))[0]), "bfloat16")
+
+    def function(x):
+        q = quantize(x, "NVFP4", rotation=16)
+        return q.codes, q.scales, ops.cast(fake_quantize(x, "NVFP4", rotation=16), "float32")
+
+    assert_same(*(run(monkeypatch, setting, MODE, function, x)[0] for setting in "10"))
+
+
+@pytest.mark.parametrize("estimator", ["ste", "trust"])
+def test_the_gradient_of_a_rotation_goes_back(estimator, monkeypatch):
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
+    x, upstream = np.random.default_rng(0).standard_normal((2, 3, 32)).astype("float32")
+    options = {"gradient": estimator, "signs": NVFP4_SIGNS}
+    own = gradient(lambda x: fake_quantize(x, "MXFP4", rotation=16, **options), x, upstream)
+    two = gradient(lambda x: fake_quantize(hadamard(x, 16, signs=NVFP4_SIGNS), "MXFP4", gradient=estimator), x, upstream)
+    np.testing.assert_allclose(own, two, atol=1e-6)
+
+
+def test_a_product_rotates_and_quantizes_in_one(monkeypatch):
+    left, right = np.random.default_rng(0).standard_normal((2, 40, 40)).astype("float32")
+    product = Product(operand.Cast("NVFP4"), operand.Cast("NVFP4", "stochastic"), 16, NVFP4_SIGNS)
+
+    def function(x):
+        return [each.values for each in product.write(x[0], x[1], ops.convert_to_tensor([1, 2], "int32"))[:2]]
+
+    (plain,) = run(monkeypatch, "0", MODE, function, np.stack([left, right]))
+    monkeypatch.setattr("keras_lrsched.precision.quantized.hadamard", None)
+    (fused,) = run(monkeypatch, "1", MODE, function, np.stack([left, right]))
+    assert_same(fused, plain)
+
+
+def test_a_rotation_that_no_kernel_takes(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((3, 1280)).astype("float32")
+    format = Format("WIDE", elements.INT8, (1, 1026), "float32")
+    fused, plain = (run(monkeypatch, setting, MODE, results(format, -1, {"rotation": 128}), x)[0] for setting in ("1", "0"))
+    assert_same(fused, plain)
+    with pytest.raises(ValueError, match=r"`size` must be one of 16, 32, 128. Received: size=64"):
+        quantize(x, "NVFP4", rotation=64)
+    with pytest.raises(ValueError, match=r"`size` must divide the axis. Received: size=16, shape=\(3, 40\)"):
+        fake_quantize(x[:, :40], "NVFP4", rotation=16)
+
+
+@pytest.mark.parametrize("size", [0, 16])
 @pytest.mark.parametrize("format", ["FP8_E4M3", "INT8_CHANNEL", "MXFP4", "NVFP4_2D"])
 @pytest.mark.parametrize("stochastic", [0, 1])
-def test_any_number_of_threads_gives_the_same_bits(format, stochastic):
-    x = np.random.default_rng(0).standard_normal((400, 1000)).astype("float32")
+def test_any_number_of_threads_gives_the_same_bits(format, stochastic, size):
+    x = np.random.default_rng(0).standard_normal((400, 1008)).astype("float32")
+    signs = np.array(NVFP4_SIGNS, "float32")
     format = get_format(format)
     numbers = door.specify(format, Blocks(x.shape, format, -1), stochastic)
-    made = core.make((*x.shape, 1), numbers, core.FLOAT32, (1, 2))
+    made = core.make((*x.shape, 1), numbers, core.FLOAT32, (1, 2), size, signs.ctypes.data)
     assert core.load().kl_quantize_chunks(ctypes.byref(made)) >= core.LARGE
     sizes = core.stored(made)
     first = None

@@ -57,6 +57,38 @@ std::vector<kl_quantizer> all() {
   return made;
 }
 
+// The signs of a transform, all of which begin alike.
+const float* signs() {
+  static const std::vector<float> made = [] {
+    std::vector<float> x(128);
+    for (int i = 0; i < 128; ++i) x[i] = i % 3 == 0 || i % 7 == 2 ? -1.0f : 1.0f;
+    return x;
+  }();
+  return made.data();
+}
+
+// With a transform of each size before, in blocks that are smaller, larger, of the same size, and that do not fit it.
+std::vector<kl_quantizer> rotated() {
+  const int64_t shapes[][3] = {{5, 128, 1}, {37, 384, 1}, {2, 256, 21}, {1, 3968, 40}, {3, 20096, 1}};
+  std::vector<kl_quantizer> made;
+  for (const auto& shape : shapes) {
+    made.push_back(quantizer(KL_E2M1, KL_SIX, 1, 16, shape));
+    made.push_back(quantizer(KL_E2M1, KL_FOUR_OVER_SIX, 16, 16, shape));
+    made.push_back(quantizer(KL_E2M1, KL_FLOOR, 1, 32, shape));
+    made.push_back(quantizer(KL_E4M3, KL_EXACT, 0, 0, shape));
+    made.push_back(quantizer(KL_INT8, KL_EXACT, 1, 0, shape));
+    made.push_back(quantizer(KL_INT4, KL_EXACT, 1, 6, shape));
+    made.push_back(quantizer(KL_E2M3, KL_POWER_OF_TWO, 1, 128, shape));
+  }
+  for (size_t i = 0; i < made.size(); ++i) {
+    made[i].dtype = i % 4 == 0 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
+    made[i].stochastic = i % 2;
+    made[i].hadamard = i % 3 == 0 ? 16 : i % 3 == 1 ? 32 : 128;
+    made[i].signs = signs();
+  }
+  return made;
+}
+
 // Numbers in an exactly sized allocation, so that a sanitizer sees what lies beyond.
 std::vector<uint8_t> numbers(const kl_quantizer& q) {
   const int64_t size = q.outer * q.columns * q.inner;
@@ -82,9 +114,8 @@ struct Results {
 };
 
 // In `parts` pieces, the last one first, as threads might come.
-Results run(const kl_quantizer& q, int parts) {
+Results run(const kl_quantizer& q, int parts, const std::vector<uint8_t>& x) {
   CHECK(kl_quantize_valid(&q));
-  const std::vector<uint8_t> x = numbers(q);
   kl_stored stored;
   kl_quantize_stored(&q, &stored);
   Results r;
@@ -110,14 +141,60 @@ Results run(const kl_quantizer& q, int parts) {
   return r;
 }
 
+Results run(const kl_quantizer& q, int parts) { return run(q, parts, numbers(q)); }
+
 void any_split_gives_the_same_bits() {
   Fingerprint fingerprint;
-  for (const kl_quantizer& q : all()) {
-    const Results one = run(q, 1);
-    CHECK(one == run(q, 2) && one == run(q, 5));
-    fingerprint.add(one.codes), fingerprint.add(one.scales);
+  for (const auto& quantizers : {all(), rotated()}) {
+    for (const kl_quantizer& q : quantizers) {
+      const Results one = run(q, 1);
+      CHECK(one == run(q, 2) && one == run(q, 5));
+      fingerprint.add(one.codes), fingerprint.add(one.scales);
+    }
   }
   fingerprint.print();
+}
+
+// A group of numbers that are `stride` apart, as its formula says.
+void rotate(int size, int64_t stride, const float* signs, float* x) {
+  for (int i = 0; i < size; ++i) x[i * stride] = (std::fabs(x[i * stride]) < 0x1p-98f ? 0 : x[i * stride]) * signs[i];
+  for (int step = 1; step < size; step *= 2) {
+    for (int i = 0; i < size; ++i) {
+      if (i & step) continue;
+      float &left = x[i * stride], &right = x[(i + step) * stride];
+      const float sum = left + right, difference = left - right;
+      left = sum, right = difference;
+    }
+  }
+  for (int i = 0; i < size; ++i) {
+    float& y = x[i * stride];
+    y *= static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
+    if (std::isnan(y)) y = __builtin_nanf("");
+  }
+}
+
+void one_pass_with_a_transform_is_two() {
+  for (const kl_quantizer& q : rotated()) {
+    const int64_t size = q.outer * q.columns * q.inner;
+    const std::vector<uint8_t> x = numbers(q);
+    std::vector<float> y(size);
+    for (int64_t i = 0; i < size; ++i) {
+      const int bytes = q.dtype == KL_X_FLOAT32 ? 4 : 2;
+      std::memcpy(reinterpret_cast<uint8_t*>(&y[i]) + 4 - bytes, &x[i * bytes], bytes);
+    }
+    for (int64_t o = 0; o < q.outer; ++o) {
+      for (int64_t k = 0; k < q.columns; k += q.hadamard) {
+        for (int64_t i = 0; i < q.inner; ++i) rotate(q.hadamard, q.inner, q.signs, &y[(o * q.columns + k) * q.inner + i]);
+      }
+    }
+    kl_quantizer plain = q;
+    plain.hadamard = 0, plain.dtype = KL_X_FLOAT32;
+    std::vector<uint8_t> bytes(4 * size);
+    std::memcpy(bytes.data(), y.data(), bytes.size());
+    const Results one = run(q, 3), two = run(plain, 1, bytes);
+    CHECK(one.codes == two.codes && one.scales == two.scales && one.values == two.values);
+    CHECK(q.dtype != KL_X_FLOAT32 || one.fake == two.fake);
+  }
 }
 
 // What `fake` writes is what the codes stand for.
@@ -183,7 +260,7 @@ void products_are_rounded_as_documented() {
 void instruction_sets_give_the_same_bits() {
 #ifdef KL_X86
   for (const kl_quantizer& q : all()) {
-    if (q.outer * q.columns * q.inner > 200 || kl_quantize_phases(&q) == 2 || q.block_columns == 0) continue;
+    if (q.outer * q.columns * q.inner > 2000 || kl_quantize_phases(&q) == 2 || q.block_columns == 0) continue;
     kl::Cut cut = {};
     cut.others = q.block_rows > 1 ? q.outer * q.inner / q.rows : q.inner > 1 ? q.outer : 1;
     cut.rows = q.outer * q.inner / cut.others, cut.columns = q.columns, cut.inner = q.inner;
@@ -219,6 +296,12 @@ void what_has_no_kernel_is_refused() {
   CHECK(!kl_quantize_valid(&q));
   q = good, q.block_columns = 2 * KL_LARGEST_BLOCK;
   CHECK(!kl_quantize_valid(&q));
+  q = good, q.hadamard = 64, q.signs = signs();  // there is no such transform
+  CHECK(!kl_quantize_valid(&q));
+  q.hadamard = 128;  // does not divide the axis
+  CHECK(!kl_quantize_valid(&q));
+  q.hadamard = 32;
+  CHECK(kl_quantize_valid(&q));
   q = good, q.outer = 0;
   CHECK(!kl_quantize_valid(&q));
 }
@@ -231,6 +314,7 @@ int main() {
   products_are_rounded_as_documented();
   any_split_gives_the_same_bits();
   one_pass_is_two();
+  one_pass_with_a_transform_is_two();
   instruction_sets_give_the_same_bits();
   what_has_no_kernel_is_refused();
   std::printf("quantize: all hold (%s)\n", kl_quantize_instruction_set());

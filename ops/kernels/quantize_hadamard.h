@@ -1,0 +1,77 @@
+// Hadamard transforms of groups of a row, with the sums in the order of keras_lrsched/precision/hadamard.py.
+#pragma once
+
+#include "quantize_elements.h"
+
+namespace kl {
+namespace KL_ISA {
+
+constexpr int64_t kBatch = 512;          // entries that go through a stage before the next, so that no sum waits for another
+constexpr float kNegligible = 0x1p-98f;  // without numbers below it, all sums, and their results, are 0 or at least 2^-126
+
+template <int N>
+void take_signs(const float* __restrict x, const float* __restrict signs, int64_t n, float* __restrict y) {
+  for (int64_t g = 0; g < n; g += N) {
+    for (int i = 0; i < N; ++i) {
+      y[g + i] = ((bits_of(x[g + i]) & ~kSign) < bits_of(kNegligible) ? 0 : x[g + i]) * signs[i];
+    }
+  }
+}
+
+// Of groups of 16, sums of neighbours go to the first half and differences to the second: after four times all are in order.
+inline void add_neighbours(const float* __restrict x, int64_t n, float* __restrict y) {
+  for (int64_t g = 0; g < n; g += 16) {
+    for (int i = 0; i < 8; ++i) {
+      y[g + i] = x[g + 2 * i] + x[g + 2 * i + 1];
+      y[g + i + 8] = x[g + 2 * i] - x[g + 2 * i + 1];
+    }
+  }
+}
+
+template <int kStep>
+void add_far(int64_t n, float* __restrict x) {
+  for (int64_t g = 0; g < n; g += 2 * kStep) {
+    for (int i = 0; i < kStep; ++i) {
+      const float left = x[g + i], right = x[g + i + kStep];
+      x[g + i] = left + right, x[g + i + kStep] = left - right;
+    }
+  }
+}
+
+// A NaN becomes one without sign, which else would depend on the order of operands.
+inline void scale_sums(const float* __restrict x, float scale, int64_t n, float* __restrict y) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float product = x[i] * scale;
+    y[i] = product != product ? __builtin_nanf("") : product;
+  }
+}
+
+template <int N>
+void transform_groups(const float* signs, int64_t n, float* x) {
+  constexpr float kScale = N == 16 ? 0.25f : N == 32 ? 0x1.6a09e6p-3f : 0x1.6a09e6p-4f;  // 1 / sqrt(N)
+  float a[kBatch], b[kBatch];
+  for (int64_t begin = 0; begin < n; begin += kBatch) {
+    const int64_t size = n - begin < kBatch ? n - begin : kBatch;
+    take_signs<N>(x + begin, signs, size, a);
+    add_neighbours(a, size, b), add_neighbours(b, size, a);
+    add_neighbours(a, size, b), add_neighbours(b, size, a);
+    if (N >= 32) add_far<16>(size, a);
+    if (N >= 128) add_far<32>(size, a), add_far<64>(size, a);
+    scale_sums(a, kScale, size, x + begin);
+  }
+}
+
+// In place, of n entries: whole groups of `size`.
+inline void transform(int size, const float* signs, int64_t n, float* x) {
+  switch (size) {
+    case 16:
+      return transform_groups<16>(signs, n, x);
+    case 32:
+      return transform_groups<32>(signs, n, x);
+    default:
+      return transform_groups<128>(signs, n, x);
+  }
+}
+
+}  // namespace KL_ISA
+}  // namespace kl
