@@ -44,8 +44,8 @@ class Product:
     def quantize(self, left, right, seed):
         """The same, but as `QuantizedTensor`s; for operands that are `coded`."""
         signs = self._signs(seed)
-        left = self.left.quantize(self.rotate(left, 1, signs), 1, seed_of(seed, 0))
-        right = self.right.quantize(self.rotate(right, 0, signs), 0, seed_of(seed, 1))
+        left = self.left.quantize(self._rotate(left, 1, signs), 1, seed_of(seed, 0))
+        right = self.right.quantize(self._rotate(right, 0, signs), 0, seed_of(seed, 1))
         return left, right, signs
 
     def multiply(self, left, right, seed):
@@ -76,6 +76,9 @@ class Product:
         if not self.rotation:
             return operand.write(x, axis, seed)
         return operand.write_rotated(_fill(x, axis, self.rotation), axis, seed, self.rotation, signs)
+
+    def _rotate(self, x, axis, signs):
+        return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
 
     def rotate_back(self, x, axis, signs, size):
         """The opposite of the rotation, for an axis that had `size` entries."""
