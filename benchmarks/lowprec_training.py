@@ -5,14 +5,20 @@ from the same weights on the same batches, with three seeds. `fp4_zhou2025, then
 target precision, the last 7.5 % of the steps.
 
     python benchmarks/lowprec_training.py --out docs/lowprec_training.csv
-    python benchmarks/lowprec_training.py --workloads cifar10 --data-dir DATA --updates 390 --out docs/lowprec_training.csv
+    python benchmarks/lowprec_training.py --workloads cifar10 --data-dir DATA --updates 120 --batch-size 16 \
+        --validation 1024 --no-xla --out docs/lowprec_training.csv
     python benchmarks/lowprec_training.py --out docs/lowprec_training.csv --table
 
-Runs that the file has are not made again. The gap is that of the mean loss to float32; the cost is that of all products with
-kernels, if one of 8 bits takes half the time of one of 16 bits, and one of 4 bits a quarter: a model, not a measurement.
+With another `--batch-size` than the workload's, its peak learning rate goes along in proportion. `pareto_resnet_int4` fixes
+its bounds after a tenth of the updates, and `wta_crs` samples rows in convolutions, too; the others have their defaults.
+
+Runs that the file has are not made again. The gap is that of the mean loss to float32 with the same seeds; the cost is that
+of all products with kernels, if one of 8 bits takes half the time of one of 16 bits, and one of 4 bits a quarter: a model,
+not a measurement.
 """
 
 import argparse
+import copy
 import csv
 import math
 import statistics
@@ -47,44 +53,67 @@ def main():
     parser.add_argument("--data-dir", help="where the workloads' data are, for those that need some")
     parser.add_argument("--updates", type=int, default=300, help="of each run (default: 300)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (default: 3)")
+    parser.add_argument("--batch-size", type=int, help="default: the workload's")
+    parser.add_argument("--validation", type=int, help="evaluate on so many of the held-out examples (default: all)")
+    parser.add_argument("--no-xla", action="store_true", help="faster for convolutions, and when compiling takes longest")
     parser.add_argument("--out", type=Path, default=Path("lowprec_training.csv"), help="default: lowprec_training.csv")
     parser.add_argument("--table", action="store_true", help="only print what the file has")
     arguments = parser.parse_args()
     names = arguments.recipes.split(";") if arguments.recipes else [*WITHOUT, STAGED, *sorted(RECIPES)]
-    for workload in arguments.workloads.split(","):
+    for workload_name in arguments.workloads.split(","):
+        workload = None if arguments.table else load(workload_name, arguments)
         for name in [] if arguments.table else names:
-            run(workload, name, arguments)
-        print(table([row for row in read(arguments.out) if row["workload"] == workload]))
+            run(copy.copy(workload), name, arguments)
+        print(table([row for row in read(arguments.out) if row["workload"] == workload_name]))
 
 
-def run(workload_name, name, arguments):
+def load(name, arguments):
+    """The workload, with the batch size and as much of the held-out data as asked for."""
+    kind = workloads.WORKLOADS[name]
+    if arguments.batch_size:
+        size, peak = arguments.batch_size, kind.peak_learning_rate * arguments.batch_size / kind.batch_size
+        kind = type(kind.__name__, (kind,), {"batch_size": size, "peak_learning_rate": peak})
+    workload = kind(arguments.data_dir)
+    workload.validation = tuple(part[: arguments.validation] for part in workload.validation)
+    return workload
+
+
+def recipe_of(name, updates):
+    match name:
+        case "pareto_resnet_int4":
+            return get_recipe(name, statistics_steps=max(updates // 10, 1))
+        case "wta_crs":
+            return get_recipe(name, roles=("linear", "attention", "convolution"))
+    return get_recipe("fp4_zhou2025" if name == STAGED else name)
+
+
+def run(workload, name, arguments):
     """The runs of one recipe that the file lacks."""
-    done = {row["seed"] for row in read(arguments.out) if (row["workload"], row["recipe"]) == (workload_name, name)}
+    done = {row["seed"] for row in read(arguments.out) if (row["workload"], row["recipe"]) == (workload.name, name)}
     missing = [seed for seed in range(arguments.seeds) if seed not in done]
     if not missing:
         return
-    workload = workloads.load(workload_name, arguments.data_dir)
-    build, recipe = workload.build_model, "fp4_zhou2025" if name == STAGED else name
+    build, recipe = workload.build_model, None if name in WITHOUT else recipe_of(name, arguments.updates)
     keras.config.set_dtype_policy("float32" if name == "float32" else "mixed_bfloat16")
-    workload.build_model = build if recipe in WITHOUT else lambda: quantized(build(), recipe)
-    trainer = Trainer(workload)
+    workload.build_model = build if recipe is None else lambda: quantized(build(), recipe)
+    trainer = Trainer(workload, use_xla=not arguments.no_xla)
     schedule = parse("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
     for seed in missing:
         stages = [PrecisionSchedule.with_target_stage(recipe, arguments.updates)] if name == STAGED else []
         result = trainer.run(Job(workload, arguments.updates, seed, name, schedule), evaluations=1, callbacks=stages)
         row = {
-            "workload": workload_name,
+            "workload": workload.name,
             "recipe": name,
             "seed": seed,
             "updates": arguments.updates,
             "loss": f"{result.validation_loss[-1]:.5f}",
             "metric": f"{result.metric[-1]:.5f}",
             "seconds": f"{result.seconds:.1f}",
-            "cost": f"{1.0 if recipe in WITHOUT else cost(trainer._model, recipe):.3f}",
+            "cost": f"{1.0 if recipe is None else cost(trainer._model, recipe):.3f}",
             "layers": len(quantized_layers(trainer._model)),
         }
         add(arguments.out, row)
-        print(f"{workload_name}, {name}, seed {seed}: {row['loss']} in {row['seconds']} s", flush=True)
+        print(f"{workload.name}, {name}, seed {seed}: {row['loss']} in {row['seconds']} s", flush=True)
     keras.config.set_dtype_policy("float32")
 
 
@@ -96,7 +125,6 @@ def quantized(model, recipe):
 def cost(model, recipe):
     """Of all products with kernels, in those of 16 bits."""
     total = narrow = 0.0
-    recipe = get_recipe(recipe)
     for layer in quantized_layers(model):
         size = sum(math.prod(v.shape) for v in layer.trainable_variables if v.path.endswith("kernel"))
         size *= math.prod(n for n in layer.output.shape[1:-1])
@@ -137,19 +165,21 @@ def read(path):
 
 def table(rows):
     """Markdown: a line a recipe, the smallest loss first."""
-    heads = ("recipe", "loss", "gap to float32", "metric", "cost of products")
+    heads = ("recipe", "seeds", "loss", "gap to float32", "metric", "cost of products")
     lines = [heads, ("---", *["---:"] * (len(heads) - 1))]
     groups = {name: [row for row in rows if row["recipe"] == name] for name in {row["recipe"] for row in rows}}
-    base = mean(groups["float32"], "loss") if "float32" in groups else math.nan
     for name in sorted(groups, key=lambda name: mean(groups[name], "loss")):
         its = groups[name]
         losses = [float(row["loss"]) for row in its]
-        spread = statistics.stdev(losses) if len(losses) > 1 else math.nan
+        spread = f" ± {statistics.stdev(losses):.4f}" if len(losses) > 1 else ""
+        base = [row for row in groups.get("float32", []) if row["seed"] in {each["seed"] for each in its}]
+        gap = 100 * (mean(its, "loss") / mean(base, "loss") - 1) if len(base) == len(its) else math.nan
         lines.append(
             (
                 f"`{name}`" if name in RECIPES else name,
-                f"{statistics.mean(losses):.4f} ± {spread:.4f}",
-                f"{100 * (statistics.mean(losses) / base - 1):+.2f} %",
+                f"{len(its)}",
+                f"{statistics.mean(losses):.4f}{spread}",
+                f"{gap:+.2f} %",
                 f"{mean(its, 'metric'):.4f}",
                 f"{float(its[0]['cost']):.2f}",
             )

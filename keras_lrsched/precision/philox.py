@@ -39,15 +39,17 @@ def rounding_noise(shape, seed):
 
 def philox(counter, key):
     """Four words for each counter of four words and a key of two, all int32."""
-    a, b, c, d = counter
-    first, second = key
-    for _ in range(ROUNDS):
+
+    def one_round(_, state):
+        (a, b, c, d), (first, second) = state
         a_high, a_low = _product(a, MULTIPLIERS[0])
         c_high, c_low = _product(c, MULTIPLIERS[1])
-        a, b = ops.bitwise_xor(ops.bitwise_xor(c_high, b), first), c_low
-        c, d = ops.bitwise_xor(ops.bitwise_xor(a_high, d), second), a_low
-        first, second = first + _signed(WEYL[0]), second + _signed(WEYL[1])
-    return a, b, c, d
+        a, c = ops.bitwise_xor(ops.bitwise_xor(c_high, b), first), ops.bitwise_xor(ops.bitwise_xor(a_high, d), second)
+        return (a, c_low, c, a_low), (first + _signed(WEYL[0]), second + _signed(WEYL[1]))
+
+    # A loop: with each round on its own, the graph of a model with many random numbers takes minutes to be made.
+    words, _ = ops.fori_loop(0, ROUNDS, one_round, (tuple(counter), tuple(key)))
+    return words
 
 
 def key_of(seed):

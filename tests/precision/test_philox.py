@@ -47,3 +47,12 @@ def test_seeds_of_all_kinds():
 def test_bad_seed(seed):
     with pytest.raises(ValueError, match="`seed` must be"):
         random_bits((4,), seed)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts the operations of a TensorFlow graph")
+def test_the_graph_is_small():
+    """A model has several calls for each layer, and each operation costs the tracing of it about a millisecond."""
+    import tensorflow as tf
+
+    graph = tf.function(lambda seed: random_bits((64,), seed)).get_concrete_function(tf.TensorSpec((2,), "int32")).graph
+    assert len(graph.as_graph_def().node) < 100

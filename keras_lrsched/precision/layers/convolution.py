@@ -47,11 +47,18 @@ def patches(x, size, strides, dilation, padding):
 
 def _windows(x, axis, n, stride, rate):
     """Adds an axis for the `n` positions of the kernel along `axis`, before the channels."""
-    span = (n - 1) * rate
+    shape = ops.shape(x)
+    before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
+    results = (size - (n - 1) * rate - 1) // stride + 1
+    # `axis` becomes two, so that no slice has a stride: the gradient of those is slow on TensorFlow.
+    missing = -size % stride
+    if stride > 1:
+        x = ops.pad(x, [(0, missing) if i == axis else (0, 0) for i in range(len(shape))])
+    x = ops.reshape(x, (*before, (size + missing) // stride, stride, *after))
     taken = []
-    for start in range(0, span + 1, rate):
-        stop = start - span or None
-        taken.append(x[(slice(None),) * axis + (slice(start, stop, stride),)])
+    for place in range(0, n * rate, rate):
+        first = (*(0 for _ in before), place // stride, place % stride, *(0 for _ in after))
+        taken.append(ops.reshape(ops.slice(x, first, (*before, results, 1, *after)), (*before, results, *after)))
     return ops.stack(taken, axis=-2)
 
 

@@ -70,6 +70,22 @@ def test_results_and_gradients_are_those_of_the_plain_layer(kind, options, shape
         np.testing.assert_allclose(*map(ops.convert_to_numpy, (one, other)), rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about an operation of TensorFlow")
+def test_no_gradient_of_a_strided_slice_in_convolutions():
+    """It takes ten times as long as that of a slice, and longer than all the rest of a layer in few bits."""
+    import tensorflow as tf
+
+    layer = layers.QuantizedConv2D(5, 3, strides=2, padding="same", recipe=AsIs())
+    layer.build((2, 8, 8, 4))
+
+    @tf.function
+    def backward(x):
+        return tf.gradients(layer(x), x)
+
+    operations = backward.get_concrete_function(tf.TensorSpec((None, 8, 8, 4))).graph.get_operations()
+    assert "StridedSliceGrad" not in {operation.type for operation in operations}
+
+
 def functional(layer, shapes):
     inputs = [keras.Input(shape[1:]) for shape in shapes]
     return keras.Model(inputs, layer(*inputs))
