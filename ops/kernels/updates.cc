@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kLane = 64;
 constexpr int64_t kBlock = 128;     // entries of one call of `random_bits`
 constexpr int64_t kRun = 4096;      // entries summed in float32 before they go into a float64
-constexpr int64_t kCodeRun = 2048;  // entries that are float32 at a time, at least
+constexpr int64_t kCodeRun = 1024;  // entries that are float32 at a time, at least
 
 template <class Method, class = void>
 struct has_sum : std::false_type {};
