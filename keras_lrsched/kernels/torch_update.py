@@ -33,18 +33,20 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
             raise ValueError(f"A variable of shape {tuple(w.shape)} has a gradient of shape {tuple(gradient.shape)}.")
         if not all(state.is_contiguous() for state in states):
             raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
-        slots, parts, code, code_block, own_blocks = [each.data_ptr() for each in states], (), 0, 0, (1, 1)
+        slots = [each.data_ptr() for each in states]
+        parts: list = []
+        code, code_block, own_blocks = 0, 0, (1, 1)
         if method == "adam_mini":
             own_blocks = blocks[2 * i : 2 * i + 2]
         elif blocks:
             code, code_block = blocks
             each = core.load().kl_parts(code)
-            slots, parts = (), tuple(tuple(slots[first : first + each]) for first in range(0, len(slots), each))
+            slots, parts = [], [tuple(slots[first : first + each]) for first in range(0, len(slots), each)]
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
         tensors.append(
             core.Tensor(
                 *(w.data_ptr(), gradient.data_ptr(), tuple(slots), w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
-                *(*own_blocks, parts, code_block, code),
+                *(*own_blocks, tuple(parts), code_block, code),
             )
         )
     settings = core.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)

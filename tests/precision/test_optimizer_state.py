@@ -194,7 +194,8 @@ def test_compiled_code_keeps_what_is_not_finite_in_its_group(inner, bad):
     one, other = (each.reshape(-1) for each in values(weights))
     np.testing.assert_allclose(other, one, atol=1e-4)
     assert np.all(np.isnan(other[256:384]))
-    assert np.all(np.isfinite(other[:256])) and np.all(np.isfinite(other[384:]))
+    assert np.all(np.isfinite(other[:256]))
+    assert np.all(np.isfinite(other[384:]))
 
 
 def test_where_there_is_no_compiled_code(monkeypatch):
