@@ -44,7 +44,7 @@ class QuantizedState(Wrapper):
     weight decay, averages of weights and gradient accumulation. These last two stay in the dtype that they have there.
     Variables in float64 keep their moments as they are. `AdamW` and `Lion` of this package have a compiled update for
     blocks of 128 to 4096, a power of two; it follows their `fused`. Its codes of `"coat"` are those of Keras operations but
-    for about one in ten thousand, where the last bits of a logarithm or a power decide; backends differ as much.
+    for a few in a hundred thousand, one step away, where the last bits of a logarithm or a power decide.
 
     Args:
         optimizer: The inner optimizer, before it is built: `Adam`, `AdamW`, `Adamax` or `Lion` of Keras, or `AdaBound`,
