@@ -14,7 +14,7 @@ ffi::Error UpdateOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi::Remain
   const ffi::Error error = ReadOperands(args, rets, name, blocks, no_copy, &operands);
   if (error.failure()) return error;
   for (const kl_tensor& tensor : operands.tensors) {
-    if (tensor.code_block != 0) {
+    if (tensor.code != KL_NO_CODE) {
       return ffi::Error(ffi::ErrorCode::kUnimplemented, "keras_lrsched_update: state in codes has no kernel on CUDA");
     }
   }

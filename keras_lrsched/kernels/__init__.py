@@ -16,6 +16,9 @@ __all__ = ["BuildError", "mode", "reason_against", "status", "takes_codes", "upd
 NUMBERS = 12
 """How many numbers `update` takes."""
 
+CODES = {"blockwise8": 1, "coat": 2}
+"""The number that `update` knows a kind of `keras_lrsched.precision.QuantizedState` by."""
+
 
 def reason_against(variables):
     """Why `update` cannot be called on these variables, where it would be called; `None` if it can."""
@@ -27,11 +30,11 @@ def reason_against(variables):
     return binding("update").unavailable(variables) or cannot_load("update", "update")
 
 
-def takes_codes(method, block_size):
+def takes_codes(method, kind, block_size):
     """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbours, where it has float32."""
-    place = loading.place()
-    is_power_of_two = block_size & (block_size - 1) == 0
-    return place != "gpu" and method in ("sgd", "lion", "adamw") and 128 <= block_size <= 4096 and is_power_of_two
+    if kind not in CODES or method not in ("sgd", "lion", "adamw") or loading.has_gpu():
+        return False
+    return 128 <= block_size <= 4096 and block_size & (block_size - 1) == 0
 
 
 def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding=False, blocks=()):
@@ -41,14 +44,14 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"`, `"lamb"` or `"adam_mini"`, see ops/kernels/updates.h.
         variables: Keras variables in float32 or bfloat16.
         slots: For each variable a list of its state, in float32 and of its shape (but see `blocks`). For state in 8 bits,
-            codes and their scales, as `keras_lrsched.precision.QuantizedState(..., "blockwise8")` has them.
+            codes and what belongs to them, as `keras_lrsched.precision.QuantizedState` has them.
         gradients: A tensor for each variable, in float32 or bfloat16.
         rates: A float32 tensor of shape `(len(variables), 3)`: learning rate, weight decay, whether a trust ratio applies.
         numbers: A float32 tensor of shape `(12,)`: the scale of the gradients, then what the method needs.
         seed: A uint32 tensor of shape `(2,)`.
         stochastic_rounding: Whether variables in bfloat16 are rounded up or down at random. Defaults to `False`.
         blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
-            to one. Its second slot has one number a block. For state in 8 bits, one number: how many neighbours share a
-            scale. Defaults to `()`.
+            to one. Its second slot has one number a block. For state in 8 bits, two numbers: one of `CODES`, and how many
+            neighbours share a scale. Defaults to `()`.
     """
     binding("update").update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)

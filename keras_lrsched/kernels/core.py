@@ -8,6 +8,7 @@ import itertools
 from keras_lrsched.kernels.build import library
 
 NUMBERS = 12
+PARTS = 4
 FLOAT32, BFLOAT16 = 0, 1
 LARGE = 64  # chunks, below which threads are not worth their start
 
@@ -28,9 +29,9 @@ class Tensor(ctypes.Structure):
         ("index", ctypes.c_int32),
         ("blocks", ctypes.c_int64),
         ("inner", ctypes.c_int64),
-        ("codes", ctypes.c_void_p * 2),
-        ("absmax", ctypes.c_void_p * 2),
+        ("parts", ctypes.c_void_p * PARTS * 2),
         ("code_block", ctypes.c_int64),
+        ("code", ctypes.c_int32),
     )
 
 
@@ -51,6 +52,7 @@ def load():
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     loaded.kl_find_method.argtypes = [ctypes.c_char_p]
     loaded.kl_instruction_set.restype = ctypes.c_char_p
+    loaded.kl_parts.argtypes = [integer]
     loaded.kl_plan.argtypes = [pointer, integer, pointer]
     loaded.kl_plan_sums.argtypes = [ctypes.c_int, pointer, integer, pointer]
     loaded.kl_valid_blocks.argtypes = [pointer]

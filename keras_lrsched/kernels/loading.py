@@ -24,6 +24,15 @@ def place():
     return "xla" if keras.backend.backend() == "tensorflow" and _in_xla() else "cpu"
 
 
+def has_gpu():
+    """Whether what XLA compiles runs on a GPU."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_logical_devices("GPU"))
+    return place() == "gpu"
+
+
 def _in_xla():
     import tensorflow as tf
     from tensorflow.python.framework import ops

@@ -34,15 +34,19 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         if not all(state.is_contiguous() for state in states):
             raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
         slots = [each.data_ptr() for each in states]
-        codes, absmax, code_block = (), (), 0
-        if len(blocks) == 1:
-            slots, codes, absmax, code_block = (), slots[::2], slots[1::2], blocks[0]
+        parts: list = []
+        code, code_block, own_blocks = 0, 0, (1, 1)
+        if method == "adam_mini":
+            own_blocks = blocks[2 * i : 2 * i + 2]
+        elif blocks:
+            code, code_block = blocks
+            each = core.load().kl_parts(code)
+            slots, parts = [], [tuple(slots[first : first + each]) for first in range(0, len(slots), each)]
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
         tensors.append(
             core.Tensor(
                 *(w.data_ptr(), gradient.data_ptr(), tuple(slots), w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
-                *((1, 1) if code_block or not blocks else blocks[2 * i : 2 * i + 2]),
-                *(tuple(codes), tuple(absmax), code_block),
+                *(*own_blocks, tuple(parts), code_block, code),
             )
         )
     settings = core.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)

@@ -60,20 +60,20 @@ class FusedOptimizer(Optimizer):
         numbers += [0.0] * (kernels.NUMBERS - len(numbers))
         numbers = ops.stack([ops.cast(number, "float32") for number in numbers])
         seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
-        for block_size, pairs in self._by_code_block(trainable_variables, grads).items():
+        for code, pairs in self._by_code(trainable_variables, grads).items():
             variables, gradients = zip(*pairs, strict=True)
             places = [self._get_variable_index(variable) for variable in variables]
             slots = [[part for name in self.slots for part in _parts(self._slots[place][name])] for place in places]
             rates = self._kernel_rates(places, learning_rate)
-            blocks = [block_size] if block_size else [number for place in places for number in self.kernel_blocks(place)]
+            blocks = code or [number for place in places for number in self.kernel_blocks(place)]
             kernels.update(self.kernel, variables, slots, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
 
-    def _by_code_block(self, variables, gradients):
-        """Variables with their gradients, by how many neighbours share a scale of their state: 0 if that is float32."""
+    def _by_code(self, variables, gradients):
+        """Variables with their gradients, by the code and block size of their state: `()` if that is float32."""
         groups: dict = {}
         for pair in zip(variables, gradients, strict=True):
             state = self._slots[self._get_variable_index(pair[0])][self.slots[0]]
-            groups.setdefault(getattr(state, "block_size", 0), []).append(pair)
+            groups.setdefault(getattr(state, "code", ()), []).append(pair)
         return groups
 
     def _kernel_rates(self, places, learning_rate):

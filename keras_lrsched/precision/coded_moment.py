@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched import kernels
 from keras_lrsched.precision import dynamic_map, range_expansion
 
 # The optimizers of Keras on TensorFlow unwrap what is a `keras.Variable`, and assign to the `tf.Variable` in it.
@@ -16,6 +17,7 @@ Base: Any = object if keras.backend.backend() == "tensorflow" else keras.Variabl
 class Blockwise8:
     """Codes of the dynamic map, and a float32 scale for each block."""
 
+    kind = "blockwise8"
     block_size = 256
 
     def __init__(self, block_size, signed):
@@ -36,6 +38,7 @@ class Blockwise8:
 class Coat:
     """Codes of FP8 E4M3 after dynamic range expansion. Its three numbers take five bytes for each group, not twelve."""
 
+    kind = "coat"
     block_size = 128
 
     def __init__(self, block_size, signed):
@@ -61,7 +64,7 @@ class Coat:
         return range_expansion.dequantize_expanded(codes, expansion, self.block_size)
 
 
-KINDS: dict[str, type[Any]] = {"blockwise8": Blockwise8, "coat": Coat}
+KINDS: dict[str, type[Any]] = {coder.kind: coder for coder in (Blockwise8, Coat)}
 
 
 class CodedMoment(Base):
@@ -78,7 +81,7 @@ class CodedMoment(Base):
 
     def __init__(self, coder, parts, shape):
         self.coder, self.parts, self.shape = coder, parts, shape
-        self.block_size = coder.block_size
+        self.code = kernels.CODES[coder.kind], coder.block_size
         self._float32 = None
 
     @contextlib.contextmanager

@@ -43,7 +43,8 @@ class QuantizedState(Wrapper):
     The inner optimizer has the learning rate, which is seen and set through this one, the counter of updates, clipping,
     weight decay, averages of weights and gradient accumulation. These last two stay in the dtype that they have there.
     Variables in float64 keep their moments as they are. `AdamW` and `Lion` of this package have a compiled update for
-    `"blockwise8"` with blocks of 128 to 4096, a power of two; it follows their `fused`.
+    blocks of 128 to 4096, a power of two; it follows their `fused`. Its codes of `"coat"` are those of Keras operations but
+    for a few in a hundred thousand, one step away, where the last bits of a logarithm or a power decide.
 
     Args:
         optimizer: The inner optimizer, before it is built: `Adam`, `AdamW`, `Adamax` or `Lion` of Keras, or `AdaBound`,
@@ -111,7 +112,7 @@ class QuantizedState(Wrapper):
         """Whether there is a compiled update that reads these codes."""
         size = self.block_size or KINDS[self.kind].block_size
         method = getattr(self.inner_optimizer, "kernel", "")
-        return self.kind == "blockwise8" and kernels.takes_codes(method, size)
+        return kernels.takes_codes(method, self.kind, size)
 
     # State
 

@@ -86,9 +86,17 @@ int kl_slots(int method) { return in_use().table[method].slots; }
 
 int kl_has_sums(int method) { return in_use().table[method].has_sums; }
 
-int kl_takes_codes(int method, int64_t code_block) {
-  const bool is_known = method == KL_SGD || method == KL_LION || method == KL_ADAMW;
+int kl_takes_code(int method, int64_t code, int64_t code_block) {
+  const bool is_known =
+      (method == KL_SGD || method == KL_LION || method == KL_ADAMW) && (code == KL_BLOCKWISE8 || code == KL_COAT);
   return is_known && code_block >= 128 && code_block <= KL_LARGEST_CODE_BLOCK && (code_block & (code_block - 1)) == 0;
+}
+
+int kl_parts(int64_t code) { return code == KL_COAT ? 4 : code == KL_BLOCKWISE8 ? 2 : 1; }
+
+int kl_part_dtype(int64_t code, int part) {
+  if (code == KL_COAT) return part == 0 || part == 3 ? KL_UINT8 : KL_BFLOAT16;
+  return code == KL_BLOCKWISE8 && part == 0 ? KL_UINT8 : KL_FLOAT32;
 }
 
 const char* kl_instruction_set(void) { return in_use().name; }

@@ -17,14 +17,19 @@ extern "C" {
 
 #define KL_API __attribute__((visibility("default")))
 
-enum { KL_MAX_SLOTS = 2, KL_NUMBERS = 12, KL_CHUNK = 32768, KL_LARGEST_CODE_BLOCK = 4096 };
+enum { KL_MAX_SLOTS = 2, KL_MAX_PARTS = 4, KL_NUMBERS = 12, KL_CHUNK = 32768, KL_LARGEST_CODE_BLOCK = 4096 };
 
-typedef enum { KL_FLOAT32 = 0, KL_BFLOAT16 = 1 } kl_dtype;
+typedef enum { KL_FLOAT32 = 0, KL_BFLOAT16 = 1, KL_UINT8 = 2 } kl_dtype;
 
 typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_ADAM_MINI, KL_METHODS } kl_method;
 
-// A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`; or each slot is a code for
-// each entry, of which the first slot has a sign, and a scale for each block of neighbours, see dynamic_map.h.
+// How state is kept in 8 bits. A slot has several parts: codes, a uint8 for each entry, of which those of the first slot have a
+// sign; then, for each block of neighbours, a float32 scale (dynamic_map.h), or a scale and a centre in bfloat16 and a uint8
+// (range_expansion.h).
+typedef enum { KL_NO_CODE, KL_BLOCKWISE8, KL_COAT } kl_code;
+
+// A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`, or
+// in the `parts` of its code.
 typedef struct {
   void* w;
   const void* g;
@@ -38,9 +43,9 @@ typedef struct {
   int32_t index;    // its place among all variables, a part of the random counter
   int64_t blocks;   // Adam-mini: entry i belongs to block (i / inner) % blocks, and the second slot has an entry a block
   int64_t inner;
-  uint8_t* codes[KL_MAX_SLOTS];  // in place of `slots`, if `code_block` is not 0
-  float* absmax[KL_MAX_SLOTS];
+  void* parts[KL_MAX_SLOTS][KL_MAX_PARTS];  // in place of `slots`, if there is a code
   int64_t code_block;
+  int32_t code;
 } kl_tensor;
 
 // What all tensors share. `numbers` begins with the scale of the gradients; the rest is the method's, see updates.h.
@@ -54,8 +59,11 @@ typedef struct {
 KL_API int kl_find_method(const char* name);
 KL_API int kl_slots(int method);
 KL_API int kl_has_sums(int method);
-// Whether the state may be in codes, in blocks of that many neighbours.
-KL_API int kl_takes_codes(int method, int64_t code_block);
+// Whether the state may be in a code, in blocks of that many neighbours.
+KL_API int kl_takes_code(int method, int64_t code, int64_t code_block);
+// How many parts a slot has; 1 without a code.
+KL_API int kl_parts(int64_t code);
+KL_API int kl_part_dtype(int64_t code, int part);
 // The instruction set in use: "avx512", "avx2" or "baseline".
 KL_API const char* kl_instruction_set(void);
 

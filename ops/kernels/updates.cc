@@ -6,6 +6,7 @@
 #include "dynamic_map.h"
 #include "number.h"
 #include "philox.h"
+#include "range_expansion.h"
 #include "table.h"
 
 namespace kl {
@@ -15,25 +16,40 @@ namespace {
 // Partial sums side by side: the order of additions is the same on all machines. GCC would unroll a loop over 16 of them, and
 // then shuffle entries to make vectors of something else, at half the speed.
 constexpr int64_t kLane = 64;
-constexpr int64_t kBlock = 128;  // entries of one call of `random_bits`
-constexpr int64_t kRun = 4096;   // entries summed in float32 before they go into a float64
+constexpr int64_t kAhead = 512;     // entries; more than processors look ahead themselves
+constexpr int64_t kBlock = 128;     // entries of one call of `random_bits`
+constexpr int64_t kRun = 4096;      // entries summed in float32 before they go into a float64
+constexpr int64_t kCodeRun = 1024;  // entries that are float32 at a time, at least
 
 template <class Method, class = void>
 struct has_sum : std::false_type {};
 template <class Method>
 struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
 
+// Asks for the memory of kLane entries.
+template <class T>
+void fetch(const T* from) {
+  for (size_t at = 0; at < kLane * sizeof(T); at += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + at);
+}
+
 template <class Method, class W, class G>
 void update_entries(W* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t n,
                     const Method method) {
-  for (int64_t i = 0; i < n; ++i) {
+  const auto update = [&](int64_t i) {
     float m = s0[i], v = Method::slots > 1 ? s1[i] : 0;
     store(w[i], method(load(w[i]), load(g[i]), m, v));
     if (!(has_sum<Method>::value && Method::slots > 1)) {  // else `sum` has set them
       s0[i] = m;
       if (Method::slots > 1) s1[i] = v;
     }
+  };
+  int64_t i = 0;
+  for (; i + kLane <= n; i += kLane) {
+    fetch(w + i + kAhead), fetch(g + i + kAhead), fetch(s0 + i + kAhead);
+    if (Method::slots > 1) fetch(s1 + i + kAhead);
+    for (int64_t j = i; j < i + kLane; ++j) update(j);
   }
+  for (; i < n; ++i) update(i);
 }
 
 // `first` is the place of the first entry in the tensor, a multiple of kBlock.
@@ -90,19 +106,58 @@ void update_run(const kl_tensor& tensor, const kl_settings& settings, const Meth
   update_entries(w, g, s0, s1, n, method);
 }
 
-// One block after the other: its state is float32 for as long as it takes to update it.
+template <class T>
+T* part(const kl_tensor& tensor, int slot, int number, int64_t at) {
+  return static_cast<T*>(tensor.parts[slot][number]) + at;
+}
+
+Groups groups_at(const kl_tensor& tensor, int slot, int64_t begin) {
+  const int64_t first = begin / tensor.code_block;
+  return {tensor.code_block, part<uint8_t>(tensor, slot, 0, begin), part<bfloat16>(tensor, slot, 1, first),
+          part<bfloat16>(tensor, slot, 2, first), part<uint8_t>(tensor, slot, 3, first)};
+}
+
+// Calls f(codes, scale, entries, state) for every block of n entries.
+template <class F>
+void each_block(const kl_tensor& tensor, int slot, int64_t begin, int64_t n, float* state, F f) {
+  uint8_t* codes = part<uint8_t>(tensor, slot, 0, begin);
+  float* absmax = part<float>(tensor, slot, 1, begin / tensor.code_block);
+  for (int64_t i = 0; i < n; i += tensor.code_block) {
+    f(codes + i, absmax++, n - i < tensor.code_block ? n - i : tensor.code_block, state + i);
+  }
+}
+
+void decode_state(const kl_tensor& tensor, int slot, int64_t begin, int64_t n, float* state) {
+  if (tensor.code == KL_COAT) {
+    decode(groups_at(tensor, slot, begin), n, state);
+    return;
+  }
+  const DynamicMap& map = dynamic_map(slot == 0);
+  each_block(tensor, slot, begin, n, state,
+             [&](uint8_t* codes, float* absmax, int64_t count, float* x) { decode(map, codes, *absmax, count, x); });
+}
+
+void encode_state(const kl_tensor& tensor, int slot, int64_t begin, int64_t n, float* state) {
+  if (tensor.code == KL_COAT) {
+    encode(state, n, groups_at(tensor, slot, begin));
+    return;
+  }
+  const DynamicMap& map = dynamic_map(slot == 0);
+  each_block(tensor, slot, begin, n, state, [&](uint8_t* codes, float* absmax, int64_t count, float* x) {
+    *absmax = encode(map, slot == 0, x, count, codes);
+  });
+}
+
+// A few blocks after the other: their state is float32 for as long as it takes to update it.
 template <class Method, class W, class G>
 void update_coded(const kl_tensor& tensor, const kl_settings& settings, const Method& method, int64_t begin, int64_t end) {
   float state[Method::slots][KL_LARGEST_CODE_BLOCK];
-  for (int64_t i = begin; i < end; i += tensor.code_block) {
-    const int64_t n = end - i < tensor.code_block ? end - i : tensor.code_block, block = i / tensor.code_block;
-    for (int slot = 0; slot < Method::slots; ++slot) {
-      decode(dynamic_map(slot == 0), tensor.codes[slot] + i, tensor.absmax[slot][block], n, state[slot]);
-    }
+  const int64_t run = tensor.code_block > kCodeRun ? tensor.code_block : kCodeRun;
+  for (int64_t i = begin; i < end; i += run) {
+    const int64_t n = end - i < run ? end - i : run;
+    for (int slot = 0; slot < Method::slots; ++slot) decode_state(tensor, slot, i, n, state[slot]);
     update_run<Method, W, G>(tensor, settings, method, i, n, state[0], state[Method::slots - 1]);
-    for (int slot = 0; slot < Method::slots; ++slot) {
-      tensor.absmax[slot][block] = encode(dynamic_map(slot == 0), slot == 0, state[slot], n, tensor.codes[slot] + i);
-    }
+    for (int slot = 0; slot < Method::slots; ++slot) encode_state(tensor, slot, i, n, state[slot]);
   }
 }
 
@@ -110,7 +165,7 @@ template <class Method, class W, class G>
 void update(const kl_tensor& tensor, const kl_settings& settings, const double* totals, int64_t begin, int64_t end) {
   const Method method(tensor, settings.numbers, totals);
   if constexpr (!has_sum<Method>::value) {
-    if (tensor.code_block != 0) {
+    if (tensor.code != KL_NO_CODE) {
       update_coded<Method, W, G>(tensor, settings, method, begin, end);
       return;
     }

@@ -15,8 +15,9 @@ namespace keras_lrsched {
 
 using namespace tensorflow;  // NOLINT: its macros need it
 
-// slots: first the first slot of all variables, then the second; if `blocks` is one number, the size of blocks of codes, each
-// slot is codes, and then their scales. rates: a row a variable, (learning rate, weight decay, adapted).
+// slots: first the first slot of all variables, then the second; if the state is in a kl_code, first the first part of the
+// first slot, then its second part, and so on. blocks: that code and its block size; of Adam-mini, two numbers a variable; else
+// nothing. rates: a row a variable, (learning rate, weight decay, adapted).
 REGISTER_OP("KerasLrschedUpdate")
     .Input("variables: n * resource")
     .Input("slots: n_slots * resource")
@@ -97,12 +98,14 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
     method_ = kl_find_method(method.c_str());
     OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
-    in_codes_ = blocks_.size() == 1;
-    OP_REQUIRES(context, !in_codes_ || kl_takes_codes(method_, blocks_[0]),
-                absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " takes no codes in such blocks."));
-    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_) * (in_codes_ ? 2 : 1),
+    const bool in_codes = method_ != KL_ADAM_MINI && blocks_.size() == 2;
+    OP_REQUIRES(context, !in_codes || kl_takes_code(method_, blocks_[0], blocks_[1]),
+                absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " takes no such code in such blocks."));
+    code_ = in_codes ? blocks_[0] : KL_NO_CODE;
+    parts_ = kl_parts(code_);
+    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_) * parts_,
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
-    OP_REQUIRES(context, in_codes_ || static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
+    OP_REQUIRES(context, in_codes || static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
                 absl::InvalidArgumentError("KerasLrschedUpdate: wrong number of blocks."));
   }
 
@@ -130,12 +133,13 @@ class UpdateOp : public OpKernel {
       return absl::InvalidArgumentError("KerasLrschedUpdate: a variable of shape " + value.shape().DebugString() +
                                         " has a gradient of shape " + Gradient(context, i).shape().DebugString());
     }
-    for (int part = 1; part <= n_slots_ / n_; ++part) {
-      const Tensor& state = variables.value(part * n_ + i);
-      const bool is_codes = in_codes_ && part % 2 == 1;
-      if (state.dtype() != (is_codes ? DT_UINT8 : DT_FLOAT) || state.NumElements() != Entries(part, i, value.NumElements())) {
+    constexpr DataType kTypes[] = {DT_FLOAT, DT_BFLOAT16, DT_UINT8};
+    for (int part = 0; part < n_slots_ / n_; ++part) {
+      const Tensor& state = variables.value((1 + part) * n_ + i);
+      if (state.dtype() != kTypes[kl_part_dtype(code_, part % parts_)] ||
+          state.NumElements() != Entries(part, i, value.NumElements())) {
         return absl::InvalidArgumentError(
-            "KerasLrschedUpdate: the state of a variable must be float32, or codes in uint8, and of its shape " +
+            "KerasLrschedUpdate: the state of a variable must be float32, or the parts of a code, and of its shape " +
             value.shape().DebugString());
       }
     }
@@ -144,8 +148,8 @@ class UpdateOp : public OpKernel {
 
   // How many numbers a part of the state has: one an entry, or one a block.
   int64_t Entries(int part, int i, int64_t size) const {
-    if (in_codes_ && part % 2 == 0) return (size + blocks_[0] - 1) / blocks_[0];
-    return method_ == KL_ADAM_MINI && part == 2 ? blocks_[2 * i] : size;
+    if (part % parts_ > 0) return (size + blocks_[1] - 1) / blocks_[1];
+    return method_ == KL_ADAM_MINI && part == 1 ? blocks_[2 * i] : size;
   }
 
   absl::Status ReadSettings(OpKernelContext* context, kl_settings* settings) {
@@ -166,15 +170,14 @@ class UpdateOp : public OpKernel {
     TF_ASSIGN_OR_RETURN(tensor->w, variables->Write(context, i));
     for (int part = 0; part < n_slots_ / n_; ++part) {
       TF_ASSIGN_OR_RETURN(void* state, variables->Write(context, n_ * (1 + part) + i));
-      if (!in_codes_) {
+      if (code_ == KL_NO_CODE) {
         tensor->slots[part] = static_cast<float*>(state);
-      } else if (part % 2 == 0) {
-        tensor->codes[part / 2] = static_cast<uint8_t*>(state);
       } else {
-        tensor->absmax[part / 2] = static_cast<float*>(state);
+        tensor->parts[part / parts_][part % parts_] = state;
       }
     }
-    tensor->code_block = in_codes_ ? blocks_[0] : 0;
+    tensor->code = code_;
+    tensor->code_block = code_ == KL_NO_CODE ? 0 : blocks_[1];
     tensor->g = gradient.data();
     tensor->size = gradient.NumElements();
     tensor->w_dtype = variables->value(i).dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
@@ -210,8 +213,8 @@ class UpdateOp : public OpKernel {
     });
   }
 
-  int n_, n_slots_, method_;
-  bool in_codes_, stochastic_rounding_;
+  int n_, n_slots_, method_, code_, parts_;
+  bool stochastic_rounding_;
   std::vector<int64_t> blocks_;
 };
 

@@ -37,8 +37,10 @@ class XlaUpdateOp : public XlaOpKernel {
       TensorShape shape;
       OP_REQUIRES_OK(context, context->GetVariableTypeAndShape(i, &type, &shape));
       OP_REQUIRES_OK(context, context->ReadVariableInput(i, type, &shape, &value));
-      const int part = i / n_;  // scales of codes, and the second slot of Adam-mini, have a number a block
-      const bool a_block_each = blocks_.size() == 1 ? part > 0 && part % 2 == 0 : !blocks_.empty() && part == 2;
+      const int part =
+          i / n_ - 1;  // all parts of a code but the first, and the second slot of Adam-mini, have a number a block
+      const bool is_mini = method_ == "adam_mini";
+      const bool a_block_each = is_mini ? part == 1 : !blocks_.empty() && part % kl_parts(blocks_[0]) > 0;
       OP_REQUIRES(context, i < n_ || a_block_each || shape == shapes[i % n_],
                   absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must have its shape."));
       if (i < n_) shapes.push_back(shape);

@@ -1,8 +1,8 @@
 // The operands of the update in XLA.
 //
-// In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), numbers, seed. If `blocks` is
-// one number, the size of blocks of codes, each slot is codes, and then their scales. Out: variables and slots, which should
-// share their buffers with the operands.
+// In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), numbers, seed. `blocks` are two
+// numbers a variable of Adam-mini; else, if the state is in a kl_code, that and its block size, and each slot is the first part
+// of each, then the second, and so on. Out: variables and slots, which should share their buffers with the operands.
 #pragma once
 
 #include <string>
@@ -30,11 +30,11 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
                         ffi::Span<const int64_t> blocks, Copy copy, Operands* operands) {
   operands->method = kl_find_method(std::string(name).c_str());
   if (operands->method < 0) return ffi::Error::InvalidArgument("keras_lrsched_update: there is no such method");
-  const bool in_codes = blocks.size() == 1;
-  if (in_codes && !kl_takes_codes(operands->method, blocks[0])) {
-    return ffi::Error::InvalidArgument("keras_lrsched_update: the method takes no codes in such blocks");
+  const bool in_blocks = operands->method == KL_ADAM_MINI, in_codes = !in_blocks && blocks.size() == 2;
+  if (in_codes && !kl_takes_code(operands->method, blocks[0], blocks[1])) {
+    return ffi::Error::InvalidArgument("keras_lrsched_update: the method takes no such code in such blocks");
   }
-  const int64_t n_slots = kl_slots(operands->method) * (in_codes ? 2 : 1);
+  const int64_t code = in_codes ? blocks[0] : KL_NO_CODE, parts = kl_parts(code), n_slots = kl_slots(operands->method) * parts;
   const int64_t n = static_cast<int64_t>(rets.size()) / (1 + n_slots);
   if (static_cast<int64_t>(rets.size()) != n * (1 + n_slots) || static_cast<int64_t>(args.size()) != n * (2 + n_slots) + 3) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of operands");
@@ -50,8 +50,7 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
   operands->numbers = numbers.typed_data<float>();
   operands->seed = seed.typed_data<uint32_t>();
 
-  const bool in_blocks = operands->method == KL_ADAM_MINI;
-  if (blocks.size() != static_cast<size_t>(in_codes ? 1 : in_blocks ? 2 * n : 0)) {
+  if (blocks.size() != static_cast<size_t>(in_codes ? 2 : in_blocks ? 2 * n : 0)) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of blocks");
   }
   operands->tensors.resize(n);
@@ -63,29 +62,28 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
         return ffi::Error::InvalidArgument("keras_lrsched_update: variables and gradients must be float32 or bfloat16");
       }
     }
-    for (int64_t part = 0; part <= n_slots; ++part) {
-      const ffi::AnyBuffer old = argument(part * n + i);
-      const ffi::AnyBuffer result = **rets.get<ffi::AnyBuffer>(part * n + i);
-      const bool is_codes = in_codes && part % 2 == 1, is_scales = in_codes && part > 0 && part % 2 == 0;
+    constexpr ffi::DataType kTypes[] = {ffi::F32, ffi::BF16, ffi::U8};
+    for (int64_t place = 0; place <= n_slots; ++place) {
+      const ffi::AnyBuffer old = argument(place * n + i);
+      const ffi::AnyBuffer result = **rets.get<ffi::AnyBuffer>(place * n + i);
+      const int64_t slot = (place - 1) / parts, part = place > 0 ? (place - 1) % parts : 0;
       const int64_t all = static_cast<int64_t>(gradient.element_count());
-      const int64_t entries = in_blocks && part == 2 ? blocks[2 * i] : is_scales ? (all + blocks[0] - 1) / blocks[0] : all;
+      const int64_t entries = in_blocks && place == 2 ? blocks[2 * i] : part > 0 ? (all + blocks[1] - 1) / blocks[1] : all;
       if (old.element_count() != static_cast<size_t>(entries)) {
         return ffi::Error::InvalidArgument("keras_lrsched_update: shapes of a variable, its state and its gradient differ");
       }
-      if (part > 0 && old.element_type() != (is_codes ? ffi::U8 : ffi::F32)) {
-        return ffi::Error::InvalidArgument("keras_lrsched_update: the state must be float32, or codes in uint8");
+      if (place > 0 && old.element_type() != kTypes[kl_part_dtype(code, part)]) {
+        return ffi::Error::InvalidArgument("keras_lrsched_update: the state must be float32, or the parts of a code");
       }
       if (old.untyped_data() != result.untyped_data() && !copy(result.untyped_data(), old.untyped_data(), old.size_bytes())) {
         return ffi::Error::InvalidArgument("keras_lrsched_update: results must share the buffers of operands");
       }
-      if (part == 0) {
+      if (place == 0) {
         tensor.w = result.untyped_data();
-      } else if (is_codes) {
-        tensor.codes[part / 2] = static_cast<uint8_t*>(result.untyped_data());
-      } else if (is_scales) {
-        tensor.absmax[part / 2 - 1] = static_cast<float*>(result.untyped_data());
+      } else if (in_codes) {
+        tensor.parts[slot][part] = result.untyped_data();
       } else {
-        tensor.slots[part - 1] = static_cast<float*>(result.untyped_data());
+        tensor.slots[slot] = static_cast<float*>(result.untyped_data());
       }
     }
     tensor.g = gradient.untyped_data();
@@ -93,7 +91,8 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
     tensor.w_dtype = variable.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
     tensor.g_dtype = gradient.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
     tensor.index = static_cast<int32_t>(i);
-    tensor.code_block = in_codes ? blocks[0] : 0;
+    tensor.code = static_cast<int32_t>(code);
+    tensor.code_block = in_codes ? blocks[1] : 0;
     tensor.blocks = in_blocks ? blocks[2 * i] : 1;
     tensor.inner = in_blocks ? blocks[2 * i + 1] : 1;
     if (!kl_valid_blocks(&tensor)) return ffi::Error::InvalidArgument("keras_lrsched_update: blocks do not divide a variable");

@@ -1,4 +1,5 @@
 // Tests of ops/kernels that need no Python: run by `make test-native`, with the sanitizers of the compiler.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include "../../ops/kernels/dynamic_map.h"
 #include "../../ops/kernels/number.h"
 #include "../../ops/kernels/philox.h"
+#include "../../ops/kernels/range_expansion.h"
 #include "../../ops/kernels/table.h"
 #include "fingerprint.h"
 
@@ -32,12 +34,10 @@ const std::vector<int64_t> kSizes = {1, 0, 17, 4096, KL_CHUNK - 1, KL_CHUNK, 2 *
 struct Problem {
   std::vector<std::vector<float>> w, g, m, v;
   std::vector<std::vector<uint16_t>> narrow;
-  std::vector<std::vector<uint8_t>> codes;
-  std::vector<std::vector<float>> absmax;
+  std::vector<std::vector<uint8_t>> parts;  // of a code
   std::vector<kl_tensor> tensors;
 
-  // The state is in codes if `code_block` is not 0.
-  explicit Problem(bool bfloat16, int64_t code_block = 0) {
+  explicit Problem(bool bfloat16, kl_code code = KL_NO_CODE, int64_t code_block = 0) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     auto values = [&](int64_t size) {
@@ -46,7 +46,7 @@ struct Problem {
       return all;
     };
     const size_t n = kSizes.size();
-    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n), codes.reserve(2 * n), absmax.reserve(2 * n);
+    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n), parts.reserve(KL_MAX_SLOTS * KL_MAX_PARTS * n);
     for (size_t t = 0; t < n; ++t) {
       const int64_t size = kSizes[t];
       w.push_back(values(size)), g.push_back(values(size)), m.push_back(values(size)), v.push_back(values(size));
@@ -67,21 +67,40 @@ struct Problem {
                          size,
                          1,
                          {},
-                         {},
-                         code_block});
-      for (int slot = 0; slot < 2 && code_block != 0; ++slot) {
-        codes.emplace_back(size), absmax.emplace_back((size + code_block - 1) / code_block);
-        for (uint8_t& code : codes.back()) code = static_cast<uint8_t>(random());
-        for (float& scale : absmax.back()) scale = std::fabs(normal(random));
+                         code_block,
+                         code});
+      for (int slot = 0; slot < 2 && code != KL_NO_CODE; ++slot) {
         tensors.back().slots[slot] = nullptr;
-        tensors.back().codes[slot] = codes.back().data(), tensors.back().absmax[slot] = absmax.back().data();
+        for (int part = 0; part < kl_parts(code); ++part) {
+          const int dtype = kl_part_dtype(code, part);
+          tensors.back().parts[slot][part] = add_part(dtype, part == 0 ? size : (size + code_block - 1) / code_block, &random);
+        }
+        if (code == KL_COAT) tame(&parts[parts.size() - 4], &parts.back(), slot == 0);
       }
     }
   }
 
+  // Any codes, and scales around 1.
+  void* add_part(int dtype, int64_t count, std::mt19937* random) {
+    const int64_t width = dtype == KL_UINT8 ? 1 : dtype == KL_BFLOAT16 ? 2 : 4;
+    std::vector<uint8_t> bytes(width * count);
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t number = dtype == KL_UINT8 ? (*random)() : 0x3f000000 + (*random)() % 0x1000000;
+      const uint32_t upper = dtype == KL_BFLOAT16 ? number >> 16 : number;
+      std::memcpy(bytes.data() + width * i, &upper, width);
+    }
+    parts.push_back(std::move(bytes));
+    return parts.back().data();
+  }
+
+  // No NaN, no sign where there is none, no exponent that makes numbers infinite: these are not equal to themselves.
+  static void tame(std::vector<uint8_t>* codes, std::vector<uint8_t>* sixteenths, bool has_sign) {
+    for (uint8_t& code : *codes) code = static_cast<uint8_t>(code % 0x7f | (has_sign ? code & 0x80 : 0));
+    for (uint8_t& number : *sixteenths) number = static_cast<uint8_t>(8 + number % 232);
+  }
+
   bool operator==(const Problem& other) const {
-    return w == other.w && m == other.m && v == other.v && narrow == other.narrow && codes == other.codes &&
-           absmax == other.absmax;
+    return w == other.w && m == other.m && v == other.v && narrow == other.narrow && parts == other.parts;
   }
 
   void add_to(Fingerprint* fingerprint) const {
@@ -118,15 +137,22 @@ void update(int method, Problem* problem, const kl_settings& settings, int parts
   }
 }
 
+struct Code {
+  kl_code code;
+  int64_t block;
+};
+
+const Code kCodes[] = {{KL_NO_CODE, 0}, {KL_BLOCKWISE8, 128}, {KL_BLOCKWISE8, 4096}, {KL_COAT, 128}, {KL_COAT, 4096}};
+
 void any_split_gives_the_same_bits() {
   Fingerprint fingerprint;
   for (int method = 0; method < KL_METHODS; ++method) {
     for (bool bfloat16 : {false, true}) {
       for (bool rounding : {false, true}) {
-        for (int64_t block : {0, 128, 4096}) {
-          if (block != 0 && !kl_takes_codes(method, block)) continue;
-          Problem one(bfloat16, block), two(bfloat16, block), five(bfloat16, block);
-          const Problem before(bfloat16, block);
+        for (const auto [code, block] : kCodes) {
+          if (code != KL_NO_CODE && !kl_takes_code(method, code, block)) continue;
+          Problem one(bfloat16, code, block), two(bfloat16, code, block), five(bfloat16, code, block);
+          const Problem before(bfloat16, code, block);
           update(method, &one, settings(rounding), 1);
           update(method, &two, settings(rounding), 2);
           update(method, &five, settings(rounding), 5);
@@ -158,7 +184,8 @@ void blocks_have_their_means() {
     std::vector<float> w(size, 1), g(size), m(size), v(blocks);
     for (int64_t i = 0; i < size; ++i) g[i] = static_cast<float>(1 + i / inner % blocks % 4);
     const kl_tensor tensor = {
-        w.data(), g.data(), {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0, blocks, inner, {}, {}, 0};
+        w.data(), g.data(),  {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0, blocks, inner, {},
+        0,        KL_NO_CODE};
     const kl_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
     const int method = kl_find_method("adam_mini");
     int64_t chunks[2], pieces[2];
@@ -176,21 +203,21 @@ void blocks_have_their_means() {
 void all_instruction_sets_give_the_same_bits() {
 #ifdef KL_X86
   for (int method = 0; method < KL_METHODS; ++method) {
-    for (int kind = 0; kind < 4; ++kind) {
-      const bool bfloat16 = kind % 2;
-      const int64_t block = kind < 2 ? 0 : 256;
-      if (block != 0 && !kl_takes_codes(method, block)) continue;
-      Problem baseline(bfloat16, block);
-      run_table(kl::baseline::table, method, &baseline, settings(bfloat16));
-      if (__builtin_cpu_supports("avx2")) {
-        Problem other(bfloat16, block);
-        run_table(kl::avx2::table, method, &other, settings(bfloat16));
-        CHECK(other == baseline);
-      }
-      if (!std::strcmp(kl_instruction_set(), "avx512")) {
-        Problem other(bfloat16, block);
-        run_table(kl::avx512::table, method, &other, settings(bfloat16));
-        CHECK(other == baseline);
+    for (const bool bfloat16 : {false, true}) {
+      for (const auto [code, block] : kCodes) {
+        if (code != KL_NO_CODE && !kl_takes_code(method, code, block)) continue;
+        Problem baseline(bfloat16, code, block);
+        run_table(kl::baseline::table, method, &baseline, settings(bfloat16));
+        if (__builtin_cpu_supports("avx2")) {
+          Problem other(bfloat16, code, block);
+          run_table(kl::avx2::table, method, &other, settings(bfloat16));
+          CHECK(other == baseline);
+        }
+        if (!std::strcmp(kl_instruction_set(), "avx512")) {
+          Problem other(bfloat16, code, block);
+          run_table(kl::avx512::table, method, &other, settings(bfloat16));
+          CHECK(other == baseline);
+        }
       }
     }
   }
@@ -215,7 +242,76 @@ void codes_are_those_of_their_numbers() {
     const float bad[2] = {1, NAN};
     CHECK(!(encode(map, has_sign, bad, 2, codes) <= 1));
   }
-  CHECK(kl_takes_codes(KL_ADAMW, 256) && !kl_takes_codes(KL_LAMB, 256) && !kl_takes_codes(KL_ADAMW, 96));
+}
+
+void codes_are_known_to_some_methods() {
+  for (const int64_t code : {KL_BLOCKWISE8, KL_COAT}) {
+    CHECK(kl_takes_code(KL_ADAMW, code, 256) && !kl_takes_code(KL_LAMB, code, 256) && !kl_takes_code(KL_ADAMW, code, 96));
+  }
+  CHECK(!kl_takes_code(KL_ADAMW, KL_NO_CODE, 256) && !kl_takes_code(KL_ADAMW, 3, 256));
+}
+
+void logarithms_and_powers_are_right_to_their_last_bits() {
+  using namespace kl::baseline;  // NOLINT: what is tested
+  for (int i = -125 * 64; i <= 125 * 64; ++i) {
+    const float x = static_cast<float>(i) / 64 + 1e-3f, y = static_cast<float>(std::exp2(x));
+    CHECK(std::fabs(exp2_of(x) - y) <= 2e-7f * y);
+    CHECK(std::fabs(log2_of(y) - x) <= 4e-7f + 1e-7f * std::fabs(x));
+  }
+  CHECK(log2_of(1) == 0 && exp2_of(0) == 1 && log2_of(0x1p-126f) == -126 && exp2_of(127) == 0x1p127f);
+}
+
+float e4m3(int code) {
+  const int field = code >> 3, steps = code & 7;
+  return field == 0 ? steps * 0x1p-9f : std::ldexp(static_cast<float>(8 + steps), field - 10);
+}
+
+// All codes of FP8 are their own, and what lies between two is the nearer one's.
+void e4m3_is_rounded_to_the_nearest() {
+  using namespace kl::baseline;  // NOLINT: what is tested
+  for (uint32_t code = 0; code < 0x7e; ++code) {
+    const float x = e4m3(code), next = e4m3(code + 1);
+    CHECK(e4m3_of(x) == code && e4m3_of(0.6f * x + 0.4f * next) == code && e4m3_of(0.4f * x + 0.6f * next) == code + 1);
+  }
+  CHECK(e4m3_of(448) == 0x7e && e4m3_of(1e9f) == 0x7e);
+}
+
+// Groups of all widths: to the nearest code and back, with zeros kept, and what is not finite in a group of its own.
+void expanded_groups_come_back() {
+  using namespace kl::baseline;  // NOLINT: what is tested
+  constexpr int64_t n = 1000, size = 128, count = (n + size - 1) / size;
+  std::mt19937 random(2);
+  for (const float spread : {0.0f, 0.01f, 1.0f, 10.0f, 60.0f}) {
+    std::uniform_real_distribution<float> uniform(-spread, spread);
+    std::vector<float> x(n), y(n);
+    for (float& each : x) each = std::exp(uniform(random)) * (random() % 2 ? 1.0f : -1.0f);
+    x[5] = 0, x[6] = 1e-40f;
+    for (int64_t i = 3 * size; i < 4 * size; ++i) x[i] = 0;
+    x[2 * size] = NAN, x[5 * size + 1] = -INFINITY;
+    std::vector<uint8_t> codes(n), sixteenths(count);
+    std::vector<bfloat16> scale(count), centre(count);
+    const Groups groups = {size, codes.data(), scale.data(), centre.data(), sixteenths.data()};
+    encode(x.data(), n, groups);
+    decode(groups, n, y.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t group = i / size;
+      if (group == 2 || group == 5) {
+        CHECK(y[i] != y[i]);
+      } else if (x[i] == 0 || i == 6) {
+        CHECK(y[i] == 0);
+      } else {
+        const double k = sixteenths[group] / 16.0, by = load(scale[group]), middle = load(centre[group]);
+        const double power = std::pow(std::fabs(x[i]) / middle, k) / by, code = e4m3(codes[i] & 0x7f);
+        CHECK(std::fabs(code - power) <= 1.0001 * std::max(power / 16, 0x1p-10) || (code == 448 && power > code));
+        CHECK(std::fabs(y[i] / std::copysign(std::pow(code * by, 1 / k) * middle, x[i]) - 1) < 2e-6 / std::min(k, 1.0));
+      }
+    }
+  }
+  std::vector<uint8_t> zeros(n);
+  std::vector<float> y(n, 1);
+  std::vector<bfloat16> nothing(count, bfloat16{0});
+  decode(Groups{size, zeros.data(), nothing.data(), nothing.data(), zeros.data()}, n, y.data());
+  for (float each : y) CHECK(each == 0);
 }
 
 // The known answers of the generator's authors, for a counter and a key of zeros.
@@ -280,6 +376,10 @@ int main() {
   all_instruction_sets_give_the_same_bits();
   blocks_have_their_means();
   codes_are_those_of_their_numbers();
+  codes_are_known_to_some_methods();
+  logarithms_and_powers_are_right_to_their_last_bits();
+  e4m3_is_rounded_to_the_nearest();
+  expanded_groups_come_back();
   philox_is_philox();
   bfloat16_is_rounded_to_even();
   names_are_found();

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched import optimizers
+from keras_lrsched import kernels, optimizers
 from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
 from keras_lrsched.precision.dynamic_map import dequantize_blockwise, quantize_blockwise
 from keras_lrsched.precision.range_expansion import dequantize_expanded, quantize_expanded
@@ -129,12 +129,13 @@ def test_compiled_update_is_the_eager_one(inner, kind, jit):
 
 @pytest.mark.parametrize("jit", JIT)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@every_kind
 @pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
-def test_compiled_code_does_the_same(inner, dtype, jit):
+def test_compiled_code_does_the_same(inner, kind, dtype, jit):
     """Also where a small variable has float32 moments, and the last block is not full."""
     weights, others = ([made(dtype), made(dtype, 1, "small", (5, 3))] for _ in range(2))
     plain, compiled = (
-        QuantizedState(inner(0.01, weight_decay=0.1, fused=fused, clipnorm=9.0), "blockwise8") for fused in (False, True)
+        QuantizedState(inner(0.01, weight_decay=0.1, fused=fused, clipnorm=9.0), kind) for fused in (False, True)
     )
     updates = compiled_update(plain, weights, jit), compiled_update(compiled, others, jit)
     for t in range(5):
@@ -149,13 +150,63 @@ def test_compiled_code_does_the_same(inner, dtype, jit):
         assert np.mean(ops.convert_to_numpy(mine) != ops.convert_to_numpy(yours)) < 2e-3
 
 
-def test_where_there_is_no_compiled_code():
-    for kind, block_size in (("coat", None), ("blockwise8", 96)):
-        assert QuantizedState(optimizers.AdamW(), kind, block_size).inner_optimizer.fused is False
+def parts_of(optimizer):
+    endings = ("codes", "scale", "centre", "k", "absmax")
+    return {v.name: np.array(values([v])[0]) for v in optimizer.variables if v.name.rpartition("_")[2] in endings}
+
+
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
+def test_one_compiled_update_of_expanded_moments(inner, jit):
+    """From the same state: other last bits of a logarithm or a power move few codes, by one, and nothing else."""
+    weights = made(), made()
+    plain, compiled = (QuantizedState(inner(0.01, weight_decay=0.1, fused=fused), "coat") for fused in (False, True))
+    updates = compiled_update(plain, [weights[0]], jit), compiled_update(compiled, [weights[1]], jit)
+    for t in range(4):
+        for mine, yours in zip((weights[0], *plain.variables), (weights[1], *compiled.variables), strict=True):
+            yours.assign(mine)
+        before = values(weights[:1])[0]
+        for update in updates:
+            update([gradient(t)])
+        mine, yours = values(weights)
+        np.testing.assert_allclose(yours, mine, rtol=2e-6, atol=2e-6 * np.max(np.abs(mine - before)))
+        for (name, mine), yours in zip(parts_of(plain).items(), parts_of(compiled).values(), strict=True):
+            if name.endswith("codes"):
+                assert np.mean(mine != yours) < 1e-3
+                assert np.max(np.abs(mine - yours)) <= 1
+            elif name.endswith("k"):
+                np.testing.assert_array_equal(mine, yours)
+            else:
+                np.testing.assert_allclose(yours, mine, rtol=2**-7)
+                assert np.mean(mine != yours) < 0.05
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
+def test_compiled_code_keeps_what_is_not_finite_in_its_group(inner, bad):
+    weights = made(), made()
+    g = np.array(ops.convert_to_numpy(gradient(0)))
+    g.reshape(-1)[300], g.reshape(-1)[512:640], g.reshape(-1)[700] = bad, 0, 1e-30
+    for w, fused in zip(weights, (False, True), strict=True):
+        optimizer = QuantizedState(inner(0.01, fused=fused), "coat")
+        for _ in range(3):
+            optimizer.apply([ops.convert_to_tensor(g)], [w])
+    one, other = (each.reshape(-1) for each in values(weights))
+    np.testing.assert_allclose(other, one, atol=1e-4)
+    assert np.all(np.isnan(other[256:384]))
+    assert np.all(np.isfinite(other[:256]))
+    assert np.all(np.isfinite(other[384:]))
+
+
+def test_where_there_is_no_compiled_code(monkeypatch):
+    for kind in KINDS:
+        assert QuantizedState(optimizers.AdamW(), kind).inner_optimizer.fused == "auto"
+        assert QuantizedState(optimizers.Lamb(), kind).inner_optimizer.fused is False
+        assert QuantizedState(optimizers.AdamW(), kind, 96).inner_optimizer.fused is False
         with pytest.raises(ValueError, match="does not go with fused=True here"):
-            QuantizedState(optimizers.AdamW(fused=True), kind, block_size)
-    assert QuantizedState(optimizers.AdamW(), "blockwise8").inner_optimizer.fused == "auto"
-    assert QuantizedState(optimizers.Lamb(), "blockwise8").inner_optimizer.fused is False
+            QuantizedState(optimizers.AdamW(fused=True), kind, 96)
+    monkeypatch.setattr("keras_lrsched.kernels.loading.has_gpu", lambda: True)
+    assert not any(kernels.takes_codes("adamw", kind, 256) for kind in KINDS)
 
 
 # State
@@ -226,7 +277,7 @@ def test_low_precision_variables(inner, moments, kind):
 def test_master_weights():
     low, high = made("bfloat16"), keras.Variable(ops.cast(made("bfloat16"), "float32"), name="kernel")
     one = QuantizedState(optimizers.AdamW(1e-4, master_weights=True), "coat")
-    two = QuantizedState(optimizers.AdamW(1e-4), "coat")
+    two = QuantizedState(optimizers.AdamW(1e-4, fused=False), "coat")
     for t in range(10):
         g = gradient(t, dtype="bfloat16")
         one.apply([g], [low])
@@ -457,7 +508,7 @@ def test_inside_another_wrapper():
         (lambda: QuantizedState(optimizers.Lookahead(optimizers.AdamW()), "coat"), "belongs inside Lookahead"),
         (lambda: QuantizedState(keras.optimizers.LossScaleOptimizer(optimizers.AdamW()), "coat"), "around QuantizedState"),
         (lambda: QuantizedState(LossScaleOptimizer(optimizers.AdamW()), "coat"), "around QuantizedState"),
-        (lambda: QuantizedState(optimizers.AdamW(fused=True), "coat"), "fused=True"),
+        (lambda: QuantizedState(optimizers.Lamb(fused=True), "coat"), "fused=True"),
         (lambda: QuantizedState(optimizers.AdamW(lazy_embeddings=True), "coat"), "lazy_embeddings=True"),
     ],
 )
