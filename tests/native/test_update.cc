@@ -104,11 +104,11 @@ struct Problem {
   }
 
   void add_to(Fingerprint* fingerprint) const {
-    for (const auto* all : {&w, &m, &v, &absmax}) {
+    for (const auto* all : {&w, &m, &v}) {
       for (const auto& numbers : *all) fingerprint->add(numbers);
     }
     for (const auto& numbers : narrow) fingerprint->add(numbers);
-    for (const auto& numbers : codes) fingerprint->add(numbers);
+    for (const auto& numbers : parts) fingerprint->add(numbers);
   }
 };
 
