@@ -1,4 +1,4 @@
-"""`MultiWorkerMirroredStrategy` with two processes and a loop with `strategy.run`."""
+"""`MultiWorkerMirroredStrategy` with two processes: `fit`, and a loop with `strategy.run`."""
 
 import re
 
@@ -31,6 +31,41 @@ def test_two_workers_end_where_one_does_with_all_others():
 def test_local_updates_follow_their_formulas():
     for result in run("multi_worker.py", "local", workers=2):
         assert result["apart"] < 1e-5
+
+
+def fitted(*names):
+    for apart in run("multi_worker.py", "fit", *names, workers=2):
+        assert max(apart.values()) <= 2e-6, apart
+
+
+def test_fit_ends_where_one_worker_does():
+    fitted("SGD:REXDecay")
+
+
+@pytest.mark.slow
+def test_fit_ends_where_one_worker_does_with_others():
+    fitted("SGD:WarmupStableDecay", "Lion:REXDecay", "Lion:WarmupStableDecay", "Lamb:REXDecay", "Lamb:WarmupStableDecay")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(2))
+def test_callbacks_of_fit_see_the_whole_batch_and_decide_alike(part):
+    first, second = run("multi_worker.py", "callbacks", *problem.CALLBACKS[part::2], workers=2)
+    assert first == second
+    assert max(first["apart"].values()) < 1e-5, first["apart"]
+
+
+@pytest.mark.parametrize("names", [["VolSched"], pytest.param(problem.RESUMED, marks=pytest.mark.slow)])
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, names):
+    for results in run("multi_worker.py", "resumed", tmp_path, *names, workers=2):
+        problem.check_resumed(results)
+
+
+@pytest.mark.slow
+def test_a_file_that_one_worker_does_not_find_is_refused(tmp_path):
+    for error in run("multi_worker.py", "other_files", tmp_path, workers=2):
+        assert "All workers must find the same file. " in error
+        assert error.endswith("by worker step 9, no file")
 
 
 @pytest.mark.slow
