@@ -73,11 +73,12 @@ def fit_on_workers(model):
     """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
 
     Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build the model,
-    the mean of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model return
-    their values with that axis, and it is built from this worker's part of the first batch. Under any other strategy, and on
-    the other backends, the model stays as it is.
+    that of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model
+    return their values with that axis, and it is built from this worker's part of the first batch. Under any other strategy,
+    and on the other backends, the model stays as it is.
 
-    Call it on every worker, and give `fit` the same data in the same order on each: a worker trains on its part of every batch.
+    Call it on every worker, and give `fit` the same data in the same order on each, of which a worker trains on its part of
+    every batch.
 
     Args:
         model: A Keras model, made in the scope of the strategy.
