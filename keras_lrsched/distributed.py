@@ -72,10 +72,10 @@ def installed():
 def fit_on_workers(model):
     """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
 
-    Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build the model,
-    that of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model
-    return their values with that axis, and it is built from this worker's part of the first batch. Under any other strategy,
-    and on the other backends, the model stays as it is.
+    Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build a model,
+    the mean of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model return
+    their values with that axis, and it is built from this worker's part of the first batch. Under any other strategy, and on
+    the other backends, the model stays as it is.
 
     Call it on every worker, and give `fit` the same data in the same order on each, of which a worker trains on its part of
     every batch.
@@ -104,7 +104,7 @@ def fit_on_workers(model):
     def with_axis(step):
         return lambda data: keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step(data))
 
-    def build(iterator=None, data_batch=None):
+    def _maybe_symbolic_build(iterator=None, data_batch=None):  # `running_fit` knows it by this name
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))
@@ -113,7 +113,7 @@ def fit_on_workers(model):
 
     kind = type(model)
     own = {"train_step": with_axis(kind.train_step.__get__(model)), "test_step": with_axis(kind.test_step.__get__(model))}
-    vars(model).update(own, _maybe_symbolic_build=build, train_function=None, test_function=None)
+    vars(model).update(own, _maybe_symbolic_build=_maybe_symbolic_build, train_function=None, test_function=None)
     return model
 
 
