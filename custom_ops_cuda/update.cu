@@ -17,7 +17,7 @@ namespace {
 using namespace kl::device;  // NOLINT: the formulas
 
 constexpr int kThreads = 256;
-constexpr int kTensors = 32;  // their descriptions must fit into 4 KiB of arguments
+constexpr int kTensors = 24;  // their descriptions must fit into 4 KiB of arguments
 constexpr int kWide = 4;      // entries of a thread at a time
 
 struct Batch {

@@ -1,4 +1,4 @@
-"""What several processes agree on before they train together: that all are there, with the same packages."""
+"""What several processes need to train together: that all are there, with the same packages; and, on TensorFlow, a `fit`."""
 
 import contextlib
 import importlib.metadata
@@ -7,9 +7,11 @@ import platform
 import socket
 import time
 
+import keras
+
 from keras_lrsched.schedules import checks
 
-__all__ = ["installed", "meet"]
+__all__ = ["fit_on_workers", "installed", "meet"]
 
 PACKAGES = ("keras-lrsched", "keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
 PATIENCE = 5.0
@@ -65,6 +67,54 @@ def installed():
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def fit_on_workers(model):
+    """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
+
+    Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build a model,
+    the mean of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model return
+    their values with that axis, and it is built from this worker's part of the first batch. Under any other strategy, and on
+    the other backends, the model stays as it is.
+
+    Call it on every worker, and give `fit` the same data in the same order on each, of which a worker trains on its part of
+    every batch.
+
+    Args:
+        model: A Keras model, made in the scope of the strategy.
+
+    Returns:
+        The model.
+
+    Example:
+
+    >>> import keras
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    >>> fit_on_workers(model) is model  # one worker needs nothing
+    True
+    """
+    if keras.backend.backend() != "tensorflow":
+        return model
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return model
+
+    def with_axis(step):
+        return lambda data: keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step(data))
+
+    def _maybe_symbolic_build(iterator=None, data_batch=None):  # `running_fit` knows it by this name
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))
+        with strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
+
+    kind = type(model)
+    own = {"train_step": with_axis(kind.train_step.__get__(model)), "test_step": with_axis(kind.test_step.__get__(model))}
+    vars(model).update(own, _maybe_symbolic_build=_maybe_symbolic_build, train_function=None, test_function=None)
+    return model
 
 
 def _parsed(address):

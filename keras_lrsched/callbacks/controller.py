@@ -23,8 +23,8 @@ class Controller(keras.callbacks.Callback):
     `on_epoch_begin`, `on_train_batch_begin` and `on_train_batch_end`.
 
     Under `tf.distribute` in one process there is one callback for all replicas, which sees the values of the whole batch. In
-    several processes with JAX each has its own; they get the values that the first process has read, so that they decide
-    alike.
+    several processes each has its own, and all decide alike: on TensorFlow the values are sums over all workers, on JAX they
+    are those that the first process has read.
 
     Args:
         monitor: Names of values to read at every batch: `"loss"`, `"accuracy"`, ... Defaults to `("loss",)`.

@@ -7,6 +7,7 @@ import keras
 
 from keras_lrsched.callbacks import callback_state, model_parts, running_fit, state_file
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state, restore_torch_random_state
+from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
 
 
@@ -24,6 +25,8 @@ class TrainingState(keras.callbacks.Callback):
     The data must be `ScheduledBatches`, or any `PyDataset` with the methods `state`, `restore_state` and `trained`, to be
     resumed within an epoch. With other data, `every` is `"epoch"`; what order these data have in a resumed run is theirs
     to decide, so give `shuffle=False` to `fit`, or shuffle by the number of the epoch.
+
+    Where several processes train together, the first of them writes the file, and all must find it when they start again.
 
     Of the other callbacks in the same `fit`, those with methods `state` and `restore_state` are saved by these. Of any
     other (`EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`, ...), all attributes are that are numbers, NumPy arrays,
@@ -75,6 +78,8 @@ class TrainingState(keras.callbacks.Callback):
         self._pending: Any = state_file.read(self.path) if self.path.exists() else None
         if self._pending is not None:
             self._check(self._pending)
+        self._compare_workers()
+        if self._pending is not None:
             self._build()
             self._restore(self._pending)
             self._step = self._pending["step"]
@@ -138,6 +143,12 @@ class TrainingState(keras.callbacks.Callback):
                 f"Received: every={self.every}, steps_per_execution={self.model.steps_per_execution}"
             )
 
+    def _compare_workers(self):
+        steps = native.of_all_workers(self.model, -1 if self._pending is None else self._pending["step"])
+        if len(set(steps)) > 1:
+            found = ", ".join("no file" if step < 0 else f"step {step}" for step in steps)
+            raise ValueError(f"All workers must find the same file. Received: path={str(self.path)!r}, by worker {found}")
+
     def _check(self, state):
         if not isinstance(state, dict) or state.keys() != _ENTRIES:
             raise ValueError(f"The file holds something else than the state of a run. Received: path={str(self.path)!r}")
@@ -174,7 +185,8 @@ class TrainingState(keras.callbacks.Callback):
             if self._history is None
             else callback_state.with_epoch(callback_state.get(self._history), epoch - 1, logs),
         }
-        state_file.write(self.path, state)
+        if native.is_first_worker(model):
+            state_file.write(self.path, state)
 
     def _restore(self, state):
         Snapshot.from_state(self.model, state["model"]).restore()

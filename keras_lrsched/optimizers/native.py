@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -110,8 +111,22 @@ if keras.backend.backend() == "tensorflow":
     def refuse_workers_without_replicas(name):
         """Nothing: on TensorFlow, workers are replicas."""
 
+    def is_first_worker(model):
+        """Whether this process is the one that writes files."""
+        return model.distribute_strategy.extended.should_checkpoint
+
+    def of_all_workers(model, number):
+        """A list of the integers that the processes which train a model together have given."""
+        strategy = model.distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return [number]
+        numbers = tf.function(
+            lambda: strategy.gather(strategy.run(lambda: tf.constant([number])), axis=0), autograph=False
+        )()
+        return numbers.numpy().tolist()
+
     def processes():
-        """How many processes run the same `fit`: with several workers of TensorFlow, Keras' `fit` fails."""
+        """How many have to be told what the first has read: none, for workers of TensorFlow all read sums over all."""
         return 1
 
     def assert_in_graph(condition, message):
@@ -159,6 +174,20 @@ else:
                 f"{name} averages over the replicas of tf.distribute, on the TensorFlow backend. "
                 f"Received: {number} processes, keras.distribution={distribution!r}"
             )
+
+    def is_first_worker(model):
+        if keras.distribution.distribution() is None or processes() == 1:
+            return True
+        import jax
+
+        return jax.process_index() == 0
+
+    def of_all_workers(model, number):
+        if keras.distribution.distribution() is None or processes() == 1:
+            return [number]
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(np.array([number])).ravel().tolist()
 
     def processes():
         """How many processes train together."""

@@ -36,16 +36,21 @@ def everywhere():
     return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
 
 
+def own_part():
+    """Each process gives its part of each batch."""
+    x, y = problem.data()
+    share = problem.BATCH // WORKERS
+    own = np.arange(len(x)).reshape(-1, WORKERS, share)[:, WORKER].ravel()
+    return x[own], y[own], share
+
+
 def both(make_optimizer, make_callbacks=lambda: ()):
     """What one device gives, in each process by itself, and what two devices give."""
-    x, y = problem.data()
     one = make_callbacks()
-    weights, loss = problem.trained(make_optimizer, x, y, problem.BATCH, one)
+    weights, loss = problem.trained(make_optimizer, *problem.data(), problem.BATCH, one)
     keras.distribution.set_distribution(everywhere())
     two = make_callbacks()
-    share = problem.BATCH // WORKERS
-    own = np.arange(len(x)).reshape(-1, WORKERS, share)[:, WORKER].ravel()  # each process gives its part of each batch
-    others, loss_of_others = problem.trained(make_optimizer, x[own], y[own], share, two)
+    others, loss_of_others = problem.trained(make_optimizer, *own_part(), two)
     keras.distribution.set_distribution(None)
     return problem.apart(weights, others), abs(loss - loss_of_others), one, two
 
@@ -83,6 +88,16 @@ def callbacks():
         "exact": [value.hex() for value in two[0].seen],
         "norms": float(np.max(np.abs(np.subtract(one[1].gradient_norm, two[1].gradient_norm)))),
     }
+
+
+def resumed(folder, *names):
+    """By how much a run that was interrupted ends elsewhere."""
+
+    def make_model(make_optimizer):
+        keras.distribution.set_distribution(everywhere())
+        return problem.model(make_optimizer())
+
+    return {name: problem.resumed(name, f"{folder}/{name}", make_model, *own_part()) for name in names}
 
 
 def fused():

@@ -15,10 +15,9 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras
 import numpy as np
 
-from keras_lrsched.callbacks import BatchSizeSchedule, ScheduledBatches
 from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
-from keras_lrsched.schedules import BatchSizeWarmup, LinearDecay, SynchronizationPeriod
-from tests.contract.callback_cases import CASES, Case
+from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
+from tests.contract.callback_cases import CASES
 from tests.distributed import local_adamw, problem
 
 ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -36,28 +35,24 @@ def _weights(strategy, *name):
 
 def callbacks(*names):
     """By how much the weights, the history and what the callback has in its state differ."""
-    cases = {case.name: case for case in CASES}
-    even = BatchSizeWarmup([2, 4, 8], [5, 9])  # Keras weighs the halves of a batch alike, also if one is larger
-    cases["BatchSizeSchedule"] = Case("BatchSizeSchedule", lambda sample: BatchSizeSchedule(even, "linear"))
-    return {name: _differences(*(_run(strategy, cases[name]) for strategy in (ONE, TWO))) for name in names}
+    cases = problem.callback_cases()
+
+    def run(strategy, name):
+        with strategy.scope():
+            return problem.with_callback(lambda make_optimizer: problem.model(make_optimizer()), cases[name])
+
+    return {name: problem.differences(*(run(strategy, name) for strategy in (ONE, TWO))) for name in names}
 
 
-def _run(strategy, case):
-    random = np.random.default_rng(0)
-    x, y = random.normal(size=(24, 5)).astype("float32"), random.normal(size=(24, 1)).astype("float32")
-    callback = case.build((x[:8], y[:8]))
-    with strategy.scope():
-        model = problem.model(case.optimizer(**{"learning_rate": 0.05, "momentum": 0.9, **case.options}))
-    history = model.fit(ScheduledBatches(x, y, batch_size=4, seed=2), epochs=2, verbose=0, callbacks=[callback])
-    return model.get_weights(), history.history, callback.state() if hasattr(callback, "state") else {}
+def resumed(folder, *names):
+    """By how much a run that was interrupted ends elsewhere; it goes on under a strategy of its own."""
 
+    def make_model(make_optimizer):
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            return problem.model(make_optimizer())
 
-def _differences(one, two):
-    left, right = keras.tree.flatten(one), keras.tree.flatten(two)
-    if len(left) != len(right):
-        return float("inf")
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if not isinstance(a, str) and a is not None]
-    return max(float(np.max(np.abs(np.asarray(a, float) - np.asarray(b, float)), initial=0)) for a, b in pairs)
+    data = problem.data()
+    return {name: problem.resumed(name, f"{folder}/{name}", make_model, *data, problem.BATCH) for name in names}
 
 
 def refusals():

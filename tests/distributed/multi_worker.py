@@ -1,6 +1,7 @@
-"""A loop with `strategy.run` under `MultiWorkerMirroredStrategy`, a process each: `multi_worker.py TASK ...`."""
+"""`fit`, and a loop with `strategy.run`, under `MultiWorkerMirroredStrategy`, a process each: `multi_worker.py TASK ...`."""
 
 # ruff: noqa: E402
+import hashlib
 import json
 import os
 import sys
@@ -63,6 +64,55 @@ def _run(strategy, name):
 
 def _arrays(values):
     return [np.asarray(each) for each in values]
+
+
+def fit(*names):
+    """By how much weights and history differ from those of one worker, with validation data."""
+    x, y = problem.data()
+    options = {"batch_size": problem.BATCH, "epochs": 2, "shuffle": False, "verbose": 0, "validation_data": (x[:20], y[:20])}
+
+    def trained(make_model, name):
+        model = make_model(lambda: problem.optimizer(*name.split(":")))
+        history = model.fit(x, y, **options)
+        return model.get_weights(), history.history, model.evaluate(x[:9], y[:9], verbose=0), model.predict(x[:9], verbose=0)
+
+    return {name: problem.differences(*(trained(make, name) for make in (_alone, _together))) for name in names}
+
+
+def callbacks(*names):
+    """By how much what they see and leave differs from one worker; and all that, to be compared between workers."""
+    cases = problem.callback_cases()
+    left = {name: [problem.with_callback(make, cases[name]) for make in (_alone, _together)] for name in names}
+    together = json.dumps(keras.tree.map_structure(_plain, [both[1] for both in left.values()]))
+    apart = {name: problem.differences(*both) for name, both in left.items()}
+    return {"apart": apart, "exact": hashlib.sha256(together.encode()).hexdigest()}
+
+
+def resumed(folder, *names):
+    """By how much a run that was interrupted ends elsewhere."""
+    data = problem.data()
+    return {name: problem.resumed(name, f"{folder}/{name}", _together, *data, problem.BATCH) for name in names}
+
+
+def other_files(folder):
+    """What the workers say if the second one does not find the file of the first."""
+    try:
+        problem.resumed("SGD", f"{folder}/{WORKER}", _together, *problem.data(), problem.BATCH)
+    except ValueError as error:
+        return str(error)
+
+
+def _alone(make_optimizer):
+    return problem.model(make_optimizer())
+
+
+def _together(make_optimizer):
+    with STRATEGY.scope():
+        return distributed.fit_on_workers(problem.model(make_optimizer()))
+
+
+def _plain(value):
+    return np.asarray(value).tolist()
 
 
 def local():

@@ -42,6 +42,14 @@ def test_callbacks_see_the_whole_batch_and_decide_alike(processes):
     assert len({str(result["exact"]) for result in results}) == 1
 
 
+@pytest.mark.parametrize(
+    ("processes", "names"), [(1, ["Lion"]), *(pytest.param(n, problem.RESUMED, marks=pytest.mark.slow) for n in (1, 2))]
+)
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, processes, names):
+    for results in run("data_parallel.py", "resumed", tmp_path, *names, workers=processes):
+        problem.check_resumed(results)
+
+
 @pytest.mark.slow
 def test_optimizers_with_kernels_do_without():
     (result,) = run("data_parallel.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}])

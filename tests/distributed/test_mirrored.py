@@ -10,21 +10,6 @@ pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 
 PAIRS = [f"{optimizer}:{schedule}" for optimizer in problem.OPTIMIZERS for schedule in problem.SCHEDULES]
 QUICK = ["SGD:REXDecay", "Prodigy:WarmupStableDecay"]
-CALLBACKS = [
-    "AutoLRS",
-    "BatchSizeSchedule",
-    "CriticalBatchSize",
-    "GradientNormRecorder",
-    "HypergradientLearningRate",
-    "LearningRateFinder",
-    "LearningRateLogger",
-    "LossRecorder",
-    "MagnitudePruning",
-    "ScheduleFreeEvaluation",
-    "StabilityMonitor",
-    "VolSched",
-    "WeightAveraging ema",
-]
 TOLERANCE = 2e-6
 
 
@@ -48,12 +33,18 @@ def test_callbacks_see_the_whole_batch_and_decide_once():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(2))
 def test_all_other_callbacks_too(part):
-    within(1e-5, *run("mirrored.py", "callbacks", *CALLBACKS[part::2]))
+    within(1e-5, *run("mirrored.py", "callbacks", *problem.CALLBACKS[part::2]))
 
 
 @pytest.mark.slow
 def test_optimizers_with_kernels_do_without():
     within(TOLERANCE, *run("mirrored.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}]))
+
+
+@pytest.mark.parametrize("names", [["Lion"], pytest.param(problem.RESUMED, marks=pytest.mark.slow)])
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, names):
+    (results,) = run("mirrored.py", "resumed", tmp_path, *names)
+    problem.check_resumed(results)
 
 
 def test_what_cannot_work_says_so():

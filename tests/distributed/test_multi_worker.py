@@ -1,4 +1,4 @@
-"""`MultiWorkerMirroredStrategy` with two processes and a loop with `strategy.run`."""
+"""`MultiWorkerMirroredStrategy` with two processes: `fit`, and a loop with `strategy.run`."""
 
 import re
 
@@ -33,10 +33,47 @@ def test_local_updates_follow_their_formulas():
         assert result["apart"] < 1e-5
 
 
+def fitted(*names):
+    for apart in run("multi_worker.py", "fit", *names, workers=2):
+        assert max(apart.values()) <= 2e-6, apart
+
+
+def test_fit_ends_where_one_worker_does():
+    fitted("SGD:REXDecay")
+
+
 @pytest.mark.slow
-def test_the_loop_of_the_page(tmp_path):
+def test_fit_ends_where_one_worker_does_with_others():
+    fitted("SGD:WarmupStableDecay", "Lion:REXDecay", "Lion:WarmupStableDecay", "Lamb:REXDecay", "Lamb:WarmupStableDecay")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(2))
+def test_callbacks_of_fit_see_the_whole_batch_and_decide_alike(part):
+    first, second = run("multi_worker.py", "callbacks", *problem.CALLBACKS[part::2], workers=2)
+    assert first == second
+    assert max(first["apart"].values()) < 1e-5, first["apart"]
+
+
+@pytest.mark.parametrize("names", [["VolSched"], pytest.param(problem.RESUMED, marks=pytest.mark.slow)])
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path, names):
+    for results in run("multi_worker.py", "resumed", tmp_path, *names, workers=2):
+        problem.check_resumed(results)
+
+
+@pytest.mark.slow
+def test_a_file_that_one_worker_does_not_find_is_refused(tmp_path):
+    for error in run("multi_worker.py", "other_files", tmp_path, workers=2):
+        assert "All workers must find the same file. " in error
+        assert error.endswith("by worker step 9, no file")
+
+
+@pytest.mark.slow
+def test_the_page(tmp_path):
     page = (HERE.parents[1] / "docs" / "how_to" / "distributed.md").read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "TF_CONFIG" in block]
-    (tmp_path / "loop.py").write_text(block, encoding="utf-8")
-    first, second = run(tmp_path / "loop.py", workers=2)
+    section = page.partition("## Several machines with TensorFlow")[2].partition("\n## ")[0]
+    fit, loop = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    checked = 'assert history.history["accuracy"][-1] > 0.95\n'
+    (tmp_path / "page.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n{fit}{checked}{loop}", encoding="utf-8")
+    first, second = run(tmp_path / "page.py", workers=2)
     assert first == second < 0.5

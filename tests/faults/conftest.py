@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["kernel_user.py", "small_run.py", "two_workers.py"]
+collect_ignore = ["kernel_user.py", "small_run.py", "two_jax_workers.py", "two_workers.py"]
 """What is run in processes of its own."""
 
 ROOT = Path(__file__).parents[2]

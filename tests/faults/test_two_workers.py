@@ -26,3 +26,21 @@ def test_a_worker_is_killed(tmp_path, report):
         len(KILLS),
         "the other ends with TensorFlow's error; started again, both resume exactly",
     )
+
+
+def test_a_worker_of_jax_is_killed(tmp_path, report):
+    script = Path(__file__).with_name("two_jax_workers.py")
+    for kill in KILLS:
+        (first, text), (second, _) = run(script, tmp_path, kill, workers=2, timeout=300, check=False)
+        assert second == -9
+        assert first != 0
+        assert "Gloo all-reduce failed" in text or "JAX distributed service detected fatal errors" in text
+        saved = state_file.read(tmp_path / "state")["step"]
+        assert saved in (kill - 1, kill)  # the first one may not have had its answer yet
+    for result in run(script, tmp_path, -1, workers=2, timeout=300):
+        assert result == {"first": saved, "same": True}
+    report(
+        "One of two workers killed, JAX with `DataParallel`, `fit` and `TrainingState`",
+        len(KILLS),
+        "the other ends with JAX's error; started again, both resume exactly",
+    )
