@@ -22,7 +22,7 @@ test-slow: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py
 
 # Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
-faults: .venv/dev
+faults: .venv/backends
 	$(BIN)/python docs/make_reliability.py
 
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
