@@ -9,11 +9,6 @@
 #include "number.h"
 #include "update.h"
 
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC push_options
-#pragma GCC target("prefer-vector-width=512")  // here arithmetic takes the time, not memory
-#endif
-
 namespace kl {
 namespace KL_ISA {
 
@@ -163,7 +158,3 @@ inline void encode(const float* x, int64_t n, const Groups& groups) {
 
 }  // namespace KL_ISA
 }  // namespace kl
-
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC pop_options
-#endif

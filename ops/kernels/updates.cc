@@ -16,7 +16,6 @@ namespace {
 // Partial sums side by side: the order of additions is the same on all machines. GCC would unroll a loop over 16 of them, and
 // then shuffle entries to make vectors of something else, at half the speed.
 constexpr int64_t kLane = 64;
-constexpr int64_t kAhead = 512;     // entries; more than processors look ahead themselves
 constexpr int64_t kBlock = 128;     // entries of one call of `random_bits`
 constexpr int64_t kRun = 4096;      // entries summed in float32 before they go into a float64
 constexpr int64_t kCodeRun = 1024;  // entries that are float32 at a time, at least
@@ -26,30 +25,17 @@ struct has_sum : std::false_type {};
 template <class Method>
 struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
 
-// Asks for the memory of kLane entries.
-template <class T>
-void fetch(const T* from) {
-  for (size_t at = 0; at < kLane * sizeof(T); at += 64) __builtin_prefetch(reinterpret_cast<const char*>(from) + at);
-}
-
 template <class Method, class W, class G>
 void update_entries(W* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t n,
                     const Method method) {
-  const auto update = [&](int64_t i) {
+  for (int64_t i = 0; i < n; ++i) {
     float m = s0[i], v = Method::slots > 1 ? s1[i] : 0;
     store(w[i], method(load(w[i]), load(g[i]), m, v));
     if (!(has_sum<Method>::value && Method::slots > 1)) {  // else `sum` has set them
       s0[i] = m;
       if (Method::slots > 1) s1[i] = v;
     }
-  };
-  int64_t i = 0;
-  for (; i + kLane <= n; i += kLane) {
-    fetch(w + i + kAhead), fetch(g + i + kAhead), fetch(s0 + i + kAhead);
-    if (Method::slots > 1) fetch(s1 + i + kAhead);
-    for (int64_t j = i; j < i + kLane; ++j) update(j);
   }
-  for (; i < n; ++i) update(i);
 }
 
 // `first` is the place of the first entry in the tensor, a multiple of kBlock.
