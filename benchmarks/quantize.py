@@ -43,7 +43,8 @@ COLUMNS = 4096
 def limit_of(passes, x):
     """A function that makes the passes."""
     library, pool = _limits(), concurrent.futures.ThreadPoolExecutor(THREADS)
-    arrays = x, np.ones(x.size, "uint8"), np.zeros(x.size, "float32"), np.zeros(x.size, "uint8")  # zeros would take no memory
+    codes = np.ones(x.size, "uint8")  # zeros that nobody wrote would take no memory
+    arrays = x, codes, np.zeros(x.size, "float32"), np.zeros(x.size, "uint8")
     borders = [x.size * part // THREADS // 16 * 16 for part in range(THREADS + 1)]
 
     def run():
