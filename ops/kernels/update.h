@@ -28,8 +28,8 @@ typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_ADAM_MINI, KL_MET
 // (range_expansion.h).
 typedef enum { KL_NO_CODE, KL_BLOCKWISE8, KL_COAT } kl_code;
 
-// A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`, or
-// in the `parts` of its code.
+// A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`, or in the `parts` of its
+// code.
 typedef struct {
   void* w;
   const void* g;

@@ -37,8 +37,8 @@ class XlaUpdateOp : public XlaOpKernel {
       TensorShape shape;
       OP_REQUIRES_OK(context, context->GetVariableTypeAndShape(i, &type, &shape));
       OP_REQUIRES_OK(context, context->ReadVariableInput(i, type, &shape, &value));
-      const int part =
-          i / n_ - 1;  // all parts of a code but the first, and the second slot of Adam-mini, have a number a block
+      // All parts of a code but the first, and the second slot of Adam-mini, have a number a block.
+      const int part = i / n_ - 1;
       const bool is_mini = method_ == "adam_mini";
       const bool a_block_each = is_mini ? part == 1 : !blocks_.empty() && part % kl_parts(blocks_[0]) > 0;
       OP_REQUIRES(context, i < n_ || a_block_each || shape == shapes[i % n_],
