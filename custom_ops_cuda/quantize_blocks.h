@@ -423,7 +423,7 @@ KL_BOTH void dequantize_block(const Plan& p, const uint8_t* codes, const void* s
                               Team& team, float* y) {
   if (block >= p.blocks) return;
   const Place place = place_of(p, block);
-  const float scale = stored_scale(p.rule, scales, place.scale, tensor_scale);
+  const float scale = scale_of(p.rule, raw_scale(p.rule, scales, place.scale), tensor_scale ? *tensor_scale : 1);
   for (int32_t u = team.lane; u < p.units; u += team.size) {
     const Unit unit = unit_of(p, place, u);
     if (unit.count == 0) continue;

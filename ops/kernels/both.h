@@ -6,3 +6,6 @@
 #else
 #define KL_BOTH
 #endif
+
+// In a loop over entries: a call in it would keep compilers from making vectors of the rest.
+#define KL_INLINE KL_BOTH __attribute__((always_inline)) inline

@@ -3,6 +3,7 @@
 
 #include <fenv.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "quantize_table.h"
@@ -10,11 +11,12 @@
 namespace {
 
 using kl::Cut;
+using kl::kTile;
 using kl::up_to;
 
 constexpr int64_t kChunk = 32768;  // entries, about
-constexpr int64_t kPiece = 4096;   // entries of a piece, about: what fits into the fastest cache together with the result
-constexpr int64_t kTile = 16;      // rows that are read together where neighbours along the axis are not neighbours in memory
+constexpr int64_t kPiece = 1024;   // entries of a row that are a piece, about: the next ones are on their way meanwhile
+constexpr int64_t kPieces = 8192;  // entries of a piece of several rows, about
 
 struct InstructionSet {
   const char* name;
@@ -59,6 +61,12 @@ int64_t whole_groups(const kl_quantizer& q, int64_t block_columns) {
   return q.hadamard ? std::lcm(block_columns, static_cast<int64_t>(q.hadamard)) : block_columns;
 }
 
+// Whole blocks of rows that are read together.
+int64_t tile(int64_t block_rows, int64_t columns) {
+  const int64_t rows = std::min(kTile, KL_LARGEST_BLOCK / columns);
+  return std::max(block_rows, rows / block_rows * block_rows);
+}
+
 // `in_place`: the result lies as the tensor does, so that one block for all has no rows, unless a transform needs them.
 Cut cut(const kl_quantizer& q, bool in_place) {
   Cut c = {};
@@ -78,9 +86,10 @@ Cut cut(const kl_quantizer& q, bool in_place) {
   } else {
     c.others = q.outer, c.rows = q.inner;
   }
-  c.height = c.block_rows > 1 ? c.block_rows : c.inner == 1 ? 1 : kTile;
-  const int64_t step = whole_groups(q, c.block_columns), steps = kPiece / (c.height * step);
-  c.width = step * (steps > 1 ? steps : 1);
+  const int64_t step = whole_groups(q, c.block_columns);
+  c.height = c.inner == 1 ? c.block_rows : tile(c.block_rows, step);
+  const int64_t steps = (c.height == 1 ? kPiece : kPieces) / (c.height * step), most = kl::kScales / c.height;
+  c.width = step * std::max<int64_t>(1, std::min(steps, most));
   c.strips = (c.rows + c.height - 1) / c.height;
   c.segments = c.by_row ? 1 : (c.columns + c.width - 1) / c.width;
   return c;
@@ -118,7 +127,8 @@ int kl_quantize_valid(const kl_quantizer* q) {
   if (q->block_columns == 0) return kl::has_float32(q->rule) && q->block_rows == 1;
   if (q->block_columns % group(*q) != 0 || q->block_columns > KL_LARGEST_BLOCK) return 0;
   const int64_t columns = whole_groups(*q, q->block_columns);
-  if (q->block_rows == 1) return columns * (q->inner == 1 ? 1 : kTile) <= KL_LARGEST_BLOCK;
+  if (q->block_rows == 1) return columns <= KL_LARGEST_BLOCK;
+  if (q->inner > 1 && q->block_rows > kl::kScales) return 0;
   const bool has_rows = q->rows >= 0 && (q->inner == 1 ? q->outer : q->inner) % kl::rows_together(*q) == 0;
   return has_rows && q->block_rows * columns <= KL_LARGEST_BLOCK;
 }

@@ -19,46 +19,46 @@ struct Scale {
   uint32_t byte;  // of those that are stored in one
 };
 
-KL_BOTH inline float power_of_two(uint32_t byte) {  // 2^(byte - 127)
+KL_INLINE float power_of_two(uint32_t byte) {  // 2^(byte - 127)
   return byte == 0 ? float_of(1u << 22) : float_of(byte << 23);
 }
 
-KL_BOTH inline Scale of_byte(uint32_t byte) {
-  if (byte == kNanByte) return {0, kNan, byte};
-  return {power_of_two(254 - byte), power_of_two(byte), byte};
+KL_INLINE Scale of_byte(uint32_t byte) {
+  const bool nan = byte == kNanByte;
+  return {nan ? 0 : power_of_two(254 - byte), nan ? kNan : power_of_two(byte), byte};
 }
 
-template <class E>
-KL_BOTH inline Scale fit_e8m0(int rule, uint32_t amax) {
-  if (amax >= kInfinity) return of_byte(kNanByte);
+template <class E, class Numbers>
+KL_INLINE Scale fit_e8m0(int rule, uint32_t amax) {
   int32_t byte;
   if (rule == KL_RCEIL) {
-    const uint32_t bits = bits_of(product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits))));
+    const uint32_t bits = bits_of(Numbers::product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits))));
     const uint32_t field = bits >> 23, mantissa = bits & kMantissa;
     byte = static_cast<int32_t>(mantissa == 0 || (field == 0 && mantissa <= 1u << 22) ? field : field + 1);
   } else {
     const uint32_t up = rule == KL_CEIL ? kMantissa : rule == KL_EVEN ? 1u << (22 - E::M) : 0;
     byte = static_cast<int32_t>((amax + up) >> 23) - E::kMaxExponent;
   }
-  return of_byte(static_cast<uint32_t>(byte < 0 ? 0 : byte > 254 ? 254 : byte));
+  byte = byte < 0 ? 0 : byte > 254 ? 254 : byte;
+  return of_byte(amax >= kInfinity ? kNanByte : static_cast<uint32_t>(byte));
 }
 
 // scale = amax fl(1 / largest element)
-template <class E>
-KL_BOTH inline Scale fit_integers(int rule, uint32_t amax) {
-  if (amax >= kInfinity) return {0, kNan, 0};
-  float scale = product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits)));
+template <class E, class Numbers>
+KL_INLINE Scale fit_integers(int rule, uint32_t amax) {
+  float scale = Numbers::product(float_of(amax), static_cast<float>(1.0 / float_of(E::kMaxBits)));
   if (rule == KL_POWER_OF_TWO) scale = float_of((bits_of(scale) + kMantissa) & kInfinity);
-  return {scale, scale, 0};
+  const bool finite = amax < kInfinity;
+  return {finite ? scale : 0, finite ? scale : kNan, 0};
 }
 
 // factor = (largest element) / amax, scale = 1 / factor
-template <class E>
-KL_BOTH inline Scale fit_floats(int rule, uint32_t amax) {
-  if (amax == 0 || amax >= kInfinity) return {1, 1, 0};
-  float factor = at_most_largest(quotient(float_of(E::kMaxBits), float_of(amax)));
+template <class E, class Numbers>
+KL_INLINE Scale fit_floats(int rule, uint32_t amax) {
+  float factor = at_most_largest(Numbers::quotient(float_of(E::kMaxBits), float_of(amax)));
   if (rule == KL_POWER_OF_TWO) factor = float_of(bits_of(factor) & kInfinity);
-  return {factor, quotient(1, factor), 0};
+  const bool is_one = amax == 0 || amax >= kInfinity;
+  return {is_one ? 1 : factor, is_one ? 1 : Numbers::quotient(1, factor), 0};
 }
 
 // What the blocks of a tensor in NVFP4 share: {the factor that makes its amax the largest scale, / 6; its scale}
@@ -69,27 +69,35 @@ KL_BOTH inline void fit_nvfp4_tensor(int rule, uint32_t amax, float tensor[2]) {
   tensor[1] = quotient(1, factor);
 }
 
-KL_BOTH inline float nvfp4_unit(uint32_t byte, float tensor_scale) { return product(value_of<E4M3>(byte), tensor_scale); }
+template <class Numbers = AllNumbers>
+KL_INLINE float nvfp4_unit(uint32_t byte, float tensor_scale) {
+  return Numbers::product(value_of<E4M3>(byte), tensor_scale);
+}
 
-KL_BOTH inline Scale fit_nvfp4(uint32_t amax, float per_six, float tensor_scale) {
-  if (amax >= kInfinity) return {0, kNan, E4M3::kNan};
-  const uint32_t byte = code_of<E4M3, false>(at_most_largest(product(float_of(amax), per_six)), 0);
-  const float unit = nvfp4_unit(byte, tensor_scale);
-  return {at_most_largest(1.0f / unit), unit, byte};
+template <class Numbers = AllNumbers>
+KL_INLINE Scale fit_nvfp4(uint32_t amax, float per_six, float tensor_scale) {
+  const uint32_t byte = code_of<E4M3, false>(at_most_largest(Numbers::product(float_of(amax), per_six)), 0);
+  const float unit = nvfp4_unit<Numbers>(byte, tensor_scale);
+  const bool finite = amax < kInfinity;
+  return {finite ? at_most_largest(1.0f / unit) : 0, finite ? unit : kNan, finite ? byte : E4M3::kNan};
 }
 
 // Of all formats but NVFP4.
-template <class E>
-KL_BOTH inline Scale fit(int rule, uint32_t amax) {
-  if (has_e8m0(rule)) return fit_e8m0<E>(rule, amax);
-  return E::kInteger ? fit_integers<E>(rule, amax) : fit_floats<E>(rule, amax);
+template <class E, class Numbers = AllNumbers>
+KL_INLINE Scale fit(int rule, uint32_t amax) {
+  if (has_e8m0(rule)) return fit_e8m0<E, Numbers>(rule, amax);
+  return E::kInteger ? fit_integers<E, Numbers>(rule, amax) : fit_floats<E, Numbers>(rule, amax);
 }
 
-// Of a block that is stored, the factor on the way out.
-KL_BOTH inline float stored_scale(int rule, const void* scales, int64_t i, const float* tensor_scale) {
-  if (has_float32(rule)) return static_cast<const float*>(scales)[i];
-  const uint32_t byte = static_cast<const uint8_t*>(scales)[i];
-  return is_nvfp4(rule) ? nvfp4_unit(byte, *tensor_scale) : of_byte(byte).scale;
+// Of a block that is stored: its bits, and the factor on the way out.
+KL_BOTH inline uint32_t raw_scale(int rule, const void* scales, int64_t i) {
+  return has_float32(rule) ? bits_of(static_cast<const float*>(scales)[i]) : static_cast<const uint8_t*>(scales)[i];
+}
+
+template <class Numbers = AllNumbers>
+KL_INLINE float scale_of(int rule, uint32_t raw, float tensor_scale) {
+  if (has_float32(rule)) return float_of(raw);
+  return is_nvfp4(rule) ? nvfp4_unit<Numbers>(raw, tensor_scale) : of_byte(raw).scale;
 }
 
 }  // namespace KL_ISA

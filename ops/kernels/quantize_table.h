@@ -6,6 +6,10 @@
 
 namespace kl {
 
+// Rows that are read together where neighbours along the axis are not neighbours in memory, unless a block has more.
+constexpr int64_t kTile = 64;
+constexpr int64_t kScales = 4096;  // of a piece at most
+
 // A row of pieces goes along `columns`; a piece is `height` rows and `width` columns, or less at the borders.
 struct Cut {
   bool whole;   // one block for the tensor

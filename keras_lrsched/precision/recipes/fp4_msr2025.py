@@ -7,6 +7,7 @@ from keras import ops
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import Format
 from keras_lrsched.precision.operand import Cast, Operand, Written
+from keras_lrsched.precision.order import order_statistics
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
 from keras_lrsched.schedules import checks
@@ -32,11 +33,10 @@ class Compensated(Operand):
         return self.inner.element_bits
 
     def write(self, x, axis, seed):
-        numbers = ops.sort(ops.reshape(x, (-1,)))
-        n = ops.cast(ops.shape(numbers)[0], "float32")
-        high = ops.take(numbers, ops.minimum(ops.cast(self.quantile * n, "int32"), ops.cast(n, "int32") - 1))
-        low = ops.take(numbers, ops.cast((1 - self.quantile) * n, "int32"))
-        clamped = ops.clip(x, low, high)
+        n = ops.prod(ops.cast(ops.shape(x), "int32"))
+        high, low = (ops.cast(quantile * ops.cast(n, "float32"), "int32") for quantile in (self.quantile, 1 - self.quantile))
+        limits = order_statistics(x, ops.stack([low, ops.minimum(high, n - 1)]))
+        clamped = ops.clip(x, limits[0], limits[1])
         return Written(self.inner.write(clamped, axis, seed).values + (x - clamped))
 
 
