@@ -28,6 +28,7 @@ from keras_lrsched.precision import int8_matmul
 THREADS = os.cpu_count() or 1
 SHAPES = ["1024x1024x1024", "2048x2048x2048", "2048x4096x1024", "2048x1024x4096"]  # the last two: a transformer's
 OURS = "ours, int32"
+PAUSE = 0.05  # seconds before each row: threads of the one before wait awake for more work, and would take its time
 
 
 def constants(m, n, k):
@@ -101,6 +102,7 @@ def measure(shape, rounds, names):
         for name, all_rounds in taken.items():
             if all_rounds and all_rounds[0][0] > 0.5 and number > 2:
                 continue  # three rounds are enough of what is that slow
+            time.sleep(PAUSE)
             start, cpu = time.perf_counter(), time.process_time()
             made[name]()
             all_rounds.append((time.perf_counter() - start, time.process_time() - cpu))
