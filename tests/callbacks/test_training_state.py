@@ -109,8 +109,12 @@ def test_interrupted_at_the_end_of_an_epoch(undisturbed, tmp_path):
 
 @pytest.mark.skipif(True not in JIT, reason="this backend does not compile the training step")
 def test_compiled(tmp_path):
-    assert script(tmp_path / "state", 2, Interrupts(8), jit=True) is None
-    assert_same(script(tmp_path / "state", 2, jit=True), script(jit=True))
+    def run(path=None, interrupt=None):
+        data = ScheduledBatches(X[:20], Y[:20], batch_size=4, seed=1)  # of one size, for which alone it is compiled
+        return script(path, 2, interrupt, data=data, jit=True)
+
+    assert run(tmp_path / "state", Interrupts(8)) is None
+    assert_same(run(tmp_path / "state"), run())
 
 
 def test_saving_changes_nothing_and_a_finished_run_stays(undisturbed, tmp_path):

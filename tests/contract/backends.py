@@ -8,14 +8,17 @@ JIT = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
 """The values of `jit_compile` that mean something."""
 
 
-def traced(schedule, steps, jit=False):
-    """The values at a vector of steps, from a function that sees the steps as a symbol."""
+def traced(schedule, steps, jit=False, autograph=False):
+    """The values at a vector of steps, from a function that sees the steps as a symbol.
+
+    TensorFlow's `autograph` rewrites what a `tf.function` calls by itself; what Keras calls in `fit`, it does not.
+    """
     steps = keras.ops.convert_to_tensor(np.asarray(steps), "int32")
     match BACKEND:
         case "tensorflow":
             import tensorflow as tf
 
-            values = tf.function(lambda step: schedule(step), jit_compile=jit)(steps)
+            values = tf.function(lambda step: schedule(step), jit_compile=jit, autograph=autograph)(steps)
         case "jax":
             import jax
 
@@ -26,13 +29,13 @@ def traced(schedule, steps, jit=False):
 
 
 def compiled_update(optimizer, variables, jit=False):
-    """A function of gradients that updates `variables` from within a compiled function."""
+    """A function of gradients that updates `variables` from within a compiled function, as `fit` does."""
     optimizer.build(variables)
     match BACKEND:
         case "tensorflow":
             import tensorflow as tf
 
-            return tf.function(lambda grads: optimizer.apply(grads), jit_compile=jit)
+            return tf.function(lambda grads: optimizer.apply(grads), jit_compile=jit, autograph=False)
         case "jax":
             import jax
 
@@ -47,3 +50,11 @@ def compiled_update(optimizer, variables, jit=False):
             return update
         case "torch":
             return optimizer.apply
+
+
+def quick_update(optimizer, variables):
+    """The same for a few updates: only JAX takes longer to run them than to compile them."""
+    if BACKEND == "jax":
+        return compiled_update(optimizer, variables)
+    optimizer.build(variables)
+    return optimizer.apply

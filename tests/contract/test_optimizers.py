@@ -1,5 +1,6 @@
 """What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
 
+import functools
 import inspect
 import json
 
@@ -12,7 +13,7 @@ from keras_lrsched import optimizers
 from keras_lrsched.optimizers import catalog
 from keras_lrsched.schedules import LinearDecay
 
-from .backends import BACKEND, JIT, compiled_update
+from .backends import BACKEND, JIT, compiled_update, quick_update
 from .optimizer_cases import CASES
 from .optimizer_problem import RUNS, gradients, variables
 
@@ -73,8 +74,13 @@ def in_ways(names, first, *others):
 
 def numbers(shapes=SHAPES, seed=0, dtype="float32"):
     """Random tensors of a size of about 1, by name."""
+    return dict(_numbers(tuple(shapes.items()), seed, dtype))
+
+
+@functools.lru_cache(maxsize=4096)
+def _numbers(shapes, seed, dtype):
     rng = np.random.default_rng(seed)
-    return {name: ops.convert_to_tensor(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
+    return [(name, ops.convert_to_tensor(rng.normal(size=shape), dtype)) for name, shape in shapes]
 
 
 def made(shapes=SHAPES, dtype="float32"):
@@ -207,14 +213,14 @@ def test_saved_model_goes_on_training(case, tmp_path):
         nonfinite="skip",
     )
     model.compile(optimizer, "mse")
-    update = compiled_update(model.optimizer, model.trainable_variables)
+    update = quick_update(model.optimizer, model.trainable_variables)
     batches = [[*numbers({v.path: v.shape for v in model.trainable_variables}, seed=t).values()] for t in range(9)]
     for grads in batches[:5]:
         update(grads)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert_same(values(again.optimizer.variables), values(model.optimizer.variables))
-    update_again = compiled_update(again.optimizer, again.trainable_variables)
+    update_again = quick_update(again.optimizer, again.trainable_variables)
     for grads in batches[5:]:
         update(grads)
         update_again(grads)
@@ -264,7 +270,7 @@ def test_low_precision_moves_and_stays_finite(case, dtype):
 
 def test_master_weights_are_those_of_float32(case):
     """The variables are the float32 ones, rounded, also after they were set from outside."""
-    grads = [[ops.cast(g, "bfloat16") for g in numbers(seed=t).values()] for t in range(20)]
+    grads = [[ops.cast(g, "bfloat16") for g in numbers(seed=t).values()] for t in range(10)]
     low = made(dtype="bfloat16")
     start = values(low)
     high = [keras.Variable(value, name=v.name) for value, v in zip(start, low, strict=True)]
@@ -273,7 +279,7 @@ def test_master_weights_are_those_of_float32(case):
         low_optimizer.apply(each, low)
         high_optimizer.apply([ops.cast(g, "float32") for g in each], high)
         assert_same(values(low), values([ops.cast(v, "bfloat16") for v in high]))
-        if t == 10:
+        if t == 5:
             for variable in (*low, *high):
                 variable.assign(np.full(variable.shape, 4.0))
 
@@ -366,7 +372,7 @@ def test_gradients_of_unknown_shape(case):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
-@pytest.mark.parametrize("jit", JIT)
+@in_ways(("jit",), *[(jit,) for jit in JIT])
 def test_lazy_embeddings(case, jit):
     """The rows that occur are updated as if they were the whole table; the others stay."""
     import tensorflow as tf
@@ -527,10 +533,10 @@ def test_fit(case, policy, jit, options):
     model.dtype_policy = keras.DTypePolicy(policy)
     schedule = LinearDecay(case.digits_rate, 3 * 57)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(case.build(learning_rate=schedule, **options), loss, metrics=["accuracy"], jit_compile=jit)
+    model.compile(case.build(learning_rate=schedule, **options), loss, jit_compile=jit)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     model.fit(x, y, batch_size=32, epochs=3, verbose=0)
-    assert model.evaluate(x, y, verbose=0)[1] > 0.9
+    assert np.mean(np.argmax(ops.convert_to_numpy(ops.cast(model(x), "float32")), axis=-1) == y) > 0.9
     assert int(model.optimizer.iterations) >= 3 * 57 - 15
 
 

@@ -12,13 +12,24 @@ from keras.optimizers.schedules import CosineDecay
 from keras_lrsched import schedules
 from keras_lrsched.schedules import catalog, profiles
 
-from .backends import BACKEND, JIT, traced
+from .backends import BACKEND, JIT, compiled_update, traced
 from .schedule_cases import CASES
 
 FLOAT32 = 3e-6
 """The relative error that is granted to float32; no absolute one, so the small values at the end count too."""
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+TYPICAL = [
+    case
+    for case in CASES
+    if case.name
+    in ("REXDecay 50-75", "WarmupStableDecay one_minus_sqrt", "OneCycle peak between steps", "Tabulated", "nested")
+    or case.name in ("InverseSqrtDecay Levanter", "accumulated warmup of Keras' own", "LinearDecay warmup from above")
+]
+typical_case = pytest.mark.parametrize("case", TYPICAL, ids=lambda case: case.name)
+FIRST = {type(case.build()): case.name for case in reversed(CASES)}
+OF_EACH_CLASS = [case for case in CASES if case in TYPICAL or case.name in FIRST.values()]
+"""Alone in what takes long and differs by the operations of a class, not by its numbers."""
 every_row = pytest.mark.parametrize("row", catalog.CATALOG, ids=lambda row: row.name)
 CLASSES = {name: getattr(schedules, name) for name in schedules.__all__ if inspect.isclass(getattr(schedules, name))}
 del CLASSES["Schedule"]
@@ -122,11 +133,18 @@ def test_call_with_the_variable_of_an_optimizer(case):
         assert_close(schedule(iterations), schedule.values(np.array([step]))[0])
 
 
-@every_case
-@pytest.mark.parametrize("jit", JIT)
+def marks(case, jit):
+    """Where compiling is one of two ways, one case of each class is compiled; the others are among the slow tests."""
+    return pytest.mark.slow if jit and False in JIT and case not in OF_EACH_CLASS else ()
+
+
+@pytest.mark.parametrize(
+    ("case", "jit"),
+    [pytest.param(case, jit, marks=marks(case, jit), id=f"{jit}-{case.name}") for jit in JIT for case in CASES],
+)
 def test_call_with_a_symbol(case, jit):
     schedule = case.build()
-    values = traced(schedule, interesting(case), jit)
+    values = traced(schedule, interesting(case), jit, autograph=True)
     assert values.dtype == "float32"
     assert_close(values, schedule.values(interesting(case)))
 
@@ -270,16 +288,6 @@ def test_repr(case):
         same(eval(text, {**vars(profiles), **vars(schedules)}), schedule, case)
 
 
-TYPICAL = [
-    case
-    for case in CASES
-    if case.name
-    in ("REXDecay 50-75", "WarmupStableDecay one_minus_sqrt", "OneCycle peak between steps", "Tabulated", "nested")
-    or case.name in ("InverseSqrtDecay Levanter", "accumulated warmup of Keras' own", "LinearDecay warmup from above")
-]
-typical_case = pytest.mark.parametrize("case", TYPICAL, ids=lambda case: case.name)
-
-
 @typical_case
 def test_saved_model_goes_on_training(case, tmp_path):
     def fit(model):
@@ -304,7 +312,7 @@ def test_saved_model_goes_on_training(case, tmp_path):
 
 
 def assert_moves_by_its_sum(schedule, starts, jit):
-    """With a gradient of 1, plain SGD moves the weight by the sum of the values."""
+    """The same in `fit`."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(keras.optimizers.SGD(schedule), loss=lambda y, prediction: prediction, jit_compile=jit)
     ones = np.ones((5, 1), "float32")
@@ -316,17 +324,36 @@ def assert_moves_by_its_sum(schedule, starts, jit):
         assert_close(-model.get_weights()[0].item(), schedule.values(start + np.arange(5)).sum())
 
 
+def beginning_and_end(schedule):
+    return 0, max(0, (schedule.total_steps or 10_000) - 3)
+
+
 @every_case
+def test_updates(case):
+    """With a gradient of 1, plain SGD moves the weight by the sum of the values."""
+    schedule, weight, one = case.build(), keras.Variable(0.0), keras.ops.convert_to_tensor(1.0)
+    optimizer = keras.optimizers.SGD(schedule)
+    update = compiled_update(optimizer, [weight])
+    for start in beginning_and_end(schedule):
+        weight.assign(0.0)
+        optimizer.iterations.assign(start)
+        for _ in range(5):
+            update([one])
+        assert int(optimizer.iterations) == start + 5
+        assert_close(-float(weight.numpy()), schedule.values(start + np.arange(5)).sum())
+
+
+@pytest.mark.parametrize("case", OF_EACH_CLASS, ids=lambda case: case.name)
 def test_fit(case):
     schedule = case.build()
-    assert_moves_by_its_sum(schedule, (0, max(0, (schedule.total_steps or 10_000) - 3)), jit=False)
+    assert_moves_by_its_sum(schedule, beginning_and_end(schedule), jit=False)
 
 
 @pytest.mark.skipif(True not in JIT, reason="this backend does not compile the training step")
 @typical_case
 def test_fit_compiled(case):
     schedule = case.build()
-    assert_moves_by_its_sum(schedule, (0, max(0, (schedule.total_steps or 10_000) - 3)), jit=True)
+    assert_moves_by_its_sum(schedule, beginning_and_end(schedule), jit=True)
 
 
 # Bad arguments, and good ones of unusual types
