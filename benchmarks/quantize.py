@@ -78,6 +78,18 @@ def our_rows(x):
         yield f"ours, {name}, both", [*first, "copy"], lambda name=name: fake_quantize(tensor, name)
 
 
+def other_axis_rows(x):
+    """Along the first axis, where neighbours in a block are not neighbours in memory."""
+    tensor = tf.constant(x)
+    for name in FORMATS:
+        size = "nibble" if name.endswith("FP4") else "byte"
+        first = ["read"] if name in IN_TWO_PASSES else []
+        stored = quantize(tensor, name, axis=0)
+        yield f"first axis, {name}, quantize", [*first, f"to_{size}"], lambda name=name: quantize(tensor, name, axis=0)
+        yield f"first axis, {name}, dequantize", [f"from_{size}"], lambda stored=stored: dequantize(stored)
+        yield f"first axis, {name}, both", [*first, "copy"], lambda name=name: fake_quantize(tensor, name, axis=0)
+
+
 def rotated_rows(x):
     """NVFP4 after Hadamard transforms of 16: in one pass, and with operations of TensorFlow before, by XLA and eager."""
     tensor, own = tf.constant(x), {"rotation": 16, "signs": tf.constant(NVFP4_SIGNS, "float32")}
@@ -127,7 +139,7 @@ def torch_rows(x):
     yield "torchao, MXFP8_E4M3, quantize", ["to_byte"], lambda: to_mx(tensor, torch.float8_e4m3fn, 32)
 
 
-ROWS = {"ours": our_rows, "rotated": rotated_rows, "others": other_rows}
+ROWS = {"ours": our_rows, "axis": other_axis_rows, "rotated": rotated_rows, "others": other_rows}
 
 
 def measure(label, passes, function, x, rounds):
