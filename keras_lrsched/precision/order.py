@@ -8,8 +8,8 @@ from keras_lrsched.precision.exact import bits, floats
 def order_statistics(x, ranks):
     """The numbers that sorted float32 numbers have at `ranks`, int32, counted from zero.
 
-    Bits are found from the highest: one is set if no more numbers than the rank are below what that gives. On a CPU, these 32
-    counts take less time than a sort.
+    Bits are found from the highest: one is set if no more numbers than the rank are below what that gives. On a CPU, these
+    32 counts take less time than a sort.
     """
     keys = _in_order(bits(ops.reshape(x, (-1,))))
 
