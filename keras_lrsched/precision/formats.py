@@ -90,6 +90,11 @@ class Format:
         return 1 if self.block is None else self.block[0]
 
     @property
+    def is_square(self):
+        """Whether a matrix has the same codes and scales along both of its axes."""
+        return self.block is None or self.block[0] == self.block[1]
+
+    @property
     def bits_per_value(self):
         """How much memory a number takes in a tensor of whole blocks; scales of whole axes and tensors are left out."""
         if self.block is None or self.block[1] is None:

@@ -65,6 +65,13 @@ def matmul(a, b):
     return ops.reshape(y, (*others, n))
 
 
+def multiply_integers(a, b):
+    """The product of two matrices in INT8 (m, k) and (k, n); those of a square format may have codes along either axis."""
+    transposed = a.axis % 2 == 0, b.axis % 2 == 0
+    y = int8_matmul(_matrix(a), _matrix(b), _scales(a), _scales(b), *transposed)
+    return y[: a.shape[0], : b.shape[1]] if _kind(a.format) == "blocks" else y
+
+
 def has_integer_product(left, right):
     """Whether `matmul` multiplies tensors of these two `Format`s as integers."""
     return _kind(left) is not None and _kind(left) == _kind(right)

@@ -36,6 +36,15 @@ class Operand:
         """The `Format` that `quantize` writes, or `None` where `write` is all there is."""
         return None
 
+    def has_written(self, x):
+        """Whether `x` is a `QuantizedTensor` as this operand would write it, along whichever axis."""
+        return isinstance(x, QuantizedTensor) and x.format == self.coded and x.format.is_square
+
+    def writes_what(self, other):
+        """Whether its codes are also those that another operand would write of the same matrix along the other axis."""
+        del other
+        return False
+
     def quantize(self, x, axis, seed):
         """As `write`, but a `QuantizedTensor`; for operands that are `coded`, or for what is quantized already."""
         del axis, seed
@@ -84,8 +93,11 @@ class Cast(Operand):
     def coded(self):
         return get_format(self.format) if self.gradient == "ste" else None
 
+    def writes_what(self, other):
+        return self == other and self.rounding == "nearest" and self.coded is not None and self.coded.is_square
+
     def quantize(self, x, axis, seed):
-        return quantize(x, self.format, axis, self.rounding, seed)
+        return x if self.has_written(x) else quantize(x, self.format, axis, self.rounding, seed)
 
     def write(self, x, axis, seed):
         if self.gradient == "ste":

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision.kept import custom_gradient, read_later
-from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul
+from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
 from keras_lrsched.precision.operand import AS_IS, Operand, Written, along, numbers, seed_of, transposed
 from keras_lrsched.precision.quantized import QuantizedTensor
 from keras_lrsched.schedules import checks
@@ -51,13 +51,13 @@ class Product:
     def multiply(self, left, right, seed):
         """The product, in float32; of integers and of FP8 numbers as such, where there is a product of these.
 
-        An operand that stays as it is may be a `QuantizedTensor`.
+        An operand that stays as it is, or is written already, may be a `QuantizedTensor`.
         """
-        left, right = (x if each is AS_IS else numbers(x) for each, x in ((self.left, left), (self.right, right)))
+        pairs = (self.left, left), (self.right, right)
+        left, right = (x if each is AS_IS or each.has_written(x) else numbers(x) for each, x in pairs)
         if self.multiplies_codes(left, right):
-            left, right, _ = self.quantize(left, right, seed)
-            return product_of_codes(left, right) if has_fp8_product(left.format, right.format) else matmul(left, right)
-        left, right, _ = self.write(numbers(left), numbers(right), seed)
+            return product_as_codes(*self.quantize(left, right, seed)[:2])
+        left, right, _ = self.write(left, right, seed)
         return ops.matmul(left.values, right.values)
 
     def multiplies_codes(self, left, right):
@@ -74,8 +74,8 @@ class Product:
 
     def _write(self, operand, x, axis, seed, signs):
         if not self.rotation:
-            return operand.write(x, axis, seed)
-        return operand.write_rotated(_fill(x, axis, self.rotation), axis, seed, self.rotation, signs)
+            return Written(numbers(x)) if operand.has_written(x) else operand.write(numbers(x), axis, seed)
+        return operand.write_rotated(_fill(numbers(x), axis, self.rotation), axis, seed, self.rotation, signs)
 
     def _rotate(self, x, axis, signs):
         return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
@@ -111,7 +111,8 @@ class Rule:
 class Products(Rule):
     """The three products of a layer, y = x w, dx = dy w^T and dw = x^T dy, each with its own operands.
 
-    The gradient by x and by w goes through the estimators of the operands of `forward`; scales count as constants.
+    The gradient by x and by w goes through the estimators of the operands of `forward`; scales count as constants. Codes of
+    a forward product that a backward product would write again, as those of square blocks, are kept instead of the numbers.
 
     Args:
         forward: The `Product` of inputs (tokens, inputs) and kernel (inputs, outputs). Defaults to one that changes
@@ -151,7 +152,11 @@ class Products(Rule):
             left, right, signs = self.forward.quantize(x, w, seed)
             return product_of_codes(left, right), Written(left), Written(right), signs
         if self.saved == "original" and self.forward.multiplies_codes(x, w):
-            return self.forward.multiply(x, w, seed), Written(x), Written(w), None
+            left, right, _ = self.forward.quantize(x, w, seed)
+            y = product_as_codes(left, right)
+            left = left if self.forward.left.writes_what(self.kernel_gradient.left) else x
+            right = right if self.forward.right.writes_what(self.input_gradient.right) else w
+            return y, Written(left), Written(right), None
         left, right, signs = self.forward.write(x, w, seed)
         y = ops.matmul(left.values, right.values)
         if self.saved == "original":
@@ -167,10 +172,17 @@ class Products(Rule):
         return dx, dw
 
 
+def product_as_codes(left, right):
+    """That of two `QuantizedTensor`s whose codes have a product of their own."""
+    if has_fp8_product(left.format, right.format):
+        return matmul(along(left, 1), along(right, 0))
+    return multiply_integers(left, right)
+
+
 def product_of_codes(left, right):
     """That of two `QuantizedTensor`s: of FP8 numbers where there is one, else of the float32 numbers that they stand for."""
     if has_fp8_product(left.format, right.format):
-        return matmul(along(left, 1), along(right, 0))
+        return product_as_codes(left, right)
     return ops.matmul(numbers(left), numbers(right))
 
 

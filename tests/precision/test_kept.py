@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import Place, get_recipe
+from keras_lrsched.precision.operand import Cast
 from keras_lrsched.precision.product import Product
 from keras_lrsched.precision.recipes import ForwardOnly
 from keras_lrsched.precision.recipes.fp8_delayed import DelayedScaling
@@ -22,6 +23,7 @@ RULES = {
     "forward_only int8": ForwardOnly("int8_jetfire").rule(Place()),
     "forward_only nvfp4": ForwardOnly("nvfp4_2025").rule(Place()),
 }
+WRITTEN_ONCE = {name: get_recipe(name).rule(Place()) for name in ("int8_jetfire", "int8_switchback")}
 BACKEND = keras.backend.backend()
 
 
@@ -44,10 +46,28 @@ def test_codes_change_no_bit(name, monkeypatch):
         np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("name", ["coat", "fp8_delayed", "forward_only int8"])
+@pytest.mark.parametrize("name", WRITTEN_ONCE)
+def test_what_is_written_once_changes_no_bit(name, monkeypatch):
+    """Codes of square blocks, for the backward products, too."""
+    calls = []
+    quantize = Cast.quantize
+
+    def counted(self, x, axis, seed):
+        calls.append(self.has_written(x))
+        return quantize(self, x, axis, seed)
+
+    monkeypatch.setattr(Cast, "quantize", counted)
+    ours = results(WRITTEN_ONCE[name])
+    assert any(calls)
+    monkeypatch.setattr(Cast, "writes_what", lambda self, other: False)
+    for result, expected in zip(ours, results(WRITTEN_ONCE[name]), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("name", ["coat", "fp8_delayed", "forward_only int8", "int8_jetfire"])
 def test_a_number_takes_one_byte(name):
     """Of the inputs and of the kernel: neither they themselves nor what was written stays in float32."""
-    sizes = kept_sizes(RULES[name])
+    sizes = kept_sizes({**RULES, **WRITTEN_ONCE}[name])
     assert len(sizes) >= 2
     assert all(size == 1 for size in sizes)
 
@@ -90,10 +110,9 @@ def _after(rule, x, w):
 
 
 def matrices():
-    """All matrices of 1000 numbers and more, other than of the shape of outputs."""
+    """All matrices of 1000 numbers and more, other than of the shape of outputs, or of the blocks that hold these."""
     gc.collect()
     name = {"torch": "Tensor", "tensorflow": "EagerTensor"}[BACKEND]
     tensors = [each for each in gc.get_objects() if type(each).__name__ == name]
-    return [
-        each for each in tensors if len(each.shape) == 2 and np.prod(each.shape) >= 1000 and tuple(each.shape) != DY.shape
-    ]
+    matrices = [each for each in tensors if len(each.shape) == 2 and np.prod(each.shape) >= 1000]
+    return [each for each in matrices if tuple(each.shape) not in (DY.shape, (64, 32))]
