@@ -1,6 +1,5 @@
 """What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
 
-import functools
 import inspect
 import json
 
@@ -74,13 +73,8 @@ def in_ways(names, first, *others):
 
 def numbers(shapes=SHAPES, seed=0, dtype="float32"):
     """Random tensors of a size of about 1, by name."""
-    return dict(_numbers(tuple(shapes.items()), seed, dtype))
-
-
-@functools.lru_cache(maxsize=4096)
-def _numbers(shapes, seed, dtype):
     rng = np.random.default_rng(seed)
-    return [(name, ops.convert_to_tensor(rng.normal(size=shape), dtype)) for name, shape in shapes]
+    return {name: ops.convert_to_tensor(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
 
 
 def made(shapes=SHAPES, dtype="float32"):
