@@ -104,7 +104,7 @@ def fit_on_workers(model):
     def with_axis(step):
         return lambda data: keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step(data))
 
-    def _maybe_symbolic_build(iterator=None, data_batch=None):  # `running_fit` knows it by this name
+    def _maybe_symbolic_build(iterator=None, data_batch=None):  # `training_loop` knows it by this name
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_lrsched.callbacks import running_fit
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
 from keras_lrsched.schedules import checks
@@ -34,7 +34,7 @@ class BatchSizeControl(Controller):
 
     def begin(self):
         super().begin()
-        self._batches = running_fit.dataset()
+        self._batches = training_loop.dataset()
         if not isinstance(self._batches, ScheduledBatches):
             raise ValueError(
                 f"{type(self).__name__} needs data whose batch size can change: give `fit` ScheduledBatches. "

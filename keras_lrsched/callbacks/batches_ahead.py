@@ -2,7 +2,7 @@
 
 import itertools
 
-from keras_lrsched.callbacks import running_fit
+from keras_lrsched._core import training_loop
 
 
 def data_adapter():
@@ -11,7 +11,7 @@ def data_adapter():
     Raises:
         ValueError: If the data can be read only once.
     """
-    adapter = running_fit.epoch_iterator().data_adapter
+    adapter = training_loop.epoch_iterator().data_adapter
     if type(adapter).__name__ == "GeneratorDataAdapter":
         raise ValueError("The data are read several times, which a generator's cannot be: give `fit` arrays or a dataset.")
     return adapter

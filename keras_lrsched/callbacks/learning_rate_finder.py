@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_lrsched.callbacks import running_fit
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
 from keras_lrsched.schedules import checks
@@ -146,7 +146,7 @@ class LearningRateFinder(Controller):
 
     def begin(self):
         self.learning_rates, self.losses = [], []
-        self._trainer, self._data = self.model, running_fit.dataset()
+        self._trainer, self._data = self.model, training_loop.dataset()
         place = self._data.state() if hasattr(self._data, "restore_state") else None
         self._before = {"model": Snapshot(self.model).state(), "random": random_state(), "data": place}
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lrsched.callbacks import running_fit
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.batch_stream import BatchStream
 from keras_lrsched.schedules import checks
 
@@ -168,13 +168,13 @@ class ScheduledBatches(keras.utils.PyDataset):
     # What Keras calls
 
     def on_epoch_begin(self):
-        if running_fit.is_building():
+        if training_loop.is_building():
             return  # no epoch: a pass would be skipped
         with self._changed:
             self._length, self._left = self._left or self._full_length(), 0
             self._held, self._to_be_held = self._to_be_held, False
             self._within, self._trained = True, None
-        iterator = running_fit.epoch_iterator()
+        iterator = training_loop.epoch_iterator()
         if iterator is not None:
             if iterator.steps_per_epoch:
                 raise ValueError(

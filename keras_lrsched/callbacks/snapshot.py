@@ -5,8 +5,8 @@ import random
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random import seed_generator
+
+from keras_lrsched._core import keras_private
 
 KINDS = ("model", "optimizer", "metrics")
 
@@ -70,7 +70,7 @@ class Snapshot:
 def random_state():
     """The state of the random numbers that belong to no layer: Python's, NumPy's, PyTorch's, and Keras' without a seed."""
     version, numbers, gauss = random.getstate()
-    generator = global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+    generator = keras_private.existing_global_seed_generator()
     return {
         "python": [version, list(numbers), gauss],
         "numpy": np.random.get_state(legacy=False),
@@ -82,9 +82,9 @@ def random_state():
 def restore_random_state(state):
     version, numbers, gauss = state["python"]
     if state["keras"] is None:
-        global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+        keras_private.forget_global_seed_generator()
     else:
-        seed_generator.global_seed_generator().state.assign(state["keras"])  # making it may draw from Python's numbers
+        keras_private.global_seed_generator().state.assign(state["keras"])  # making it may draw from Python's numbers
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(state["numpy"])
     restore_torch_random_state(state["torch"])

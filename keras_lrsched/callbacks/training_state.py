@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_lrsched.callbacks import callback_state, model_parts, running_fit, state_file
+from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks import callback_state, model_parts, state_file
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state, restore_torch_random_state
 from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
@@ -121,14 +122,14 @@ class TrainingState(keras.callbacks.Callback):
         self.model._initial_epoch = None
 
     def _find_companions(self):
-        everyone = running_fit.callback_list().callbacks
+        everyone = training_loop.callback_list().callbacks
         place = everyone.index(self)
         self._companions = everyone[:place]
         self._history = next((it for it in everyone[place:] if isinstance(it, keras.callbacks.History)), None)
         later = [type(it).__name__ for it in everyone[place + 1 :] if not isinstance(it, _KERAS_ADDS)]
         if later:
             raise ValueError(f"TrainingState must be the last of the callbacks. Received: {', '.join(later)} after it")
-        data: Any = running_fit.dataset()
+        data: Any = training_loop.dataset()
         self._data: Any = data if all(hasattr(data, name) for name in ("state", "restore_state", "trained")) else None
         if self.every == "epoch":
             return

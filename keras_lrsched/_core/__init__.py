@@ -1,0 +1,1 @@
+"""The foundation that every other package builds on; imports nothing of ours."""
