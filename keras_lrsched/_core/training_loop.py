@@ -42,6 +42,18 @@ def dataset():
     return getattr(getattr(epoch_iterator(), "data_adapter", None), "py_dataset", None)
 
 
+def is_running(callbacks, frame):
+    """Whether a function that has this `CallbackList` as a variable, such as `fit`, has led to `frame`.
+
+    Variables of a module do not count: they outlive a loop that has failed.
+    """
+    while callbacks is not None and frame is not None:
+        if frame.f_locals is not frame.f_globals and any(it is callbacks for it in frame.f_locals.values()):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def is_building():
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
