@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
-from keras_lrsched.callbacks.host_values import agreed
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import agreed, inner_optimizer
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.optimizers import native

@@ -7,8 +7,7 @@ from keras import ops
 
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.host_values import optimizer_value
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.optimizers import LocalUpdates, native
 
 

@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.optimizers import native
 
 

@@ -14,6 +14,13 @@ def host_value(variable):
     return np.asarray(ops.convert_to_numpy(variable))
 
 
+def inner_optimizer(optimizer):
+    """The optimizer that loss scaling is wrapped around, or `Lookahead`, or both."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 def agreed(values):
     """A dictionary of numbers as the first process has it, bit for bit, so that all that train together decide alike."""
     if keras.distribution.distribution() is None or native.processes() == 1:

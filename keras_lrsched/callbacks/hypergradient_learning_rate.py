@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.schedules import checks
 
 RULES = ("multiplicative", "additive", "fedhyper")

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched.callbacks.host_values import optimizer_value
+from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.schedules.operands import compute
 
@@ -130,13 +130,6 @@ def _begin_file(path, header):
             f"`path` must be a new file or one with the columns {header}. "
             f"Received: path={str(path)!r} with the columns {present}"
         )
-
-
-def inner_optimizer(optimizer):
-    """The optimizer that loss scaling is wrapped around, or `Lookahead`, or both."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def _optimizers(optimizer):

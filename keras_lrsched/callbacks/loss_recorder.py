@@ -9,8 +9,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.host_values import optimizer_value
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import compute
 

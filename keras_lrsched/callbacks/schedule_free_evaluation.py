@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm, statistics
-from keras_lrsched.callbacks.learning_rate_logger import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
 
 
