@@ -9,6 +9,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
 from keras_lrsched.optimizers.maths import average
@@ -194,6 +195,13 @@ class Optimizer(keras.optimizers.Optimizer):
             self._learning_rate = self.add_scalar("learning_rate", value)
 
     # The update
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built and trainable_variables:
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))  # variables cannot be made where something is waited for
+        with after(grads):  # so do the counter and all scalars, which may not depend on the batch
+            super().apply(grads, trainable_variables)
 
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, LearningRateSchedule):

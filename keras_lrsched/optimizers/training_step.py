@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.derivatives import BACKEND, no_gradient, value_and_gradient
 
@@ -108,8 +109,14 @@ class TrainingStep(keras.Model):
             kind = type(self).__name__
             raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={native.replicas()}")
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
-        if not self.optimizer.built:  # on TensorFlow, this may be the first that anyone sees of the data
-            self._symbolic_build(data_batch=batch)
+        self._symbolic_build(data_batch=batch)  # on TensorFlow, this may be the first that anyone sees of the data
+        with after(batch):  # so do random seeds and the optimizer's state, of which not all depends on the batch
+            result = self._update(batch)
+        size = ops.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]
+        self._loss_tracker.update_state(result.loss, sample_weight=size)
+        return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+
+    def _update(self, batch):
         weights = self.trainable_variables
         values = [ops.convert_to_tensor(variable.value) for variable in weights]
         others = (*self.non_trainable_variables, *self.metrics_variables)
@@ -120,9 +127,7 @@ class TrainingStep(keras.Model):
             for (variable, _), value in zip(state, result.state, strict=True):
                 variable.assign(value)
             self.optimizer.apply(result.gradients, weights)
-        size = ops.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]
-        self._loss_tracker.update_state(result.loss, sample_weight=size)
-        return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+        return result
 
     train_step = _stateless_step if BACKEND == "jax" else _stateful_step
 

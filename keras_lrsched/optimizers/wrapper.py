@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.low_precision import bytes_of, wide_dtype
@@ -119,9 +120,10 @@ class Wrapper(keras.optimizers.Optimizer):
         known = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         self._check_variables_are_known(known)
         steps = [(v, self._get_variable_index(v)) for v in known if not self._overwrite_variable_with_gradient(v)]
-        before = self.before_update(steps)
-        self.inner_optimizer.apply(grads, trainable_variables)
-        self.after_update(steps, before)
+        with after(grads):  # also around Keras' optimizers, whose counter would not wait
+            before = self.before_update(steps)
+            self.inner_optimizer.apply(grads, trainable_variables)
+            self.after_update(steps, before)
 
     def before_update(self, steps):
         """What `after_update` must know of the time before the inner update; `steps` are variables with their indices."""

@@ -389,6 +389,28 @@ def test_lazy_embeddings(case, jit):
     np.testing.assert_array_equal(table.numpy()[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others fetch a batch before its step")
+@in_ways(("accumulated",), (1,), (2,))
+def test_the_end_of_the_data_is_no_update(case, accumulated):
+    """TensorFlow finds it by running the step once more, without a batch; what does not wait for one is changed then."""
+    import tensorflow as tf
+
+    schedules = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
+    optimizer = case.build(**schedules, gradient_accumulation_steps=accumulated if accumulated > 1 else None)
+    weights, batches = made(), [tuple(numbers(seed=t).values()) for t in range(3)]
+    optimizer.build(weights)
+    one_step = tf.function(lambda grads: optimizer.apply(grads), autograph=False)
+    step = tf.function(lambda iterator: one_step(iterator.get_next()), autograph=False)
+    data = iter(tf.data.Dataset.from_tensor_slices(tuple(map(tf.stack, zip(*batches, strict=True)))))
+    for _ in batches:
+        step(data)
+    before = values([*weights, *optimizer.variables])
+    with pytest.raises(tf.errors.OutOfRangeError):
+        step(data)
+    assert_same(values([*weights, *optimizer.variables]), before)
+    assert int(optimizer.iterations) == 3 // accumulated
+
+
 # Settings
 
 
