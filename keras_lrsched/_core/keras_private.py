@@ -4,8 +4,11 @@ Each docstring names what is relied on. `tests/core/test_keras_private.py` has a
 """
 
 import keras
+import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
+from keras.src.trainers.data_adapters import array_slicing
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 
 def global_seed_generator():
@@ -32,8 +35,8 @@ def forget_global_seed_generator():
 def trains_by_own_step(model):
     """Whether the class of a model overrides `train_step`.
 
-    Relies on the trainer of each backend being a base class of `keras.Model` that defines `train_step`. Seen in Keras 3.10 to
-    3.15.
+    Relies on the trainer of each backend being a base class of `keras.Model` that defines `train_step`. Seen in Keras 3.10
+    to 3.15.
     """
     return type(model).train_step is not keras.Model.train_step
 
@@ -76,3 +79,68 @@ def compiled_loop(model):
     function = model.train_function
     candidates = [function, *(cell.cell_contents for cell in getattr(function, "__closure__", None) or ())]
     return next((it for it in candidates if hasattr(it, "get_concrete_function")), None)
+
+
+def packed_arrays(x, y=None, sample_weight=None):
+    """What `fit` makes of its arguments: x, (x,), (x, y) or (x, y, sample_weight), with one weight for each output.
+
+    Relies on `ArrayDataAdapter` and its `_inputs`. Seen in Keras 3.10 to 3.15.
+
+    Raises:
+        ValueError: If they are no arrays, differ in length, or `sample_weight` does not fit to `y`.
+    """
+    return ArrayDataAdapter(x, y, sample_weight)._inputs
+
+
+def sliceable(array):
+    """An array of any kind that `fit` takes, of the dtype in which `fit` hands it over, for `rows_of`.
+
+    Relies on `array_slicing`: `convert_to_sliceable` and its classes for sparse tensors. Seen in Keras 3.10 to 3.15.
+    """
+    array = array_slicing.convert_to_sliceable(array, target_backend=keras.backend.backend())
+    if isinstance(array, array_slicing.TensorflowSparseWrapper):  # which has several arrays
+        return array_slicing.TensorflowSparseSliceable(array.sparse)
+    return array
+
+
+def rows_of(array, rows):
+    """The rows of what `sliceable` returned, of the kind in which the array adapter hands them over.
+
+    Relies on `array_slicing.TensorflowSliceable` and the methods of `Sliceable`. Seen in Keras 3.10 to 3.15.
+    """
+    if isinstance(array, np.ndarray):
+        return array[rows]
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        array = array if isinstance(array, array_slicing.Sliceable) else array_slicing.TensorflowSliceable(array)
+        return array[rows]
+    return getattr(array, f"convert_to_{backend}_compatible")(array[rows])
+
+
+def hand_over_unchanged(adapter):
+    """Let a `PyDatasetAdapter` hand over batches as its dataset returns them: x by itself, and tuples as tuples.
+
+    Class weights are added as before, and refused where they would have no effect or a wrong one.
+
+    Relies on `PyDatasetAdapter._standardize_batch`, `get_torch_dataloader` and `class_weight`, and on PyTorch's
+    `DataLoader.collate_fn`, whose default turns tuples into lists. Seen in Keras 3.10 to 3.15.
+    """
+    if "_standardize_batch" in vars(adapter):
+        return
+    with_class_weights, make_loader = adapter._standardize_batch, adapter.get_torch_dataloader
+
+    def standardized(batch):
+        if adapter.class_weight is None:
+            return batch
+        if not isinstance(batch, tuple) or len(batch) == 1 or keras.tree.is_nested(batch[1]):
+            raise ValueError(
+                f"`class_weight` needs data with targets of a single output. Received: class_weight={adapter.class_weight}"
+            )
+        return with_class_weights(batch)
+
+    def loader():
+        made = make_loader()
+        made.collate_fn = lambda batch: batch
+        return made
+
+    adapter._standardize_batch, adapter.get_torch_dataloader = standardized, loader

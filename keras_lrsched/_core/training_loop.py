@@ -44,6 +44,11 @@ def dataset():
     return getattr(getattr(epoch_iterator(), "data_adapter", None), "py_dataset", None)
 
 
+def data_adapter(dataset):
+    """The adapter between `fit` and a `PyDataset`, while it reads `num_batches`; `None` if something else reads it."""
+    return _nearest(lambda names: _if(names.get("self"), lambda it: getattr(it, "py_dataset", None) is dataset))
+
+
 def is_running(callbacks, frame):
     """Whether a function that has this `CallbackList` as a variable, such as `fit`, has led to `frame`.
 

@@ -1,5 +1,6 @@
 """Masked language modelling: which tokens are masked, at a rate that follows a schedule (Ankner et al. 2023)."""
 
+import keras
 import numpy as np
 
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
@@ -45,8 +46,8 @@ class MaskedLanguageModelMasking(ScheduledBatches):
     """
 
     def __init__(self, tokens, masking_rate, mask_token, vocabulary_size, special_tokens=(), **options):
+        tokens = np.asarray(keras.ops.convert_to_numpy(tokens))
         super().__init__(tokens, **options)
-        (tokens,) = self._arrays
         if tokens.dtype.kind not in "iu":
             raise ValueError(f"`tokens` must be integers. Received: tokens of dtype {tokens.dtype}")
         self.masking_rate = as_schedule("masking_rate", masking_rate)
@@ -63,7 +64,7 @@ class MaskedLanguageModelMasking(ScheduledBatches):
         return checks.fraction("masking_rate", float(compute(self.masking_rate, np.asarray(number), np)))
 
     def _samples(self, entry):
-        (tokens,) = super()._samples(entry)
+        tokens = super()._samples(entry)
         random = np.random.default_rng([self.seed, entry.number])
         return masked(
             tokens, self._rate(entry.number), self.mask_token, self.vocabulary_size, self.special_tokens, random=random

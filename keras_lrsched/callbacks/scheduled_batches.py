@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.callbacks.batch_stream import BatchStream
 from keras_lrsched.schedules import checks
 
@@ -26,10 +26,14 @@ class ScheduledBatches(keras.utils.PyDataset):
     An epoch of `fit` is one pass, as many batches as that takes, or `steps_per_epoch` batches, after which the next epoch
     goes on. (`fit` itself is not given `steps_per_epoch`.)
 
+    `fit(ScheduledBatches(x, y, sample_weight))` gives the training step what `fit(x, y, sample_weight)` gives it: x by
+    itself where there are no targets, the same dictionaries, lists and tuples, the same dtypes, one weight for each output.
+
     Args:
-        x: A NumPy array, or a list, tuple or dictionary of such, with the samples along the first axis.
+        x: An array, or a list, tuple or dictionary of such, with the samples along the first axis. All kinds that `fit`
+            takes: NumPy arrays, tensors of any backend (also ragged and sparse ones), pandas' and SciPy's.
         y: Targets, of the same kinds. Defaults to `None`.
-        sample_weight: Weights of the samples. Defaults to `None`.
+        sample_weight: Weights of the samples; for several outputs, one array for all or one for each. Defaults to `None`.
         batch_size: A positive integer; or a schedule, or any function of the number of batches before, whose value is
             rounded. Defaults to `32`.
         shuffle: Whether each pass has an order of its own. Defaults to `True`.
@@ -37,12 +41,14 @@ class ScheduledBatches(keras.utils.PyDataset):
         steps_per_epoch: Batches in an epoch of `fit`. Defaults to `None`, for one pass.
 
     Raises:
-        ValueError: If the arrays differ in length, or a batch is larger than the data; the latter also later on.
+        ValueError: If the arrays differ in length, weights do not fit to targets, or a batch is larger than the data; the
+            latter also later on. When `fit` begins, if it is given `steps_per_epoch`, or `class_weight` without targets of a
+            single output.
 
     Example:
 
     >>> batches = ScheduledBatches(np.arange(10.0), batch_size=4, shuffle=False)
-    >>> len(batches), [len(x) for (x,) in batches]
+    >>> len(batches), [len(x) for x in batches]
     (3, [4, 4, 2])
     >>> batches.set_batch_size(10)
     >>> len(batches)
@@ -51,9 +57,10 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     def __init__(self, x, y=None, sample_weight=None, batch_size=32, shuffle=True, seed=0, steps_per_epoch=None):
         super().__init__()
-        given = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-        self._arrays = tree.map_structure(_array, tree.lists_to_tuples(given))
-        self.num_samples = _common_length(self._arrays)
+        if y is None and sample_weight is not None:
+            raise ValueError("`sample_weight` needs `y`: `fit` drops the weights of data without targets.")
+        self.num_samples = _common_length((x, y, sample_weight))
+        self._arrays = _sliceable(keras_private.packed_arrays(x, y, sample_weight))
         self.shuffle = bool(shuffle)
         self.seed = checks.non_negative_int("seed", seed)
         self.steps_per_epoch = steps_per_epoch and checks.positive_int("steps_per_epoch", steps_per_epoch)
@@ -167,6 +174,13 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     # What Keras calls
 
+    @property
+    def num_batches(self):
+        adapter = training_loop.data_adapter(self)
+        if adapter is not None:
+            keras_private.hand_over_unchanged(adapter)
+        return len(self)
+
     def on_epoch_begin(self):
         if training_loop.is_building():
             return  # no epoch: a pass would be skipped
@@ -203,7 +217,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         rows = slice(offset, offset + entry.size)
         if self.shuffle:
             rows = self._order(number)[rows]
-        return tree.map_structure(lambda array: array[rows], self._arrays)
+        return _map(lambda array: keras_private.rows_of(array, rows), self._arrays)
 
     def _order(self, number):
         order = self._orders.get(number)
@@ -213,16 +227,20 @@ class ScheduledBatches(keras.utils.PyDataset):
         return order
 
 
-def _array(values):
-    array = np.asarray(values)
-    if array.dtype == "float64":
-        return array.astype(keras.config.floatx())  # as Keras does with arrays that `fit` is given
-    return array
+def _sliceable(arrays):
+    if keras.backend.backend() == "tensorflow":
+        arrays = tree.lists_to_tuples(arrays)  # as `fit` does with arrays there
+    return _map(keras_private.sliceable, arrays)
+
+
+def _map(function, arrays):
+    """The structure with the function applied to its arrays; `None` stays."""
+    return tree.map_structure(lambda array: None if array is None else function(array), arrays)
 
 
 def _common_length(arrays):
-    lengths = {len(array) if array.ndim else 0 for array in tree.flatten(arrays)}
+    shapes = [tuple(getattr(array, "shape", ())) for array in tree.flatten(arrays) if array is not None]
+    lengths = {shape[0] if shape else 0 for shape in shapes}
     if len(lengths) != 1 or not (length := lengths.pop()):
-        shapes = [array.shape for array in tree.flatten(arrays)]
         raise ValueError(f"All arrays must have the same number of samples, at least one. Received: shapes {shapes}")
-    return length
+    return int(length)

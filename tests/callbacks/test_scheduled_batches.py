@@ -67,7 +67,7 @@ def make(**options):
 
 def test_a_pass_in_order():
     batches = ScheduledBatches(X, batch_size=8, shuffle=False)
-    assert [x.tolist() for (x,) in batches] == [X[:8].tolist(), X[8:16].tolist(), X[16:].tolist()]
+    assert [x.tolist() for x in batches] == [X[:8].tolist(), X[8:16].tolist(), X[16:].tolist()]
     with pytest.raises(IndexError, match=r"has 3 batches. Received: i=3"):
         batches[3]
 
@@ -75,12 +75,13 @@ def test_a_pass_in_order():
 def test_structures_and_weights():
     x = {"a": X, "b": [X[:, None], 2 * X]}
     batches = ScheduledBatches(x, (X, -X), sample_weight=X + 1, batch_size=4, seed=1)
-    x, (y, minus_y), weight = batches[1]
+    x, (y, minus_y), (weight, same_weight) = batches[1]
     np.testing.assert_array_equal(x["a"], x["b"][0][:, 0])
     np.testing.assert_array_equal(2 * x["a"], x["b"][1])
     np.testing.assert_array_equal(y, x["a"])
     np.testing.assert_array_equal(minus_y, -x["a"])
     np.testing.assert_array_equal(weight, x["a"] + 1)
+    np.testing.assert_array_equal(same_weight, weight)
     assert x["a"].dtype == "float32"
 
 
