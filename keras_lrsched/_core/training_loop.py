@@ -11,10 +11,18 @@ import keras
 
 from keras_lrsched._core import keras_private
 
+_LIST = keras.callbacks.CallbackList
+
 
 def callback_list():
     """The `CallbackList` whose method is running; `None` outside of one."""
-    return _nearest(lambda names: _if(names.get("self"), lambda it: isinstance(it, keras.callbacks.CallbackList)))
+    return _nearest(lambda names: _if(names.get("self"), lambda it: isinstance(it, _LIST)))
+
+
+def callbacks_of_fit():
+    """The callbacks of the running `fit`, or of the `CallbackList` whose method is running; none outside of both."""
+    found = callback_list() or _nearest(lambda names: _if(names.get("callbacks"), lambda it: isinstance(it, _LIST)))
+    return [] if found is None else list(found.callbacks)
 
 
 def place_first(callback):
@@ -32,6 +40,22 @@ def place_last(callback):
     condition that can be asked for.
     """
     _reorder(callback, lambda others: [*others, callback])
+
+
+def initial_epoch():
+    """The number of the epoch at which the running `fit` begins; 0 outside of `fit`."""
+    return _nearest(lambda names: names.get("initial_epoch")) or 0
+
+
+def is_validation_of_fit():
+    """Whether the running `evaluate` is the validation of an epoch in `fit`, and no call by anybody else."""
+    callbacks = callback_list()
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("callbacks") is callbacks is not None:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def epoch_iterator():

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
 from keras_lrsched.callbacks.host_values import agreed, inner_optimizer
+from keras_lrsched.callbacks.run import Run
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.optimizers import native
@@ -21,6 +23,13 @@ class Controller(keras.callbacks.Callback):
     and dictionaries of such. Of Keras' hooks it may override any, but calls `super()` in `on_train_begin`,
     `on_epoch_begin`, `on_train_batch_begin` and `on_train_batch_end`.
 
+    The state belongs to one run of one model: a model, compiled with an optimizer. A further `fit` of that model with that
+    optimizer goes on, so that `fit(epochs=1)` in a loop is one run. For any other model (the next fold), or for the same
+    model compiled with another optimizer (the next stage), the state begins anew when `fit` begins. A state that was set by
+    `restore_state` outside of `fit` is that of the next `fit`.
+
+    In a training loop of one's own, the methods of a `keras.callbacks.CallbackList` are called as `fit` calls them.
+
     Under `tf.distribute` in one process there is one callback for all replicas, which sees the values of the whole batch. In
     several processes each has its own, and all decide alike: on TensorFlow the values are sums over all workers, on JAX they
     are those that the first process has read.
@@ -29,13 +38,15 @@ class Controller(keras.callbacks.Callback):
         monitor: Names of values to read at every batch: `"loss"`, `"accuracy"`, ... Defaults to `("loss",)`.
 
     Attributes:
-        step: The number of batches trained so far, over all `fit`s.
-        values: The true values of the last batch, by the names in `monitor`.
+        step: The number of batches trained so far in this run, over all its `fit`s.
+        values: The true values of the last batch, by the names in `monitor`; of all processes that train together.
 
     Raises:
         ValueError: When `fit` begins, if the learning rate is a schedule, if `steps_per_execution` is above 1, if the
-            optimizer is a `MultiOptimizer`, or if `tf.distribute` runs more than one replica and the subclass says that it
-            cannot work there.
+            optimizer is a `MultiOptimizer`, if `tf.distribute` runs more than one replica and the subclass says that it
+            cannot work there, or if Keras' `BackupAndRestore` is in the list, or `OrbaxCheckpoint` with an `initial_epoch`:
+            they save no state of callbacks, `TrainingState` does. After the first batch, if there is no value of a name in
+            `monitor`.
     """
 
     saved: tuple[str, ...] = ()
@@ -53,12 +64,18 @@ class Controller(keras.callbacks.Callback):
         self.step = 0
         self.values: dict[str, float] = {}
         self._batch_values = BatchValues(*self.monitor)
+        self._run: Run | None = None
+        self._initial: dict = {}  # what it had before its first run
 
     def begin(self):
         """When `fit` begins, before a saved state is restored."""
 
     def before_update(self):
-        """Before the training step number `step`, counted from 0."""
+        """Before the training step number `step`, counted from 0.
+
+        With data of unknown length, Keras also calls it where it then finds the data at an end: no `after_update`
+        follows, and the next epoch calls it again for the same `step`. So it may set values, but not count or append.
+        """
 
     def after_update(self):
         """After a training step; `step` counts it, `values` are those of its batch."""
@@ -104,11 +121,15 @@ class Controller(keras.callbacks.Callback):
             raise ValueError(
                 f"The state of {type(self).__name__} must have {sorted({'step', *self.saved})}. Received: {sorted(state)}"
             )
+        self._keep_initial_state()
         for name, value in copy.deepcopy(state).items():
             setattr(self, name, value)
+        if training_loop.callback_list() is None:
+            self._run = None
 
     def on_train_begin(self, logs=None):
         self._refuse_what_cannot_work()
+        self._begin_run()
         self._batch_values.start(self.model)
         self.begin()
 
@@ -126,6 +147,24 @@ class Controller(keras.callbacks.Callback):
         self.step += 1
         self.after_update()
 
+    def is_of_another_run(self, model):
+        """Whether the state is of another model than this one, or of another optimizer of it."""
+        return self._run is not None and self._run != Run(model)
+
+    def _begin_run(self):
+        """Puts the initial state back if the run is another than that of the `fit` before."""
+        self._keep_initial_state()
+        model = self.model
+        if self.is_of_another_run(model):
+            for name, value in copy.deepcopy(self._initial).items():
+                setattr(self, name, value)
+            self.values = {}
+        self._run = Run(model)
+
+    def _keep_initial_state(self):
+        if not self._initial:
+            self._initial = copy.deepcopy({name: getattr(self, name) for name in ("step", *self.saved)})
+
     def _refuse_what_cannot_work(self):
         name, model = type(self).__name__, self.model
         if model.steps_per_execution != 1:
@@ -134,6 +173,19 @@ class Controller(keras.callbacks.Callback):
             raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={native.replicas_of(model)}")
         if self.sets_learning_rate:
             _refuse_learning_rate(name, model)
+        refuse_backups(name)
+
+
+def refuse_backups(name):
+    """Refuses Keras' callbacks from whose files a run goes on without the state of other callbacks."""
+    callbacks = training_loop.callback_list()
+    for callback in [] if callbacks is None else callbacks.callbacks:
+        saves, kinds = type(callback).__name__, {each.__name__ for each in type(callback).__mro__}
+        if "BackupAndRestore" in kinds or ("OrbaxCheckpoint" in kinds and training_loop.initial_epoch() > 0):
+            raise ValueError(
+                f"A run that goes on from the files of {saves} has lost the state of {name}: use TrainingState of "
+                f"keras_lrsched instead, which saves both. Received: {saves} beside {name}"
+            )
 
 
 def _refuse_learning_rate(name, model):

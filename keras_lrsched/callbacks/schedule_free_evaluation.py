@@ -4,8 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm, statistics
+from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks.batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
+from keras_lrsched.callbacks.controller import refuse_backups
 from keras_lrsched.callbacks.host_values import inner_optimizer
+from keras_lrsched.callbacks.run import Run
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
 
 
@@ -13,8 +16,10 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
     """Evaluates, predicts and saves with the averaged weights x of a Schedule-Free optimizer, and trains with y.
 
     x is in the model during `evaluate`, also that of `fit`, from an epoch's end to the next one's begin, and after `fit`. So
-    callbacks that save or compare weights at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) come after this one in
-    the list. What is saved then can be used as it is; training that goes on from it, also from a file, goes back to y.
+    what callbacks save or compare at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) is x, which `val_loss` is
+    of, wherever in the list they stand. What is saved then can be used as it is; training that goes on from it, also from
+    a file, goes back to y. Weights that are set from outside take the place of those that the model has at that time, x
+    or y, and move the other by as much.
 
     Neither costs memory: each of x and y is computed from the other and the state of the optimizer, at the cost of a
     rounding in the last digit. With `master_weights`, that is one of float32.
@@ -23,12 +28,15 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
     model after an update; those of the training are put back with y.
 
     Args:
-        batch_norm_data: Batches of training data, as for `recompute_batch_norm`; about 50 are usual. Defaults to `None`.
+        batch_norm_data: Training data, as for `recompute_batch_norm`: arrays, a dataset, or a list of batches, of which
+            about 50 are usual. Defaults to `None`.
         keep_average: Whether the model has x when `fit` is done, instead of y. Defaults to `True`.
 
     Raises:
-        ValueError: When `fit`, `evaluate` or `predict` begins, if the optimizer is not a Schedule-Free one of this package,
-            or if `batch_norm_data` is given and there is no BatchNorm.
+        ValueError: When `fit`, `evaluate` or `predict` begins, if the optimizer is not a Schedule-Free one of this package.
+            When `fit` begins, if `batch_norm_data` is given and there is no BatchNorm, the model cannot be called on the
+            data, or Keras' `BackupAndRestore` is in the list, which does not save the statistics of the training; if a
+            callback restores the best weights, which are x, and `keep_average=False`.
 
     Reference:
         Defazio et al., The Road Less Scheduled, arXiv:2405.15682, whose code has `optimizer.train()` and `optimizer.eval()`
@@ -46,16 +54,33 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
     0.625
     """
 
+    keeps_schedule_free_average = True
+    """What a Schedule-Free optimizer looks for where weights of an earlier epoch are restored."""
+
     def __init__(self, batch_norm_data=None, keep_average=True):
         super().__init__()
         self.batch_norm_data = batch_norm_data
         self.keep_average = keep_average
+        self._run: Run | None = None
         self.goes_back = False  # after an evaluation
         self.of_training: list = []  # BatchNorm's statistics for y, while the model has x
         self.of_average: list = []  # those for x
         self.computed_after = -1  # this many updates
 
+    def set_model(self, model):
+        super().set_model(model)
+        training_loop.place_first(self)  # what others do at an epoch's end is done with x
+
     def on_train_begin(self, logs=None):
+        model, _ = self._model_and_optimizer()
+        if self._run is not None and self._run != Run(model):
+            self._begin_anew()
+        self._run = Run(model)
+        if self.batch_norm_data is not None:
+            refuse_backups(type(self).__name__)
+            check_batch_norm_data(model, self.batch_norm_data)
+        if not self.keep_average:
+            _refuse_best_weights()
         self._to_training()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -116,9 +141,21 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
                 "ScheduleFreeEvaluation needs ScheduleFreeSGD, ScheduleFreeAdamW or ScheduleFreeRAdam of keras_lrsched. "
                 f"Received: optimizer={optimizer!r}"
             )
-        if self.batch_norm_data is not None and not statistics(model):
-            raise ValueError(f"`batch_norm_data` is given, but there is no BatchNorm. Received: model={model.name!r}")
         return model, optimizer
+
+    def _begin_anew(self):
+        self.goes_back = False
+        self.of_training, self.of_average, self.computed_after = [], [], -1
+
+
+def _refuse_best_weights():
+    """Refuses callbacks that set the weights when `fit` ends: to x of an epoch, where the optimizer has y by then."""
+    for callback in training_loop.callbacks_of_fit():
+        if getattr(callback, "restore_best_weights", False):
+            raise ValueError(
+                f"{type(callback).__name__} restores averaged weights: use it with keep_average=True. "
+                f"Received: ScheduleFreeEvaluation(keep_average=False) beside {type(callback).__name__}"
+            )
 
 
 def _values(variables):

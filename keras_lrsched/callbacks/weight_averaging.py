@@ -3,8 +3,9 @@
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.averaging_rules import DEFAULTS, rule, with_defaults
-from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm, statistics
+from keras_lrsched.callbacks.batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.schedules import checks
 
@@ -25,13 +26,18 @@ class WeightAveraging(Controller):
     others. The span of the merge, k `every` updates, matters most; 4 to 16 checkpoints are usual.
 
     The average is in the model during `evaluate`, also that of `fit`, from an epoch's end to the next one's begin, and
-    after `fit`. So callbacks that save or compare weights at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) come
-    after this one in the list, and those that go back to earlier weights (`AutoLRS`) before it. After `fit`, hand this
-    callback to `predict` or `evaluate` to use the average for just that call; before the first checkpoint, these use the
-    weights as they are.
+    after `fit`. So what callbacks save or compare at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) are the
+    averaged weights that `val_loss` is of, wherever in the list they stand; a `ModelCheckpoint` that saves within an epoch
+    saves the weights of the training. With `every="epoch"`, the checkpoint of an epoch is taken in before the validation of
+    that epoch; in a training loop of one's own, in `on_epoch_end`.
 
-    The optimizer knows nothing of it. Only what can be trained is averaged, in float32. BatchNorm's statistics belong to the
-    weights of the training; give `batch_norm_data` to have them computed for the average, each time it is needed.
+    After `fit`, hand this callback to `predict` or `evaluate` to use the average for just that call; before the first
+    checkpoint, these use the weights as they are. A further `fit` of the same model goes on with the average; with
+    `keep_average`, it trains on from the averaged weights, so for `fit(epochs=1)` in a loop use `keep_average=False`. For
+    another model, or another optimizer, the average begins anew.
+
+    Only what can be trained is averaged, in float32. BatchNorm's statistics belong to the weights of the training; give
+    `batch_norm_data` to have them computed for the average, each time it is needed.
 
     The average lies in the memory of the host, as NumPy arrays: one copy of the weights for `"ema"` and `"swa"`,
     `num_checkpoints` for the others, and one more while the average is in the model. Each checkpoint is a copy from the
@@ -48,12 +54,14 @@ class WeightAveraging(Controller):
         num_checkpoints: k, or k + 1. Defaults to `5`. Only for `"lawa"` and `"wsm"`.
         cooldown: The profile of the cooldown that a merge is to act like: a name, config or `Profile` of
             `keras_lrsched.schedules.profiles`. Defaults to `"one_minus_sqrt"`. Only for `"wsm"`.
-        batch_norm_data: Batches of training data, as for `recompute_batch_norm`. Defaults to `None`.
+        batch_norm_data: Training data, as for `recompute_batch_norm`: arrays, a dataset, or a list of batches. Defaults to
+            `None`.
         keep_average: Whether the model has the average when `fit` is done, instead of the last weights. Defaults to `True`.
 
     Raises:
         ValueError: At construction, if an argument is out of its range or not of this kind; when `fit` begins, if
-            `batch_norm_data` is given and there is no BatchNorm, if the model is another than before, or as `Controller`.
+            `batch_norm_data` is given and there is no BatchNorm or the model cannot be called on it, if other weights are
+            trained than before, or as `Controller`; when `evaluate` or `predict` begins, if the model is another.
 
     Reference:
         EMA: as `keras.optimizers.Optimizer(use_ema=True)`. SWA: arXiv 1803.05407. LAWA: arXiv 2306.03241 and
@@ -73,7 +81,7 @@ class WeightAveraging(Controller):
     0.7083333134651184
     """
 
-    saved = ("raw",)
+    saved = ("raw", "averages", "taken_at")
     sets_learning_rate = False
 
     def __init__(
@@ -100,7 +108,22 @@ class WeightAveraging(Controller):
         self.keep_average = keep_average
         self.rule = rule(kind, options)
         self.raw: list | None = None  # the weights of the training, while the average is in the model
+        self.taken_at = 0  # the step after which the last checkpoint was taken in
         self._statistics: list = []
+
+    @property
+    def averages(self):
+        """What has been averaged so far."""
+        return self.rule.state()
+
+    @averages.setter
+    def averages(self, state):
+        self.rule.restore_state(state)
+        self._statistics = []
+
+    def set_model(self, model):
+        super().set_model(model)
+        training_loop.place_first(self)  # what others do at an epoch's end is done with the average
 
     def begin(self):
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
@@ -109,22 +132,19 @@ class WeightAveraging(Controller):
             now = [tuple(variable.shape) for variable in self.model.trainable_variables]
             if shapes != now:
                 raise ValueError(f"Averages are of weights of the shapes {shapes}. Received: a model with {now}")
-        if self.batch_norm_data is not None and not statistics(self.model):
-            raise ValueError(f"`batch_norm_data` is given, but there is no BatchNorm. Received: model={self.model.name!r}")
+        if self.batch_norm_data is not None:
+            check_batch_norm_data(self.model, self.batch_norm_data)
 
-    def after_update(self):
-        since = self.step - self.start
-        if self.every != "epoch" and since >= 0 and since % self.every == 0:
-            self._take_in()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.every == "epoch" and self.step >= self.start and self.raw is None:
-            self._take_in()
-        self._swap_in()
+    def before_update(self):
+        self._take_in()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._swap_out()
         super().on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._take_in(at_epoch_end=True)
+        self._swap_in()
 
     def on_train_end(self, logs=None):
         self._swap_out()  # also over what an optimizer with `use_ema` has just put there
@@ -133,28 +153,32 @@ class WeightAveraging(Controller):
             self.raw = None
 
     def on_test_begin(self, logs=None):
+        self._refuse_another_model()
+        self._take_in(at_epoch_end=training_loop.is_validation_of_fit())
         self._swap_in()
 
     def on_test_end(self, logs=None):
         self._swap_out()
 
     def on_predict_begin(self, logs=None):
+        self._refuse_another_model()
+        self._take_in()
         self._swap_in()
 
     def on_predict_end(self, logs=None):
         self._swap_out()
 
-    def state(self):
-        return {**super().state(), "rule": self.rule.state()}
+    def _take_in(self, at_epoch_end=False):
+        """Takes the weights in, if they are due and have not been taken in yet.
 
-    def restore_state(self, state):
-        self.rule.restore_state(state["rule"])
-        self._statistics = []
-        super().restore_state({name: value for name, value in state.items() if name != "rule"})
-
-    def _take_in(self):
-        self.rule.add(_weights(self._trainer))
-        self._statistics = []
+        It waits until all callbacks have seen the update, for one of them may go back to earlier weights.
+        """
+        since = self.step - self.start
+        due = at_epoch_end if self.every == "epoch" else since % self.every == 0
+        if due and since >= 0 and self.step != self.taken_at and self.raw is None:
+            self.rule.add(_weights(self._trainer))
+            self.taken_at = self.step
+            self._statistics = []
 
     def _swap_in(self):
         if self.raw is not None or not self.rule.count:
@@ -177,6 +201,11 @@ class WeightAveraging(Controller):
 
     def _swapped(self, model):
         return model.trainable_variables + (statistics(model) if self.batch_norm_data is not None else [])
+
+    def _refuse_another_model(self):
+        model = self.model
+        if self.rule.count and self.is_of_another_run(model):
+            raise ValueError(f"The averages are of the weights of another model. Received: model={model.name!r}")
 
 
 def _weights(model):

@@ -1,7 +1,10 @@
 """What the Schedule-Free optimizers share: three sequences of weights, of which the model has one."""
 
+import warnings
+
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.step import Slots, exact_value
 from keras_lrsched.schedules import checks
@@ -24,6 +27,9 @@ class ScheduleFree(Optimizer):
         x = y + (1 - 1 / beta) (z - y)
 
     so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference.
+
+    A callback that restores weights of an earlier epoch (`EarlyStopping`) restores y, and x of that epoch is lost. So it is
+    refused in the first update, unless `ScheduleFreeEvaluation` is there, with which it restores x.
     """
 
     slots: tuple[str, ...] = ("gap",)
@@ -35,6 +41,7 @@ class ScheduleFree(Optimizer):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.r = checks.non_negative_float("r", r)
         self.weight_lr_power = checks.non_negative_float("weight_lr_power", weight_lr_power)
+        self._callbacks_checked = False  # in this `fit`
 
     def make_scalars(self):
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
@@ -50,6 +57,14 @@ class ScheduleFree(Optimizer):
 
     def before_update(self, steps):
         """The weight c of this update in the average, and whether the model has x."""
+        if not self._callbacks_checked:
+            self._callbacks_checked = True
+            restoring = self._restoring_callback()
+            if restoring:
+                raise ValueError(
+                    f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average. "
+                    f"Add the callback ScheduleFreeEvaluation. Received: {restoring}(restore_best_weights=True)"
+                )
         scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
         rate = self.factor(t) * ops.cast(steps[0].common_learning_rate, "float32")
         scalars.largest_rate = ops.maximum(scalars.largest_rate, rate)
@@ -84,8 +99,23 @@ class ScheduleFree(Optimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        if not self.use_ema:
+        checked, self._callbacks_checked = self._callbacks_checked, False
+        restoring = None if checked else self._restoring_callback()  # TensorFlow has run a step that it had compiled before
+        if restoring:
+            warnings.warn(
+                f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average: the "
+                "model has weights of the training. Add the callback ScheduleFreeEvaluation.",
+                stacklevel=2,
+            )
+        elif not self.use_ema:
             self.use_average()
+
+    def _restoring_callback(self):
+        """The name of a callback in the running `fit` that restores weights without a regard to averages; or `None`."""
+        callbacks = training_loop.callbacks_of_fit()
+        if any(getattr(each, "keeps_schedule_free_average", False) for each in callbacks):
+            return None
+        return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
 
     def _switch(self, to_average):
         if not self.built or self.is_averaged == to_average:

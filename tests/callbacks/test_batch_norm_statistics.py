@@ -36,6 +36,14 @@ def test_is_the_mean_over_batches(data):
     assert first.momentum == 0.99
 
 
+def test_arrays_are_cut():
+    model = network()
+    recompute_batch_norm(model, np.concatenate([BATCHES[0]] * 17))  # 2 batches of 32, and 4 samples that fill none
+    np.testing.assert_allclose(model.layers[0].moving_mean.numpy(), BATCHES[0].mean(0), rtol=1e-5)
+    recompute_batch_norm(model, (X, None))
+    np.testing.assert_allclose(model.layers[0].moving_mean.numpy(), X.mean(0), rtol=1e-5)
+
+
 def test_changes_nothing_else_and_repeats():
     model = network()
     model.fit(X, X[:, :2], verbose=0)

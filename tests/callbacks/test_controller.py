@@ -70,6 +70,55 @@ def test_goes_on_in_a_second_fit():
     assert controller.step == 9
 
 
+def test_begins_anew_for_another_model_or_optimizer():
+    controller, model = FollowsLoss(), linear_model(keras.optimizers.SGD(0.05))
+    fit(linear_model(keras.optimizers.SGD(0.1)), controller, epochs=2)
+    fit(model, controller, epochs=2)
+    np.testing.assert_allclose(controller.rates, expected(epochs=2)[0], rtol=1e-5)
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.set_weights([W])
+    fit(model, controller, epochs=2)
+    np.testing.assert_allclose(controller.rates, expected(epochs=2)[0], rtol=1e-5)
+    assert controller.step == 6
+
+
+def test_a_copy_begins_anew():
+    model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
+    fit(model, controller)
+    copied = copy.deepcopy(controller)
+    fit(linear_model(keras.optimizers.SGD(0.05)), copied)
+    assert copied.rates == controller.rates
+    assert copied.step == 3
+
+
+def test_a_state_from_outside_is_that_of_the_next_fit():
+    model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
+    fit(model, controller)
+    state, others = controller.state(), [linear_model(keras.optimizers.SGD(0.05)) for _ in range(2)]
+    controller.restore_state(state)
+    fit(others[0], controller)
+    assert controller.step == 6
+    fit(others[1], controller)
+    assert controller.step == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_refuses_backups_that_lack_its_state(first, tmp_path):
+    pair = [FollowsLoss(), keras.callbacks.BackupAndRestore(tmp_path)]
+    with pytest.raises(ValueError, match=r"use TrainingState.*Received: BackupAndRestore beside FollowsLoss"):
+        fit(linear_model(keras.optimizers.SGD(0.05)), *(pair if first else pair[::-1]))
+
+
+def test_refuses_to_go_on_from_an_orbax_checkpoint():
+    class OrbaxCheckpoint(keras.callbacks.Callback):
+        """The name is what counts: Keras' own needs a library."""
+
+    saves = OrbaxCheckpoint()
+    fit(linear_model(keras.optimizers.SGD(0.05)), FollowsLoss(), saves)
+    with pytest.raises(ValueError, match="Received: OrbaxCheckpoint beside FollowsLoss"):
+        fit(linear_model(keras.optimizers.SGD(0.05)), FollowsLoss(), saves, initial_epoch=1, epochs=2)
+
+
 def test_reads_nothing_without_monitor():
     class Silent(Controller):
         def after_update(self):

@@ -172,6 +172,63 @@ def test_next_fit_trains_with_the_statistics_of_the_training():
     np.testing.assert_allclose(*statistics, rtol=1e-4)
 
 
+def test_statistics_of_another_model_are_not_used():
+    callback = ScheduleFreeEvaluation(batch_norm_data=[X])
+    for seed in range(2):
+        model = network(METHODS[0](), batch_norm=True)
+        model.layers[0].kernel.assign(np.full((3, 4), seed - 0.5))
+        model.fit(**DATA, callbacks=[callback])
+        inputs = ops.convert_to_numpy(model.layers[0](X))
+        np.testing.assert_allclose(ops.convert_to_numpy(model.layers[1].moving_mean), inputs.mean(0), rtol=1e-4, atol=1e-5)
+
+
+FIRST_EPOCH = {"monitor": "loss", "mode": "max", "patience": 9, "restore_best_weights": True}
+"""The loss falls, so that the first epoch counts as the best."""
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_early_stopping_restores_the_average_of_the_best_epoch(first):
+    pair, seen = [ScheduleFreeEvaluation(), keras.callbacks.EarlyStopping(**FIRST_EPOCH)], Seen()
+    model = network(METHODS[1]())
+    model.fit(**DATA, epochs=3, callbacks=[*(pair if first else pair[::-1]), seen])
+    np.testing.assert_allclose(weights(model), seen.epochs[0][1], rtol=1e-5, atol=1e-6)
+    assert np.abs(weights(model) - seen.epochs[2][1]).max() > 1e-2
+    assert model.optimizer.is_averaged
+
+
+def test_early_stopping_without_the_average_is_refused():
+    model = network(METHODS[1]())
+    with pytest.raises(ValueError, match=r"Add the callback ScheduleFreeEvaluation. Received: EarlyStopping"):
+        model.fit(**DATA, epochs=3, callbacks=[keras.callbacks.EarlyStopping(**FIRST_EPOCH)])
+    if keras.backend.backend() != "jax":  # there, Keras takes all state out of a model before its first step
+        assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 0
+    with pytest.raises(ValueError, match=r"Received: ScheduleFreeEvaluation\(keep_average=False\) beside EarlyStopping"):
+        network(METHODS[1]()).fit(
+            **DATA, callbacks=[ScheduleFreeEvaluation(keep_average=False), keras.callbacks.EarlyStopping(**FIRST_EPOCH)]
+        )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others run the Python code of each step")
+def test_early_stopping_with_a_step_compiled_before():
+    model, seen = network(METHODS[1]()), Seen()
+    model.fit(**DATA)
+    with pytest.warns(UserWarning, match="the model has weights of the training. Add the callback ScheduleFreeEvaluation"):
+        model.fit(**DATA, epochs=2, callbacks=[seen, keras.callbacks.EarlyStopping(**FIRST_EPOCH)])
+    np.testing.assert_array_equal(weights(model), seen.trained[5])
+    assert not model.optimizer.is_averaged
+
+
+def test_a_checkpoint_without_the_callback_has_all_three(tmp_path):
+    model, seen = network(METHODS[1]()), Seen()
+    path = str(tmp_path / "{epoch}.weights.h5")
+    model.fit(**DATA, epochs=3, callbacks=[seen, keras.callbacks.ModelCheckpoint(path, save_weights_only=True)])
+    model.load_weights(path.format(epoch=1))
+    np.testing.assert_array_equal(weights(model), seen.trained[5])
+    assert not model.optimizer.is_averaged
+    model.optimizer.use_average()
+    np.testing.assert_allclose(weights(model), seen.epochs[0][1], rtol=1e-5, atol=1e-6)
+
+
 def test_loss_scaling():
     model = network(METHODS[1](), policy="mixed_float16")
     model.fit(**DATA, epochs=2, validation_data=(X, Y), callbacks=[ScheduleFreeEvaluation()])

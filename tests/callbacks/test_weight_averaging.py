@@ -239,8 +239,75 @@ def test_no_batch_norm():
         fit(network(), WeightAveraging(batch_norm_data=[X]))
 
 
-def test_other_model():
-    averaging = WeightAveraging("swa")
-    fit(network(), averaging)
+def test_folds_and_stages():
+    averaging, raw = WeightAveraging("swa", every=1), Raw()
+    fit(with_batch_norm(), averaging)
+    model = network()
+    fit(model, averaging, raw)
+    np.testing.assert_allclose(kernel(model), np.mean(raw.kernels, 0), rtol=1e-5)
+    model.compile(keras.optimizers.SGD(0.1), loss="mse")
+    raw.kernels = []
+    fit(model, averaging, raw)
+    np.testing.assert_allclose(kernel(model), np.mean(raw.kernels, 0), rtol=1e-5)
+
+
+def test_other_weights_or_another_model():
+    averaging, model = WeightAveraging("swa"), with_batch_norm()
+    fit(model, averaging)
+    model.layers[0].trainable = False
     with pytest.raises(ValueError, match="Averages are of weights of the shapes"):
-        fit(with_batch_norm(), averaging)
+        fit(model, averaging)
+    with pytest.raises(ValueError, match=r"weights of another model\. Received: model="):
+        network().evaluate(X, Y, verbose=0, callbacks=[averaging])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [True, False])
+def test_validation_is_of_the_weights_that_are_saved(kind, first, tmp_path):
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
+    pair = [WeightAveraging(kind), saving]
+    model = network()
+    history = fit(model, *(pair if first else pair[::-1]), validation_data=(X, Y))
+    saved = []
+    for epoch in range(1, EPOCHS + 1):
+        model.load_weights(tmp_path / f"{epoch}.weights.h5")
+        saved.append(loss_with(model.get_weights()))
+    np.testing.assert_allclose(history.history["val_loss"], saved, rtol=1e-5)
+
+
+def test_an_evaluation_within_an_epoch_takes_nothing_in():
+    class Evaluates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.evaluate(X, Y, verbose=0, callbacks=[averaging])
+
+    averaging, model, raw = WeightAveraging("swa"), network(), Raw()
+    fit(model, averaging, raw, Evaluates())
+    np.testing.assert_allclose(kernel(model), np.mean(raw.kernels[STEPS - 1 :: STEPS], 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_takes_in_what_callbacks_leave(first):
+    class GoesBack(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.set_weights(START)
+
+    pair = [WeightAveraging("swa", every=1), GoesBack()]
+    model = network()
+    fit(model, *(pair if first else pair[::-1]))
+    np.testing.assert_allclose(kernel(model), START[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("data", [X, (X, Y), [X[:12], X[12:]]], ids=["x", "xy", "batches"])
+def test_batch_norm_data(data):
+    model = with_batch_norm()
+    fit(model, WeightAveraging("swa", batch_norm_data=data))
+    inputs = X @ model.get_weights()[0] + model.get_weights()[1]
+    np.testing.assert_allclose(model.layers[1].moving_mean.numpy(), inputs.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("data", [X[:, :2], [], iter([X]), [X[0, 0]]], ids=["shape", "empty", "iterator", "rank"])
+def test_batch_norm_data_is_checked_before_training(data):
+    model = with_batch_norm()
+    with pytest.raises(ValueError, match=r"`batch_norm_data` .*Received: "):
+        fit(model, WeightAveraging("swa", batch_norm_data=data))
+    assert int(model.optimizer.iterations) == 0

@@ -146,6 +146,14 @@ def test_copy(case):
 
 
 @every_case
+def test_begins_anew_for_another_model(case):
+    """Lists of callbacks are made once and used for all folds."""
+    used, _, expected = undisturbed(case)
+    for left, right in zip(fit(make_model(case, JIT[0]), used), expected, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@every_case
 def test_several_inputs_and_no_metrics(case):
     values = fit(make_model(case, metrics=(), several_inputs=True), case.build(sample(several_inputs=True)), x=X2)
     assert all(np.all(np.isfinite(value)) for value in values)
