@@ -144,3 +144,11 @@ def hand_over_unchanged(adapter):
         return made
 
     adapter._standardize_batch, adapter.get_torch_dataloader = standardized, loader
+
+
+def has_value(variable):
+    """Whether a variable has its value, which Keras takes out before a step on JAX, and does not put back after an error.
+
+    Relies on `Variable._value`, which `Trainer._purge_model_variables` sets to `None`. Seen in Keras 3.10 to 3.15.
+    """
+    return variable._value is not None

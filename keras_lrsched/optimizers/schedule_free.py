@@ -4,7 +4,7 @@ import warnings
 
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.step import Slots, exact_value
 from keras_lrsched.schedules import checks
@@ -100,6 +100,8 @@ class ScheduleFree(Optimizer):
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
         checked, self._callbacks_checked = self._callbacks_checked, False
+        if self.built and not keras_private.has_value(self._scalars["averaged"]):
+            return  # an error has ended `fit`, and is on its way
         restoring = None if checked else self._restoring_callback()  # TensorFlow has run a step that it had compiled before
         if restoring:
             warnings.warn(
