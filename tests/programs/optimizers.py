@@ -1,0 +1,56 @@
+"""Optimizers of the package in the place of Keras', schedules of settings, and models that are saved and go on."""
+
+import keras
+import numpy as np
+
+from keras_lrsched import callbacks
+from keras_lrsched import optimizers as ours
+from tests.programs import references
+from tests.programs.bench import EAGER, KERAS, assert_close, constant, schedule, weights
+from tests.programs.observers import refused
+
+
+def in_place_of_keras(bench):
+    """Our optimizer does what Keras' does by the same formula."""
+    cls, settings = KERAS[bench.program.optimizer]
+    cls = references.AdamW if cls is keras.optimizers.AdamW else cls
+    bench.ours = bench.our_run().train()
+    assert_close(bench.ours, bench.run(cls, schedule, mode=EAGER, **settings).train(), bench.rtol)
+
+
+def save_and_load(bench, folder):
+    """A model that is saved, loaded and trained further does what the model itself does."""
+    run = getattr(bench, "ours", None) or bench.our_run().train()
+    run.model.save(folder / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
+    run.fit([], epochs=1)
+    kept, run.models = run.models, [loaded]
+    run.fit([], epochs=1)
+    expected = [np.array(variable.numpy()) for variable in kept[-1].variables]
+    for one, other in zip(expected, weights(run), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def lookahead(bench):
+    def around(cls, *args, **options):
+        return ours.Lookahead(cls(*args, **options), sync_period=references.PERIOD)
+
+    run = bench.sgd_run(schedule, make=around).train()
+    assert_close(run, bench.run(references.Lookahead, schedule, mode=EAGER).train(), bench.rtol)
+
+
+def schedule_free(bench):
+    run = bench.run(ours.ScheduleFreeSGD, schedule, momentum=references.ScheduleFree.beta).train()
+    assert_close(run, bench.run(references.ScheduleFree, schedule, mode=EAGER).train(), bench.rtol)
+
+
+def schedule_hyperparameter(bench):
+    """A learning rate that is set is one that the optimizer was constructed with."""
+    scheduled = [
+        callbacks.ScheduleHyperparameter(f"{path}.learning_rate", schedule()) for path in bench.program.optimizers
+    ]
+    assert_close(bench.keras_run(constant).train(scheduled), bench.baseline, 1e-5)
+
+
+def refuse_schedule_hyperparameter(bench):
+    refused(bench, callbacks.ScheduleHyperparameter("optimizer.learning_rate", schedule()), bench.keras_run(constant))

@@ -1,0 +1,171 @@
+"""What some features of the package must come to, written by hand with Keras alone, for steps that are not compiled."""
+
+import math
+
+import keras
+import numpy as np
+
+PERIOD = 3
+"""Updates from one step back of Lookahead to the next."""
+
+
+def _array(tensor):
+    return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+class AdamW(keras.optimizers.AdamW):
+    """Keras' AdamW with epsilon added after the bias correction, as in the paper and in this package."""
+
+    _given = None
+
+    def update_step(self, gradient, variable, learning_rate):
+        self._given = self.epsilon if self._given is None else self._given
+        self.epsilon = self._given * math.sqrt(1 - self.beta_2 ** (int(self.iterations) + 1))
+        super().update_step(gradient, variable, learning_rate)
+
+
+class Lookahead(keras.optimizers.SGD):
+    """Gradient descent, every few updates back to the middle of the way."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        slow = vars(self).setdefault("slow_weights", {}).setdefault(id(variable), [_array(variable)])
+        super().update_step(gradient, variable, learning_rate)
+        if (int(self.iterations) + 1) % PERIOD == 0:
+            slow[0] = slow[0] + 0.5 * (_array(variable) - slow[0])
+            variable.assign(slow[0])
+
+
+class ScheduleFree(keras.optimizers.SGD):
+    """Schedule-Free gradient descent: z moves, x is the mean of z, and y, in the model, lies between them."""
+
+    beta = 0.9
+
+    def update_step(self, gradient, variable, learning_rate):
+        weights = vars(self).setdefault("z_and_x", {})
+        z, x = weights[id(variable)] = weights.get(id(variable), (_array(variable),) * 2)
+        z = z - float(_array(learning_rate)) * _array(gradient)
+        rates = vars(self).setdefault("rates", {})
+        rates[int(self.iterations)] = float(_array(learning_rate))
+        shares = np.maximum.accumulate(list(rates.values())) ** 2
+        x = x + shares[-1] / shares.sum() * (z - x)
+        weights[id(variable)] = z, x
+        variable.assign((1 - self.beta) * z + self.beta * x)
+
+    def finalize_variable_values(self, var_list):
+        for variable in var_list:
+            if id(variable) in vars(self).get("z_and_x", {}):
+                variable.assign(self.z_and_x[id(variable)][1])
+
+
+class Hypergradient(keras.optimizers.SGD):
+    """The learning rate is multiplied by 1 + b cos(this gradient, the last one) before each update."""
+
+    b = 0.1
+    last = None
+
+    def forget(self):
+        self.last = None
+
+    def apply(self, grads, trainable_variables=None):
+        gradient = np.concatenate([_array(keras.ops.convert_to_tensor(each)).ravel() for each in grads])
+        if self.last is not None:
+            cosine = gradient @ self.last / (np.linalg.norm(gradient) * np.linalg.norm(self.last))
+            self.learning_rate = float(_array(self.learning_rate)) * (1 + self.b * cosine)
+        self.last = gradient
+        super().apply(grads, trainable_variables)
+
+
+class Pruning(keras.callbacks.Callback):
+    """The smallest of each kernel become 0 when the sparsity changes, and stay it after each update."""
+
+    def __init__(self, sparsity, accumulates=1):
+        super().__init__()
+        self.sparsity, self.accumulates, self.steps, self.masks, self.before = sparsity, accumulates, 0, {}, None
+
+    def optimizer(self, cls, *args, **options):
+        pruning = self
+
+        class Pruned(cls):
+            def apply(self, grads, trainable_variables=None):
+                super().apply(grads, trainable_variables)
+                pruning.mask()
+
+        return Pruned(*args, **options)
+
+    def on_train_begin(self, logs=None):
+        self.before = None
+        self.masks = {}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        share = float(self.sparsity(self.steps // self.accumulates))
+        if share != self.before:
+            for kernel in self.kernels():
+                size = np.abs(_array(kernel)).ravel()
+                smallest = np.argsort(size, kind="stable")[: round(share * size.size)]
+                self.masks[kernel.path] = ~np.isin(np.arange(size.size), smallest).reshape(kernel.shape)
+                kernel.assign(_array(kernel) * self.masks[kernel.path])
+            self.before = share
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+
+    def kernels(self):
+        return [variable for variable in self.model.trainable_variables if variable.name.endswith("kernel")]
+
+    def mask(self):
+        for kernel in self.kernels():
+            kernel.assign(_array(kernel) * self.masks[kernel.path])
+
+
+class Rates(keras.callbacks.Callback):
+    """Sets the learning rate of each batch: a function of the number of the batch."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate, self.step = rate, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        getattr(optimizer, "inner_optimizer", optimizer).learning_rate = self.rate(self.step)
+        self.step += 1
+
+
+class Volatility(keras.callbacks.Callback):
+    """VolSched's rule for changes every `every` updates, of losses that `losses` returns."""
+
+    def __init__(self, losses, total, every, weight):
+        super().__init__()
+        self.losses, self.total, self.every, self.weight = losses, total, every, weight
+
+    def on_train_batch_end(self, batch, logs=None):
+        losses = np.array(self.losses(), "float64")
+        t = len(losses)
+        if t % self.every:
+            return
+        factor = 1.0
+        if t > self.every:
+            changes = np.diff(np.log(np.maximum(losses, 1e-8)))
+            ratio = np.std(changes[-10 * self.every :], ddof=1) / np.std(changes[-self.every :], ddof=1)
+            factor = np.clip(1 + np.sign(ratio - 1) * np.log(1 + self.weight * abs(ratio - 1)), 0.5, 2.0)
+        if t <= self.total:
+            factor *= (1 + np.cos(np.pi * t / self.total)) / (1 + np.cos(np.pi * (t - self.every) / self.total))
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer.learning_rate = max(1e-4, float(_array(optimizer.learning_rate)) * factor)
+
+
+class Batches(keras.utils.PyDataset):
+    """Given batches, in their order; the next epoch goes on where the last one ended."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs, self.epoch = epochs, 0
+
+    def __len__(self):
+        return len(self.epochs[min(self.epoch, len(self.epochs) - 1)])
+
+    def __getitem__(self, i):
+        return self.epochs[self.epoch][i]
+
+    def on_epoch_end(self):
+        self.epoch += 1

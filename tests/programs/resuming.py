@@ -1,0 +1,51 @@
+"""A run that is killed and started again."""
+
+import warnings
+
+import keras
+
+from keras_lrsched.callbacks import TrainingState
+from tests.programs.bench import assert_equal
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends a run before a batch."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.left == 0:
+            raise InterruptedError
+        self.left -= 1
+
+
+class Nothing(Kill):
+    """Stands where `Kill` was."""
+
+    def __init__(self):
+        super().__init__(-1)
+
+
+Nothing.__name__ = Kill.__name__
+
+
+def killed_and_resumed(bench, folder):
+    """The second run is the undisturbed one, bit for bit; or it warned of what is not saved, by name."""
+    path = folder / "run.state"
+    first = len(bench.truth.fits[0])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            bench.keras_run().train([Kill(first // 2 + 2), TrainingState(path)])
+        except InterruptedError:
+            pass
+        else:
+            raise AssertionError("it was not killed")
+        run = bench.keras_run().train([Nothing(), TrainingState(path)])
+    named = [str(each.message) for each in caught if "TrainingState" in str(each.message)]
+    try:
+        assert_equal(run, bench.baseline)
+    except AssertionError:
+        assert named, "another run, and no warning"

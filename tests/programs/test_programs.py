@@ -1,0 +1,35 @@
+"""Every feature in every program: exact by value, or refused by name before training."""
+
+import gc
+import inspect
+
+import keras
+import pytest
+
+from tests.programs.bench import Bench
+from tests.programs.matrix import cells, support
+
+BACKEND = keras.backend.backend()
+_bench: list = []
+
+
+def bench_of(program):
+    """The runs of a program; those of the last one are dropped."""
+    if not _bench or _bench[0].program is not program:
+        _bench[:] = [Bench(program)]
+        gc.collect()
+    return _bench[0]
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("program", "feature"),
+    [
+        pytest.param(program, feature, id=f"{program.name}-{feature.name}", marks=pytest.mark.xdist_group(program.name))
+        for program, feature in cells(BACKEND)
+    ],
+)
+def test_cell(program, feature, tmp_path):
+    bench = bench_of(program)
+    check = feature.check if support(program, feature) == "exact" else feature.refuse
+    check(bench, tmp_path) if "folder" in inspect.signature(check).parameters else check(bench)
