@@ -11,7 +11,6 @@ from tests.programs.program import How, Program, Run
 from tests.programs.truth import Truth
 
 RATE = 0.05
-MOMENTUM = 0.5
 BACKEND = keras.backend.backend()
 COMPILED = {"jit_compile": BACKEND == "jax"}
 EAGER = {"run_eagerly": True}
@@ -22,10 +21,10 @@ def schedule(factor=1.0):
 
 
 KERAS = {
-    "sgd": (keras.optimizers.SGD, {"momentum": MOMENTUM}),
+    "sgd": (keras.optimizers.SGD, {}),
     "adamw": (keras.optimizers.AdamW, {"weight_decay": 0.01, "epsilon": 1e-3}),
 }
-OURS = {"sgd": (optimizers.SGD, KERAS["sgd"][1]), "adamw": (optimizers.AdamW, KERAS["adamw"][1])}
+OURS = {"sgd": (optimizers.SGD, {"momentum": 0.0}), "adamw": (optimizers.AdamW, KERAS["adamw"][1])}
 
 
 class Bench:

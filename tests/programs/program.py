@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src.utils.naming import reset_uids
 
 EVERY = ("tensorflow", "jax", "torch")
 
@@ -82,7 +83,7 @@ class Program:
 
     def __call__(self, how, seed=1):
         """A new run, with the names and the random numbers that a new process has."""
-        keras.backend.reset_uids()
+        reset_uids()
         keras.utils.set_random_seed(seed)
         return self.make(how)
 

@@ -13,6 +13,12 @@ def _array(tensor):
     return np.array(keras.ops.convert_to_numpy(tensor))
 
 
+def _key(variable):
+    """What tells variables apart: on TensorFlow, `update_step` gets what is inside of a `keras.Variable`."""
+    is_inside = isinstance(variable, keras.Variable) and keras.backend.backend() == "tensorflow"
+    return id(variable.value if is_inside else variable)
+
+
 class AdamW(keras.optimizers.AdamW):
     """Keras' AdamW with epsilon added after the bias correction, as in the paper and in this package."""
 
@@ -28,7 +34,7 @@ class Lookahead(keras.optimizers.SGD):
     """Gradient descent, every few updates back to the middle of the way."""
 
     def update_step(self, gradient, variable, learning_rate):
-        slow = vars(self).setdefault("slow_weights", {}).setdefault(id(variable), [_array(variable)])
+        slow = vars(self).setdefault("slow_weights", {}).setdefault(_key(variable), [_array(variable)])
         super().update_step(gradient, variable, learning_rate)
         if (int(self.iterations) + 1) % PERIOD == 0:
             slow[0] = slow[0] + 0.5 * (_array(variable) - slow[0])
@@ -42,19 +48,19 @@ class ScheduleFree(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         weights = vars(self).setdefault("z_and_x", {})
-        z, x = weights[id(variable)] = weights.get(id(variable), (_array(variable),) * 2)
+        z, x = weights[_key(variable)] = weights.get(_key(variable), (_array(variable),) * 2)
         z = z - float(_array(learning_rate)) * _array(gradient)
         rates = vars(self).setdefault("rates", {})
         rates[int(self.iterations)] = float(_array(learning_rate))
         shares = np.maximum.accumulate(list(rates.values())) ** 2
         x = x + shares[-1] / shares.sum() * (z - x)
-        weights[id(variable)] = z, x
+        weights[_key(variable)] = z, x
         variable.assign((1 - self.beta) * z + self.beta * x)
 
     def finalize_variable_values(self, var_list):
         for variable in var_list:
-            if id(variable) in vars(self).get("z_and_x", {}):
-                variable.assign(self.z_and_x[id(variable)][1])
+            if _key(variable) in vars(self).get("z_and_x", {}):
+                variable.assign(self.z_and_x[_key(variable)][1])
 
 
 class Hypergradient(keras.optimizers.SGD):
@@ -165,7 +171,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.epochs[min(self.epoch, len(self.epochs) - 1)])
 
     def __getitem__(self, i):
-        return self.epochs[self.epoch][i]
+        return self.epochs[min(self.epoch, len(self.epochs) - 1)][i]  # the next epoch's are fetched before it begins
 
     def on_epoch_end(self):
         self.epoch += 1
