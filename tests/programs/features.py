@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 
-from tests.programs import controllers, observers, optimizers, resuming
 from tests.programs.program import Program
 
 EXACT, REFUSED, NOTHING = "exact", "refused", "-"

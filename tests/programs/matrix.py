@@ -1,9 +1,11 @@
 """The table of features: what each supports, by the traits of programs."""
 
-from tests.programs import controllers, observers, optimizers, resuming
-from tests.programs import loops, own_steps, sequences, structures  # noqa: F401  (they register programs)
+from tests.programs import controllers, loops, observers, optimizers, own_steps, resuming, sequences, structures
 from tests.programs.features import Feature
 from tests.programs.program import PROGRAMS, Program
+
+FAMILIES = (structures, sequences, own_steps, loops)
+"""The modules that register programs when they are imported."""
 
 NO_LOSS = ("no_loss_in_logs",)
 ONE_OPTIMIZER = ("several_optimizers",)
@@ -11,9 +13,7 @@ BY_HAND = ("no_fit",)
 
 _FEATURES = [
     Feature("LearningRateLogger", observers.learning_rate_logger, nothing=BY_HAND),
-    Feature(
-        "LossRecorder", observers.loss_recorder, observers.refuse("LossRecorder"), refused=NO_LOSS, nothing=BY_HAND
-    ),
+    Feature("LossRecorder", observers.loss_recorder, observers.refuse("LossRecorder"), refused=NO_LOSS, nothing=BY_HAND),
     Feature(
         "GradientNormRecorder",
         observers.gradient_norm_recorder,

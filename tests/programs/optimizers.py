@@ -49,9 +49,7 @@ def schedule_free(bench):
 
 def schedule_hyperparameter(bench):
     """A learning rate that is set is one that the optimizer was constructed with."""
-    scheduled = [
-        callbacks.ScheduleHyperparameter(f"{path}.learning_rate", schedule()) for path in bench.program.optimizers
-    ]
+    scheduled = [callbacks.ScheduleHyperparameter(f"{path}.learning_rate", schedule()) for path in bench.program.optimizers]
     assert_close(bench.keras_run(constant).train(scheduled), bench.baseline, 1e-5)
 
 

@@ -1,7 +1,6 @@
 """Models with a `train_step` of their own, in the forms that are usual with Keras. They need TensorFlow."""
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from tests.programs import data
@@ -181,7 +180,17 @@ class Adversaries(keras.Model):
 
 
 @program(
-    *("arrays", "own_train_step", "no_compiled_loss", "no_targets", "no_call", "not_saved", "several_optimizers", "no_loss_in_logs", "part_trained"),
+    *(
+        "arrays",
+        "own_train_step",
+        "no_compiled_loss",
+        "no_targets",
+        "no_call",
+        "not_saved",
+        "several_optimizers",
+        "no_loss_in_logs",
+        "part_trained",
+    ),
     optimizer="adamw",
     optimizers=("d_optimizer", "g_optimizer"),
 )
@@ -289,7 +298,9 @@ class Denoiser(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-@program(*("arrays", "own_train_step", "no_targets", "no_call", "not_saved", "part_trained", "no_loss_in_logs"), optimizer="adamw")
+@program(
+    *("arrays", "own_train_step", "no_targets", "no_call", "not_saved", "part_trained", "no_loss_in_logs"), optimizer="adamw"
+)
 def diffusion(how):
     """A diffusion model whose twin is a moving average of its network; logs of `n_loss` and `i_loss`."""
     model = Denoiser()
@@ -350,7 +361,16 @@ class NeighborQueue(LossTracked):
 
 
 @program(
-    *("arrays", "own_train_step", "no_compiled_loss", "no_targets", "no_call", "not_saved", "several_optimizers", "no_loss_in_logs"),
+    *(
+        "arrays",
+        "own_train_step",
+        "no_compiled_loss",
+        "no_targets",
+        "no_call",
+        "not_saved",
+        "several_optimizers",
+        "no_loss_in_logs",
+    ),
     optimizers=("contrastive_optimizer",),
 )
 def neighbor_queue(how):
@@ -433,7 +453,16 @@ class Translators(keras.Model):
 
 
 @program(
-    *("own_train_step", "no_compiled_loss", "no_targets", "unbuilt", "not_saved", "several_optimizers", "no_loss_in_logs", "part_trained"),
+    *(
+        "own_train_step",
+        "no_compiled_loss",
+        "no_targets",
+        "unbuilt",
+        "not_saved",
+        "several_optimizers",
+        "no_loss_in_logs",
+        "part_trained",
+    ),
     optimizers=("forward_optimizer", "backward_optimizer", "judge_x_optimizer", "judge_y_optimizer"),
 )
 def cycle_gan(how):

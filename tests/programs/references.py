@@ -161,17 +161,14 @@ class Volatility(keras.callbacks.Callback):
 
 
 class Batches(keras.utils.PyDataset):
-    """Given batches, in their order; the next epoch goes on where the last one ended."""
+    """Given batches, in their order."""
 
-    def __init__(self, epochs):
+    def __init__(self, batches):
         super().__init__()
-        self.epochs, self.epoch = epochs, 0
+        self.batches = batches
 
     def __len__(self):
-        return len(self.epochs[min(self.epoch, len(self.epochs) - 1)])
+        return len(self.batches)
 
     def __getitem__(self, i):
-        return self.epochs[min(self.epoch, len(self.epochs) - 1)][i]  # the next epoch's are fetched before it begins
-
-    def on_epoch_end(self):
-        self.epoch += 1
+        return self.batches[i]

@@ -12,7 +12,12 @@ from tests.programs.program import EVERY, Run, program
 def masked_lstm(how):
     """An `Embedding` with `mask_zero` before an LSTM with dropout."""
     model = keras.Sequential(
-        [keras.Input((6,), dtype="int32"), layers.Embedding(12, 4, mask_zero=True), layers.LSTM(3, dropout=0.2), layers.Dense(1)]
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(12, 4, mask_zero=True),
+            layers.LSTM(3, dropout=0.2),
+            layers.Dense(1),
+        ]
     )
     model.compile(how.optimizer(), keras.losses.BinaryCrossentropy(from_logits=True), **how.mode)
     x, y = data.tokens(padded=True)

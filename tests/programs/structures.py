@@ -52,7 +52,7 @@ def subclassed(how):
 class SubclassedTraining(keras.Model):
     def __init__(self, **options):
         super().__init__(**options)
-        self.hidden = layers.Dense(8)
+        self.hidden = layers.Dense(8, use_bias=False)
         self.norm = layers.BatchNormalization()
         self.dropout = layers.Dropout(0.3)
         self.output_layer = layers.Dense(1)
