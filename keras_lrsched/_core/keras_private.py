@@ -152,3 +152,24 @@ def has_value(variable):
     Relies on `Variable._value`, which `Trainer._purge_model_variables` sets to `None`. Seen in Keras 3.10 to 3.15.
     """
     return variable._value is not None
+
+
+def watch_batches(iterator, function):
+    """Call a function with each batch that an `EpochIterator` of JAX or PyTorch takes from its data, right before its step.
+
+    Relies on `EpochIterator._get_iterator`, which is called at the beginning of each epoch. Seen in Keras 3.10 to 3.15.
+    """
+    original = iterator._get_iterator
+
+    def get_iterator():
+        for batch in original():
+            function(batch)
+            yield batch
+
+    get_iterator.watcher = function
+    iterator._get_iterator = get_iterator
+
+
+def batch_watcher(iterator):
+    """The function that `watch_batches` has been called with; `None` if it has not."""
+    return getattr(getattr(iterator, "_get_iterator", None), "watcher", None)

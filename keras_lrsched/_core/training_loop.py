@@ -4,6 +4,7 @@ Keras passes neither the data nor the other callbacks to a callback, so they are
 reads frames, patches a training step or reorders callbacks.
 """
 
+import functools
 import sys
 from types import FrameType
 
@@ -134,6 +135,79 @@ def _trace(model, spec):
         loop.get_concrete_function(tf.data.IteratorSpec(spec))  # the trace that `fit` will use
     else:
         tf.function(model.train_step, autograph=False).get_concrete_function(spec)
+
+
+def watch_batch_size(model):
+    """Something whose `read()` is the number of samples of the last batch that `fit` has trained, or 0 if it is not known.
+
+    To be called within `fit`, in `on_train_begin`; for models with a `train_step` of their own, of which nothing is known.
+    The number is the length of the first axis of the first array of the batch, of all replicas and processes together. On
+    TensorFlow the compiled step stores it; on JAX and PyTorch, where a batch is fetched before its step, it is read there.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _watch_step(model)
+    iterator = epoch_iterator()
+    watch = keras_private.batch_watcher(iterator)
+    if watch is None:
+        watch = _BatchSize()
+        if iterator is not None:
+            keras_private.watch_batches(iterator, watch)
+    return watch
+
+
+class _BatchSize:
+    size = 0
+
+    def __call__(self, batch):
+        self.size = next(part.shape[0] for part in keras.tree.flatten(batch) if part is not None and len(part.shape))
+
+    def read(self):
+        return int(self.size)
+
+
+def _watch_step(model):
+    """Let the training step of TensorFlow store the size of its batch."""
+    import tensorflow as tf
+
+    original = model.train_step
+    watch = getattr(original, "batch_size", None)
+    if watch is not None:
+        return watch
+    with model.distribute_strategy.scope():
+        size = tf.Variable(
+            0,
+            trainable=False,
+            dtype="int64",
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.SUM,
+        )
+
+    @functools.wraps(original)
+    def train_step(data):
+        size.assign(tf.cast(_samples(data), "int64"))
+        return original(data)
+
+    vars(train_step).update(batch_size=_StoredSize(size))
+    vars(model)["train_step"] = train_step
+    model.make_train_function(force=True)
+    return train_step.batch_size
+
+
+class _StoredSize:
+    def __init__(self, variable):
+        self.variable = variable
+
+    def read(self):
+        return int(self.variable.read_value().numpy())
+
+
+def _samples(batch):
+    import tensorflow as tf
+
+    part = next(part for part in keras.tree.flatten(batch) if part is not None and part.shape.rank != 0)
+    if isinstance(part, tf.RaggedTensor):
+        return part.nrows()
+    return part.dense_shape[0] if isinstance(part, tf.SparseTensor) else tf.shape(part)[0]
 
 
 def _reorder(callback, ordered):

@@ -1,11 +1,13 @@
 """The true loss and metrics of each batch, which Keras' logs do not have: those are means over the epoch so far."""
 
+import math
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.callbacks.host_values import host_value
+from keras_lrsched.optimizers import native
 
 
 class BatchValues:
@@ -21,16 +23,17 @@ class BatchValues:
 
     On JAX the sums are taken out of the state of the compiled step, and no other variable is moved.
 
-    After `read`, `batch_size` is the weight of the batch in the first of the means, for `"loss"` its number of samples; 0 if
-    unknown.
+    A `train_step` of one's own may log what it likes under any name. There, a value comes from the sums of the `Mean` whose
+    result is what is logged, batch after batch, whatever its name; what is the result of none is the value of the batch.
 
-    A value that a `train_step` of one's own returns, and that no metric of the model stands behind, is handed on as it is.
+    After `read`, `batch_size` is the number of samples of the batch: the length of the first axis of the first array. It is
+    0 if it is not known, in a loop of one's own with a `train_step` of one's own.
 
     Args:
         *names: `"loss"`, or the names that Keras' logs give to metrics: `"accuracy"`, `"output_1_accuracy"`.
 
     Raises:
-        ValueError: At the first `read`, if there is no such metric, or one that is no mean over samples (`AUC`).
+        ValueError: At the first `read`, if there is no such value, or one that is no mean over samples (`AUC`).
     """
 
     def __init__(self, *names):
@@ -40,8 +43,14 @@ class BatchValues:
     def start(self, model):
         """Looks at a model that may have been compiled anew."""
         self._model: Any = model
-        self._metrics: Any = None
         self._sums: Any = None
+        self._candidates: dict[str, list] | None = None
+        self.batch_size = 0
+        if model is None:
+            return
+        has_own_step = keras_private.trains_by_own_step(model)
+        self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
+        self._sizes = training_loop.watch_batch_size(model) if has_own_step else None
 
     def rebase(self):
         """To be called after the metrics were reset or restored: at the begin of an epoch, after an `evaluate`."""
@@ -55,36 +64,67 @@ class BatchValues:
         """The values of the batch that was just trained, by name."""
         sums = self._read_sums()
         values = {name: self._value(name, sums, logs or {}) for name in self.names}
-        first = self.names[0]
-        self.batch_size = round(sums.get(first, (0, 0))[1] - self._sums.get(first, (0, 0))[1])
+        if self._sizes is not None:
+            self.batch_size = self._sizes.read()
+        elif self._loss_tracker is not None:  # it counts samples
+            self.batch_size = round(self._difference(self._loss_tracker, sums)[1])
         self._sums = sums
         return values
 
     def _value(self, name, sums, logs):
-        total, count = sums.get(name, (0.0, 0.0))
-        total_before, count_before = self._sums.get(name, (0.0, 0.0))
-        if count == count_before:
-            if self._metrics[name] is None and name not in logs:
-                raise self._missing(name, logs)
-            return float(host_value(logs.get(name, np.nan)))
-        return (total - total_before) / (count - count_before)
+        candidates = self._matching(name, sums, logs) if self._has_own_logs else self._candidates[name]
+        for metric in candidates:
+            total, count = self._difference(metric, sums)
+            if count:
+                return total / count
+        if name not in logs:
+            raise self._missing(name, logs)
+        return float(host_value(logs[name]))
+
+    def _matching(self, name, sums, logs):
+        """The means that may be what is logged: whose result has been the same so far."""
+        of_name = [it for it in self._candidates[name] if it is self._means.get(name)]
+        if name not in logs:
+            return of_name
+        if native.replicas_of(self._model) > 1:  # there, Keras logs the mean of the replicas' results
+            moved = [it for it in self._candidates[name] if self._difference(it, sums)[1]]
+            if moved and not any(it in moved for it in of_name):
+                raise ValueError(
+                    f"On several replicas, the loss of a batch can be read only if the metric has the name of the log. "
+                    f"Received: {name!r} in the logs, and metrics {', '.join(it.name for it in moved)}"
+                )
+            return of_name
+        logged = float(host_value(logs[name]))
+        self._candidates[name] = [it for it in self._candidates[name] if _is_result(sums[id(it)], logged)]
+        return self._candidates[name]
+
+    def _difference(self, metric, sums):
+        total_before, count_before = self._sums.get(id(metric), (0.0, 0.0))
+        total, count = sums[id(metric)]
+        return total - total_before, count - count_before
 
     def _read_sums(self):
-        if self._metrics is None:
-            _synchronize(self._model)
-            means = _means(self._model)
-            self._metrics = {name: means.get(name) for name in self.names}
-            self._check(means)
-            variables = [id(variable) for variable in self._model.metrics_variables]
-            self._places = {
-                name: (variables.index(id(metric.total)), variables.index(id(metric.count)))
-                for name, metric in self._metrics.items()
-                if metric is not None
-            }
+        if self._candidates is None:
+            self._look_up()
+        metrics = {id(it): it for candidates in self._candidates.values() for it in candidates}
+        if self._loss_tracker is not None:
+            metrics[id(self._loss_tracker)] = self._loss_tracker
         if getattr(self._model, "_jax_state_synced", True):
-            return {name: _numbers(m.total, m.count) for name, m in self._metrics.items() if m is not None}
+            return {key: _numbers(metric.total, metric.count) for key, metric in metrics.items()}
         state = self._model._jax_state["metrics_variables"]  # the variables themselves are empty within a compiled step
-        return {name: _numbers(state[total], state[count]) for name, (total, count) in self._places.items()}
+        return {key: _numbers(*(state[self._places[id(it)]] for it in (m.total, m.count))) for key, m in metrics.items()}
+
+    def _look_up(self):
+        _synchronize(self._model)
+        self._means = _means(self._model)
+        self._check(self._means)
+        self._loss_tracker = self._means.get("loss") if self._sizes is None else None
+        self._candidates = {name: [self._means[name]] if name in self._means else [] for name in self.names}
+        if self._has_own_logs:  # those of the same name first
+            everything = _all_means(self._model)
+            for candidates in self._candidates.values():
+                candidates += [it for it in everything if it not in candidates]
+        self._places = {id(variable): place for place, variable in enumerate(self._model.metrics_variables)}
 
     def _check(self, means):
         others = [name for name in _named_metrics(self._model) if name not in means]
@@ -98,7 +138,7 @@ class BatchValues:
     def _missing(self, name, logs):
         _synchronize(self._model)
         others = {*_named_metrics(self._model)} - {*_means(self._model)}
-        there = sorted({*_means(self._model), *logs} - others)
+        there = sorted(({*logs} or {*_means(self._model)}) - others)
         return ValueError(f"There is no metric {name!r}. The model has: {', '.join(there) or 'none'}. Received: {name!r}")
 
 
@@ -119,6 +159,19 @@ def _means(model):
         for name, metric in _named_metrics(model).items()
         if isinstance(metric, keras.metrics.Mean) and type(metric).result is keras.metrics.Mean.result
     }
+
+
+def _all_means(model):
+    """Those above, and those that are attributes of the model but not among its `metrics`."""
+    listed = list(_means(model).values())
+    others = [it for it in vars(model).values() if isinstance(it, keras.metrics.Mean) and it not in listed]
+    return [*listed, *([] if keras.backend.backend() == "jax" else others)]  # JAX leaves them out of the compiled step
+
+
+def _is_result(sums, logged):
+    total, count = sums
+    result = total / count if count else 0.0
+    return math.isclose(result, logged, rel_tol=1e-5) or (math.isnan(result) and math.isnan(logged))
 
 
 def are_built(model):

@@ -1,16 +1,17 @@
 """The norm of the gradient of every update, from which a refined schedule is made (Defazio et al. 2023)."""
 
-import csv
 import math
-import os
 from pathlib import Path
 
 from keras import ops
 
+from keras_lrsched._core.run_file import RunFile
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
+from keras_lrsched.callbacks.run_identity import RunIdentity
+from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
 
-COLUMNS = ["step", "gradient_norm"]
+COLUMNS = ("step", "gradient_norm")
 
 
 class GradientNormRecorder(GradientController):
@@ -24,13 +25,15 @@ class GradientNormRecorder(GradientController):
     The norm is computed within the compiled step, without the factor of loss scaling; an update that loss scaling leaves
     out is not recorded. Under gradient accumulation it is that of the mean, once an update.
 
-    The file is written as the run goes: a run that is killed keeps all but the last `flush_every` updates. A run that is
-    resumed goes on in the file at its own update; what was written of later ones is dropped. Norms that are not finite are
-    left out of the file, as a schedule cannot be made from them.
+    The file is written as the run goes: a run that is killed keeps all but the last `flush_every` updates. Each `fit` is a
+    run of its own, with the next number in the column `run`, and the list below begins anew; unless it goes on with the same
+    optimizer from where the last one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run goes on
+    under its number, and no update is there twice. Where several processes train together, the first one writes; the norm is
+    that of the gradient of all. Norms that are not finite are left out of the file, as a schedule cannot be made from them.
 
     Args:
-        path: A `.csv` file to write or to go on with, with the columns `step` and `gradient_norm`. Defaults to `None`, for
-            none.
+        path: A `.csv` file to write or to add to, with the columns `run`, `step` and `gradient_norm`. Defaults to `None`,
+            for none.
         norm: `"l2"` or `"l1"`. Defaults to `"l2"`.
         flush_every: Updates between two writes. Defaults to `100`.
 
@@ -73,15 +76,22 @@ class GradientNormRecorder(GradientController):
         self.norm = checks.one_of("norm", norm, ("l2", "l1"))
         self.flush_every = checks.positive_int("flush_every", flush_every)
         self.gradient_norm: list[float] = []
+        self._file = None if self.path is None else RunFile(self.path)
+        self._identity = RunIdentity()
         self._new: list[list] = []
-        self._begun = False
+        self._writes = False
 
     def begin(self):
         super().begin()
         self._norm = self.add_variable("norm")
-        self._new, self._begun = [], False
-        if self.path is not None and self.path.exists():
-            _rows(self.path)
+        self._new = []
+        self._writes = self._file is not None and native.is_first_worker(self._trainer)
+        if not self._identity.goes_on(self._trainer):
+            self.gradient_norm = []
+            if self._file is not None:
+                self._file.begin_run()
+        if self._writes:
+            self._file.open(COLUMNS)
 
     def before_apply(self, gradients, variables):
         gradients = self.of_update(gradients, variables)
@@ -111,39 +121,19 @@ class GradientNormRecorder(GradientController):
 
     def on_train_end(self, logs=None):
         self._flush()
+        self._identity.end(self._trainer)
         super().on_train_end(logs)
 
     def state(self):
         self._flush()
-        return super().state()
+        return {**super().state(), "file": None if self._file is None else self._file.state()}
+
+    def restore_state(self, state):
+        super().restore_state({name: value for name, value in state.items() if name != "file"})
+        if self._file is not None and state["file"] is not None:
+            self._file.restore_state(state["file"])
 
     def _flush(self):
-        if self.path is not None and self._new:
-            if not self._begun:
-                _go_on(self.path, self._new[0][0])
-                self._begun = True
-            with self.path.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(self._new)
+        if self._writes:
+            self._file.write(self._new)
         self._new = []
-
-
-def _go_on(path, step):
-    """Leaves of a file what comes before an update."""
-    before = [row for row in _rows(path) if int(row[0]) < step] if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with new.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *before])
-    os.replace(new, path)
-
-
-def _rows(path):
-    """The rows of a file, without a line that was cut off."""
-    text = path.read_text()
-    header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines()) if "\n" in text else [COLUMNS]
-    if header != COLUMNS:
-        raise ValueError(
-            f"`path` must be a new file or one with the columns {', '.join(COLUMNS)}. "
-            f"Received: path={str(path)!r} with the columns {', '.join(header):.200}"
-        )
-    return rows

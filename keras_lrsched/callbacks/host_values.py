@@ -33,12 +33,12 @@ def agreed(values):
 
 
 def optimizer_value(model, variable):
-    """The value of a variable of the model's optimizer, also in the middle of an epoch.
+    """The value of a variable of an optimizer, also in the middle of an epoch.
 
-    On JAX the variables are empty between two steps; their values are what the last step returned, and taking only this one
-    leaves the others where they are.
+    On JAX the variables of the model's optimizer are empty between two steps; their values are what the last step returned,
+    and taking only this one leaves the others where they are.
     """
-    if getattr(model, "_jax_state_synced", True):
-        return host_value(variable)
-    place = [each is variable for each in model.optimizer.variables].index(True)
-    return host_value(model._jax_state["optimizer_variables"][place])
+    if not getattr(model, "_jax_state_synced", True):
+        values = zip(model.optimizer.variables, model._jax_state["optimizer_variables"], strict=True)
+        variable = next((value for each, value in values if each is variable), variable)
+    return host_value(variable)

@@ -1,44 +1,59 @@
-"""A record of what every update used: learning rate and all scheduled settings, which Keras' logs leave out."""
+"""A record of what every update used: learning rates and all scheduled settings, which Keras' logs leave out."""
 
-import csv
-import functools
-import itertools
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.callbacks.scheduled_step import callbacks_in
-from keras_lrsched.schedules.operands import compute
+from keras_lrsched._core.run_file import RunFile
+from keras_lrsched.callbacks.run_identity import RunIdentity
+from keras_lrsched.callbacks.update_observer import MAIN, Update, UpdateObserver
+from keras_lrsched.optimizers import native
+
+FLUSH_EVERY = 1000
+"""Updates that are held in memory, at most."""
 
 
 class LearningRateLogger(keras.callbacks.Callback):
-    """Logs the learning rate of every update, and what each `ScheduleHyperparameter` of the same `fit` sets.
+    """Logs the learning rate that every update used, and what each `ScheduleHyperparameter` of the same `fit` set.
+
+    Each has the name of its path in the model: `optimizer.weight_decay`, for a model with several optimizers
+    `d_optimizer.learning_rate`, for a `MultiOptimizer` `optimizer.optimizers.adam.learning_rate`; only the learning rate of
+    `model.optimizer` is `learning_rate`. An optimizer inside of another one (`LossScaleOptimizer`, `Lookahead`) has the path
+    of the outer one.
 
     The value of an epoch's last update goes into `logs`, so that the progress bar, `History` and other callbacks that come
-    later show it: as `learning_rate`, and under its target, for instance `optimizer.weight_decay`. The values of all
-    updates go, if asked for, into a CSV file with the columns `epoch`, `step`, `learning_rate`, ... and into TensorBoard
-    event files with the same names. `step` is the number of training steps before this one, as in `schedule(step)`; under
-    gradient accumulation one step is one batch.
+    later show it. Keras' `TensorBoard` and W&B's callback put something else under `learning_rate` into what they log: the
+    rate of the *next* update. So that they show what was used as well, it is in `logs` a second time as
+    `learning_rate_used`.
 
-    Files are written at the end of an epoch. A run that is resumed adds to them; a step that is run again appears again.
+    The values of all updates go, if asked for, into a CSV file with the columns `run`, `epoch`, `step`, `learning_rate`, ...
+    and into TensorBoard event files with the same names. `step` is the number of training steps before this one, as in
+    `schedule(step)`; under gradient accumulation one step is one batch, and the last batch of an update has the rate that
+    the update uses. A step that is left out because of gradients that are not finite is no update. The value of an optimizer
+    that makes no step in a batch is left empty.
 
-    The values are those of the schedules, computed from the optimizer's counter. A learning rate that follows no schedule
-    is read before every step, which costs a wait for the device if it is a GPU.
+    Values are observed after each step, before other callbacks may change them: it makes no difference where in the list
+    this callback or those that set the rate are. A rate that a training step of one's own changes after its own update is
+    seen changed.
+
+    Files are written at the end of an epoch, by the first process of those that train together. Each `fit` is a run of its
+    own, with the next number in `run`, unless it goes on with the same optimizer from where the last one ended. With
+    `TrainingState`, a resumed run goes on under its number, and no row is there twice.
 
     Args:
-        path: CSV file to write or to go on with. Defaults to `None`, for none.
+        path: CSV file to write or to add to. Defaults to `None`, for none.
         log_dir: Folder for TensorBoard event files. Defaults to `None`, for none.
 
     Raises:
         ImportError: At construction, if `log_dir` is given and TensorBoard is not installed.
-        ValueError: When the first epoch begins, if the CSV file has other columns than this run.
+        ValueError: When `fit` begins, if a learning rate is a function and `steps_per_execution` above 1, or if it is that
+            of an optimizer other than `model.optimizer`. When the first epoch begins, if the CSV file has other columns than
+            this run.
 
     Example:
 
+    >>> import numpy as np
     >>> from keras_lrsched.schedules import LinearDecay
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(LinearDecay(1.0, decay_steps=4)), loss="mse")
@@ -52,95 +67,91 @@ class LearningRateLogger(keras.callbacks.Callback):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.log_dir = log_dir
-        self._writer = None
+        self._file = None if path is None else RunFile(path)
+        self._writer: Any = None
+        self._writes_file = False
+        self._updates: list[Update] = []
+        self._identity = RunIdentity()
+        self._last: dict[str, float] = {}
         if log_dir is not None:
             _writer_class()
 
+    def set_model(self, model):
+        super().set_model(model)
+        self._observer = UpdateObserver.of(model)
+
     def on_train_begin(self, logs=None):
-        if self.log_dir is not None:
+        is_first = native.is_first_worker(self.model)
+        self._writes_file, self._updates = is_first and self._file is not None, []
+        if self._file is not None and not self._identity.goes_on(self.model):
+            self._file.begin_run()
+        if self.log_dir is not None and is_first:
             self._writer = _writer_class()(str(self.log_dir))
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
-        self._optimizer = inner_optimizer(self._trainer.optimizer)
-        self._first = self._steps_done()
-        self._formulas = {callback.target: self._scheduled(callback) for callback in callbacks_in(self._trainer)}
-        self._read: dict[str, list[float]] = {}
-        self._holders = _optimizers(self._optimizer)
-        for target, optimizer in self._holders.items():
-            rate = vars(optimizer)["_learning_rate"]
-            if isinstance(rate, LearningRateSchedule):
-                self._formulas[target] = functools.partial(compute, rate, xp=np)
-            elif target not in self._formulas:
-                self._read[target] = []
-        if self.path is not None:
-            _begin_file(self.path, ["epoch", "step", *map(_column, [*self._read, *self._formulas])])
+        self._epoch, self._last = epoch, {}
+        if self._writes_file:
+            self._file.open(["epoch", "step", *map(_name, self._observer.targets)])
 
-    def on_train_batch_begin(self, batch, logs=None):
-        for target, rates in self._read.items():
-            rates.append(float(optimizer_value(self._trainer, self._holders[target]._learning_rate)))
+    def on_train_batch_end(self, batch, logs=None):
+        # Its being here also keeps Keras from calling callbacks in another thread, while the next step is run.
+        for update in self._observer.updates:
+            if not (self._writes_file or self._writer):  # the last values are enough
+                earlier = self._updates.pop().used if self._updates else {}
+                update = Update(update.step, earlier | update.used)
+            self._updates.append(update)
+        if len(self._updates) >= FLUSH_EVERY:
+            self._flush()
 
     def on_epoch_end(self, epoch, logs=None):
-        steps = np.arange(self._first, self._steps_done())
-        if not len(steps):
-            return
-        values = {target: self._of_each(rates, steps) for target, rates in self._read.items()}
-        for target, formula in self._formulas.items():
-            wanted = steps if self.path or self._writer else steps[-1:]
-            values[target] = formula(wanted).tolist()
-        values = {_column(target): column for target, column in values.items()}
+        self._flush()
         if logs is not None:
-            logs.update({name: column[-1] for name, column in values.items()})
-        if self.path is not None:
-            with self.path.open("a", newline="") as file:
-                rows = zip(itertools.repeat(epoch), steps.tolist(), *values.values(), strict=False)
-                csv.writer(file, lineterminator="\n").writerows(rows)
-        if self._writer is not None:
-            for name, column in values.items():
-                for step, value in zip(steps.tolist(), column, strict=True):
-                    self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+            logs.update({_name(target): value for target, value in self._last.items()})
+            if MAIN in self._last:
+                logs["learning_rate_used"] = self._last[MAIN]
 
     def on_train_end(self, logs=None):
+        self._identity.end(self.model)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _steps_done(self):
-        return int(ops.convert_to_numpy(self._optimizer._iterations))  # `iterations` counts updates, which may be fewer
+    def state(self):
+        """What a resumed run needs to go on with its rows."""
+        self._flush()
+        return {"file": None if self._file is None else self._file.state(), "last": dict(self._last)}
 
-    def _scheduled(self, callback):
-        batches = getattr(self._optimizer, "gradient_accumulation_steps", None) or 1
-        return lambda steps: callback.value(steps // batches)
+    def restore_state(self, state):
+        """Puts back what `state` gave."""
+        self._updates, self._last = [], dict(state["last"])
+        if self._file is not None and state["file"] is not None:
+            self._file.restore_state(state["file"])
 
-    def _of_each(self, rates, steps):
-        """One rate for each step, from one for each execution of the compiled function."""
-        return np.repeat(rates, self._trainer.steps_per_execution)[: len(steps)].tolist()
+    def _flush(self):
+        updates, self._updates = self._updates, []
+        values = {target: self._values(target, updates) for target in self._observer.targets} if updates else {}
+        for target, column in values.items():
+            used = [value for value in column if value is not None]
+            if used:
+                self._last[target] = used[-1]
+        if self._writes_file:
+            columns = zip(*values.values(), strict=True)
+            self._file.write([[self._epoch, it.step, *row] for it, row in zip(updates, columns, strict=True)])
+        if self._writer is not None:
+            for target, column in values.items():
+                for update, value in zip(updates, column, strict=True):
+                    if value is not None:
+                        self._writer.add_scalar(_name(target), value, update.step)
+            self._writer.flush()
+
+    def _values(self, target, updates):
+        """One value for each update; `None` for those that used none."""
+        values = iter(self._observer.values(target, [it.used[target] for it in updates if target in it.used]))
+        return [next(values) if target in it.used else None for it in updates]
 
 
-def _begin_file(path, header):
-    if not path.exists() or not path.stat().st_size:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(",".join(header) + "\n")
-        return
-    with path.open(newline="") as file:
-        present = next(csv.reader(file))
-    if present != header:
-        raise ValueError(
-            f"`path` must be a new file or one with the columns {header}. "
-            f"Received: path={str(path)!r} with the columns {present}"
-        )
-
-
-def _optimizers(optimizer):
-    """What has a learning rate, by the path of that."""
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        return {f"optimizer.optimizers.{inner.name}.learning_rate": inner for inner in optimizer.optimizers}
-    return {"optimizer.learning_rate": optimizer}
-
-
-def _column(target):
-    return "learning_rate" if target == "optimizer.learning_rate" else target
+def _name(target):
+    return "learning_rate" if target == MAIN else target
 
 
 def _writer_class():

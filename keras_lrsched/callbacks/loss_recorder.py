@@ -1,17 +1,16 @@
 """The true loss and learning rate of every update, which Keras' own logs do not have."""
 
-import csv
 import math
 from pathlib import Path
 
 import keras
-import numpy as np
-from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_lrsched._core.run_file import RunFile
 from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
+from keras_lrsched.callbacks.run_identity import RunIdentity
+from keras_lrsched.callbacks.update_observer import MAIN, UpdateObserver
+from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.operands import compute
 
 COLUMNS = ("step", "loss", "learning_rate", "batch_size", "tokens")
 
@@ -21,26 +20,39 @@ class LossRecorder(keras.callbacks.Callback):
 
     `logs["loss"]` in a batch callback is the mean over the epoch so far. The loss of the batch itself is the difference of
     the sums behind two such means. These are float32, so a single loss loses digits as an epoch grows: it is good to about
-    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbours.
+    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbours. A `train_step` of one's own may
+    log a mean of another name, or the loss of the batch itself: both are recognized.
+
+    The learning rate is the one that the batch used, observed before other callbacks may change it. Under gradient
+    accumulation that is the rate that the optimizer had at each batch; the last batch of an update has what the update used.
+    Where the step is left out, because gradients are not finite, it is the rate that the step would have had.
 
     With `path`, the updates go into a CSV file that `keras_lrsched.laws.LossCurve.load` reads. It is written as the run
-    goes: a run that is killed keeps all but the last `flush_every` updates. A resumed run adds to the file; updates that it
-    makes again appear again, and the last ones count.
+    goes: a run that is killed keeps all but the last `flush_every` updates. Each `fit` is a run of its own, with the next
+    number in the column `run`, and the lists below begin anew; unless it goes on with the same optimizer from where the last
+    one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run goes on under its number, and no update
+    is there twice. Where several processes train together, the first one writes; losses and batch sizes are those of all.
 
     Args:
-        path: A CSV file to write or to go on with. Defaults to `None`, for none.
+        path: A CSV file to write or to add to. Defaults to `None`, for none.
         flush_every: Updates between two writes. Defaults to `100`.
         tokens_per_example: What an example counts in tokens. Defaults to `None`: the length of the model's input if that is
             one sequence of integers; else no tokens are recorded.
+        monitor: The name in the logs of what is recorded as the loss: for a `train_step` of one's own that logs none, for
+            instance `"d_loss"`. Defaults to `"loss"`.
+        learning_rate: For a model with several optimizers, the path of the learning rate to record, for instance
+            `"d_optimizer.learning_rate"`. Defaults to `None`: that of `model.optimizer`, or of the only optimizer that makes
+            steps.
 
     Attributes:
         loss: A list, one number an update.
         learning_rate: A list of what each update used.
-        batch_size: A list of the examples that each update had.
+        batch_size: A list of the examples that each update had; 0 if not known.
 
     Raises:
         ValueError: When `fit` begins, if `steps_per_execution` is above 1, with which Keras reports every so many updates,
-            or if the file has other columns.
+            if the file has other columns, or if a learning rate is a function of an optimizer other than `model.optimizer`.
+            After the first batch, if the logs have no `monitor`, or if it is not clear which learning rate is meant.
 
     Example:
 
@@ -53,43 +65,54 @@ class LossRecorder(keras.callbacks.Callback):
     [1.0, 0.0, 0.0]
     """
 
-    def __init__(self, path=None, flush_every=100, tokens_per_example=None):
+    def __init__(self, path=None, flush_every=100, tokens_per_example=None, monitor="loss", learning_rate=None):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.flush_every = checks.positive_int("flush_every", flush_every)
         if tokens_per_example is not None:
             tokens_per_example = checks.positive_int("tokens_per_example", tokens_per_example)
         self.tokens_per_example = tokens_per_example
-        self.loss: list[float] = []
-        self.learning_rate: list[float] = []
-        self.batch_size: list[int] = []
-        self._values = BatchValues("loss")
-        self._written = 0
-        self._first_step = 0
+        self.monitor = monitor
+        self.target = learning_rate
+        self._values = BatchValues(monitor)
+        self._file = None if path is None else RunFile(path)
+        self._identity = RunIdentity()
+        self._writes = False
+        self._begin_run()
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._observer = UpdateObserver.of(model)
 
     def on_train_begin(self, logs=None):
         if self.model.steps_per_execution != 1:
             raise ValueError(
                 f"LossRecorder needs to see every update. Received: steps_per_execution={self.model.steps_per_execution}"
             )
-        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         self._values.start(self.model)
-        optimizer = inner_optimizer(self.model.optimizer)
-        # `iterations` counts updates, which under gradient accumulation are fewer than the batches that are rows here
-        self._first_step = int(keras.ops.convert_to_numpy(optimizer._iterations)) - len(self.loss)
         self._tokens = self.tokens_per_example or _sequence_length(self.model)
-        if self.path is not None:
-            _begin(self.path)
+        self._writes = self._file is not None and native.is_first_worker(self.model)
+        if not self._identity.goes_on(self.model):
+            self._begin_run()
+        if self._writes:
+            self._file.open(COLUMNS)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._values.rebase()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._values.before_batch()
-        self.learning_rate.append(self._rate())
+        if self._first_step is None:
+            self._first_step = self._observer.counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.loss.append(self._values.read(logs)["loss"])
+        if self.monitor not in (logs or {}):
+            raise ValueError(
+                f"The logs of a batch have no {self.monitor!r}: name what is to be recorded by `monitor`, one of "
+                f"{', '.join(logs or {}) or 'none'}. Received: monitor={self.monitor!r}"
+            )
+        self.loss.append(self._values.read(logs)[self.monitor])
+        self.learning_rate.append(self._rate())
         self.batch_size.append(self._values.batch_size)
         if len(self.loss) - self._written >= self.flush_every:
             self._flush()
@@ -99,43 +122,60 @@ class LossRecorder(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._flush()
+        self._identity.end(self.model)
+
+    def state(self):
+        """What a resumed run needs to go on with its rows."""
+        self._flush()
+        return {
+            "loss": list(self.loss),
+            "learning_rate": list(self.learning_rate),
+            "batch_size": list(self.batch_size),
+            "first_step": self._first_step,
+            "file": None if self._file is None else self._file.state(),
+        }
+
+    def restore_state(self, state):
+        """Puts back what `state` gave."""
+        self.loss, self.learning_rate = list(state["loss"]), list(state["learning_rate"])
+        self.batch_size, self._first_step = list(state["batch_size"]), state["first_step"]
+        self._written = len(self.loss)
+        if self._file is not None and state["file"] is not None:
+            self._file.restore_state(state["file"])
+
+    def _begin_run(self):
+        self.loss: list[float] = []
+        self.learning_rate: list[float] = []
+        self.batch_size: list[int] = []
+        self._written = 0
+        self._first_step: int | None = None
+        if self._file is not None:
+            self._file.begin_run()
 
     def _rate(self):
-        optimizer = inner_optimizer(self._trainer.optimizer)
-        rate = vars(optimizer)["_learning_rate"]
-        if isinstance(rate, LearningRateSchedule):
-            updates = (self._first_step + len(self.loss)) // (optimizer.gradient_accumulation_steps or 1)
-            return float(compute(rate, np.asarray(updates), np))
-        return float(optimizer_value(self._trainer, optimizer._learning_rate))
+        """What the batch used; NaN if no optimizer has made a step yet and there are several, or none."""
+        known, moved = self._observer.targets, self._observer.learning_rates
+        target = self.target
+        if target is None:
+            candidates = moved or known
+            target = MAIN if MAIN in moved else candidates[0] if len(candidates) == 1 else None
+        if target not in known and (self.target is not None or moved):
+            raise ValueError(
+                f"Name the learning rate that is to be recorded by `learning_rate`, one of {', '.join(known)}. "
+                f"Received: learning_rate={self.target!r}"
+            )
+        return math.nan if target is None else self._observer.last(target)
 
     def _flush(self):
         new = range(self._written, len(self.loss))
         self._written = len(self.loss)
-        if self.path is None or not new:
-            return
-        with self.path.open("a", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            for i in new:
-                size = self.batch_size[i]
-                tokens = size * self._tokens if self._tokens else ""
-                rows.writerow([self._first_step + i, repr(self.loss[i]), repr(self.learning_rate[i]), size or "", tokens])
+        if self._writes:
+            self._file.write([self._row(i) for i in new])
 
-
-def _begin(path):
-    """A new file with its header, or an old one without the line that was cut off."""
-    header = ",".join(COLUMNS) + "\n"
-    if not path.exists() or not path.stat().st_size:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(header)
-        return
-    text = path.read_text()
-    if not text.startswith(header):
-        raise ValueError(
-            f"`path` must be a new file or one with the columns {', '.join(COLUMNS)}. "
-            f"Received: path={str(path)!r} with {text.partition(chr(10))[0]!r:.200}"
-        )
-    with path.open("r+") as file:
-        file.truncate(len(text[: text.rfind("\n") + 1].encode()))
+    def _row(self, i):
+        size = self.batch_size[i]
+        tokens = size * self._tokens if self._tokens and size else ""
+        return [self._first_step + i, repr(self.loss[i]), repr(self.learning_rate[i]), size or "", tokens]
 
 
 def _sequence_length(model):

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
 from keras_lrsched.laws.drops import warmup_end
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.law import updates
@@ -99,22 +100,34 @@ class LossCurve:
         return cls(logs[loss], rates, np.arange(epochs) * per_epoch + place, name=name)
 
     @classmethod
-    def load(cls, path) -> Self:
-        """The curve in a file of `LossRecorder` or `save`: `.csv` or `.npz`.
+    def load(cls, path, run=None) -> Self:
+        """The curve of one run in a file of `LossRecorder` or `save`: `.csv` or `.npz`.
 
-        A last line that was cut off when the run was killed is left out. Updates that a resumed run made again count with
-        what they gave the last time.
+        A last line that was cut off when the run was killed is left out. A run that begins at an update above 0 goes on from
+        the earlier run that reaches this update; updates that it made again count with what they gave the last time. In a
+        file without a column `run`, which older versions wrote, each update 0 begins a run.
+
+        Args:
+            path: The file.
+            run: The number of a run; a list of runs that go on from each other; or, for a file with columns of another kind
+                that tell runs apart, a dictionary such as `{"schedule": "cosine", "seed": "0"}`. Defaults to `None`: the
+                only one.
 
         Raises:
-            ValueError: If the file holds no curve, or some update of the run is missing.
+            ValueError: If the file holds no curve, if there are several runs and none is chosen, or if some update of the
+                run is missing.
         """
         path = Path(path)
         try:
             if path.suffix == ".npz":
+                if run not in (None, 0):
+                    raise ValueError(f"it has one run. Received: run={run!r}")
                 columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
             else:
-                columns = _rows(path)
+                columns = _recorded(path, run)
             return cls(**columns, name=path.stem)
+        except SeveralRunsError as error:
+            raise ValueError(f"The file is not one curve: {error}. Received: path={str(path)!r}, run={run!r}") from error
         except (csv.Error, TypeError, ValueError) as error:
             raise ValueError(f"The file holds no curve: {error}. Received: path={str(path)!r}") from error
 
@@ -163,20 +176,55 @@ class LossCurve:
 COLUMNS = ("loss", "step", "batch_size", "tokens")
 
 
-def _rows(path):
+KNOWN = ("run", *COLUMNS, "learning_rate")
+
+
+def _recorded(path, run):
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
     reader = csv.DictReader(whole.splitlines())
     missing = {"step", "loss", "learning_rate"} - set(reader.fieldnames or ())
     if missing:
         raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-    table = {}
-    for row in reader:
+    rows = [(reader.line_num, row) for row in reader]
+    if isinstance(run, dict):
+        rows, run = _selected(rows, run), None
+    tables = _tables(rows)
+    if not tables:
+        raise ValueError("it has no updates")
+    return _columns(one_run(tables, run))
+
+
+def _selected(rows, wanted):
+    """The rows with certain values in certain columns."""
+    missing = wanted.keys() - rows[0][1].keys() if rows else ()
+    if missing:
+        raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+    return [(line, row) for line, row in rows if all(row[name] == str(value) for name, value in wanted.items())]
+
+
+def _tables(rows):
+    """For each run its updates: a dictionary from step to numbers."""
+    tables: dict = {}
+    others: dict = {}
+    line = 0
+    numbers = numbers_of_runs(row for _, row in rows)
+    for line, row in rows:
         try:
-            table[int(row["step"])] = _numbers(row)
+            number, step = next(numbers), int(row["step"])
+            tables.setdefault(number, {})[step] = _numbers(row)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"line {reader.line_num} is malformed, {error}") from error
-    return _columns(table)
+            raise ValueError(f"line {line} is malformed, {error}") from error
+        _refuse_mixture(others.setdefault((number, step), row), row)
+    return tables
+
+
+def _refuse_mixture(one, other):
+    """An update that is there twice, in rows that differ in a column of another kind, belongs to two runs."""
+    names = [name for name in other if name not in KNOWN and one[name] != other[name]]
+    if names:
+        choice = {name: other[name] for name in names}
+        raise SeveralRunsError(f"it holds several runs, told apart by {', '.join(names)}: choose one, as by run={choice}")
 
 
 def _numbers(row):
@@ -188,8 +236,6 @@ def _numbers(row):
 
 def _columns(table):
     """The columns of a run's updates, without those that some update lacks."""
-    if not table:
-        raise ValueError("it has no updates")
     missing = sorted(set(range(len(table))) - table.keys())
     if missing:
         raise ValueError(f"it lacks update {missing[0]} of the run")

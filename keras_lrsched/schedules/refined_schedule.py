@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.schedules.base import Schedule
@@ -70,17 +71,20 @@ class RefinedSchedule(Schedule):
         self._schedule = Tabulated(self.peak_learning_rate * shape)
 
     @classmethod
-    def from_run(cls, path, **options):
+    def from_run(cls, path, run=None, **options):
         """The schedule from a file of recorded norms.
 
         Args:
             path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name.
+            run: For a `.csv` file of `GradientNormRecorder`: the number of a run, or a list of runs that go on from each
+                other. Defaults to `None`: the only one.
             **options: All other arguments of the class.
 
         Raises:
-            ValueError: If the file is of another kind, or holds no `gradient_norm`.
+            ValueError: If the file is of another kind, or holds no `gradient_norm`, or holds several runs and none is
+                chosen.
         """
-        return cls(_recorded(Path(path)), **options)
+        return cls(_recorded(Path(path), run), **options)
 
     def compute(self, step, xp):
         return self._schedule.compute(step, xp)
@@ -111,22 +115,32 @@ def _refined(norms, power):
     return values / values.max()
 
 
-def _recorded(path):
+def _recorded(path, run):
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"A recorded run must be an .npz or .csv file. Received: path={str(path)!r}")
     try:
-        return (_norms_of_arrays if path.suffix == ".npz" else _norms_of_rows)(path)
+        return (_norms_of_arrays if path.suffix == ".npz" else _norms_of_rows)(path, run)
+    except SeveralRunsError as error:
+        raise ValueError(f"The file is not one run: {error}. Received: path={str(path)!r}, run={run!r}") from error
     except (csv.Error, TypeError, ValueError) as error:
         raise ValueError(f"The file holds no recorded run: {error}. Received: path={str(path)!r}") from error
 
 
-def _norms_of_arrays(path):
+def _norms_of_arrays(path, run):
+    if run not in (None, 0):
+        raise ValueError(f"it has one run. Received: run={run!r}")
     return read_arrays(path, ["gradient_norm"])["gradient_norm"].tolist()
 
 
-def _norms_of_rows(path):
+def _norms_of_rows(path, run):
     with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        if "gradient_norm" not in (rows.fieldnames or ()):
-            raise ValueError(f"it has no `gradient_norm`, only {rows.fieldnames}")
+        reader = csv.DictReader(file)
+        if "gradient_norm" not in (reader.fieldnames or ()):
+            raise ValueError(f"it has no `gradient_norm`, only {reader.fieldnames}")
+        rows = list(reader)
+    if "step" not in reader.fieldnames:
         return [float(row["gradient_norm"]) for row in rows]
+    tables: dict = {}
+    for number, row in zip(numbers_of_runs(rows), rows, strict=True):
+        tables.setdefault(number, {})[int(row["step"])] = float(row["gradient_norm"])
+    return list(one_run(tables, run).values()) if tables else []

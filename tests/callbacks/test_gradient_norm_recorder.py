@@ -35,16 +35,30 @@ def test_once_an_update_and_only_what_is_applied():
     np.testing.assert_allclose(recorder.gradient_norm, NORMS["l2"], rtol=3e-6)
 
 
-def test_resumed_run_goes_on_in_the_file(tmp_path):
+def test_a_run_that_goes_on_is_one_run_with_what_it_goes_on_from(tmp_path):
     path = tmp_path / "norms.csv"
     model = linear_model(keras.optimizers.SGD(0.1))
     fit(model, GradientNormRecorder(path), epochs=2)
     with path.open("a") as file:
-        file.write("2,123.0\n3,456.0\n4,7")  # what a run that was killed later may leave
-    fit(model, GradientNormRecorder(path), epochs=2)
+        file.write("0,2,123.0\n0,3,456.0\n0,4,7")  # what a run that was killed later may leave
+    fit(model, GradientNormRecorder(path), epochs=2)  # goes on from weights that were kept otherwise
     text = path.read_text().splitlines()
-    assert [line.partition(",")[0] for line in text] == ["step", "0", "1", "2", "3"]
+    assert [line.rpartition(",")[0] for line in text] == ["run,step", "0,0", "0,1", "0,2", "0,3", "1,2", "1,3"]
     np.testing.assert_allclose(RefinedSchedule.from_run(path).gradient_norms, NORMS["l2"], rtol=3e-6)
+
+
+def test_each_run_has_its_number(tmp_path):
+    recorder = GradientNormRecorder(tmp_path / "norms.csv")
+    for _ in range(2):  # two models; each is trained on by a second `fit`
+        model = linear_model(keras.optimizers.SGD(0.1))
+        fit(model, recorder, epochs=2)
+        fit(model, recorder, epochs=2)
+        assert len(recorder.gradient_norm) == 4
+    with pytest.raises(
+        ValueError, match=r"several runs.*: 0 \(steps 0 to 3\), 1 \(steps 0 to 3\). Received: path=.*run=None"
+    ):
+        RefinedSchedule.from_run(recorder.path)
+    assert RefinedSchedule.from_run(recorder.path, run=1).gradient_norms == recorder.gradient_norm
 
 
 def test_killed_run_goes_on_in_the_file(tmp_path):
@@ -99,7 +113,7 @@ def test_norms_that_are_not_finite_are_left_out_of_the_file(tmp_path):
     options = {"batch_size": 2, "shuffle": False, "verbose": 0}
     linear_model(keras.optimizers.SGD(0.1)).fit(np.tile(X, (3, 1)), targets, callbacks=[recorder, Back()], **options)
     np.testing.assert_allclose(recorder.gradient_norm, [NORMS["l2"][0], np.nan, NORMS["l2"][0]], rtol=2e-6)
-    assert [line.partition(",")[0] for line in recorder.path.read_text().splitlines()] == ["step", "0", "2"]
+    assert [line.rpartition(",")[0] for line in recorder.path.read_text().splitlines()] == ["run,step", "0,0", "0,2"]
 
 
 @pytest.mark.parametrize(

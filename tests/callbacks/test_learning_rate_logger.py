@@ -7,7 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import LearningRateLogger, LossRecorder, ScheduleHyperparameter
+from keras_lrsched.callbacks import (
+    LearningRateLogger,
+    LossRecorder,
+    ScheduledBatches,
+    ScheduleHyperparameter,
+    TrainingState,
+    learning_rate_logger,
+)
 from keras_lrsched.schedules import LinearDecay, Tabulated
 from tests.contract.backends import BACKEND
 
@@ -27,9 +34,11 @@ def fit(model, *callbacks, batches=4, epochs=2, **options):
     return model.fit(ones, ones, batch_size=1, epochs=epochs, callbacks=list(callbacks), **options).history
 
 
-def rows(path):
+def columns(path):
+    """The columns of a file, by name."""
     with open(path, newline="") as file:
-        return list(csv.reader(file))
+        header, *lines = csv.reader(file)
+    return dict(zip(header, np.array(lines, "float64").T, strict=True))
 
 
 def test_history_has_the_last_value_of_each_epoch(capsys):
@@ -45,13 +54,13 @@ def test_file(tmp_path):
     path = tmp_path / "new" / "log.csv"
     decay = ScheduleHyperparameter("optimizer.weight_decay", DECAYS)
     fit(a_model(keras.optimizers.SGD(LINE, weight_decay=1.0)), decay, LearningRateLogger(path))
-    header, *lines = rows(path)
-    assert header == ["epoch", "step", "optimizer.weight_decay", "learning_rate"]
-    values = np.array(lines, "float64").T
-    np.testing.assert_array_equal(values[0], [0] * 4 + [1] * 4)
-    np.testing.assert_array_equal(values[1], range(8))
-    np.testing.assert_array_equal(values[2], DECAYS.values(8))
-    np.testing.assert_array_equal(values[3], LINE.values(8))
+    log = columns(path)
+    assert list(log) == ["run", "epoch", "step", "learning_rate", "optimizer.weight_decay"]
+    np.testing.assert_array_equal(log["run"], 0)
+    np.testing.assert_array_equal(log["epoch"], [0] * 4 + [1] * 4)
+    np.testing.assert_array_equal(log["step"], range(8))
+    np.testing.assert_array_equal(log["optimizer.weight_decay"], DECAYS.values(8))
+    np.testing.assert_array_equal(log["learning_rate"], LINE.values(8))
 
 
 @pytest.mark.parametrize(
@@ -70,25 +79,15 @@ def test_every_kind_of_learning_rate_agrees_with_the_optimizer(start, scheduled,
         callbacks.append(ScheduleHyperparameter("optimizer.learning_rate", LINE))
     fit(model, *callbacks)
     expected = LINE.values(8) if scheduled else recorder.learning_rate
-    np.testing.assert_allclose([float(line[-1]) for line in rows(path)[1:]], expected, rtol=1e-6)
-    assert rows(path)[0] == ["epoch", "step", "learning_rate"]
-
-
-def test_learning_rate_that_is_set_at_each_step(tmp_path):
-    class Setter(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            self.model.optimizer.learning_rate = 0.5 / (batch + 1)
-
-    fit(a_model(keras.optimizers.SGD(0.1)), Setter(), LearningRateLogger(tmp_path / "log.csv"), epochs=1)
-    np.testing.assert_allclose([float(line[2]) for line in rows(tmp_path / "log.csv")[1:]], [0.5, 0.25, 0.5 / 3, 0.125])
+    np.testing.assert_allclose(columns(path)["learning_rate"], expected, rtol=1e-6)
 
 
 def test_gradient_accumulation(tmp_path):
     model = a_model(keras.optimizers.SGD(LINE, weight_decay=1.0, gradient_accumulation_steps=2))
     fit(model, ScheduleHyperparameter("optimizer.weight_decay", DECAYS), LearningRateLogger(tmp_path / "log.csv"))
-    lines = np.array(rows(tmp_path / "log.csv")[1:], "float64")
-    np.testing.assert_array_equal(lines[:, 2], DECAYS.values(np.arange(8) // 2))
-    np.testing.assert_array_equal(lines[:, 3], LINE.values(8))  # Keras counts batches here
+    log = columns(tmp_path / "log.csv")
+    np.testing.assert_array_equal(log["optimizer.weight_decay"], DECAYS.values(np.arange(8) // 2))
+    np.testing.assert_array_equal(log["learning_rate"], LINE.values(8))  # Keras counts batches here
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution on PyTorch")
@@ -96,9 +95,16 @@ def test_gradient_accumulation(tmp_path):
 def test_steps_per_execution(rate, tmp_path):
     model = a_model(keras.optimizers.SGD(rate), steps_per_execution=3)
     fit(model, LearningRateLogger(tmp_path / "log.csv"))
-    lines = np.array(rows(tmp_path / "log.csv")[1:], "float64")
-    np.testing.assert_array_equal(lines[:, 1], range(8))
-    np.testing.assert_array_equal(lines[:, 2], LINE.values(8) if rate is LINE else [0.25] * 8)
+    log = columns(tmp_path / "log.csv")
+    np.testing.assert_array_equal(log["step"], range(8))
+    np.testing.assert_array_equal(log["learning_rate"], LINE.values(8) if rate is LINE else [0.25] * 8)
+
+
+def test_an_epoch_that_does_not_fit_into_memory_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_rate_logger, "FLUSH_EVERY", 3)
+    history = fit(a_model(keras.optimizers.SGD(LINE)), LearningRateLogger(tmp_path / "log.csv"))
+    np.testing.assert_array_equal(columns(tmp_path / "log.csv")["learning_rate"], LINE.values(8))
+    assert history["learning_rate"] == pytest.approx(LINE.values([3, 7]))
 
 
 def test_wrapped_optimizers(tmp_path):
@@ -110,22 +116,47 @@ def test_wrapped_optimizers(tmp_path):
     assert "learning_rate" not in history
 
 
-def test_a_resumed_run_goes_on(tmp_path):
-    path = tmp_path / "log.csv"
-    model = a_model(keras.optimizers.SGD(LINE))
-    fit(model, LearningRateLogger(path), epochs=1)
-    model.save(tmp_path / "model.keras")
-    fit(keras.models.load_model(tmp_path / "model.keras"), LearningRateLogger(path), initial_epoch=1)
-    lines = [line for line in rows(path) if line[0] != "epoch"]
-    assert len(lines) == len(rows(path)) - 1
-    assert [line[:2] for line in lines] == [[str(step // 4), str(step)] for step in range(8)]
-    np.testing.assert_array_equal([float(line[2]) for line in lines], LINE.values(8))
+def test_each_run_has_its_number(tmp_path):
+    logger = LearningRateLogger(tmp_path / "log.csv")
+    for _ in range(2):  # two models, each in a loop of `fit`
+        model = a_model(keras.optimizers.SGD(LINE))
+        fit(model, logger, epochs=1)
+        fit(model, logger, epochs=1)
+    fit(model, LearningRateLogger(tmp_path / "log.csv"), epochs=1)
+    log = columns(tmp_path / "log.csv")
+    assert log["run"].tolist() == [0] * 8 + [1] * 8 + [2] * 4
+    assert log["step"].tolist() == [*range(8), *range(8), *range(8, 12)]
+    np.testing.assert_array_equal(log["learning_rate"], LINE.values([*range(8), *range(12)]))
+
+
+def test_a_killed_run_goes_on_in_its_rows(tmp_path):
+    def run(killed_at=None):
+        def kill(batch, logs):
+            if int(model.optimizer.iterations) == killed_at:
+                raise InterruptedError
+
+        state = TrainingState(tmp_path / "state", every=1)
+        data = ScheduledBatches(np.ones((6, 1)), np.ones((6, 1)), batch_size=1)
+        logger = LearningRateLogger(tmp_path / "log.csv")
+        model = a_model(keras.optimizers.SGD(LINE))
+        killer = keras.callbacks.LambdaCallback(on_train_batch_end=kill)
+        model.fit(data, verbose=0, callbacks=[logger, killer, state])
+
+    with pytest.raises(InterruptedError):
+        run(killed_at=4)
+    assert columns(tmp_path / "log.csv")["step"].tolist() == [0, 1, 2]
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("0,0,3,0.3\n7,0,0,0.5\n0,0,4,0.")  # rows that were not saved; another run; a line that was cut off
+    run()
+    log = columns(tmp_path / "log.csv")
+    assert log["run"].tolist() == [0, 0, 0, 7, 0, 0, 0]
+    np.testing.assert_array_equal(log["learning_rate"][[0, 1, 2, 4, 5, 6]], LINE.values(6))
 
 
 def test_other_columns_are_refused(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch,loss\n0,1.5\n")
-    with pytest.raises(ValueError, match=r"with the columns \['epoch', 'loss'\]"):
+    with pytest.raises(ValueError, match=r"Received: path=.* with the columns epoch, loss"):
         fit(a_model(keras.optimizers.SGD(LINE)), LearningRateLogger(path))
     assert path.read_text() == "epoch,loss\n0,1.5\n"
 
@@ -143,6 +174,18 @@ def test_tensorboard(tmp_path):
         assert [event.step for event in series] == list(range(8))
         values = [tensor_util.make_ndarray(event.tensor_proto).item() for event in series]
         np.testing.assert_allclose(values, schedule.values(8), rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras' TensorBoard writes weights and graphs by TensorFlow")
+def test_beside_the_tensorboard_of_keras(tmp_path):
+    """It logs the rate of the next update as `learning_rate`."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    history = fit(a_model(keras.optimizers.SGD(LINE)), LearningRateLogger(), keras.callbacks.TensorBoard(tmp_path))
+    events = EventAccumulator(str(tmp_path / "train")).Reload().Tensors("epoch_learning_rate_used")
+    values = [tensor_util.make_ndarray(event.tensor_proto).item() for event in events]
+    assert history["learning_rate"] == pytest.approx(values) == LINE.values([3, 7]).tolist()
 
 
 def test_without_tensorboard(monkeypatch):

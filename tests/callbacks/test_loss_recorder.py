@@ -1,10 +1,12 @@
 """The recorded loss against a linear model in NumPy."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import LossRecorder
+from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND, JIT
@@ -102,30 +104,97 @@ def test_file_while_and_after_training(tmp_path):
     assert curve.tokens is None
 
 
-def test_resumed_run_adds_to_the_file(tmp_path):
+def fit(model, recorder, **options):
+    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[recorder], **options)
+
+
+def test_a_run_goes_on_from_an_earlier_one(tmp_path):
     path = tmp_path / "run.csv"
     model = linear_model()
-    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[LossRecorder(path)])
+    fit(model, LossRecorder(path))
     with path.open("a") as file:
-        file.write("3,0.12")  # what a killed run may leave
-    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[LossRecorder(path)])
+        file.write("0,3,0.12")  # what a killed run may leave
+    fit(model, LossRecorder(path))
     curve = LossCurve.load(path)
     np.testing.assert_allclose(curve.loss, losses(epochs=2), rtol=2e-5)
     np.testing.assert_allclose(curve.rates, LINE.values(6), rtol=1e-6)
 
 
-def test_two_fits_with_one_recorder(tmp_path):
+def test_a_loop_of_fits_is_one_run(tmp_path):
     recorder = LossRecorder(tmp_path / "run.csv")
     model = linear_model()
-    for _ in range(2):
-        model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[recorder])
+    for _ in range(3):
+        fit(model, recorder)
+    np.testing.assert_allclose(recorder.loss, losses(epochs=3), rtol=2e-5)
     assert LossCurve.load(tmp_path / "run.csv").loss.tolist() == recorder.loss
+    assert {row[0] for row in rows(tmp_path / "run.csv")} == {"0"}
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("kind", ["models", "stages"])
+def test_each_run_has_its_number(kind, reuse, tmp_path):
+    path = tmp_path / "run.csv"
+    model, recorder, found = linear_model(), LossRecorder(path), []
+    for epochs in (2, 1):
+        if kind == "models":
+            model = linear_model()
+        model.set_weights([START])
+        model.compile(keras.optimizers.SGD(LINE), loss="mse")
+        recorder = recorder if reuse else LossRecorder(path)
+        fit(model, recorder, epochs=epochs)
+        found.append(recorder.loss)
+    assert list(map(len, found)) == [6, 3]
+    with pytest.raises(
+        ValueError, match=r"several runs.*`run`: 0 \(steps 0 to 5\), 1 \(steps 0 to 2\). Received: path=.*run=None"
+    ):
+        LossCurve.load(path)
+    for run in (0, 1):
+        assert LossCurve.load(path, run=run).loss.tolist() == found[run]
+
+
+def test_copies_for_the_trials_of_a_tuner(tmp_path):
+    path, recorder = tmp_path / "run.csv", LossRecorder(tmp_path / "run.csv")
+    copies = [copy.deepcopy(recorder) for _ in range(3)]
+    for each in copies:
+        fit(linear_model(), each)
+    assert [int(row[0]) for row in rows(path)] == np.arange(3).repeat(3).tolist()
+    assert LossCurve.load(path, run=2).loss.tolist() == copies[2].loss
+
+
+def test_a_killed_run_goes_on_in_its_rows(tmp_path):
+    def run(killed_at=None):
+        def kill(batch, logs):
+            if int(model.optimizer.iterations) == killed_at:
+                raise InterruptedError
+
+        recorder = LossRecorder(tmp_path / "run.csv", flush_every=1)
+        data = ScheduledBatches(X, Y, batch_size=4, shuffle=False)
+        state = TrainingState(tmp_path / "state", every=1)
+        model = linear_model()
+        killer = keras.callbacks.LambdaCallback(on_train_batch_end=kill)
+        model.fit(data, epochs=2, verbose=0, callbacks=[recorder, killer, state])
+        return recorder
+
+    fit(linear_model(), LossRecorder(tmp_path / "run.csv"))  # another run
+    with pytest.raises(InterruptedError):
+        run(killed_at=4)
+    recorder = run()
+    np.testing.assert_allclose(recorder.loss, losses(epochs=2), rtol=2e-5)
+    assert [(int(row[0]), int(row[1])) for row in rows(tmp_path / "run.csv")] == [
+        *((0, step) for step in range(3)),
+        *((1, step) for step in range(6)),
+    ]
+    assert LossCurve.load(tmp_path / "run.csv", run=1).loss.tolist() == recorder.loss
+
+
+def rows(path):
+    return [line.split(",") for line in path.read_text().splitlines()[1:]]
 
 
 def test_foreign_file_is_refused(tmp_path):
     path = tmp_path / "run.csv"
     path.write_text("epoch,loss\n0,1.0\n")
-    with pytest.raises(ValueError, match=r"Received: path=.*with 'epoch,loss'"):
+    with pytest.raises(ValueError, match=r"Received: path=.*with the columns epoch, loss"):
         linear_model().fit(X, Y, verbose=0, callbacks=[LossRecorder(path)])
     assert path.read_text() == "epoch,loss\n0,1.0\n"
 
@@ -143,9 +212,3 @@ def test_tokens(given, tokens, tmp_path):
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match=r"must be a positive integer\. Received"):
         LossRecorder(**options)
-
-
-def test_accumulated_gradients_hold_the_rate():
-    model = linear_model()
-    model.compile(keras.optimizers.SGD(LINE, gradient_accumulation_steps=2), loss="mse")
-    assert record(model, epochs=2).learning_rate == pytest.approx(LINE.values(3).repeat(2).tolist(), rel=1e-6)

@@ -1,0 +1,285 @@
+"""What each update used: learning rates and scheduled settings, observed once for all callbacks that record them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks import gradient_hook
+from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
+from keras_lrsched.callbacks.scheduled_step import callbacks_in
+from keras_lrsched.callbacks.settings import Setting
+from keras_lrsched.optimizers import native
+from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.schedules.operands import compute
+
+MAIN = "optimizer.learning_rate"
+"""The learning rate of `model.optimizer`, among `UpdateObserver.targets`."""
+
+
+class Update(NamedTuple):
+    """A step of an optimizer, or of several that make one in the same batch."""
+
+    step: int
+    """The steps that were made before."""
+    used: dict
+    """By target, what `UpdateObserver.values` makes a value of; learning rates of optimizers without a step are absent."""
+
+
+class UpdateObserver(keras.callbacks.Callback):
+    """Observes what the optimizers of a model used in each batch.
+
+    It is placed before all other callbacks, so that none of them has changed anything since the step was run. A learning
+    rate that is a variable is read after the step; one that follows a schedule is computed from the optimizer's counter as
+    it is after the step; one that is a function is stored by the compiled step itself.
+
+    An optimizer that is wrapped (`LossScaleOptimizer`, `Lookahead`) counts as the inner one. A step that is left out,
+    because gradients are not finite, is no update. Under gradient accumulation each batch is a step, with the value that
+    the optimizer has at that batch: the last batch of an update has what the update uses.
+
+    Attributes:
+        updates: The `Update`s of the last batch, or of the last `steps_per_execution` batches.
+
+    Raises:
+        ValueError: When `fit` begins, if a learning rate that is a function cannot be observed: of an optimizer other than
+            `model.optimizer`, or if `steps_per_execution` is above 1.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.updates: list[Update] = []
+        self._function_rate: _FunctionRate | None = None
+
+    @classmethod
+    def of(cls, model):
+        """The observer of the `fit` that a callback is part of; to be called in its `set_model`."""
+        present = [it for it in getattr(training_loop.callback_list(), "callbacks", ()) if isinstance(it, cls)]
+        if present:
+            return present[0]
+        observer = cls()
+        observer.set_model(model)
+        training_loop.place_first(observer)
+        return observer
+
+    @property
+    def targets(self):
+        """The paths of all learning rates and scheduled settings."""
+        return list(self._sources)
+
+    @property
+    def learning_rates(self):
+        """The paths of the learning rates of optimizers that have made a step in this `fit`."""
+        return [f"{path}.learning_rate" for path, it in self._optimizers.items() if id(it) in self._active]
+
+    def values(self, target, used):
+        """Floats, from entries of `Update.used` of the current epoch."""
+        formula = self._sources[target].formula
+        return list(used) if formula is None or not used else formula(np.array(used)).tolist()
+
+    def last(self, target):
+        """What the last batch used, or would have used if its step had not been left out."""
+        rows = max(len(self.updates), 1)
+        return self.values(target, [self._used(target, rows - 1, rows)])[0]
+
+    def counter(self):
+        """The steps that `model.optimizer` has made, over all `fit`s."""
+        optimizer = inner_optimizer(self._trainer.optimizer)
+        return 0 if optimizer is None else int(optimizer_value(self._trainer, optimizer._iterations))
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._trainer: Any = model  # on JAX, each look at `self.model` takes all state out of the compiled step
+        for hook in list(gradient_hook.hooks_of(inner_optimizer(getattr(model, "optimizer", None)))):
+            if isinstance(hook, _FunctionRate):  # left by a `fit` that did not end
+                hook._remove()
+
+    def on_train_begin(self, logs=None):
+        self.updates = []
+        self._sources: dict[str, _Source] = {}
+        self._active: set[int] = set()
+        functions = [path for path, it in optimizers_of(self._trainer).items() if _is_function(_rate(it))]
+        if functions:
+            _refuse_functions(self._trainer, functions)
+            self._function_rate = _FunctionRate(self._trainer)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Looks up what may have been set since: optimizers, their learning rates, `ScheduleHyperparameter`s."""
+        main = inner_optimizer(self._trainer.optimizer)
+        self._optimizers = optimizers_of(self._trainer)
+        self._counted = {id(it): it for it in (main, *self._optimizers.values()) if it is not None}
+        self._sources = {f"{path}.learning_rate": self._source(it) for path, it in self._optimizers.items()}
+        for callback in callbacks_in(self._trainer):
+            self._sources[self._target(callback)] = _Source(main, _per_update(main, callback.value), at_batch=True)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Where Keras does not know the length of the data, this is called once more than `on_train_batch_end`.
+        if not self._sources:
+            self.on_epoch_begin(0)
+        self._first_batch, self._before = batch, self._counters()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches = batch - self._first_batch + 1
+        self._after = self._counters()
+        self._made = {it: self._steps_made(it) for it in self._counted}
+        self._active |= {it for it, made in self._made.items() if made}
+        variables = {target: it.variable for target, it in self._sources.items() if it.variable is not None}
+        self._numbers = {target: float(optimizer_value(self._trainer, each)) for target, each in variables.items()}
+        leader = max(self._made, key=lambda it: self._made[it], default=None)
+        rows = self._made.get(leader, 0)
+        present = [target for target, it in self._sources.items() if it.at_batch or self._made[id(it.optimizer)]]
+        self.updates = [
+            Update(self._after[leader] - rows + row, {target: self._used(target, row, rows) for target in present})
+            for row in range(rows)
+        ]
+
+    def on_train_end(self, logs=None):
+        if self._function_rate is not None:
+            self._function_rate._remove()
+            self._function_rate = None
+
+    def state(self):
+        """Nothing: what a resumed run observes, it observes anew."""
+        return {}
+
+    def restore_state(self, state):
+        pass
+
+    def _source(self, optimizer):
+        rate = _rate(optimizer)
+        if isinstance(rate, LearningRateSchedule):
+            if isinstance(optimizer, Optimizer):  # those of Keras count batches here
+                return _Source(optimizer, _per_update(optimizer, lambda updates: compute(rate, updates, np)))
+            return _Source(optimizer, lambda steps: compute(rate, steps, np))
+        if _is_function(rate) and self._function_rate is not None:
+            return _Source(optimizer, variable=self._function_rate.variable)
+        return _Source(optimizer, variable=rate)
+
+    def _target(self, callback):
+        """The path of the setting of a `ScheduleHyperparameter`, for a learning rate by the path of its optimizer here."""
+        if callback.target.endswith(".learning_rate"):
+            owner = Setting(self._trainer, callback.target).owner
+            return next(f"{path}.learning_rate" for path, optimizer in self._optimizers.items() if optimizer is owner)
+        return callback.target
+
+    def _counters(self):
+        return {key: int(optimizer_value(self._trainer, it._iterations)) for key, it in self._counted.items()}
+
+    def _steps_made(self, key):
+        made = self._after[key] - self._before[key]
+        return made if made >= 0 else self._batches  # a callback has set the counter back before the step
+
+    def _used(self, target, row, rows):
+        """What the step number `row`, of `rows` that the most active optimizer made, had of one target."""
+        source = self._sources[target]
+        if source.variable is not None:
+            return self._numbers[target]
+        made, after = self._made[id(source.optimizer)], self._after[id(source.optimizer)]
+        if not made:
+            return after
+        place = -(-(row + 1) * made // rows) - 1
+        if source.at_batch:
+            place -= place % max(made // self._batches, 1)
+        return after - made + place
+
+
+@dataclass
+class _Source:
+    """Where the values of a target come from: a variable, or a formula of the steps that an optimizer has made."""
+
+    optimizer: Any
+    formula: Callable | None = None
+    variable: Any = None
+    at_batch: bool = False
+    """Whether the formula is of the steps before the batch, even if the optimizer makes several in a batch."""
+
+
+class _FunctionRate:
+    """Stores within the compiled step what a learning rate that is a function gives."""
+
+    def __init__(self, model):
+        self._model, self._optimizer = model, inner_optimizer(model.optimizer)
+        gradient_hook.add(model, self)
+        with native.scope_of(self._optimizer):
+            self.variable = self._optimizer.add_variable(
+                (), "zeros", "float32", aggregation="only_first_replica", name="used_learning_rate"
+            )
+        self.variable.of_callback = True
+
+    def before_apply(self, gradients, variables):
+        self.variable.assign(ops.cast(self._optimizer._get_current_learning_rate(), "float32"))
+
+    def after_apply(self, gradients, variables):
+        pass
+
+    def _remove(self):
+        gradient_hook.remove(self._model, self, [self.variable])
+
+
+def optimizers_of(model):
+    """The optimizers of a model, inside of wrappers, by their paths: `"optimizer"`, `"d_optimizer"`, `"optimizers.0"`, ...
+
+    Those that its attributes hold, also in lists and dictionaries; those of models that are attributes; and of a
+    `MultiOptimizer` those inside of it, by their names. None occurs twice.
+    """
+    found: dict[str, Any] = {}
+    attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
+    if hasattr(model, "named_children"):  # PyTorch keeps models in a dictionary of its own
+        attributes |= {name: value for name, value in model.named_children() if not name.startswith("_")}
+    for path, holder in [("optimizer", model.optimizer), *_held(attributes)]:
+        for end, each in _parts(inner_optimizer(holder)):
+            if each is not None and all(each is not it for it in found.values()):
+                found[path + end] = each
+    return found
+
+
+def _held(attributes):
+    for name, value in attributes.items():
+        parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        items = [(f"{name}.{key}", it) for key, it in parts.items()] if isinstance(parts, dict) else [(name, value)]
+        for path, it in items:
+            if isinstance(it, keras.optimizers.Optimizer):
+                yield path, it
+            elif isinstance(it, keras.Model):
+                yield f"{path}.optimizer", getattr(it, "optimizer", None)
+
+
+def _parts(optimizer):
+    if not isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return [("", optimizer)]
+    parts = optimizer.optimizers
+    names = [it.name for it in parts]
+    unique = len(set(names)) == len(names)
+    return [(f".optimizers.{it.name if unique else i}", inner_optimizer(it)) for i, it in enumerate(parts)]
+
+
+def _rate(optimizer):
+    return vars(optimizer)["_learning_rate"]
+
+
+def _is_function(rate):
+    return callable(rate) and not isinstance(rate, (LearningRateSchedule, keras.Variable))
+
+
+def _per_update(optimizer, formula):
+    """A formula of the updates of an optimizer, as one of its steps, of which an update may take several."""
+    batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+    return lambda steps: formula(steps // batches)
+
+
+def _refuse_functions(model, paths):
+    others = [path for path in paths if path != "optimizer"]
+    if others:
+        raise ValueError(
+            "A learning rate that is a function can be observed in `model.optimizer` only: give a float or a schedule. "
+            f"Received: a function as the learning rate of {', '.join(others)}"
+        )
+    if model.steps_per_execution != 1:
+        raise ValueError(
+            "With `steps_per_execution` above 1, a learning rate that is a function cannot be observed: give a float or a "
+            f"schedule. Received: steps_per_execution={model.steps_per_execution}"
+        )
