@@ -1,33 +1,27 @@
 """Which `fit`s of a recorder belong to one run."""
 
-import weakref
-
 from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
+from keras_lrsched.callbacks.run import Run
 
 
 class RunIdentity:
-    """A run: one optimizer, as long as its counter goes on from where the last `fit` ended.
+    """A run as recorders count them: of one model with one optimizer, whose counter goes on from where a `fit` ended.
 
     So a loop of `fit(epochs=1)` is one run. Another model, or one that is compiled anew, begins another.
     """
 
     def __init__(self):
-        self._optimizer = None
-        self._steps = 0
+        self._run, self._steps = Run(), 0
 
     def goes_on(self, model):
         """Whether a `fit` that begins goes on with the run of the one that ended last."""
-        optimizer, steps = _place(model)
-        return self._optimizer is not None and self._optimizer() is optimizer and steps == self._steps
+        return self._run == Run(model) and self._steps == _steps(model)
 
     def end(self, model):
         """To be called when a `fit` ends."""
-        optimizer, self._steps = _place(model)
-        self._optimizer = weakref.ref(optimizer)
+        self._run, self._steps = Run(model), _steps(model)
 
 
-def _place(model):
+def _steps(model):
     optimizer = inner_optimizer(model.optimizer)
-    if optimizer is None:
-        return model, 0
-    return optimizer, int(optimizer_value(model, optimizer._iterations))
+    return 0 if optimizer is None else int(optimizer_value(model, optimizer._iterations))
