@@ -1,5 +1,7 @@
 """How checkpoints of weights are averaged: as a running mean, or over a window of the last ones."""
 
+import functools
+
 import numpy as np
 
 from keras_lrsched.schedules import checks, profiles
@@ -103,13 +105,19 @@ class Window:
 
 def exponential(ema_momentum, start):
     """The m_n of an exponential moving average with a momentum, begun in one of three ways."""
-    match start:
-        case "first":
-            return lambda n: ema_momentum
-        case "debiased":
-            return lambda n: (ema_momentum - ema_momentum**n) / (1 - ema_momentum**n)
-        case "ramp":
-            return lambda n: min(ema_momentum, n / (9 + n))
+    return functools.partial({"first": _constant, "debiased": _debiased, "ramp": _ramp}[start], ema_momentum)
+
+
+def _constant(ema_momentum, n):
+    return ema_momentum
+
+
+def _debiased(ema_momentum, n):
+    return (ema_momentum - ema_momentum**n) / (1 - ema_momentum**n)
+
+
+def _ramp(ema_momentum, n):
+    return min(ema_momentum, n / (9 + n))
 
 
 def arithmetic(n):
@@ -123,8 +131,11 @@ def uniform(number):
 
 def cooldown_coefficients(cooldown):
     """The coefficients that make a merge of k + 1 checkpoints act like a cooldown, a profile, over its k intervals."""
-    profile = profiles.get(cooldown)
-    return lambda number: merge_coefficients(profile(np.arange(1, number) / number))
+    return functools.partial(_coefficients, profiles.get(cooldown))
+
+
+def _coefficients(profile, number):
+    return merge_coefficients(profile(np.arange(1, number) / number))
 
 
 def merge_coefficients(gradient_weights):

@@ -1,5 +1,7 @@
 """The sparsity of a network that is pruned while it trains (Zhu & Gupta 2017)."""
 
+import functools
+
 import keras
 
 from keras_lrsched.schedules import checks
@@ -65,9 +67,10 @@ class SparsityRamp(PhasedSchedule):
 def _one_minus_power(power):
     """1 - x^power, exact at both ends: what rises, played backwards, along 1 - (1 - y)^power."""
 
-    def shape(done, left, xp):
-        late = left < 0.5
-        small = -xp.expm1(power * xp.log1p(-xp.where(late, left, xp.zeros_like(left))))
-        return xp.where(late, small, 1 - xp.power(done, power))
+    return Profile("one_minus_power", functools.partial(_one_minus_power_shape, power), {"power": power})
 
-    return Profile("one_minus_power", shape, {"power": power})
+
+def _one_minus_power_shape(power, done, left, xp):
+    late = left < 0.5
+    small = -xp.expm1(power * xp.log1p(-xp.where(late, left, xp.zeros_like(left))))
+    return xp.where(late, small, 1 - xp.power(done, power))

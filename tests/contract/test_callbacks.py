@@ -3,6 +3,7 @@
 import copy
 import gc
 import inspect
+import pickle
 import time
 
 import keras
@@ -64,7 +65,8 @@ def undisturbed(case, jit=JIT[0]):
     """A callback after its run, a copy of it from before, and the weights at the end; one run for all tests."""
     if (case.name, jit) not in RUNS:
         callback = case.build(sample())
-        RUNS[case.name, jit] = callback, copy.deepcopy(callback), fit(make_model(case, jit), callback)
+        copied = pickle.loads(pickle.dumps(copy.deepcopy(callback)))
+        RUNS[case.name, jit] = callback, copied, fit(make_model(case, jit), callback)
     return RUNS[case.name, jit]
 
 
@@ -151,6 +153,15 @@ def test_begins_anew_for_another_model(case):
     used, _, expected = undisturbed(case)
     for left, right in zip(fit(make_model(case, JIT[0]), used), expected, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@every_case
+def test_copy_after_a_run(case):
+    """As a tuner does that reuses its callbacks."""
+    callback, _, _ = undisturbed(case)
+    for copied in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        if hasattr(callback, "state"):
+            keras.tree.map_structure(np.testing.assert_array_equal, callback.state(), copied.state())
 
 
 @every_case

@@ -1,8 +1,10 @@
 """What every schedule must do, on every backend. A new one joins by a `Case` in `schedule_cases`."""
 
+import copy
 import inspect
 import json
 import math
+import pickle
 
 import keras
 import numpy as np
@@ -94,6 +96,16 @@ def test_no_profile_is_forgotten():
 
 def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+@every_case
+def test_copies_and_pickles(case):
+    """As KerasTuner, scikit-learn and Ray do."""
+    schedule = case.build()
+    schedule(3)
+    for copied in (copy.deepcopy(schedule), pickle.loads(pickle.dumps(schedule))):
+        assert copied.get_config() == schedule.get_config()
+        same(copied, schedule, case)
 
 
 # The ways to ask for a value
