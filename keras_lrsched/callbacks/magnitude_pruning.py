@@ -7,6 +7,7 @@ from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.optimizers import paths
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules.per_update import refuse_per_update
 
 
 class MagnitudePruning(GradientController):
@@ -60,6 +61,7 @@ class MagnitudePruning(GradientController):
     def __init__(self, sparsity, scope="layer", exclude=None):
         super().__init__()
         self.sparsity = as_schedule("sparsity", sparsity)
+        refuse_per_update("MagnitudePruning", "sparsity", self.sparsity)
         self.scope = checks.one_of("scope", scope, ("layer", "global"))
         self.exclude = paths.patterns("exclude", exclude)
         self.pruned_to: float | None = None

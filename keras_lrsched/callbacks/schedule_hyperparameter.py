@@ -11,6 +11,7 @@ from keras_lrsched.callbacks import scheduled_step
 from keras_lrsched.callbacks.settings import Setting
 from keras_lrsched.schedules.base import float_dtype
 from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules.per_update import refuse_per_update
 
 
 class ScheduleHyperparameter(keras.callbacks.Callback):
@@ -67,6 +68,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             raise ValueError(f'`target` must be a path like "optimizer.weight_decay". Received: target={target!r}')
         self.target = target
         self.schedule = as_schedule("schedule", schedule)
+        refuse_per_update("ScheduleHyperparameter", "schedule", self.schedule)
         self._at_work = False
 
     def value(self, step):

@@ -16,6 +16,7 @@ from keras_lrsched.optimizers.maths import average
 from keras_lrsched.optimizers.nonfinite import all_finite
 from keras_lrsched.optimizers.step import Slots, Step
 from keras_lrsched.schedules import checks
+from keras_lrsched.schedules.per_update import refuse_per_update
 
 
 class Optimizer(keras.optimizers.Optimizer):
@@ -203,6 +204,11 @@ class Optimizer(keras.optimizers.Optimizer):
         with after(grads):  # so do the counter and all scalars, which may not depend on the batch
             super().apply(grads, trainable_variables)
 
+    @keras.optimizers.Optimizer.learning_rate.setter
+    def learning_rate(self, value):
+        refuse_per_update("The optimizer", "learning_rate", value)
+        keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, LearningRateSchedule):
             return self._learning_rate(self.iterations)
@@ -331,6 +337,7 @@ class Optimizer(keras.optimizers.Optimizer):
 def _rate(name, value):
     """A learning rate or weight decay: a number as a float, all else as Keras takes it."""
     if value is None or isinstance(value, LearningRateSchedule) or callable(value):
+        refuse_per_update("The optimizer", name, value)
         return value
     return checks.non_negative_float(name, value)
 

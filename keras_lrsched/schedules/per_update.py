@@ -11,8 +11,9 @@ from keras_lrsched.schedules.operands import as_schedule, compute
 class PerUpdate(Schedule):
     """A schedule that counts weight updates under gradient accumulation: value(t) = schedule(floor(t / k)).
 
-    With `gradient_accumulation_steps=k`, Keras advances an optimizer's `iterations`, and so the schedule, at each of the k
-    micro-steps that make one update: a warmup meant for 100 updates is over after 100 / k.
+    With `gradient_accumulation_steps=k`, Keras' own optimizers advance a schedule at each of the k micro-steps that make one
+    update: a warmup meant for 100 updates is over after 100 / k. The optimizers of this package, `ScheduleHyperparameter`
+    and `MagnitudePruning` count updates as they are, and raise `ValueError` if they are given a `PerUpdate`, at any depth.
 
     Args:
         schedule: A `LearningRateSchedule` in updates, or a number for a constant.
@@ -36,3 +37,24 @@ class PerUpdate(Schedule):
 
     def compute(self, step, xp):
         return compute(self.schedule, step // self.accumulation_steps, xp)
+
+
+def refuse_per_update(owner, name, schedule):
+    """Checks that a schedule for what counts updates does not count them once more.
+
+    Raises:
+        ValueError: If the schedule is a `PerUpdate`, or has one inside, with more than one step.
+    """
+    if _has_per_update(schedule):
+        raise ValueError(
+            f"{owner} counts updates already, also under gradient accumulation, so the schedule would run at a fraction of "
+            f"its pace: leave PerUpdate out. Received: {name}={schedule!r}"
+        )
+
+
+def _has_per_update(value):
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_per_update, value))
+    if isinstance(value, PerUpdate) and value.accumulation_steps > 1:
+        return True
+    return isinstance(value, Schedule) and _has_per_update(list(value.arguments().values()))
