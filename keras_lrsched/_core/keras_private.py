@@ -3,12 +3,15 @@
 Each docstring names what is relied on. `tests/core/test_keras_private.py` has a test for each.
 """
 
+import sys
+
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 from keras.src.trainers.data_adapters import array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from keras.src.utils import rng_utils
 
 
 def global_seed_generator():
@@ -173,3 +176,109 @@ def watch_batches(iterator, function):
 def batch_watcher(iterator):
     """The function that `watch_batches` has been called with; `None` if it has not."""
     return getattr(getattr(iterator, "_get_iterator", None), "watcher", None)
+
+
+def value_of(variable):
+    """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
+    return variable._value
+
+
+def trained_by(optimizer):
+    """The variables that an optimizer was built for.
+
+    Relies on `Optimizer._trainable_variables`. Seen in Keras 3.10 to 3.15.
+    """
+    return list(getattr(optimizer, "_trainable_variables", None) or [])
+
+
+def parts_of_dataset(dataset):
+    """The data sets that a `tf.data.Dataset` draws from; its functions, each as Python function, graph and variables.
+
+    Relies on `DatasetV2._inputs` and `_functions`, and on `StructuredFunctionWrapper._func` and `function`. Seen in
+    TensorFlow 2.18 to 2.21.
+    """
+    wrappers = [(wrapper._func, wrapper.function.graph) for wrapper in dataset._functions()]
+    return list(dataset._inputs()), [(function, graph, list(graph.variables)) for function, graph in wrappers]
+
+
+def shuffles_anew(dataset):
+    """Whether a `tf.data.Dataset` is a `shuffle` whose order is another one in each pass.
+
+    Relies on the class name `_ShuffleDataset` and its `_reshuffle_each_iteration`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    return "Shuffle" in type(dataset).__name__ and bool(getattr(dataset, "_reshuffle_each_iteration", True))
+
+
+def repeats_for_ever(dataset):
+    """Whether a `tf.data.Dataset` is a `repeat` without an end.
+
+    Relies on the class name `_RepeatDataset` and its `_count`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    return type(dataset).__name__ == "_RepeatDataset" and int(dataset._count) < 0
+
+
+def compile_arguments(model):
+    """What `compile` was given, by name. Relies on `Trainer._compile_config.config`. Seen in Keras 3.10 to 3.15."""
+    config = getattr(model, "_compile_config", None)
+    return {} if config is None else dict(config.config)
+
+
+def random_seed():
+    """What `keras.utils.set_random_seed` was given last, or `None`.
+
+    Relies on `keras.src.utils.rng_utils.get_random_seed`. Seen in Keras 3.10 to 3.15.
+    """
+    return rng_utils.get_random_seed()
+
+
+def data_of_adapter(adapter):
+    """What `fit` was given, as its data adapter keeps it: its kind, and the object or the arrays.
+
+    The kinds are `"arrays"`, `"PyDataset"`, `"generator"` (with the batches that Keras has drawn ahead), `"tf.data"`,
+    `"DataLoader"`, and `"other"`. Relies on the attributes `_inputs`, `py_dataset`, `_first_batches`, `_dataset` and
+    `_dataloader` of the adapters. Seen in Keras 3.10 to 3.15.
+    """
+    names = {
+        "arrays": "_inputs",
+        "PyDataset": "py_dataset",
+        "generator": "_first_batches",
+        "tf.data": "_dataset",
+        "DataLoader": "_dataloader",
+    }
+    for kind, name in names.items():
+        if hasattr(adapter, name) and not (kind == "tf.data" and not hasattr(adapter._dataset, "element_spec")):
+            return kind, getattr(adapter, name)
+    return "other", None
+
+
+def shuffle_of_adapter(adapter):
+    """The `shuffle` of `fit`, as far as a data adapter uses it; relies on `_shuffle` and `shuffle`. Keras 3.10 to 3.15."""
+    return getattr(adapter, "_shuffle", getattr(adapter, "shuffle", None))
+
+
+def graphs_of_step(model):
+    """The TensorFlow graphs of the compiled training step, nested functions included; none for other backends.
+
+    Relies on `compiled_loop` and on `PolymorphicFunction._list_all_concrete_functions`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    loop = compiled_loop(model)
+    if not hasattr(loop, "_list_all_concrete_functions"):
+        return []
+    return [function.graph for function in loop._list_all_concrete_functions()]
+
+
+def eager_random_generator():
+    """The `random.Random` that TensorFlow draws the seeds of eager operations from; `None` without TensorFlow or a seed.
+
+    Relies on `tensorflow.python.eager.context.context()._rng`, which `tf.random.set_seed` makes. TensorFlow 2.18 to 2.21.
+    """
+    context = sys.modules.get("tensorflow.python.eager.context")
+    return None if context is None else getattr(context.context(), "_rng", None)
+
+
+def set_initial_epoch(model, epoch):
+    """Let the running `fit` begin with an epoch; `None` for what it was given.
+
+    Relies on `Trainer._initial_epoch`, which `BackupAndRestore` sets. Seen in Keras 3.10 to 3.15.
+    """
+    model._initial_epoch = epoch

@@ -6,22 +6,26 @@ import random
 import keras
 import numpy as np
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core.tracked_state import TrackedState
 
 KINDS = ("model", "optimizer", "metrics")
 
 
 class Snapshot:
-    """A copy of the weights, of the state of random layers, and of the optimizer; `restore()` puts it back, bit for bit.
+    """A copy of the weights, of all other state of the model, and of its optimizers; `restore()` puts it back, bit for bit.
 
-    It holds `model.variables`, which include BatchNorm's moving statistics and the seeds of dropout, and
-    `optimizer.variables`: the counter, the learning rate, moments, averages, accumulated gradients, the loss scale. It may
-    be taken and restored inside of `fit`, by any callback. An optimizer without state yet is built.
+    It holds `model.variables`, which include BatchNorm's moving statistics and the seeds of dropout; `optimizer.variables`:
+    the counter, the learning rate, moments, averages, accumulated gradients, the loss scale; and what else hangs on the
+    model: further optimizers, the states of recurrent layers, buffers of PyTorch modules, generators, counters and queues
+    that are attributes. It may be taken and restored inside of `fit`, by any callback; what the first step would create is
+    created.
 
     Args:
-        model: A compiled model whose weights exist.
+        model: A compiled model. Outside of `fit`, its weights must exist.
         metrics: Whether the metrics are held too. Defaults to `False`: the means in Keras' logs go on over what was
             trained, whether it is kept or not.
+        others: Whether state beyond the variables of the model and of `model.optimizer` is held. Defaults to `True`.
 
     Raises:
         ValueError: If the model has no weights yet; from `restore`, if the model has other variables than it had.
@@ -37,11 +41,14 @@ class Snapshot:
     (0.0, 0)
     """
 
-    def __init__(self, model, metrics=False):
+    def __init__(self, model, metrics=False, others=True):
         _prepare(model)
         self._model = model
         kinds = KINDS if metrics else KINDS[:2]
         self._values = {kind: [_copy(variable) for variable in _variables(model, kind)] for kind in kinds}
+        self._values["trained"] = _trained(model)
+        if others:
+            self._values["others"] = TrackedState({"model": model}, known_of(model), model.variables).full_state()
         self._of_callbacks = [(each, _copy(each)) for each in _optimizer_variables(model) if _is_of_callback(each)]
 
     @classmethod
@@ -52,27 +59,38 @@ class Snapshot:
         return snapshot
 
     def state(self):
-        """The copies: a dictionary of lists of NumPy arrays, not to be changed."""
+        """The copies: a dictionary of plain values, not to be changed."""
         return self._values
 
     def restore(self):
-        _prepare(self._model)
-        places = {kind: _variables(self._model, kind) for kind in self._values}
-        for kind, values in self._values.items():
-            _check(kind, places[kind], values)
-        for kind, values in self._values.items():
-            for variable, value in zip(places[kind], values, strict=True):
+        model = self._model
+        _prepare(model, self._values.get("trained"))
+        places = {kind: _variables(model, kind) for kind in KINDS if kind in self._values}
+        for kind, variables in places.items():
+            _check(kind, variables, self._values[kind])
+        for kind, variables in places.items():
+            for variable, value in zip(variables, self._values[kind], strict=True):
                 variable.assign(value)
         for variable, value in self._of_callbacks:
             variable.assign(value)
+        if "others" in self._values:
+            TrackedState({"model": model}, known_of(model), model.variables).restore(self._values["others"])
+
+
+def known_of(model):
+    """What a snapshot of a model holds by itself, and the generators that `random_state` holds."""
+    optimizer = [] if model.optimizer is None else [model.optimizer, *model.optimizer.variables]
+    generators = [np.random.mtrand._rand, random._inst]
+    return [*model.variables, *model.metrics_variables, *optimizer, *generators]
 
 
 def random_state():
-    """The state of the random numbers that belong to no layer: Python's, NumPy's, PyTorch's, and Keras' without a seed."""
+    """The state of the global generators: of Python, NumPy, PyTorch, TensorFlow's eager operations, Keras without a seed."""
     version, numbers, gauss = random.getstate()
-    generator = keras_private.existing_global_seed_generator()
+    generator, eager = keras_private.existing_global_seed_generator(), keras_private.eager_random_generator()
     return {
         "python": [version, list(numbers), gauss],
+        "tensorflow": None if eager is None else eager.getstate(),
         "numpy": np.random.get_state(legacy=False),
         "keras": None if generator is None else _copy(generator.state),
         "torch": _torch_random_state(),
@@ -87,16 +105,29 @@ def restore_random_state(state):
         keras_private.global_seed_generator().state.assign(state["keras"])  # making it may draw from Python's numbers
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(state["numpy"])
+    eager = keras_private.eager_random_generator()
+    if eager is not None and state["tensorflow"] is not None:
+        eager.setstate(state["tensorflow"])
     restore_torch_random_state(state["torch"])
 
 
-def _prepare(model):
+def _prepare(model, trained=None):
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # JAX keeps all state inside the compiled step
-    if not model.built:
+    if training_loop.epoch_iterator() is not None:
+        training_loop.build(model)
+    elif not model.built and not model.variables:
         raise ValueError(f"Call the model on data first: it has no weights yet. Received: model={model.name!r}, not built")
     if model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+        variables = model.variables
+        model.optimizer.build([variables[place] for place in trained] if trained else model.trainable_variables)
+
+
+def _trained(model):
+    """The places of the variables that the optimizer was built for: a step may train a part of them."""
+    places = {id(variable): place for place, variable in enumerate(model.variables)}
+    trained = [] if model.optimizer is None else keras_private.trained_by(model.optimizer)
+    return [places[id(variable)] for variable in trained] if all(id(each) in places for each in trained) else []
 
 
 def _variables(model, kind):

@@ -4,6 +4,8 @@ It is a line that says what it is, a line of JSON, the bytes of the arrays one a
 The one written before is kept beside it, as `NAME.old`.
 """
 
+import base64
+import collections
 import hashlib
 import itertools
 import json
@@ -13,16 +15,18 @@ import shutil
 import warnings
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401 - lets NumPy know bfloat16 and its like by name
 import numpy as np
 
-MAGIC = b"keras_lrsched state 2\n"
+from keras_lrsched._core import plain
+
+FORMAT = b"keras_lrsched state "
+MAGIC = FORMAT + b"3\n"
 CHECKSUM = 32
 """Bytes at the end of the file."""
 
 
 def write(path, state):
-    """Replaces the file by one that holds `state`: dictionaries, lists, numbers, strings, `None` and arrays.
+    """Replaces the file by one that holds `state`, a plain value (`plain.is_plain`).
 
     Whenever the process dies or the disk is full, the state that was written last can be read.
 
@@ -70,17 +74,6 @@ def read(path):
         raise
 
 
-def is_plain(value):
-    """Whether `write` takes the value."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _is_simple(str(value.dtype))
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
 def _copies(path):
     """The file; the next one, whose writer may have died before it had its name; the one before."""
     path = Path(path)
@@ -100,6 +93,12 @@ def _keep(path, old):
 
 def _read(path):
     content = path.read_bytes()
+    if content.startswith(FORMAT) and not content.startswith(MAGIC):
+        version = content[len(FORMAT) : len(FORMAT) + 8].partition(b"\n")[0].decode(errors="replace")
+        raise ValueError(
+            f"The file of training state has the format {version}, which this version of keras_lrsched does not read. "
+            f"End the run with that version, or remove the file to train from the start. Received: path={str(path)!r}"
+        )
     if not content.startswith(MAGIC):
         raise ValueError(f"Not a file of training state. Received: path={str(path)!r}")
     body, checksum = memoryview(content)[:-CHECKSUM], content[-CHECKSUM:]
@@ -120,23 +119,33 @@ def _read(path):
 
 def _pack(value, arrays):
     if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"The keys of a state must be strings. Received: {list(value)}")
-        return {"dict": {key: _pack(item, arrays) for key, item in value.items()}}
-    if isinstance(value, tuple):
-        return {"tuple": [_pack(item, arrays) for item in value]}
+        if all(type(key) is str for key in value):
+            return {"dict": {key: _pack(item, arrays) for key, item in value.items()}}
+        return {"map": [[_pack(key, arrays), _pack(item, arrays)] for key, item in value.items()]}
     if isinstance(value, list):
         if all(type(item) in (int, float) for item in value):
             return {"numbers": value}
         return [_pack(item, arrays) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)) and is_plain(value):
+    if isinstance(value, collections.deque):
+        return {"deque": [_pack(item, arrays) for item in value], "maxlen": value.maxlen}
+    for name, kind in _SEQUENCES.items():
+        if isinstance(value, kind):
+            return {name: [_pack(item, arrays) for item in value]}
+    if isinstance(value, (np.ndarray, np.generic)) and plain.is_plain(value):
         array = np.asarray(value)
         arrays.append(array)
         kind = "scalar" if isinstance(value, np.generic) else "array"
         return {kind: str(array.dtype), "shape": array.shape}
-    if not is_plain(value):
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if not plain.is_plain(value):
         raise TypeError(f"A state is made of plain values and NumPy arrays. Received: {value!r} of {type(value)}")
     return value
+
+
+_SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class _Unpacker:
@@ -152,10 +161,19 @@ class _Unpacker:
             return tree
         if "dict" in tree:
             return {key: self.value(item) for key, item in tree["dict"].items()}
-        if "tuple" in tree:
-            return tuple(self.value(item) for item in tree["tuple"])
+        if "map" in tree:
+            return {self.value(key): self.value(item) for key, item in tree["map"]}
         if "numbers" in tree:
             return tree["numbers"]
+        if "deque" in tree:
+            return collections.deque([self.value(item) for item in tree["deque"]], tree["maxlen"])
+        for name, kind in _SEQUENCES.items():
+            if name in tree:
+                return kind(self.value(item) for item in tree[name])
+        if "bytes" in tree:
+            return base64.b64decode(tree["bytes"], validate=True)
+        if "complex" in tree:
+            return complex(*tree["complex"])
         return self._array(tree["array"], tree["shape"]) if "array" in tree else self._array(tree["scalar"], ())[()]
 
     def finish(self):
@@ -163,20 +181,11 @@ class _Unpacker:
             raise ValueError(f"{len(self._content) - self._place} bytes belong to no array")
 
     def _array(self, dtype, shape):
-        if not _is_simple(dtype) or not all(type(size) is int and size >= 0 for size in shape):
+        if not plain.is_simple_dtype(dtype) or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f"an array of {dtype} and shape {shape}")
         array = np.frombuffer(self._content, dtype, math.prod(shape), self._place).reshape(shape).copy()
         self._place += array.nbytes
         return array
-
-
-def _is_simple(name):
-    """Whether a type is one of numbers or strings, and not a structure or Python's objects."""
-    try:
-        dtype = np.dtype(name)
-    except (TypeError, ValueError):
-        return False
-    return str(dtype) == name and dtype.itemsize > 0 and not dtype.hasobject
 
 
 def _sync_folder(folder):

@@ -1,13 +1,23 @@
 """A run that is killed at any moment goes on, when it is started again, as if it had not been."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from keras_lrsched._core import training_loop
-from keras_lrsched.callbacks import callback_state, model_parts, state_file
-from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state, restore_torch_random_state
+from keras_lrsched._core import interrupts, keras_private, plain, training_loop
+from keras_lrsched._core.tracked_state import TrackedState
+from keras_lrsched.callbacks import data_of_fit, run_lock, run_settings, state_file
+from keras_lrsched.callbacks.snapshot import (
+    Snapshot,
+    known_of,
+    random_state,
+    restore_random_state,
+    restore_torch_random_state,
+)
 from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
 
@@ -15,39 +25,59 @@ from keras_lrsched.schedules import checks
 class TrainingState(keras.callbacks.Callback):
     """Saves all state of a run to one file, and goes on from that file when the same script is started again.
 
-    The file holds weights, seeds of layers, all variables of the optimizer, the running means of the epoch, the state of
-    the other callbacks, the place in the data, the random state of Python, NumPy and Keras, and the history. On a CPU, a
-    run that is killed and started again ends with the same weights, bit for bit, as one that was not.
+    On a CPU, a run that is killed and started again ends with the same weights, bit for bit, as one that was not; where that
+    cannot be, a warning names what is not saved. The file holds
+
+    - the variables of the model, its metrics, and all optimizers that are attributes of the model, at any depth;
+    - the states of stateful RNNs, the buffers of PyTorch modules, `tf.Variable`s that are attributes;
+    - the generators of random numbers of Python, NumPy, Keras and PyTorch, and all that hang on the model, its loss, its
+      layers, the callbacks and the data, or that functions of these refer to;
+    - attributes of these objects (numbers, arrays, lists, sets, deques, dictionaries) that the training has changed; what it
+      leaves as it was, such as `patience` or an array of validation images, remains what the script says;
+    - the state of callbacks that have the methods `state` and `restore_state`, the history, and the file of a `CSVLogger`;
+    - the place in the data, for `ScheduledBatches` and any data with the methods `state`, `restore_state` and `trained`.
+
+    Such data can be resumed within an epoch. With other data, `every` is `"epoch"`. `report()` lists all of it.
+
+    A saved run is continued only by the same script. Settings are compared with those of the saved run: of layers, their
+    wiring and code, of all optimizers, the loss, the metrics, the data and their first batch, the seed. The first difference
+    raises, unless `allow_changes` names it: then the run goes on with what the script says. `epochs`, the arguments of other
+    callbacks, and validation data follow the script. To go on for longer, raise `epochs`; a run that `EarlyStopping` has
+    ended goes on if `epochs` or an argument of a callback is another one.
+
+    A finished run that is started again trains nothing and has the final weights. Within one process, each further `fit` of
+    the same model is a run of its own with the same path, as in a loop of `fit(epochs=1)`. When the script is started again,
+    those that were finished train nothing, and the code between them sees the weights of the latest. A finished run of
+    another model in the same process, such as the one of the fold before, is an error: give each fold a path.
 
     The file is replaced in one step and carries a checksum, and the one before is kept as `path` + `".old"`: a process that
     is killed while it writes, or a disk that is full, leaves the last good file. If the newest is damaged, the run goes on
-    from the older one, with a warning that names both.
+    from the older one, with a warning that names both. If neither copy is whole, that is an error and not a fresh start; to
+    train from the start, remove the file. It is read as data only: it cannot run code. While a process trains, others that
+    are given the same path raise.
 
-    The data must be `ScheduledBatches`, or any `PyDataset` with the methods `state`, `restore_state` and `trained`, to be
-    resumed within an epoch. With other data, `every` is `"epoch"`; what order these data have in a resumed run is theirs
-    to decide, so give `shuffle=False` to `fit`, or shuffle by the number of the epoch.
+    At Ctrl-C (SIGINT) and SIGTERM the batch is ended and, where the data can be resumed within an epoch, saved; then the
+    program ends as it would have.
 
     Where several processes train together, the first of them writes the file, and all must find it when they start again.
-
-    Of the other callbacks in the same `fit`, those with methods `state` and `restore_state` are saved by these. Of any
-    other (`EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint`, ...), all attributes are that are numbers, NumPy arrays,
-    or lists and dictionaries of such and of strings; a string by itself, such as a path, stays what the script says. It has
-    to come last in the list of callbacks.
-
-    A finished run that is started again trains nothing and has the final weights. The file is read as data only: it cannot
-    run code. If neither copy is whole, that is an error and not a fresh start; to train from the start, remove the file. The
-    model and its optimizer must have the layers, settings and variables that they had.
+    The place in the list of callbacks is of no importance: it is called last.
 
     Args:
         path: The file; its folder is made.
-        every: How many updates (training steps) lie between two savings: a positive integer; or `"epoch"`. The end of
-            training is saved in any case, and a saving due at the last step of an epoch waits for the epoch's end.
-            Defaults to `"epoch"`.
+        every: How many training steps lie between two savings: a positive integer; or `"epoch"`. The end of training is
+            saved in any case, and a saving due at the last step of an epoch waits for the epoch's end. Defaults to
+            `"epoch"`.
+        data: The `ScheduledBatches` (or other object with `state`, `restore_state` and `trained`) behind the data that `fit`
+            is given in another form, such as a `tf.data.Dataset` made of it. Defaults to `None`: what `fit` is given.
+        allow_changes: Dotted paths of settings that may differ from the saved run's, such as `["optimizer.learning_rate"]`,
+            `["loss"]`, `["data"]`; a path stands for all that it leads to. Defaults to `()`.
+        strict: Whether to raise where it would warn of state that cannot be saved. Defaults to `False`.
 
     Raises:
-        ValueError: At construction, if an argument is not of its kind. When `fit` begins, if it is not the last callback,
-            if the data cannot be resumed as `every` asks, or if the file is damaged or belongs to another script or model;
-            the first difference is named.
+        ValueError: At construction, if an argument is not of its kind. When `fit` begins: if the data cannot be resumed as
+            `every` asks; if the file is damaged, has another format, or belongs to another script or model, with the first
+            difference; if another process or another model of this process uses it; beside `BackupAndRestore`; with
+            `strict`, if there is state that cannot be saved.
         OSError: If the file cannot be written, as on a full disk. The state that was saved before is kept.
 
     Example:
@@ -66,36 +96,82 @@ class TrainingState(keras.callbacks.Callback):
     (3, 9)
     """
 
-    def __init__(self, path, every="epoch"):
+    def __init__(self, path, every="epoch", data=None, allow_changes=(), strict=False):
         super().__init__()
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.every = every if every == "epoch" else checks.positive_int("every", every)
+        if data is not None and not _can_be_resumed(data):
+            raise ValueError(
+                "`data` must have the methods `state`, `restore_state` and `trained`, as ScheduledBatches have. "
+                f"Received: data={data!r}"
+            )
+        self.data = data
+        if isinstance(allow_changes, str) or not all(isinstance(each, str) for each in allow_changes):
+            raise ValueError(
+                f'`allow_changes` must be a list of paths, such as ["optimizer"]. Received: allow_changes={allow_changes!r}'
+            )
+        self.allow_changes = tuple(allow_changes)
+        self.strict = strict
+        self._clear()
+
+    def _clear(self):
+        self._pending: Any = None
+        self._tracked: Any = None
+        self._run: Any = None
+        self._watch: Any = None
+        self._warned: set[str] = set()
+
+    def report(self):
+        """What is saved, what follows from the script, and what can be neither saved nor derived.
+
+        Returns:
+            A dictionary: `"saved"` is a list of paths, `"derived"` and `"unknown"` are dictionaries from paths to reasons.
+
+        Raises:
+            ValueError: Before `fit` has begun.
+        """
+        if self._tracked is None:
+            raise ValueError("There is nothing to report before `fit` has begun.")
+        saved = ["model.variables", "model.optimizer", "random numbers of Python, NumPy, Keras and the backend", "history"]
+        saved += [name for name, callback in self._companions.items() if _has_state(callback)]
+        saved += ["data"] if self._data is not None else []
+        paths = self._tracked.paths()
+        saved += [path for kind in ("variables", "generator") for path in paths.get(kind, ())]
+        derived = dict.fromkeys(paths.get("value", ()), "the script's, unless training changes it")
+        derived |= dict.fromkeys(self._settings, "the script's")
+        return {"saved": saved, "derived": derived, "unknown": self._unknown()}
+
+    # What Keras calls
+
+    def set_model(self, model):
+        super().set_model(model)
+        training_loop.place_last(self)
 
     def on_train_begin(self, logs=None):
+        self._clear()
         self._find_companions()
-        self._parts = model_parts.describe(self.model)
-        self._step = self._offset = 0
+        training_loop.build(self.model)
+        self._describe()
+        self._step = self._offset = self._epoch = 0
         self._due, self._torch = False, []
-        self._pending: Any = state_file.read(self.path) if self.path.exists() else None
-        if self._pending is not None:
-            self._check(self._pending)
-        self._compare_workers()
-        if self._pending is not None:
-            self._build()
-            self._restore(self._pending)
-            self._step = self._pending["step"]
-            stopped = self._pending["stopped"]
-            self.model._initial_epoch = self.params["epochs"] if stopped else self._pending["epoch"]
+        if native.is_first_worker(self.model):
+            run_lock.lock(self.path)
+        self._begin_run()
+        self._warn_of_unknown()
+        self._watch = interrupts.Watch()
+        self._watch.start()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._offset = epoch, 0
         if self._pending is not None:
+            # What callbacks did in `on_epoch_begin`, the saved run has done, if it had begun this epoch; and callbacks may
+            # make attributes there that are restored now.
             if self._pending["batch"]:
-                # This epoch has begun before, and what callbacks did then must not be done twice.
                 self._restore(self._pending)
                 self._offset = self._pending["batch"]
                 self._torch = self._pending["random"]["torch"]
-            self._restore_history()
+            self._warn_of_homeless()
+            self._pending = None
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._torch:  # PyTorch's DataLoader has drawn a number since the epoch began
@@ -108,29 +184,45 @@ class TrainingState(keras.callbacks.Callback):
             self._data.trained(batch + 1)
         if self.every != "epoch" and self._step % self.every == 0:
             self._due = True
-            if batch + 1 < len(self._data):
-                self._save(self._epoch, self._offset + batch + 1)
+        if (self._due or self._watch.requested) and self._is_within_epoch(batch):
+            self._save(self._epoch, self._offset + batch + 1)
+        self._watch.raise_if_requested()
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if self._due or last or self.every == "epoch":
-            self._save(epoch + 1, 0, logs)
+        if self._due or last or self.every == "epoch" or self._watch.requested:
+            self._save(epoch + 1, 0, finished=last)
+        self._watch.raise_if_requested()
 
     def on_train_end(self, logs=None):
-        if self._pending is not None:  # there was nothing left to train
-            self._restore_history()
-        self.model._initial_epoch = None
+        keras_private.set_initial_epoch(self.model, None)
+        self._run.finished = True
+        run_lock.unlock(self.path)
+        self._pending = None
+        self._watch.stop()
+
+    def _is_within_epoch(self, batch):
+        """Whether the run can be saved at this batch: the last one of an epoch waits for the epoch's end."""
+        return self._data is not None and self.model.steps_per_execution == 1 and batch + 1 < len(self._data)
+
+    # Before training
 
     def _find_companions(self):
-        everyone = training_loop.callback_list().callbacks
-        place = everyone.index(self)
-        self._companions = everyone[:place]
-        self._history = next((it for it in everyone[place:] if isinstance(it, keras.callbacks.History)), None)
-        later = [type(it).__name__ for it in everyone[place + 1 :] if not isinstance(it, _KERAS_ADDS)]
-        if later:
-            raise ValueError(f"TrainingState must be the last of the callbacks. Received: {', '.join(later)} after it")
-        data: Any = training_loop.dataset()
-        self._data: Any = data if all(hasattr(data, name) for name in ("state", "restore_state", "trained")) else None
+        callbacks = training_loop.callback_list()
+        others = [] if callbacks is None else [it for it in callbacks.callbacks if not isinstance(it, _LEFT_OUT)]
+        self._companions: dict[str, Any] = {}
+        for callback in others:
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                raise ValueError(
+                    "TrainingState and BackupAndRestore both go on from an earlier run: leave one out. "
+                    f"Received: {callback!r} in the same `fit`"
+                )
+            name = type(callback).__name__
+            number = sum(type(it) is type(callback) for it in self._companions.values())
+            self._companions[f"{name}{number + 1 if number else ''}"] = callback
+        self._iterator = training_loop.epoch_iterator()
+        data: Any = self.data if self.data is not None else training_loop.dataset()
+        self._data: Any = data if _can_be_resumed(data) else None
         if self.every == "epoch":
             return
         if self._data is None:
@@ -144,66 +236,256 @@ class TrainingState(keras.callbacks.Callback):
                 f"Received: every={self.every}, steps_per_execution={self.model.steps_per_execution}"
             )
 
+    def _describe(self):
+        """The settings of this run, and its state as far as no other part of the file holds it."""
+        model = self.model
+        data = {} if self._iterator is None else data_of_fit.description(self._iterator)
+        self._settings = run_settings.describe(model, data)
+        self._settings["workers"] = len(native.of_all_workers(model, 0))
+        self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
+        self._arguments = {name: run_settings.of_callback(it) for name, it in self._companions.items()}
+        self._rates = _learning_rates(model)
+        stateless = {name: it for name, it in self._companions.items() if not _has_state(it)}
+        kind, fitted = ("other", None)
+        if self._iterator is not None:
+            kind, fitted = keras_private.data_of_adapter(self._iterator.data_adapter)
+        roots = {"model": model, **stateless}
+        if self._data is None and kind in ("PyDataset", "tf.data", "DataLoader"):
+            roots["data"] = fitted
+        with_state = [it for it in self._companions.values() if _has_state(it)]
+        known = [*known_of(model), self, self._data, *with_state]
+        self._tracked = TrackedState(roots, known, model.variables)
+
+    def _begin_run(self):
+        previous = run_lock.previous_run(self.path)
+        is_same = previous is not None and previous.model() is self.model
+        self._pending = state_file.read(self.path) if self.path.exists() else None
+        number = 0
+        if is_same and self._pending is not None:
+            number = previous.number + (1 if previous.finished else 0)
+        self._fits: list = []
+        if self._pending is not None and not (isinstance(self._pending, dict) and self._pending.keys() == _ENTRIES):
+            raise ValueError(f"The file holds something else than the state of a run. Received: path={str(self.path)!r}")
+        self._compare_workers()
+        if self._pending is not None:
+            is_foreign = previous is not None and not is_same
+            self._continue(number, is_foreign)
+        self._run = run_lock.begin(self.path, self.model, number)
+
+    def _continue(self, number, is_foreign):
+        """Go on with run `number` of this path, as far as the file has come."""
+        state = self._pending
+        self._fits = state["fits"][:number]
+        if state["fit"] < number:  # a further `fit` of the model that this process has trained
+            self._fits = [*state["fits"], _ended(state)][:number]
+            self._pending = None
+            return
+        if is_foreign and state["finished"] and not self._goes_on(state):
+            raise ValueError(
+                "The file holds the finished run of another model of this process, such as that of the fold before. Give "
+                f"each model a path of its own, or remove the file. Received: path={str(self.path)!r}"
+            )
+        then = state if state["fit"] == number else state["fits"][number]
+        run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), self.allow_changes)
+        self._restore(state)
+        self._step = state["step"]
+        epochs = self.params["epochs"]
+        if state["fit"] > number:
+            self._restore_history(then["history"])
+            warnings.warn(
+                f"Run {number + 1} with {str(self.path)!r} was finished by an earlier process, and trains nothing. Until "
+                f"run {state['fit'] + 1} goes on, code between them sees the weights of that run",
+                stacklevel=2,
+            )
+            keras_private.set_initial_epoch(self.model, epochs)
+        elif state["finished"] and not self._goes_on(state):
+            keras_private.set_initial_epoch(self.model, epochs)
+        else:
+            keras_private.set_initial_epoch(self.model, state["epoch"])
+
+    def _goes_on(self, state):
+        """Whether there is something to train after a finished run."""
+        epochs = self.params["epochs"]
+        if state["stopped"]:
+            return epochs > state["epochs"] or (epochs > state["epoch"] and self._arguments != state["arguments"])
+        return epochs > state["epoch"]
+
     def _compare_workers(self):
         steps = native.of_all_workers(self.model, -1 if self._pending is None else self._pending["step"])
         if len(set(steps)) > 1:
             found = ", ".join("no file" if step < 0 else f"step {step}" for step in steps)
             raise ValueError(f"All workers must find the same file. Received: path={str(self.path)!r}, by worker {found}")
 
-    def _check(self, state):
-        if not isinstance(state, dict) or state.keys() != _ENTRIES:
-            raise ValueError(f"The file holds something else than the state of a run. Received: path={str(self.path)!r}")
-        names = [type(it).__name__ for it in self._companions]
-        saved = [name for name, _ in state["callbacks"]]
-        if names != saved:
-            raise ValueError(
-                f"The saved run had other callbacks: {', '.join(saved) or 'none'}. Received: {', '.join(names) or 'none'}"
-            )
-        if (state["data"] is None) != (self._data is None):
-            raise ValueError(f"The saved run had data of another kind. Received: path={str(self.path)!r}")
+    # What cannot be saved
 
-        model_parts.check(self._parts, state["parts"])
+    def _unknown(self):
+        unknown = dict(self._tracked.unknown)
+        if self._data is None and self._iterator is not None:
+            unknown |= data_of_fit.unsaved_order(self._iterator)
+        unknown |= {
+            f"{operation} in the training step": "random numbers of TensorFlow, unlike those of `keras.random`"
+            for operation in data_of_fit.random_operations(self.model)
+        }
+        return unknown
 
-    def _build(self):
-        """Makes the variables that TensorFlow would only make at the first step."""
-        if self._data is not None and hasattr(self.model, "_symbolic_build"):
-            self.model._symbolic_build(data_batch=self._data[0])
+    def _warn_of_unknown(self):
+        unknown = {path: reason for path, reason in self._unknown().items() if path not in self._warned}
+        if not unknown:
+            return
+        self._warned |= set(unknown)
+        listed = "; ".join(f"`{path}`, {reason}" for path, reason in unknown.items())
+        message = f"A resumed run will not be exactly the one that was not disturbed. TrainingState cannot save: {listed}"
+        if self.strict:
+            raise ValueError(f"{message}. Received: strict=True")
+        warnings.warn(message, stacklevel=2)
 
-    def _save(self, epoch, batch, logs=None):
+    def _warn_of_homeless(self):
+        if self._homeless:
+            warnings.warn(f"Saved state that this run has no place for: {', '.join(self._homeless)}", stacklevel=2)
+
+    # Saving
+
+    def _save(self, epoch, batch, finished=False):
         self._due = False
         model = self.model
         state = {
+            "fit": self._run.number,
+            "fits": self._fits,
             "epoch": epoch,
+            "epochs": self.params["epochs"],
             "batch": batch,
             "step": self._step,
+            "finished": bool(finished),
             "stopped": bool(model.stop_training),
-            "parts": self._parts,
-            "model": Snapshot(model, metrics=batch > 0).state(),
+            "settings": self._settings,
+            "arguments": self._arguments,
+            "model": Snapshot(model, metrics=batch > 0, others=False).state(),
+            "tracked": self._tracked.state(),
             "random": random_state(),
             "data": None if self._data is None else self._data.state(),
-            "callbacks": [(type(it).__name__, callback_state.get(it)) for it in self._companions],
-            "history": None
-            if self._history is None
-            else callback_state.with_epoch(callback_state.get(self._history), epoch - 1, logs),
+            "callbacks": {name: _state(it) for name, it in self._companions.items()},
         }
+        self._warn_of_unknown()
         if native.is_first_worker(model):
             state_file.write(self.path, state)
 
+    # Going on
+
     def _restore(self, state):
-        Snapshot.from_state(self.model, state["model"]).restore()
-        if self._data is not None:
-            self._data.restore_state(state["data"])
-        for callback, (_, saved) in zip(self._companions, state["callbacks"], strict=True):
-            callback_state.restore(callback, saved)
+        model = self.model
+        changed = run_settings.differences(self._settings, state["settings"])
+        of_model = state["model"]
+        if "optimizer.class" in changed:  # as `allow_changes` says: what another optimizer has is of no use to this one
+            of_model = {kind: value for kind, value in of_model.items() if kind not in ("optimizer", "trained")}
+            model.optimizer.iterations.assign(state["model"]["optimizer"][0])
+        Snapshot.from_state(model, of_model).restore()
+        for name, (optimizer, rate) in self._rates.items():
+            if f"{name}.learning_rate" in changed and run_settings.is_allowed(f"{name}.learning_rate", self.allow_changes):
+                optimizer.learning_rate = rate
+        self._restore_data(state, changed)
+        for name, saved in state["callbacks"].items():
+            if name in self._companions:
+                _restore_state(self._companions[name], saved)
+        self._homeless = self._tracked.restore(state["tracked"])
         restore_random_state(state["random"])
 
-    def _restore_history(self):
-        """Keras adds it behind this callback, so it has just been emptied."""
-        if self._history is not None and self._pending["history"] is not None:
-            callback_state.restore(self._history, self._pending["history"])
-        self._pending = None
+    def _restore_data(self, state, changed):
+        if any(path.startswith("data.") for path in changed):
+            if state["batch"]:
+                raise ValueError(
+                    "The run was saved within an epoch, where only the same data can go on. "
+                    f"Received: other data, and batch {state['batch']} of the epoch"
+                )
+            return
+        if (state["data"] is None) != (self._data is None):
+            raise ValueError(f"The saved run had data of another kind. Received: path={str(self.path)!r}")
+        if self._data is not None:
+            self._data.restore_state(state["data"])
+
+    def _restore_history(self, saved):
+        for callback in self._companions.values():
+            if isinstance(callback, keras.callbacks.History):
+                _restore_state(callback, saved)
 
 
-_ENTRIES = {"epoch", "batch", "step", "stopped", "parts", "model", "random", "data", "callbacks", "history"}
+_ENTRIES = {
+    *("fit", "fits", "epoch", "epochs", "batch", "step", "finished", "stopped", "settings", "arguments"),
+    *("model", "tracked", "random", "data", "callbacks"),
+}
 
-_KERAS_ADDS = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+_LEFT_OUT = (keras.callbacks.ProgbarLogger, TrainingState)
+
+
+def _can_be_resumed(data):
+    return all(hasattr(data, name) for name in ("state", "restore_state", "trained"))
+
+
+def _ended(state):
+    """What is kept of a run when another one with the same path begins."""
+    history = next((saved for saved in state["callbacks"].values() if isinstance(saved, dict) and "history" in saved), None)
+    return {"settings": state["settings"], "history": history}
+
+
+def _compared(settings, number):
+    """The settings to be compared: in a further run, some are what the one before has left."""
+    if number == 0:
+        return settings
+    return {path: it for path, it in settings.items() if not path.endswith((".learning_rate", "data.first_batch"))}
+
+
+def _learning_rates(model):
+    """The optimizers whose learning rate is a variable, with its value, by name."""
+    found = {}
+    for name, optimizer in run_settings.optimizers_of(model).items():
+        rate = optimizer.get_config().get("learning_rate")
+        if isinstance(rate, (float, np.floating)):
+            found[name] = (optimizer, float(rate))
+    return found
+
+
+# The state of a callback that the walk over its attributes does not give
+
+
+def _has_state(callback):
+    return (hasattr(callback, "state") and hasattr(callback, "restore_state")) or isinstance(
+        callback, (keras.callbacks.History, keras.callbacks.CSVLogger)
+    )
+
+
+def _state(callback):
+    if isinstance(callback, keras.callbacks.History):
+        columns = {name: [_plain(value) for value in column] for name, column in callback.history.items()}
+        return {"history": columns, "epoch": [int(epoch) for epoch in callback.epoch]}
+    if isinstance(callback, keras.callbacks.CSVLogger):
+        callback.csv_file.flush()
+        keys = None if callback.keys is None else list(callback.keys)
+        return {"content": Path(callback.filename).read_text(), "keys": keys}
+    return callback.state() if _has_state(callback) else None
+
+
+def _restore_state(callback, state):
+    if isinstance(callback, keras.callbacks.History):
+        callback.history, callback.epoch = plain.copied(state["history"]), list(state["epoch"])
+    elif isinstance(callback, keras.callbacks.CSVLogger):
+        _restore_csv(callback, state)
+    elif _has_state(callback):
+        callback.restore_state(state)
+
+
+def _restore_csv(callback, state):
+    """Let a `CSVLogger` go on behind the lines that it had written when the state was saved."""
+    callback.csv_file.close()
+    Path(callback.filename).write_text(state["content"])
+    callback.csv_file = open(callback.filename, "a", newline="")  # noqa: SIM115 - Keras closes it
+    callback.keys, callback.writer, callback.append_header = state["keys"], None, not state["content"]
+
+
+def _plain(value):
+    """An entry of the history, into which callbacks of the user may put anything."""
+    if plain.is_plain(value):
+        return value
+    try:
+        array = np.array(ops.convert_to_numpy(value))
+    except Exception:
+        return str(value)
+    return array.item() if array.ndim == 0 else array

@@ -176,18 +176,32 @@ else:
             )
 
     def is_first_worker(model):
-        if keras.distribution.distribution() is None or processes() == 1:
+        if _trains_alone():
             return True
+        if keras.backend.backend() == "torch":
+            import torch.distributed
+
+            return torch.distributed.get_rank() == 0
         import jax
 
         return jax.process_index() == 0
 
     def of_all_workers(model, number):
-        if keras.distribution.distribution() is None or processes() == 1:
+        if _trains_alone():
             return [number]
+        if keras.backend.backend() == "torch":
+            import torch.distributed
+
+            numbers = [0] * processes()
+            torch.distributed.all_gather_object(numbers, number)
+            return numbers
         from jax.experimental import multihost_utils
 
         return multihost_utils.process_allgather(np.array([number])).ravel().tolist()
+
+    def _trains_alone():
+        is_jax = keras.backend.backend() == "jax"
+        return processes() == 1 or (is_jax and keras.distribution.distribution() is None)
 
     def processes():
         """How many processes train together."""

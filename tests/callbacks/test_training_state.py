@@ -1,16 +1,21 @@
 """Runs that stop at any step and are started again with the same script; damaged files; what is refused."""
 
+import collections
+import contextlib
 import copy
 import hashlib
 import json
 import random
 import resource
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState, callback_state, state_file
+from keras_lrsched._core import plain
+from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState, run_lock, state_file
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)
@@ -63,6 +68,7 @@ class Draws(Controller):
 
 def script(path=None, every="epoch", interrupt=None, callbacks=None, data=None, jit=False, epochs=EPOCHS, **options):
     """What a user would run again. Everything that it leaves, to be compared; `None` if it was interrupted."""
+    run_lock.forget()  # as if each run had a process of its own
     keras.utils.set_random_seed(7)
     layers = [keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
@@ -168,9 +174,9 @@ def test_a_second_fit_of_the_same_model(tmp_path):
     batches = ScheduledBatches(X, Y, batch_size=11)
     model.fit(batches, epochs=2, verbose=0, callbacks=[state])
     model.fit(batches, epochs=3, verbose=0, callbacks=[state])
-    assert int(model.optimizer.iterations) == 6
+    assert int(model.optimizer.iterations) == 4 + 6  # a run of its own
     model.fit(batches, epochs=1, verbose=0)
-    assert int(model.optimizer.iterations) == 8
+    assert int(model.optimizer.iterations) == 12
 
 
 # The file
@@ -277,19 +283,20 @@ def test_values_in_a_file(tmp_path):
         "mixed": [None, True, "text", (1, (2.0,)), {"a": []}],
         "scalar": np.float32(0.1),
         "arrays": [np.arange(6, dtype="uint32").reshape(2, 3), np.zeros((0, 2)), np.array(3), np.array([True])],
+        "builtin": [{1: 2, (1, "a"): {3.5}}, frozenset({1}), collections.deque([1, 2], 3), b"\0\xff", 1 + 2j],
         "bfloat16": np.asarray(keras.ops.convert_to_numpy(keras.ops.cast([0.1, -3.0], "bfloat16"))),
     }
     state_file.write(tmp_path / "file", state)
     read = state_file.read(tmp_path / "file")
-    for name in ("numbers", "mixed", "scalar"):
+    for name in ("numbers", "mixed", "scalar", "builtin"):
         assert read[name] == state[name]
         assert type(read[name]) is type(state[name])
     for left, right in zip([*read["arrays"], read["bfloat16"]], [*state["arrays"], state["bfloat16"]], strict=True):
         assert left.dtype == right.dtype
         assert left.shape == right.shape
         np.testing.assert_array_equal(left, right)
-    for bad in (object(), {1: 2}, {"a": np.array([object()])}, {"f": print}):
-        assert not state_file.is_plain(bad)
+    for bad in (object(), {"a": np.array([object()])}, {"f": print}):
+        assert not plain.is_plain(bad)
         with pytest.raises(TypeError, match=r"Received: "):
             state_file.write(tmp_path / "file", {"bad": bad})
     assert state_file.read(tmp_path / "file")["mixed"] == state["mixed"]
@@ -335,11 +342,11 @@ def write_signed(path, body):
 
 def test_refuses_another_script(tmp_path):
     script(tmp_path / "state", epochs=1)
-    with pytest.raises(ValueError, match=r"other callbacks: Interrupts, Draws, LossRecorder. Received: Interrupts"):
+    with pytest.raises(ValueError, match=r"`callbacks` is not .*'LossRecorder', 'History'\]. Received: \['Interrupts', 'H"):
         script(tmp_path / "state", callbacks=list)
-    with pytest.raises(ValueError, match=r"other data, with seed=1. Received: seed=2"):
+    with pytest.raises(ValueError, match=r"`data.first_batch` is not"):
         script(tmp_path / "state", data=ScheduledBatches(X, Y, batch_size=4, seed=2))
-    with pytest.raises(ValueError, match=r"data of another kind"):
+    with pytest.raises(ValueError, match=r"`data.kind` is not what it was in.*: 'ScheduledB.*Received: 'arrays'"):
         script(tmp_path / "state", data=X, y=Y)
 
 
@@ -350,21 +357,21 @@ def model_of(*layers, features=3, optimizer="adam"):
 
 
 def test_refuses_another_model(tmp_path):
-    def fit(model, inputs=X):
+    def fit(model, inputs=X, **options):
+        run_lock.forget()
         batches = ScheduledBatches(inputs, Y, batch_size=11)
-        model.fit(batches, verbose=0, callbacks=[TrainingState(tmp_path / "state", every=1)])
+        model.fit(batches, verbose=0, callbacks=[TrainingState(tmp_path / "state", every=1, **options)])
 
     dense = keras.layers.Dense
     fit(model_of(dense(4, "relu"), dense(4)))
-    refused = r"of another model, whose part "
-    with pytest.raises(ValueError, match=refused + r"1 is Dense\(units=4, activation='relu'.*Received: .*'tanh'"):
+    with pytest.raises(ValueError, match=r"`model.layers.1.activation` is not what it was .*: 'relu'. Received: 'tanh'"):
         fit(model_of(dense(4, "tanh"), dense(4)))
-    with pytest.raises(ValueError, match=refused + r"2 is Dense\(units=4.*Received: Dense\(units=1"):
+    with pytest.raises(ValueError, match=r"`model.layers.2.units` is not what it was in the saved run: 4. Received: 1"):
         fit(model_of(dense(4, "relu")))
-    with pytest.raises(ValueError, match=refused + r"4 is optimizer Adam. Received: optimizer AdamW"):
+    with pytest.raises(ValueError, match=r"`optimizer.class` is not .*: 'keras.Adam'. Received: 'keras.AdamW'"):
         fit(model_of(dense(4, "relu"), dense(4), optimizer="adamw"))
     with pytest.raises(ValueError, match=r"variable 0, '.*kernel', is float32 \[2, 4\]. Received: float32 \[3, 4\]"):
-        fit(model_of(dense(4, "relu"), dense(4), features=2), X[:, :2])
+        fit(model_of(dense(4, "relu"), dense(4), features=2), X[:, :2], allow_changes=["data"])
     fit(model_of(dense(4, "relu"), dense(4)))
 
 
@@ -374,21 +381,245 @@ def test_refuses_a_file_of_something_else(tmp_path):
         script(tmp_path / "state")
 
 
-def test_paths_of_callbacks_are_those_of_the_script(tmp_path):
-    """Not those of a file, which may come from anywhere."""
-    first, second = (keras.callbacks.ModelCheckpoint(tmp_path / f"{name}.keras") for name in ("first", "second"))
-    first.best = 0.5
-    state = callback_state.get(first)
-    callback_state.restore(second, {**state, "filepath": "elsewhere"})
-    assert second.best == 0.5
-    assert second.filepath == str(tmp_path / "second.keras")
+# More than one run
 
 
-def test_has_to_be_last():
-    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", loss="mse")
-    with pytest.raises(ValueError, match=r"must be the last of the callbacks. Received: LossRecorder after it"):
-        model.fit(X, Y, verbose=0, callbacks=[TrainingState("unused"), LossRecorder()])
+def linear(optimizer="adam", seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.layers.Input((3,)), *layers])
+    model.compile(optimizer, "mse")
+    return model
+
+
+ARRAYS = {"x": X, "y": Y, "batch_size": 11, "shuffle": False, "verbose": 0}
+
+
+def fit(model, path, *callbacks, epochs=1, new_process=True, **options):
+    if new_process:
+        run_lock.forget()
+    return model.fit(**ARRAYS, epochs=epochs, callbacks=[*callbacks, TrainingState(path, **options)])
+
+
+def test_a_loop_of_fits_goes_on_where_it_was_killed(tmp_path):
+    def loop(fits, path):
+        model, losses = linear(), []
+        run_lock.forget()
+        for _ in range(fits):
+            losses += fit(model, path, new_process=False).history["loss"]
+        return losses, model.get_weights()
+
+    whole, weights = loop(4, tmp_path / "whole")
+    assert len(whole) == 4
+    loop(2, tmp_path / "state")
+    with pytest.warns(UserWarning, match="Run 1 with .*was finished by an earlier process, and trains nothing. Until run 2"):
+        losses, resumed = loop(4, tmp_path / "state")
+    assert losses == whole
+    assert all(map(np.array_equal, resumed, weights))
+
+
+def test_the_next_fold_is_refused_the_state_of_the_last(tmp_path):
+    fit(linear(seed=1), tmp_path / "state", epochs=2)
+    with pytest.raises(ValueError, match="finished run of another model of this process, such as that of the fold before"):
+        fit(linear(seed=2), tmp_path / "state", epochs=2, new_process=False)
+    model = linear(seed=2)
+    weights = model.get_weights()
+    fit(model, tmp_path / "other", new_process=False)
+    assert not np.array_equal(weights[0], model.get_weights()[0])
+
+
+def test_two_stages_with_another_optimizer(tmp_path):
+    def stages(path, epochs):
+        model = linear()
+        run_lock.forget()
+        fit(model, path, epochs=min(epochs, 2), new_process=False)
+        if epochs > 2:
+            model.layers[0].trainable = False
+            model.compile("sgd", "mse")
+            fit(model, path, epochs=epochs - 2, new_process=False)
+        return model.get_weights()
+
+    whole = stages(tmp_path / "whole", 5)
+    stages(tmp_path / "state", 3)
+    with pytest.warns(UserWarning, match="finished by an earlier process"):
+        assert all(map(np.array_equal, stages(tmp_path / "state", 5), whole))
+
+
+def test_a_run_that_early_stopping_ended_goes_on_if_the_script_asks_for_more(tmp_path):
+    def script(patience, epochs):
+        stop = keras.callbacks.EarlyStopping("loss", patience=patience, min_delta=1e9)
+        return len(fit(linear(), tmp_path / "state", stop, epochs=epochs).history["loss"])
+
+    assert script(1, 8) == 2
+    assert script(1, 8) == 2  # the same script once more
+    assert script(1, 20) == 3
+    assert script(9, 20) == 10
+
+
+def test_another_process_that_trains_with_the_file_is_refused(tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from keras_lrsched.callbacks import run_lock
+run_lock.lock(Path(sys.argv[1])); print("locked", flush=True); time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state")], stdout=subprocess.PIPE)
+    try:
+        assert b"locked" in other.stdout.readline()
+        with pytest.raises(ValueError, match=r"Another process is training with this file of state.*Received: path="):
+            fit(linear(), tmp_path / "state")
+    finally:
+        other.kill()
+        other.wait()
+    fit(linear(), tmp_path / "state")
+    assert not (tmp_path / "state.lock").exists()
+
+
+# What may change
+
+
+def test_settings_that_may_change_are_those_of_the_script(tmp_path):
+    fit(linear(optimizer=keras.optimizers.SGD(0.25)), tmp_path / "state")
+    other = linear(optimizer=keras.optimizers.SGD(0.5, momentum=0.9))
+    with pytest.raises(ValueError, match=r"`optimizer.learning_rate` is not .* '0.25'. Received: '0.5'. To go on"):
+        fit(other, tmp_path / "state", epochs=2)
+    with pytest.raises(ValueError, match=r"`optimizer.momentum` is not"):
+        fit(other, tmp_path / "state", epochs=2, allow_changes=["optimizer.learning_rate"])
+    other = linear(optimizer=keras.optimizers.SGD(0.5, nesterov=True))
+    fit(other, tmp_path / "state", epochs=2, allow_changes=["optimizer.learning_rate", "optimizer.nesterov"])
+    assert float(other.optimizer.learning_rate) == 0.5
+    assert int(other.optimizer.iterations) == 4
+    other = linear()
+    fit(other, tmp_path / "state", epochs=3, allow_changes=["optimizer"])
+    assert int(other.optimizer.iterations) == 6
+
+
+def test_the_first_batch_and_its_order_are_compared(tmp_path):
+    fit(linear(), tmp_path / "state")
+    for change, path in (({"x": X + 1}, "first_batch"), ({"batch_size": 10}, "batches"), ({"shuffle": True}, "shuffle")):
+        run_lock.forget()
+        with pytest.raises(ValueError, match=rf"`data.{path}` is not what it was in the saved run"):
+            linear().fit(**{**ARRAYS, **change}, epochs=2, callbacks=[TrainingState(tmp_path / "state")])
+
+
+def test_arguments_of_other_callbacks_follow_the_script(tmp_path):
+    def script(patience, factor, epochs):
+        stop = keras.callbacks.EarlyStopping("loss", patience=patience)
+        plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=factor)
+        fit(linear(), tmp_path / "state", stop, plateau, epochs=epochs)
+        return stop.patience, plateau.factor
+
+    assert script(3, 0.5, 2) == (3, 0.5)
+    assert script(10, 0.1, 4) == (10, 0.1)
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_csv_logger_has_each_epoch_once(append, tmp_path):
+    def script(path, epochs, interrupt=None):
+        log = keras.callbacks.CSVLogger(tmp_path / f"{path}.csv", append=append)
+        callbacks = [log] if interrupt is None else [interrupt, log]
+        with contextlib.suppress(InterruptedError):
+            fit(linear(), tmp_path / path, *callbacks, epochs=epochs, allow_changes=["callbacks"])
+        return (tmp_path / f"{path}.csv").read_text()
+
+    whole = script("whole", 5)
+    script("state", 2)
+    script("state", 4, Interrupts(3))  # in the middle of an epoch
+    assert script("state", 5) == whole
+
+
+# What cannot be saved
+
+
+class UsersOwn(keras.callbacks.Callback):
+    """A callback of a user, with a generator, a queue, an open file."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.random, self.queue = np.random.default_rng(0), collections.deque(maxlen=2)
+        self.images = np.zeros((1000, 100))
+        if path is not None:
+            self.log = path.open("w")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.queue.append(epoch)
+        self.model.optimizer.learning_rate = 0.1 * self.random.random() + 0.01 * len(self.queue)
+
+
+def test_state_of_a_users_callback(tmp_path):
+    whole, other = linear(), linear()
+    fit(whole, tmp_path / "whole", UsersOwn(None), epochs=4)
+    fit(linear(), tmp_path / "state", UsersOwn(None), epochs=2)
+    fit(other, tmp_path / "state", UsersOwn(None), epochs=4)
+    assert all(map(np.array_equal, whole.get_weights(), other.get_weights()))
+    assert (tmp_path / "state").stat().st_size < 50_000  # without the images
+
+
+def test_what_cannot_be_saved_is_warned_of_once_and_refused_if_strict(tmp_path):
+    with pytest.warns(UserWarning, match=r"TrainingState cannot save: `UsersOwn.log`, an open file") as warned:
+        fit(linear(), tmp_path / "state", UsersOwn(tmp_path / "log"), epochs=3)
+    assert sum("cannot save" in str(each.message) for each in warned) == 1
+    model = linear()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"`UsersOwn.log`, an open file. Received: strict=True"):
+        fit(model, tmp_path / "other", UsersOwn(tmp_path / "log"), strict=True)
+    assert all(map(np.array_equal, model.get_weights(), before))
+
+
+def test_the_report(tmp_path):
+    state, model = TrainingState(tmp_path / "state"), linear()
+    with pytest.raises(ValueError, match="nothing to report before `fit`"):
+        state.report()
+    with pytest.warns(UserWarning, match="cannot save"):
+        model.fit(**ARRAYS, callbacks=[UsersOwn(tmp_path / "log"), state])
+    report = state.report()
+    assert {"model.variables", "UsersOwn.random", "History"} <= set(report["saved"])
+    assert {"UsersOwn.images", "optimizer.learning_rate"} <= set(report["derived"])
+    assert report["unknown"] == {"UsersOwn.log": "an open file"}
+
+
+def test_a_generator_is_warned_of(tmp_path):
+    def batches():
+        while True:
+            yield X[:4], Y[:4]
+
+    with pytest.warns(UserWarning, match="`data`, the position of a Python generator"):
+        linear().fit(batches(), steps_per_epoch=2, verbose=0, callbacks=[TrainingState(tmp_path / "state")])
+
+
+def test_beside_backup_and_restore(tmp_path):
+    with pytest.raises(ValueError, match="TrainingState and BackupAndRestore both go on"):
+        fit(linear(), tmp_path / "state", keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+
+
+def test_callbacks_may_come_after_it(tmp_path):
+    def run(path, epochs):
+        model = linear()
+        run_lock.forget()
+        plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1.0)
+        model.fit(**ARRAYS, epochs=epochs, callbacks=[TrainingState(path), plateau])
+        return model.get_weights()
+
+    whole = run(tmp_path / "whole", 6)
+    run(tmp_path / "state", 3)
+    assert all(map(np.array_equal, run(tmp_path / "state", 6), whole))
+
+
+def test_logs_that_are_no_numbers(tmp_path):
+    class Shows(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs.update(rate=self.model.optimizer.learning_rate, array=np.zeros(3), text="warmup", nothing=None)
+
+    fit(linear(), tmp_path / "state", Shows(), epochs=2)
+    history = fit(linear(), tmp_path / "state", Shows(), epochs=3).history
+    assert [len(column) for column in history.values()] == [3] * 5
+    assert history["text"] == ["warmup"] * 3
+
+
+def test_a_file_of_an_older_format(tmp_path):
+    (tmp_path / "state").write_bytes(b"keras_lrsched state 2\n{}")
+    with pytest.raises(ValueError, match=r"format 2, which this version of keras_lrsched does not read.*Received: path="):
+        fit(linear(), tmp_path / "state")
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it itself on PyTorch")
@@ -403,6 +634,13 @@ def test_refuses_steps_per_execution():
 def test_bad_arguments(every):
     with pytest.raises(ValueError, match=r"Received: every="):
         TrainingState("unused", every=every)
+
+
+def test_other_bad_arguments():
+    with pytest.raises(ValueError, match=r"`data` must have the methods .*Received: data=3"):
+        TrainingState("unused", data=3)
+    with pytest.raises(ValueError, match=r"must be a list of paths.*Received: allow_changes='loss'"):
+        TrainingState("unused", allow_changes="loss")
 
 
 def test_deepcopy():

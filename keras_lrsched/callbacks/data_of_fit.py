@@ -1,0 +1,125 @@
+"""The data that a running `fit` draws from: what their order depends on, and which batch comes first."""
+
+import contextlib
+
+import numpy as np
+from keras import ops, tree
+
+from keras_lrsched._core import keras_private, plain
+from keras_lrsched._core.tracked_state import TrackedState
+from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
+
+ROWS = 64
+"""How many rows of an array a digest looks at, evenly spaced."""
+
+
+def description(iterator):
+    """The settings of the data of an `EpochIterator`, as plain values."""
+    adapter = iterator.data_adapter
+    kind, data = keras_private.data_of_adapter(adapter)
+    return {
+        "kind": type(data).__name__ if kind == "PyDataset" else kind,
+        "batches": iterator.num_batches if iterator.steps_per_epoch is None else adapter.num_batches,
+        "batch_size": adapter.batch_size,
+        "shuffle": keras_private.shuffle_of_adapter(adapter),
+        "steps_per_epoch": iterator.steps_per_epoch,
+        "first_batch": _digest_of_first_batch(kind, data),
+    }
+
+
+def unsaved_order(iterator):
+    """What the order of the data depends on and no file can hold: a dictionary from a path to the reason.
+
+    It is of interest for data that cannot be resumed by themselves.
+    """
+    kind, data = keras_private.data_of_adapter(iterator.data_adapter)
+    if kind == "generator":
+        return {"data": "the position of a Python generator"}
+    if kind == "tf.data":
+        found = _unsaved_in_pipeline("data", data)
+        endless = iterator.data_adapter.num_batches is None and iterator.steps_per_epoch
+        if iterator.steps_per_epoch and (endless or iterator.steps_per_epoch != iterator.data_adapter.num_batches):
+            found["data"] = "the position in a pass over `tf.data`, which `steps_per_epoch` does not end with the epoch"
+        return found
+    batches = iterator.data_adapter.num_batches
+    if iterator.steps_per_epoch and iterator.steps_per_epoch != batches:
+        return {"data": "the position in a pass over the data, which `steps_per_epoch` does not end with the epoch"}
+    if kind == "PyDataset" and data.workers > 1 and TrackedState({"data": data}).paths().get("generator"):
+        return {"data": f"random numbers that {data.workers} workers draw in no fixed order"}
+    if kind == "other":
+        return {"data": "the state of these data"}
+    return {}
+
+
+def _unsaved_in_pipeline(path, dataset):
+    found = {}
+    inputs, functions = keras_private.parts_of_dataset(dataset)
+    if keras_private.shuffles_anew(dataset):
+        found[path] = (
+            "the order of `shuffle`, which is another one in each pass (`reshuffle_each_iteration=False` keeps one)"
+        )
+    for number, (_, graph, _) in enumerate(functions):
+        if any(operation.type in ("PyFunc", "EagerPyFunc") for operation in graph.get_operations()):
+            found[f"{path}.function{number}"] = "the state of a Python function or generator in `tf.data`"
+    for index, each in enumerate(inputs):
+        found |= _unsaved_in_pipeline(f"{path}.input{index}", each)
+    return found
+
+
+def _digest_of_first_batch(kind, data):
+    """A fingerprint of the first batch, if it can be had without a trace; else `None`."""
+    with contextlib.suppress(Exception):  # data of the user's, which may fail at what Keras does not ask of them
+        if kind == "arrays":
+            return _digest(tree.map_structure(lambda array: array[:: max(1, len(array) // ROWS)][:ROWS], data))
+        if kind == "generator":
+            return _digest(data[0])
+        if kind == "PyDataset":
+            return _digest(_without_a_trace(data, lambda: data.peek(0) if hasattr(data, "peek") else data[0]))
+        if kind == "DataLoader":
+            return _digest(_without_a_trace(data, lambda: data.dataset[0]))
+        if kind == "tf.data" and _is_pure(data):
+            return _digest(next(iter(data.take(1))))
+    return None
+
+
+def _digest(batch):
+    return plain.digest([np.asarray(ops.convert_to_numpy(each)) for each in tree.flatten(batch) if each is not None])
+
+
+def _without_a_trace(data, draw):
+    state, numbers = TrackedState({"data": data}), random_state()
+    before = state.state()
+    try:
+        return draw()
+    finally:
+        state.restore(before)
+        restore_random_state(numbers)
+
+
+def _is_pure(dataset):
+    """Whether a pipeline has nothing in it that a further pass would change."""
+    if _unsaved_in_pipeline("data", dataset):
+        return False
+    inputs, functions = keras_private.parts_of_dataset(dataset)
+    stateful = [op for _, graph, _ in functions for op in graph.get_operations() if op.type in RANDOM]
+    if stateful or any(variables for _, _, variables in functions):
+        return False
+    return all(map(_is_pure, inputs))
+
+
+RANDOM = {
+    *("Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle"),
+    *("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"),
+}
+"""The operations of TensorFlow that draw from a generator within themselves."""
+
+
+def random_operations(model):
+    """The names of TensorFlow's random operations in the compiled step of a model that draw from no generator of Keras."""
+    return sorted({operation for graph in keras_private.graphs_of_step(model) for operation in _operations(graph) & RANDOM})
+
+
+def _operations(graph):
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return {node.op for node in nodes}
