@@ -5,6 +5,7 @@ Numbers, strings, bytes, `None`, NumPy arrays without Python objects; lists, tup
 
 import collections
 import hashlib
+from typing import Any
 
 import ml_dtypes  # noqa: F401 - lets NumPy find bfloat16 and its like by name
 import numpy as np
@@ -67,20 +68,24 @@ def nbytes(value):
     return len(value) if isinstance(value, (str, bytes)) else 8
 
 
-def assigned_in_place(old, new):
+def assigned_in_place(old: Any, new: Any) -> bool:
     """Give a mutable value the content of another of its kind, so that all who hold it see it; whether that was possible."""
     if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
         fits = old.shape == new.shape and old.dtype == new.dtype and old.flags.writeable
         if fits:
             old[...] = new
         return fits
-    for kind in (list, collections.deque, set, dict):
-        if isinstance(old, kind) and isinstance(new, kind):
-            if kind is collections.deque and old.maxlen != new.maxlen:
-                return False
-            old.clear()
-            (old.extend if kind in (list, collections.deque) else old.update)(copied(new))
-            return True
+    is_list = isinstance(old, list) and isinstance(new, list)
+    if is_list or (isinstance(old, collections.deque) and isinstance(new, collections.deque)):
+        if getattr(old, "maxlen", None) != getattr(new, "maxlen", None):
+            return False
+        old.clear()
+        old.extend(copied(new))
+        return True
+    if (isinstance(old, set) and isinstance(new, set)) or (isinstance(old, dict) and isinstance(new, dict)):
+        old.clear()
+        old.update(copied(new))
+        return True
     return False
 
 

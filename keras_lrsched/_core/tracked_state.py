@@ -207,11 +207,12 @@ class _Walk:
     def _object(self, path, value):
         self.owners[path] = value
         of_user = is_of_user(type(value))
-        settings = _assigned_by_library(type(value))
+        kind: Any = type(value)
+        settings = _assigned_by_library(kind)
         for name, each in list(vars(value).items()):
             if name in _SKIPPED or name.startswith("_self_"):
                 continue
-            if isinstance(each, str) and name in _arguments(type(value)):
+            if isinstance(each, str) and name in _arguments(kind):
                 # Often a path: a run goes on to write where its script says, and not where a file does.
                 self._add(f"{path}.{name}", "object", lambda each=each: ("str", each), None)
                 continue
@@ -323,7 +324,7 @@ def _function_of(value):
 
 
 @functools.cache
-def _assigned_by_library(kind):
+def _assigned_by_library(kind: Any):
     """The names of the attributes that methods of installed classes assign: they are settings, or managed by these.
 
     Of a callback, only those that the base class of all callbacks assigns: others are what it has seen of the run.
@@ -335,7 +336,7 @@ def _assigned_by_library(kind):
 
 
 @functools.cache
-def _arguments(kind):
+def _arguments(kind: Any):
     try:
         return frozenset(inspect.signature(kind).parameters)
     except (TypeError, ValueError):

@@ -101,7 +101,7 @@ class Controller(keras.callbacks.Callback):
     def evaluate(self, *args, **kwargs):
         """`model.evaluate` as a dictionary, also within an epoch, whose metrics go on as if it had not been."""
         model = self.model
-        metrics = Snapshot(model, metrics=True).state()["metrics"] if are_built(model) else None
+        metrics = Snapshot(model, metrics=True, others=False).state()["metrics"] if are_built(model) else None
         logs = model.evaluate(*args, **{"verbose": 0, **kwargs}, return_dict=True)
         if keras.backend.backend() == "torch":
             model.train()

@@ -134,8 +134,7 @@ def _pack(value, arrays):
     if isinstance(value, (np.ndarray, np.generic)) and plain.is_plain(value):
         array = np.asarray(value)
         arrays.append(array)
-        kind = "scalar" if isinstance(value, np.generic) else "array"
-        return {kind: str(array.dtype), "shape": array.shape}
+        return {"scalar" if isinstance(value, np.generic) else "array": str(array.dtype), "shape": array.shape}
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, complex):
