@@ -11,7 +11,7 @@ from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 from keras.src.trainers.data_adapters import array_slicing
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-from keras.src.utils import rng_utils
+from keras.src.utils import rng_utils, tracking
 
 
 def global_seed_generator():
@@ -282,3 +282,32 @@ def set_initial_epoch(model, epoch):
     Relies on `Trainer._initial_epoch`, which `BackupAndRestore` sets. Seen in Keras 3.10 to 3.15.
     """
     model._initial_epoch = epoch
+
+
+def set_optimizer_variables(optimizer, variables):
+    """Make these the variables that an optimizer has by itself, in this order.
+
+    They lie in a new list each time, since TensorFlow saves no list that something was removed from. Relies on `_variables`,
+    `_untrack_variable`, `_track_variable` and `_tracker.config` of `BaseOptimizer`, and `tracking.DotNotTrackScope`. Seen in
+    Keras 3.10 to 3.15.
+    """
+    variables = list(variables)
+    for each in list(optimizer._variables):
+        optimizer._untrack_variable(each)
+    with tracking.DotNotTrackScope():
+        optimizer._variables = []
+    condition, _ = optimizer._tracker.config["variables"]
+    optimizer._tracker.config["variables"] = (condition, optimizer._variables)
+    for each in variables:
+        optimizer._track_variable(each)
+
+
+def own_optimizer_variables(optimizer):
+    """The variables that an optimizer has by itself, without those of one inside. Relies on `_variables`, as above."""
+    return list(optimizer._variables)
+
+
+def remove_optimizer_variables(optimizer, variables):
+    """Remove some of them. Relies on the same."""
+    gone = {id(variable) for variable in variables}
+    set_optimizer_variables(optimizer, [each for each in optimizer._variables if id(each) not in gone])

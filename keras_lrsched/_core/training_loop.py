@@ -4,6 +4,7 @@ Keras passes neither the data nor the other callbacks to a callback, so they are
 reads frames, patches a training step or reorders callbacks.
 """
 
+import contextlib
 import functools
 import sys
 from types import FrameType
@@ -11,6 +12,7 @@ from types import FrameType
 import keras
 
 from keras_lrsched._core import keras_private
+from keras_lrsched._core.control_flow import after
 
 _LIST = keras.callbacks.CallbackList
 
@@ -86,6 +88,20 @@ def is_running(callbacks, frame):
     return False
 
 
+def other_optimizers(model):
+    """The names of the optimizers that are attributes of a model beside `model.optimizer` and those inside of it."""
+    mine, inner = [], model.optimizer
+    while inner is not None:
+        mine.append(inner)
+        inner = getattr(inner, "inner_optimizer", None)
+    return [
+        name
+        for name, value in vars(model).items()
+        for each in (value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else [value])
+        if not name.startswith("_") and isinstance(each, keras.optimizers.Optimizer) and all(each is not it for it in mine)
+    ]
+
+
 def is_building():
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
@@ -124,6 +140,155 @@ def build(model):
         _trace(model, spec)
     else:
         keras_private.build_symbolically(model, spec)
+
+
+# Hooks in the training step. A hook is any object; while it is at work, methods that the step calls are patched. It may have
+# a `step_key`, which equals that of another hook if both make the same step and is `None` otherwise, and `step_variables`, a
+# dictionary by name of those that the compiled step has for it. A method `in_step` gets the arguments of `train_step`, and
+# returns a context in which each step is run or traced. Its method `leave_step` calls `remove_hook`.
+
+
+def hooks(model):
+    """The hooks that are at work in the training step of a model, in the order in which they were added."""
+    record = vars(model).get(_HOOKS)
+    return [] if record is None else list(record.hooks)
+
+
+def add_hook(model, hook):
+    """Let a hook be at work in the training step of a model; `make_step` has to follow."""
+    if _HOOKS not in vars(model):
+        vars(model)[_HOOKS] = _Hooks(model)
+        patch(model, model, "train_step", _step_with_hooks(model))
+    vars(model)[_HOOKS].hooks.append(hook)
+
+
+def is_patched(model, owner, name):
+    """Whether `patch` has been called for a method since the first hook was added."""
+    return any(each is owner and method == name for each, method, _ in vars(model)[_HOOKS].patches)
+
+
+def patch(model, owner, name, function):
+    """Put a function in the place of a method, until the last hook is removed."""
+    vars(model)[_HOOKS].patches.append((owner, name, vars(owner).get(name)))
+    vars(owner)[name] = function
+
+
+def variables_to_reuse(model, hook):
+    """The variables, by name, that an equal hook had in the last `fit`, whose compiled step may be used again."""
+    record = vars(model)[_HOOKS]
+    place = record.hooks.index(hook)
+    keys = record.reusable.keys if record.reusable is not None else []
+    return record.reusable.variables[place] if place < len(keys) and keys[place] == _key(hook) else {}
+
+
+def make_step(model):
+    """Let Keras make the compiled step anew, or use that of the last `fit` if its hooks were equal.
+
+    To be called when a hook has been added and has its variables: on JAX with several devices a step is compiled for the
+    variables that the optimizer has by then.
+    """
+    record = vars(model)[_HOOKS]
+    if model.train_function is not record.function:  # somebody else has let it be made anew
+        record.reusable = None
+    record.keys = [_key(hook) for hook in record.hooks]
+    if record.reusable is not None and record.reusable.keys == record.keys:
+        model.train_function = record.reusable.function
+    else:
+        model.make_train_function(force=True)
+    record.function = model.train_function
+
+
+def is_step_reused(model):
+    """Whether the compiled step is that of the last `fit`, so that hooks may not be called any more."""
+    record = vars(model)[_HOOKS]
+    return record.reusable is not None and model.train_function is record.reusable.function
+
+
+def remove_hook(model, hook):
+    """Undo `add_hook`, and with the last hook all of `patch`."""
+    record = vars(model).get(_HOOKS)
+    if record is None or hook not in record.hooks:
+        return
+    if record.step is None:
+        record.step = _reusable_step(model, record)
+    record.hooks.remove(hook)
+    if record.hooks:
+        return
+    for owner, name, previous in reversed(record.patches):
+        if previous is None:
+            del vars(owner)[name]
+        else:
+            vars(owner)[name] = previous
+    del vars(model)[_HOOKS]
+    model.train_function = record.step
+
+
+def remove_left_hooks(model):
+    """Remove the hooks of a `fit` that did not end; to be called in `set_model`."""
+    for hook in hooks(model):
+        hook.leave_step()
+
+
+_HOOKS = "_hooks_of_step"
+
+
+class _Hooks:
+    """The hooks of a model while `fit` runs, and what was patched for them."""
+
+    def __init__(self, model):
+        self.hooks: list = []
+        self.patches: list[tuple] = []
+        self.function = model.train_function
+        self.keys: list = []
+        self.reusable = self.function if isinstance(self.function, _ReusableStep) else None
+        self.step = None
+        """What is left of the compiled step, from the removal of the first hook on."""
+
+
+class _ReusableStep:
+    """What a model has in the place of a compiled step after a `fit` with hooks.
+
+    Called as the step, by a `fit` without hooks, it lets Keras make its own. For the next `fit` with equal hooks it holds
+    theirs, which need not be traced once more. Whatever makes Keras trace anew, such as `compile`, drops it.
+    """
+
+    def __init__(self, model, function, keys, variables):
+        self.model, self.function, self.keys, self.variables = model, function, keys, variables
+
+    def __call__(self, *args):
+        self.model.make_train_function(force=True)
+        return self.model.train_function(*args)
+
+
+def _step_with_hooks(model):
+    original = model.train_step
+
+    @functools.wraps(original)
+    def train_step(*args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            has_variables = model.optimizer.built and keras_private.is_compiled_part_built(model)
+            if has_variables:  # which cannot be made where something is waited for
+                stack.enter_context(after(args))
+            for hook in hooks(model):
+                if hasattr(hook, "in_step"):
+                    stack.enter_context(hook.in_step(args))
+            return original(*args, **kwargs)
+
+    return train_step
+
+
+def _reusable_step(model, record):
+    """`None` where nothing is compiled, where it was for other hooks, or where it cannot be made in the middle of `fit`."""
+    if keras.backend.backend() == "torch" or keras.distribution.distribution() is not None:
+        return None
+    if model.train_function is not record.function or None in record.keys or len(record.keys) != len(record.hooks):
+        return None
+    variables = [dict(getattr(hook, "step_variables", {})) for hook in record.hooks]
+    return _ReusableStep(model, record.function, record.keys, variables)
+
+
+def _key(hook):
+    return getattr(hook, "step_key", None)
 
 
 def _trace(model, spec):
@@ -166,39 +331,54 @@ class _BatchSize:
 
 
 def _watch_step(model):
-    """Let the training step of TensorFlow store the size of its batch."""
-    import tensorflow as tf
-
-    original = model.train_step
-    watch = getattr(original, "batch_size", None)
-    if watch is not None:
-        return watch
-    with model.distribute_strategy.scope():
-        size = tf.Variable(
-            0,
-            trainable=False,
-            dtype="int64",
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.SUM,
-        )
-
-    @functools.wraps(original)
-    def train_step(data):
-        size.assign(tf.cast(_samples(data), "int64"))
-        return original(data)
-
-    vars(train_step).update(batch_size=_StoredSize(size))
-    vars(model)["train_step"] = train_step
-    model.make_train_function(force=True)
-    return train_step.batch_size
+    """Let the training step of TensorFlow store the size of its batch, until `fit` ends."""
+    watch = next((hook for hook in hooks(model) if isinstance(hook, _StoredSize)), None)
+    if watch is None:
+        watch = _StoredSize()
+        add_hook(model, watch)
+        watch.make_variable(model)
+        make_step(model)
+    place_last(watch)
+    return watch
 
 
-class _StoredSize:
-    def __init__(self, variable):
-        self.variable = variable
+class _StoredSize(keras.callbacks.Callback):
+    """A hook that stores the size of the batch in a variable, and is removed at the end of `fit`."""
+
+    step_key = ("batch size",)
+    step_variables: dict
+
+    def make_variable(self, model):
+        import tensorflow as tf
+
+        self._trainer = model
+        self.step_variables = variables_to_reuse(model, self)
+        if not self.step_variables:
+            with model.distribute_strategy.scope():
+                size = tf.Variable(
+                    0,
+                    trainable=False,
+                    dtype="int64",
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+            self.step_variables = {"size": size}
+
+    @contextlib.contextmanager
+    def in_step(self, args):
+        import tensorflow as tf
+
+        self.step_variables["size"].assign(tf.cast(_samples(args), "int64"))
+        yield
 
     def read(self):
-        return int(self.variable.read_value().numpy())
+        return int(self.step_variables["size"].read_value().numpy())
+
+    def on_train_end(self, logs=None):
+        self.leave_step()
+
+    def leave_step(self):
+        remove_hook(self._trainer, self)
 
 
 def _samples(batch):

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
@@ -20,16 +21,32 @@ class GradientController(Controller):
     `Snapshot` holds them, the state of the callback does.
 
     Both may read and assign any variable, also `self.rate`, the learning rate that the update uses. All they do must be
-    `keras.ops`: they are called once, when the step is traced, and then never again.
+    `keras.ops`: they are called once, when the step is traced, and then never again. A further `fit` of the model with equal
+    callbacks uses the same compiled step, if they name in `step_settings` all that it depends on.
 
-    A subclass that overrides `begin`, `set_model`, `on_train_end`, `state` or `restore_state` calls `super()`.
+    The training step may be the model's own, as long as it calls `apply` or `apply_gradients` of `model.optimizer`, also for
+    a part of the weights.
+
+    A subclass that overrides `begin`, `set_model`, `on_train_begin`, `on_train_batch_end`, `on_train_end`, `state` or
+    `restore_state` calls `super()`.
 
     Args:
         monitor: As in `Controller`. Defaults to `()`.
 
     Attributes:
         rate: The variable of the learning rate, within `before_apply` and `after_apply`.
+
+    Raises:
+        ValueError: When `fit` begins, as `Controller`; if the model has several optimizers; if each replica makes its own
+            update. After the first batch, if the training step has not called the optimizer.
     """
+
+    step_settings: tuple[str, ...] | None = None
+    """The names of the attributes that `before_apply` and `after_apply` read, but for variables. With `None` the step is
+    compiled anew for each `fit`."""
+
+    is_in_step = False
+    """Whether the compiled step has called the hook, or is one that has."""
 
     _trainer: Any = None
 
@@ -50,35 +67,62 @@ class GradientController(Controller):
         """In the compiled step, after the optimizer has changed the variables, or has accumulated the gradients."""
 
     def begin(self):
-        self._remove()
+        self.leave_step()
+        self._refuse_several_optimizers()
         is_local = any(isinstance(each, LocalUpdates) for each in gradient_hook.wrappers(self.model.optimizer))
         if is_local and native.replicas_of(self.model) > 1:
             raise ValueError(
                 f"{type(self).__name__} needs one gradient for all replicas. Received: a LocalUpdates optimizer"
             )
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
+        if training_loop.epoch_iterator() is not None:
+            training_loop.build(self._trainer)  # so that the optimizer has its own variables before those of callbacks
         gradient_hook.add(self._trainer, self)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        training_loop.make_step(self._trainer)  # now that all variables are there
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.is_in_step:
+            self._refuse_a_step_without_it()
+        super().on_train_batch_end(batch, logs)
+
+    @property
+    def step_key(self):
+        """What the compiled step depends on, beside the model; see `training_loop`."""
+        if self.step_settings is None:
+            return None
+        return (type(self), *(getattr(self, name) for name in self.step_settings))
+
+    @property
+    def step_variables(self):
+        return self._variables
 
     def add_variable(self, name, shape=(), dtype="float32", initializer="zeros"):
         """A variable of the compiled step, to be called in `begin`, after `super().begin()`."""
-        name_there = f"{type(self).__name__}_{name}"
-        with native.scope_of(self.optimizer):
-            variable = self.optimizer.add_variable(
-                shape, initializer, dtype, aggregation="only_first_replica", name=name_there
-            )
-        variable.of_callback = True
+        variable = training_loop.variables_to_reuse(self._trainer, self).get(name)
+        if variable is not None and (tuple(variable.shape), variable.dtype) == (tuple(shape), dtype):
+            self.optimizer._track_variable(variable)
+            variable.assign(keras.initializers.get(initializer)(shape, dtype=dtype))
+        else:
+            name_there = f"{type(self).__name__}_{name}"
+            with native.scope_of(self.optimizer):
+                variable = self.optimizer.add_variable(
+                    shape, initializer, dtype, aggregation="only_first_replica", name=name_there
+                )
+            variable.of_callback = True
         self._variables[name] = variable
         return variable
 
     def build_optimizer(self):
-        """Lets the model and the optimizer have their variables, for a `begin` that needs to know these."""
-        model = self.model
-        if not model.built:
+        """Creates the variables of the model and the optimizer, for a `begin` that needs them; before `super().begin()`."""
+        training_loop.build(self.model)
+        if not self.optimizer.built:
             raise ValueError(
-                f"{type(self).__name__} needs the weights: call the model on data first. Received: model={model.name!r}"
+                f"{type(self).__name__} needs the optimizer's variables: call `optimizer.build(variables)` first. "
+                f"Received: model={self.model.name!r}, whose optimizer has none"
             )
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
 
     def read(self, variable):
         """The value of a variable of the compiled step, between two steps."""
@@ -118,17 +162,33 @@ class GradientController(Controller):
 
     def set_model(self, model):
         super().set_model(model)
-        optimizer = inner_optimizer(getattr(model, "optimizer", None))
-        for hook in list(gradient_hook.hooks_of(optimizer)):  # left by a `fit` that did not end
-            hook._remove()
+        training_loop.remove_left_hooks(model)
 
     def on_train_end(self, logs=None):
-        self._remove()
+        self.leave_step()
 
-    def _remove(self):
+    def leave_step(self):
+        """Takes the hook out of the training step."""
         if self._trainer is not None:
             gradient_hook.remove(self._trainer, self, self._variables.values())
-            self._trainer, self._variables = None, {}
+            self._trainer, self._variables, self.is_in_step = None, {}, False
+
+    def _refuse_a_step_without_it(self):
+        scaled = isinstance(self._trainer.optimizer, keras.optimizers.LossScaleOptimizer)  # which may leave out a batch
+        self.is_in_step = scaled or training_loop.is_step_reused(self._trainer)
+        if not self.is_in_step:
+            raise ValueError(
+                f"{type(self).__name__} works with the gradients that `model.optimizer` gets, but the training step of the "
+                f"model calls neither `apply` nor `apply_gradients` of it. Received: model={type(self._trainer).__name__}"
+            )
+
+    def _refuse_several_optimizers(self):
+        others = training_loop.other_optimizers(self.model)
+        if others:
+            raise ValueError(
+                f"{type(self).__name__} works with the gradients of one optimizer. Received: model.optimizer and "
+                f"{', '.join(others)}"
+            )
 
 
 def global_square(tensors):

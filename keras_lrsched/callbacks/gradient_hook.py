@@ -5,63 +5,59 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core.control_flow import after
 from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.optimizers import native
 
 
-def hooks_of(optimizer):
-    """What is at work in an optimizer."""
-    return [] if optimizer is None else getattr(vars(optimizer).get("apply"), "hooks", [])
-
-
 def add(model, hook):
-    """Lets `hook.before_apply` and `hook.after_apply` surround each `apply` of the model's optimizer, traced or run."""
+    """Lets `hook.before_apply` and `hook.after_apply` surround each `apply` of the model's optimizer, traced or run.
+
+    A hook that makes variables calls `training_loop.make_step(model)` when it has them.
+    """
     optimizer = inner_optimizer(model.optimizer)
-    if not hooks_of(optimizer):
-        vars(optimizer)["apply"] = _hooked(optimizer)
+    training_loop.add_hook(model, hook)
+    if not training_loop.is_patched(model, optimizer, "apply"):
+        training_loop.patch(model, optimizer, "apply", _hooked(model, optimizer))
         for each in wrappers(model.optimizer):
-            vars(each)["save_own_variables"] = _without_ours(optimizer, each.save_own_variables)
-            vars(each)["load_own_variables"] = _without_ours(optimizer, each.load_own_variables)
-    hooks_of(optimizer).append(hook)
-    model.make_train_function(force=True)
+            for method in ("save_own_variables", "load_own_variables"):
+                training_loop.patch(model, each, method, _without_ours(optimizer, getattr(each, method)))
+    training_loop.make_step(model)
 
 
 def remove(model, hook, variables):
     """Undoes `add`, and takes from the optimizer the variables that the hook had there."""
-    optimizer = inner_optimizer(model.optimizer)
-    if hook not in hooks_of(optimizer):
-        return  # the model has been compiled anew
+    if hook not in training_loop.hooks(model):
+        return
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
-    hooks_of(optimizer).remove(hook)
-    for variable in variables:
-        optimizer._untrack_variable(variable)
-    if not hooks_of(optimizer):
-        del vars(optimizer)["apply"]
-        for each in wrappers(model.optimizer):
-            del vars(each)["save_own_variables"], vars(each)["load_own_variables"]
-    model.train_function = None
+    training_loop.remove_hook(model, hook)
+    optimizer = inner_optimizer(model.optimizer)
+    keras_private.remove_optimizer_variables(optimizer, variables)
 
 
-def _hooked(optimizer):
+def _hooked(model, optimizer):
     original = optimizer.apply
-    hooks: list = []
 
     def apply(grads, trainable_variables=None):
+        grads = list(grads)
         variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not optimizer.built:
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)
-        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
-        gradients = native.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
-        present = [v for _, v in pairs]
-        for hook in hooks:
-            hook.before_apply(gradients, present)
-        original(grads, trainable_variables)
-        for hook in hooks:
-            hook.after_apply(gradients, present)
+        with after(grads):  # so does Keras' counter, which would run without a batch at the end of data of unknown length
+            pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
+            gradients = native.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
+            present = [v for _, v in pairs]
+            hooks = [hook for hook in training_loop.hooks(model) if hasattr(hook, "before_apply")]
+            for hook in hooks:
+                hook.is_in_step = True
+                hook.before_apply(gradients, present)
+            original(grads, variables)
+            for hook in hooks:
+                hook.after_apply(gradients, present)
 
-    vars(apply).update(hooks=hooks)
     return apply
 
 
@@ -98,16 +94,10 @@ def _without_ours(optimizer, method):
 
 @contextlib.contextmanager
 def _hidden(optimizer):
-    everything = optimizer.variables
-    _set_variables(optimizer, [each for each in everything if not getattr(each, "of_callback", False)])
+    everything = keras_private.own_optimizer_variables(optimizer)
+    ours = [each for each in everything if getattr(each, "of_callback", False)]
+    keras_private.remove_optimizer_variables(optimizer, ours)
     try:
         yield
     finally:
-        _set_variables(optimizer, everything)
-
-
-def _set_variables(optimizer, variables):
-    for each in optimizer.variables:
-        optimizer._untrack_variable(each)
-    for each in variables:
-        optimizer._track_variable(each)
+        keras_private.set_optimizer_variables(optimizer, everything)

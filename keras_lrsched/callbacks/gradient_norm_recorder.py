@@ -67,6 +67,7 @@ class GradientNormRecorder(GradientController):
 
     saved = ("gradient_norm",)
     sets_learning_rate = False
+    step_settings = ("norm",)
 
     def __init__(self, path=None, norm="l2", flush_every=100):
         super().__init__()

@@ -65,6 +65,14 @@ class HypergradientLearningRate(GradientController):
     True
     """
 
+    step_settings = (
+        "rule",
+        "hypergradient_learning_rate",
+        "normalize",
+        "min_learning_rate",
+        "max_learning_rate",
+    )
+
     def __init__(
         self,
         rule="multiplicative",

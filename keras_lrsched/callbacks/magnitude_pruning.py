@@ -57,6 +57,7 @@ class MagnitudePruning(GradientController):
 
     saved = ("pruned_to",)
     sets_learning_rate = False
+    step_settings = ("_kernel_paths",)
 
     def __init__(self, sparsity, scope="layer", exclude=None):
         super().__init__()
@@ -67,7 +68,6 @@ class MagnitudePruning(GradientController):
         self.pruned_to: float | None = None
 
     def begin(self):
-        super().begin()
         self.build_optimizer()
         kernels = [v for v in self.model.trainable_variables if v.name.endswith("kernel")]
         self._kernels = [
@@ -77,6 +77,8 @@ class MagnitudePruning(GradientController):
         ]
         if not self._kernels:
             raise ValueError(f"The model has no kernels to prune. Received: exclude={self.exclude}")
+        self._kernel_paths = tuple(kernel.path for kernel in self._kernels)
+        super().begin()
         self._masks = [
             self.add_variable(f"mask_{i}", kernel.shape, "bool", "ones") for i, kernel in enumerate(self._kernels)
         ]

@@ -15,6 +15,7 @@ class MicroBatchController(GradientController):
     """
 
     sets_learning_rate = False
+    step_settings = ()
     works_on_replicas = False  # TensorFlow accumulates no gradients there
 
     saved: tuple[str, ...] = ("sizes",)

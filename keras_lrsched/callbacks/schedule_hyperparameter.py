@@ -1,13 +1,17 @@
 """Any numeric setting of a model from a schedule: weight decay, momentum, beta, dropout rate, label smoothing."""
 
 import contextlib
+import functools
+import json
 import sys
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks import scheduled_step
+from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.callbacks.settings import Setting
 from keras_lrsched.schedules.base import float_dtype
 from keras_lrsched.schedules.operands import as_schedule, compute
@@ -18,7 +22,9 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
     """Sets a number of the optimizer, of a layer or of the loss from a schedule, at every update.
 
     With t = `optimizer.iterations` before the update, update t + 1 uses schedule(t), also in a run that is resumed. Under
-    gradient accumulation t counts updates, not batches.
+    gradient accumulation t counts updates, not batches. In a model with several optimizers, a setting of one of them, such
+    as `"a_optimizer.beta_1"`, follows the updates of that one; for a setting of a layer or of the loss, name `optimizer`.
+    The value changes from one training step to the next: an optimizer that makes several updates in a step has one for them.
 
     The value is part of the compiled step. While Keras traces `train_step`, the setting is replaced by the schedule's
     formula at the optimizer's counter: nothing is done between two updates, no variable is added to what is saved, and
@@ -29,8 +35,10 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     Outside of the training step the setting is a plain number, the one that the last update used: it is brought up to date
     before each evaluation, at the end of each epoch and of `fit`. So `get_config`, `model.save` and evaluation see it.
-    A step is traced anew for each `fit`, and, if a setting of the loss or of a layer other than dropout changes, for each
-    evaluation.
+    A further `fit` of the model with an equal target and schedule uses the same compiled step. An evaluation is traced anew
+    if a setting of the loss or of a layer other than dropout has changed.
+
+    On TensorFlow the step waits for its batch, so that Keras' optimizers count right with data of unknown length, too.
 
     In a condition such as `if self.rate > 0`, which Python decides once for all steps, the setting counts as 0.5: a
     schedule may pass through 0, which then means the number 0 and not "off".
@@ -44,12 +52,16 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             `"layers.dense.kernel_regularizer.l2"`, `"loss.label_smoothing"`. Items of a list go by name or by number. An
             optimizer around another one, such as `LossScaleOptimizer` or `Lookahead`, is passed over.
         schedule: A `LearningRateSchedule`, or a number for a constant.
+        optimizer: Path of the optimizer whose updates count, such as `"generator_optimizer"`. Defaults to `None`: the one in
+            `target`, or else the model's only one.
 
     Raises:
         ValueError: At construction, if an argument is not of its kind. When `fit` begins, if there is no such setting or
             none that may change: a momentum or dropout rate that was constructed as 0, a learning rate that has a schedule
-            already, a loss given by name. Also for more than one replica of `tf.distribute`, for `jit_compile` on
-            PyTorch and for Flax NNX. After the first update, if the compiled step turns out not to read the setting.
+            already, a loss given by name. If it is not clear which of several optimizers counts; on JAX, if it is another
+            than `model.optimizer`, which alone is part of a training step there. Also for more than one replica of
+            `tf.distribute`, for `jit_compile` on PyTorch and for Flax NNX. After the first update, if the compiled step
+            turns out not to read the setting; after the first epoch, if it makes no update with the optimizer.
 
     Example:
 
@@ -62,13 +74,16 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
     0.375
     """
 
-    def __init__(self, target, schedule):
+    def __init__(self, target, schedule, optimizer=None):
         super().__init__()
         if not isinstance(target, str) or not all(target.split(".")):
             raise ValueError(f'`target` must be a path like "optimizer.weight_decay". Received: target={target!r}')
+        if optimizer is not None and (not isinstance(optimizer, str) or not all(optimizer.split("."))):
+            raise ValueError(f'`optimizer` must be a path like "generator_optimizer". Received: optimizer={optimizer!r}')
         self.target = target
         self.schedule = as_schedule("schedule", schedule)
         refuse_per_update("ScheduleHyperparameter", "schedule", self.schedule)
+        self.optimizer = optimizer
         self._at_work = False
 
     def value(self, step):
@@ -77,15 +92,34 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        for callback in list(scheduled_step.callbacks_in(model)):  # left by a `fit` that did not end
-            scheduled_step.remove(model, callback)
+        training_loop.remove_left_hooks(model)
 
     def on_train_begin(self, logs=None):
         self._refuse_what_cannot_work()
         self._setting = Setting(self.model, self.target)
+        self.counter = self._find_counter()
         self._stand_in = scheduled_step.StandIn()
-        scheduled_step.add(self.model, self)
+        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
+        if training_loop.epoch_iterator() is not None:
+            training_loop.build(self.model)
+        training_loop.add_hook(self.model, self)
+        training_loop.make_step(self.model)
         self._at_work = True
+
+    @property
+    def step_key(self):
+        """What the compiled step depends on, beside the model, see `training_loop`; `None` for other people's schedules."""
+        try:
+            config = keras.saving.serialize_keras_object(self.schedule)
+            text = json.dumps(config, sort_keys=True)
+        except (NotImplementedError, TypeError, ValueError):
+            return None
+        return (type(self), self.target, self.optimizer, text) if _is_known(config) else None
+
+    def leave_step(self):
+        """Takes the schedule out of the training step."""
+        training_loop.remove_hook(self.model, self)
+        self._at_work = False
 
     def on_train_batch_begin(self, batch, logs=None):
         self._refuse_what_is_not_read()
@@ -97,16 +131,18 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._refuse_what_is_not_read()
+        self._refuse_an_idle_counter()
         self._update()
 
     def on_train_end(self, logs=None):
         if self._at_work:
             self._update()
-            self._leave()
+            self.leave_step()
 
     @contextlib.contextmanager
-    def in_step(self, step):
-        """While a step is run or traced, the setting is the schedule's value at `step`."""
+    def in_step(self, args):
+        """While a step is run or traced, the setting is the schedule's value at the counter of updates."""
+        step = scheduled_step.updates(self._trainer, self.counter, args)
         known = _known(step)
         value = self.schedule(step) if known is None else float(self.value(known))
         if known is not None and not isinstance(self._setting.value, keras.Variable):
@@ -120,14 +156,34 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         finally:
             self._setting.exchange(self._setting.value)
 
-    def _leave(self):
-        scheduled_step.remove(self.model, self)
-        self._at_work = False
-        del self._setting, self._stand_in
+    def _find_counter(self):
+        """The optimizer whose updates count."""
+        if self.optimizer is None:
+            counter = self._setting.optimizer or self._only_optimizer()
+        else:
+            names = self.optimizer.split(".")
+            counter = inner_optimizer(functools.reduce(lambda it, name: getattr(it, name, None), names, self.model))
+            if not isinstance(counter, keras.optimizers.Optimizer):
+                raise ValueError(f"The model has no such optimizer. Received: optimizer={self.optimizer!r}")
+        if not scheduled_step.is_in_state(self.model, counter):
+            raise ValueError(
+                "On JAX, a training step has the counter of `model.optimizer` only. "
+                f"Received: target={self.target!r}, optimizer={self.optimizer!r}"
+            )
+        return counter
+
+    def _only_optimizer(self):
+        others = training_loop.other_optimizers(self.model)
+        if others:
+            raise ValueError(
+                f"The model has several optimizers: name the one whose updates `{self.target}` follows, such as "
+                f"`optimizer={others[0]!r}`. Received: model.optimizer and {', '.join(others)}"
+            )
+        return inner_optimizer(self.model.optimizer)
 
     def _update(self):
         """Writes what the last update used into the setting, for all that is not a training step."""
-        step = int(ops.convert_to_numpy(self.model.optimizer.iterations)) - 1
+        step = int(ops.convert_to_numpy(self.counter.iterations)) - 1
         if step < 0:
             return
         before, number = self._setting.value, float(self.value(step))
@@ -138,8 +194,17 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def _refuse_what_is_not_read(self):
         if self._stand_in.is_idle:
-            self._leave()
+            self.leave_step()
             raise ValueError(f"The training step never reads `{self.target}`: a schedule has no effect on it.")
+
+    def _refuse_an_idle_counter(self):
+        may_skip = self.counter is not self.model.optimizer or getattr(self.counter, "nonfinite", "propagate") != "propagate"
+        if not int(ops.convert_to_numpy(self.counter._iterations)) and not may_skip:
+            self.leave_step()
+            raise ValueError(
+                f"`{self.target}` follows the updates of `model.optimizer`, but the training step makes none with it: name "
+                f"the optimizer that it uses. Received: optimizer={self.optimizer!r}"
+            )
 
     def _refuse_what_cannot_work(self):
         strategy = getattr(self.model, "distribute_strategy", None)
@@ -161,6 +226,13 @@ _NOT_EVALUATED = (
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
 )
+
+
+def _is_known(config):
+    """Whether a serialized object, and all within it, is of Keras or of this package, whose configurations are complete."""
+    parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    module = (config.get("module") or "") if isinstance(config, dict) and "class_name" in config else "keras"
+    return module.partition(".")[0] in ("keras", "keras_lrsched") and all(map(_is_known, parts))
 
 
 def _known(step):

@@ -1,62 +1,34 @@
-"""A training step in which settings follow schedules: how it is put into a model, and what stands in for a setting."""
-
-import contextlib
-import functools
+"""A training step in which settings follow schedules: the counter that it has, and what stands in for a setting."""
 
 import keras
 from keras import ops
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.schedules.base import float_dtype
 
 
 def callbacks_in(model):
     """The `ScheduleHyperparameter` callbacks that are at work in a model."""
-    return getattr(vars(model).get("train_step"), "callbacks", [])
+    return [hook for hook in training_loop.hooks(model) if hasattr(hook, "target")]
 
 
-def add(model, callback):
-    """Lets `callback.in_step(step)` surround every training step of the model, traced or run."""
-    if not callbacks_in(model):
-        vars(model)["train_step"] = _wrapped(model, vars(model).get("train_step"))
-        model.make_train_function(force=True)
-    callbacks_in(model).append(callback)
+def is_in_state(model, optimizer):
+    """Whether the training step gets the counter of an optimizer: on JAX, it gets all state as arguments."""
+    state = [*model.optimizer.variables, *model.non_trainable_variables]
+    return keras.backend.backend() != "jax" or any(each is optimizer._iterations for each in state)
 
 
-def remove(model, callback):
-    """Undoes `add`; the compiled step of a model without callbacks is dropped."""
-    if callback not in callbacks_in(model):
-        return
-    callbacks_in(model).remove(callback)
-    if not callbacks_in(model):
-        previous = vars(model).pop("train_step").previous
-        if previous is not None:
-            vars(model)["train_step"] = previous
-        model.train_function = None
-
-
-def _wrapped(model, previous):
-    original = model.train_step
-
-    @functools.wraps(original)
-    def train_step(*args, **kwargs):
-        with contextlib.ExitStack() as stack:
-            step = _updates(model, args)
-            for callback in callbacks:
-                stack.enter_context(callback.in_step(step))
-            return original(*args, **kwargs)
-
-    callbacks: list = []
-    vars(train_step).update(callbacks=callbacks, previous=previous)
-    return train_step
-
-
-def _updates(model, args):
-    """The number of updates so far, as a tensor. JAX passes all state as the first argument of a step."""
+def updates(model, optimizer, args):
+    """The number of updates of an optimizer so far, as a tensor. JAX passes all state as the first argument of a step."""
     if keras.backend.backend() != "jax":
-        return ops.convert_to_tensor(model.optimizer.iterations)
-    _, _, optimizer_variables, _ = args[0]
-    with keras.StatelessScope(state_mapping=list(zip(model.optimizer.variables, optimizer_variables, strict=True))):
-        return ops.convert_to_tensor(model.optimizer.iterations)
+        return ops.convert_to_tensor(optimizer.iterations)
+    _, others, optimizer_variables, _ = args[0]
+    values = [
+        *zip(model.optimizer.variables, optimizer_variables, strict=True),
+        *zip(model.non_trainable_variables, others, strict=True),
+    ]
+    with keras.StatelessScope(state_mapping=values):
+        return ops.convert_to_tensor(optimizer.iterations)
 
 
 class StandIn(keras.Variable):

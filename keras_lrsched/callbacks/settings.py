@@ -13,6 +13,7 @@ class Setting:
     Attributes:
         owner: The optimizer, layer, loss, ... that has it.
         value: A float or an int, a scalar `keras.Variable`, or `None` for a weight decay that is off.
+        optimizer: The innermost optimizer on the way to it, or `None`.
 
     Raises:
         ValueError: If there is no such setting, or none that may change while a model is trained.
@@ -21,9 +22,11 @@ class Setting:
     def __init__(self, model, path):
         *parents, self.name = path.split(".")
         self.path = path
-        self.owner = model
+        self.owner, self.optimizer = model, None
         for part in parents:
             self.owner = self._child(self.owner, part)
+            if isinstance(self.owner, keras.optimizers.Optimizer):
+                self.optimizer = self.owner
         self._places = [place for place in _places(self.owner, self.name) if place[1] in place[0]]
         if not self._places:
             names = [name for name in _names(self.owner) if _is_number(self.owner, name)]

@@ -94,9 +94,7 @@ class UpdateObserver(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         self._trainer: Any = model  # on JAX, each look at `self.model` takes all state out of the compiled step
-        for hook in list(gradient_hook.hooks_of(inner_optimizer(getattr(model, "optimizer", None)))):
-            if isinstance(hook, _FunctionRate):  # left by a `fit` that did not end
-                hook._remove()
+        training_loop.remove_left_hooks(model)
 
     def on_train_begin(self, logs=None):
         self.updates = []
@@ -114,7 +112,9 @@ class UpdateObserver(keras.callbacks.Callback):
         self._counted = {id(it): it for it in (main, *self._optimizers.values()) if it is not None}
         self._sources = {f"{path}.learning_rate": self._source(it) for path, it in self._optimizers.items()}
         for callback in callbacks_in(self._trainer):
-            self._sources[self._target(callback)] = _Source(main, _per_update(main, callback.value), at_batch=True)
+            self._counted[id(callback.counter)] = callback.counter
+            formula = _per_update(callback.counter, callback.value)
+            self._sources[self._target(callback)] = _Source(callback.counter, formula, at_batch=True)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Where Keras does not know the length of the data, this is called once more than `on_train_batch_end`.
@@ -139,7 +139,7 @@ class UpdateObserver(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if self._function_rate is not None:
-            self._function_rate._remove()
+            self._function_rate.leave_step()
             self._function_rate = None
 
     def state(self):
@@ -209,6 +209,7 @@ class _FunctionRate:
                 (), "zeros", "float32", aggregation="only_first_replica", name="used_learning_rate"
             )
         self.variable.of_callback = True
+        training_loop.make_step(model)
 
     def before_apply(self, gradients, variables):
         self.variable.assign(ops.cast(self._optimizer._get_current_learning_rate(), "float32"))
@@ -216,7 +217,7 @@ class _FunctionRate:
     def after_apply(self, gradients, variables):
         pass
 
-    def _remove(self):
+    def leave_step(self):
         gradient_hook.remove(self._model, self, [self.variable])
 
 

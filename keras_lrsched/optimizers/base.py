@@ -9,6 +9,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
@@ -192,7 +193,7 @@ class Optimizer(keras.optimizers.Optimizer):
         """Keras keeps it in `floatx`: in two or three digits, if that has 16 bits."""
         narrow = self._learning_rate
         if wide_dtype(narrow.dtype) != narrow.dtype:
-            self._untrack_variable(narrow)
+            keras_private.remove_optimizer_variables(self, [narrow])
             self._learning_rate = self.add_scalar("learning_rate", value)
 
     # The update

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.base import Optimizer
@@ -50,10 +51,8 @@ class Wrapper(keras.optimizers.Optimizer):
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"Put the LossScaleOptimizer around {type(self).__name__}. Received: optimizer={optimizer!r}")
         self.inner_optimizer = inner
-        self._untrack_variable(self._learning_rate)
-        self._untrack_variable(self._iterations)
         self._iterations = inner._iterations
-        self._untrack_variable(self._iterations)  # from this one's own
+        keras_private.set_optimizer_variables(self, [])  # neither the learning rate nor the counter is this one's own
 
     @classmethod
     def around(cls, kind, **options):

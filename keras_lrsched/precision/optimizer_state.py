@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_lrsched import kernels, optimizers
+from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
@@ -132,9 +133,8 @@ class QuantizedState(Wrapper):
         vars(inner)[maker] = self._moments_through(getattr(inner, maker))
         super().build(variables)
         del vars(inner)[maker]
-        for moment in self._all_moments():
-            if isinstance(moment, keras.Variable):
-                inner._untrack_variable(moment)  # Keras takes it for one of its variables; its parts are
+        # Keras takes them for its variables; their parts are.
+        keras_private.remove_optimizer_variables(inner, [it for it in self._all_moments() if isinstance(it, keras.Variable)])
         if not is_ours:  # ours read and write each moment once, and use it as they computed it
             vars(inner).update(update_step=self._update_step, _parallel_update_step=self._update_one_by_one)
 

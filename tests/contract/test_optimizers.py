@@ -221,6 +221,24 @@ def test_saved_model_goes_on_training(case, tmp_path):
         assert_same(values(again.trainable_variables), values(model.trainable_variables))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.train.Checkpoint")
+@pytest.mark.parametrize("floatx", ["float32", "bfloat16"])
+def test_checkpoint_of_tensorflow(case, floatx, tmp_path):
+    import tensorflow as tf
+
+    before = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        optimizer, again, weights = case.build(), case.build(), made()
+    finally:
+        keras.config.set_floatx(before)
+    train(optimizer, weights, 1)
+    again.build(weights)
+    path = tf.train.Checkpoint(optimizer=optimizer).write(str(tmp_path / "checkpoint"))
+    tf.train.Checkpoint(optimizer=again).read(path).assert_consumed()
+    assert_same(values(again.variables), values(optimizer.variables))
+
+
 # Variables
 
 

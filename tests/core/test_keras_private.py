@@ -26,3 +26,17 @@ def test_has_value():
     with pytest.raises(ZeroDivisionError):
         model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
     assert not keras_private.has_value(model.optimizer.iterations)
+
+
+def test_own_variables_of_an_optimizer():
+    """Removed and put back, in the order that is given; a loss scale around them has its own."""
+    inner = keras.optimizers.SGD(0.1)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    optimizer.build([keras.Variable([1.0])])
+    count, rate = keras_private.own_optimizer_variables(inner)
+    keras_private.remove_optimizer_variables(inner, [count])
+    assert inner.variables == [rate]
+    keras_private.set_optimizer_variables(inner, [rate, count])
+    assert inner.variables == [rate, count]
+    assert optimizer.variables == [*keras_private.own_optimizer_variables(optimizer), rate, count]
+    assert inner.add_variable((), name="other") is inner.variables[2]
