@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
-from keras.src.trainers.data_adapters import array_slicing
+from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.utils import rng_utils, tracking
 
@@ -311,3 +311,37 @@ def remove_optimizer_variables(optimizer, variables):
     """Remove some of them. Relies on the same."""
     gone = {id(variable) for variable in variables}
     set_optimizer_variables(optimizer, [each for each in optimizer._variables if id(each) not in gone])
+
+
+def tensor_spec(batch):
+    """TensorFlow's specification of batches like this one, of any number of samples.
+
+    Relies on `data_adapter_utils.get_tensor_spec`. Seen in Keras 3.10 to 3.15.
+    """
+    return data_adapter_utils.get_tensor_spec([batch])
+
+
+def at_epoch_begin(adapter, function):
+    """Let a data adapter call a function when an `EpochIterator` begins an epoch, before it looks for its number of batches.
+
+    Relies on `EpochIterator._enumerate_iterator` calling `data_adapter.on_epoch_begin` first. Seen in Keras 3.10 to 3.15.
+    """
+    adapter.on_epoch_begin = function
+
+
+def end_epoch_after(iterator, batches, at_end):
+    """Let the epoch of an `EpochIterator` that is running end after some batches, and call `at_end` then, once an epoch.
+
+    `at_end` returns the number of batches in the next epoch.
+
+    Relies on `EpochIterator._num_batches`, which each epoch reads at its begin and, if there is a number, before each step;
+    and on `data_adapter.on_epoch_end` being called at its end. Seen in Keras 3.10 to 3.15.
+    """
+    adapter = iterator.data_adapter
+    iterator._num_batches = batches
+    if "on_epoch_end" not in vars(adapter):
+
+        def on_epoch_end():
+            iterator._num_batches = at_end()
+
+        adapter.on_epoch_end = on_epoch_end

@@ -102,6 +102,35 @@ def other_optimizers(model):
     ]
 
 
+def waiting_epoch_iterator():
+    """The `EpochIterator` of a `fit` that waits for the batch that another thread is about to read; `None` without one.
+
+    TensorFlow reads data in threads of its own, in whose stack there is no `fit`. A `fit` that looks at data only to learn
+    their shapes, or whose callback does so, does not count.
+    """
+    for frame in sys._current_frames().values():
+        if not _looks_ahead(frame):
+            found = _epoch_iterator_of_fit(frame)
+            if found is not None:
+                return found
+    return None
+
+
+def probing_adapter():
+    """The data adapter that reads the first batches to learn their shapes, in any thread, as Keras' for Grain does."""
+    for frame in sys._current_frames().values():
+        while frame is not None:
+            if frame.f_code.co_name == "_get_dataset_info":
+                return frame.f_locals["self"]
+            frame = frame.f_back
+    return None
+
+
+def is_looking_ahead():
+    """Whether Keras, in any thread, reads data for something else than training: to learn their shapes, to evaluate."""
+    return any(map(_looks_ahead, sys._current_frames().values()))
+
+
 def is_building():
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
@@ -388,6 +417,26 @@ def _samples(batch):
     if isinstance(part, tf.RaggedTensor):
         return part.nrows()
     return part.dense_shape[0] if isinstance(part, tf.SparseTensor) else tf.shape(part)[0]
+
+
+def _looks_ahead(frame):
+    while frame is not None:
+        if frame.f_code.co_name in ("_symbolic_build", "_maybe_symbolic_build", "_get_dataset_info"):
+            return True
+        if isinstance(frame.f_locals.get("self"), keras.callbacks.CallbackList):
+            return True
+        if frame.f_code.co_name in ("evaluate", "predict") and "epoch_iterator" in frame.f_locals:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _epoch_iterator_of_fit(frame):
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("epoch_iterator") is not None:
+            return frame.f_locals["epoch_iterator"]
+        frame = frame.f_back
+    return None
 
 
 def _reorder(callback, ordered):

@@ -1,5 +1,6 @@
 """Which samples make up batch t of an endless stream of passes over the data, when sizes change on the way."""
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,13 @@ class BatchStream:
         """From the origin on, the size is a function of the number of batches before."""
         self.schedule = schedule
         self._plan = []
+
+    def behind(self, done):
+        """A stream of its own that begins behind `done` batches of this one, as planned by now."""
+        other = copy.copy(self)
+        other._origin, other._changes = self._after(done)
+        other._plan = []
+        return other
 
     def advance(self, done):
         """Puts the origin behind `done` batches."""

@@ -1,12 +1,14 @@
 """Batches whose size may change during `fit`, and which know where they are."""
 
 import threading
+from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
 from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched.callbacks import batch_sources
 from keras_lrsched.callbacks.batch_stream import BatchStream
 from keras_lrsched.schedules import checks
 
@@ -70,6 +72,8 @@ class ScheduledBatches(keras.utils.PyDataset):
         self._within = self._held = self._to_be_held = False
         self._trained: int | None = None
         self._length = self._left = 0
+        self._counts = False  # whether the epoch counts as a whole, when it ends, without calls of `trained`
+        self._reading: Any = None  # of the epoch, if it is read in another form than by index
 
     def __len__(self):
         """The number of batches in this epoch, or, between two, in the next."""
@@ -84,6 +88,12 @@ class ScheduledBatches(keras.utils.PyDataset):
                 raise IndexError(f"This epoch has {len(self)} batches. Received: i={i}")
             entry = self._stream.entry(i)
         return self._samples(entry)
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_changed"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _changed=threading.Condition())
 
     def peek(self, i):
         """The batch that is trained i batches after the next one, also beyond this epoch, as planned by now."""
@@ -100,6 +110,69 @@ class ScheduledBatches(keras.utils.PyDataset):
         """The size that was asked for batch number `batch` of this epoch, which has fewer samples if its pass ends."""
         with self._changed:
             return self._stream.entry(batch).wanted
+
+    # Other forms
+
+    def to_tf_dataset(self):
+        """A `tf.data.Dataset` of these batches, for programs that take or map over nothing else, such as KerasHub's tasks.
+
+        Each iteration over it is an epoch. Within `fit`, the place in the data is exactly that of `fit(batches)`: `peek`,
+        `state`, `restore_state` and `trained` mean the same, so `TrainingState(path, data=batches)` resumes at any batch.
+        Transformations must hand over the batches one by one (`map`, `prefetch`). An epoch must have the same number of
+        batches each time: where the size may change, give `steps_per_epoch`.
+
+        Without calls of `trained`, an epoch of `fit` that has begun counts as a whole. Outside of `fit`, one counts when its
+        end has been read.
+
+        Raises:
+            ValueError: If the size follows a schedule and `steps_per_epoch` is not given. Before the first batch of an
+                epoch, as an error of TensorFlow with the message of this one: if the epoch has another number of batches,
+                if `fit` is given `steps_per_epoch`, or on several replicas of `tf.distribute`.
+
+        Example:
+
+        >>> batches = ScheduledBatches(np.arange(4.0), batch_size=2, shuffle=False)
+        >>> [x.numpy().tolist() for x in batches.to_tf_dataset().map(lambda x: 2 * x)]
+        [[0.0, 2.0], [4.0, 6.0]]
+        """
+        self._refuse_epochs_of_other_lengths("to_tf_dataset")
+        return batch_sources.tf_dataset(self, self._full_length())
+
+    def to_grain(self):
+        """A `grain.IterDataset` of these batches, otherwise as `to_tf_dataset`.
+
+        The iterators have Grain's `get_state` and `set_state`, whose states are those of `state` and `restore_state`. The
+        batches cannot be read in other processes (`mp_prefetch`).
+        """
+        self._refuse_epochs_of_other_lengths("to_grain")
+        return batch_sources.grain_dataset(self)
+
+    def begin_reading(self, length=None):
+        """Begins an epoch in another form, or a look at what comes, if Keras only looks: an iteration over batches.
+
+        Args:
+            length: The number of batches in an epoch that the form was made for. Defaults to `None`, for any.
+        """
+        iterator = training_loop.waiting_epoch_iterator()
+        with self._changed:
+            if iterator is None and training_loop.is_looking_ahead():
+                if (adapter := training_loop.probing_adapter()) is not None:
+                    keras_private.at_epoch_begin(adapter, self._plan_epoch)
+                stream, left = self._stream.behind(self._done()), self._length - self._done() if self._within else self._left
+                return batch_sources.Reading(self._samples, stream, left or self._full_length(), self._state)
+            self._close_epoch()
+            full, self._length = self._full_length(), self._left or self._full_length()
+            if length not in (None, full):
+                raise ValueError(
+                    "The number of batches in an epoch has changed since the dataset was made: give `steps_per_epoch` to "
+                    f"ScheduledBatches. Received: {full} instead of {length}"
+                )
+            if iterator is not None:
+                self._refuse_other_epochs(iterator, length)
+                keras_private.end_epoch_after(iterator, self._length, self._end_of_epoch)
+            self._begin_epoch(counts=iterator is not None)
+            self._reading = batch_sources.Reading(self._samples, self._stream.behind(0), self._length, self._state)
+            return self._reading
 
     # What callbacks do
 
@@ -157,9 +230,7 @@ class ScheduledBatches(keras.utils.PyDataset):
     def state(self):
         """Where the stream is, as plain values."""
         with self._changed:
-            left = self._length - self._done() if self._within else self._left
-            place = self._stream.state(self._done())
-        return {"seed": self.seed, "num_samples": self.num_samples, "left": left, **place}
+            return self._state(self._stream, self._done(), self._length - self._done() if self._within else self._left)
 
     def restore_state(self, state):
         """Goes on from where `state` was called; what was left of that epoch is the next epoch."""
@@ -185,29 +256,67 @@ class ScheduledBatches(keras.utils.PyDataset):
         if training_loop.is_building():
             return  # no epoch: a pass would be skipped
         with self._changed:
-            self._length, self._left = self._left or self._full_length(), 0
+            self._length = self._left or self._full_length()
+            self._begin_epoch(counts=True)
             self._held, self._to_be_held = self._to_be_held, False
-            self._within, self._trained = True, None
         iterator = training_loop.epoch_iterator()
         if iterator is not None:
-            if iterator.steps_per_epoch:
-                raise ValueError(
-                    "Give `steps_per_epoch` to ScheduledBatches, not to `fit`, which would let the batches that it has "
-                    f"fetched in advance leak into the next epoch. Received: steps_per_epoch={iterator.steps_per_epoch}"
-                )
+            _refuse_steps_per_epoch(iterator)
             iterator._num_batches = self._length  # Keras counts the batches once, when `fit` begins,
             iterator.data_adapter.shuffle = False  # and takes them in random order, unless `fit` is told not to
 
     def on_epoch_end(self):
         with self._changed:
-            if self._within:
-                self._stream.advance(self._length if self._trained is None else self._trained)
-                self._within = self._held = False
-                self._trained = None
-                self._changed.notify_all()
+            self._close_epoch()
+
+    def _begin_epoch(self, counts):
+        self._within, self._trained, self._left, self._counts, self._reading = True, None, 0, counts, None
+
+    def _close_epoch(self):
+        """Ends the epoch, if one has begun; without calls of `trained`, it counts as a whole or not at all."""
+        if self._within:
+            self._stream.advance(self._length if self._counts and self._trained is None else self._done())
+            self._within = self._held = False
+            self._trained = self._reading = None
+            self._changed.notify_all()
+
+    def _plan_epoch(self):
+        """Says how many batches an epoch of `fit` has whose length Keras cannot see, so that it ends with the last one."""
+        with self._changed:
+            training_loop.epoch_iterator()._num_batches = self._left or self._full_length()
+
+    def _end_of_epoch(self):
+        """Ends an epoch that `fit` has read in another form: the number of batches in the next."""
+        self.on_epoch_end()
+        return self._full_length()
 
     def _done(self):
-        return (self._trained or 0) if self._within else 0
+        if not self._within:
+            return 0
+        if self._trained is None and not self._counts and self._reading.is_at_end:
+            return self._length
+        return self._trained or 0
+
+    def _state(self, stream, done, left):
+        return {"seed": self.seed, "num_samples": self.num_samples, "left": left, **stream.state(done)}
+
+    def _refuse_epochs_of_other_lengths(self, method):
+        if self._stream.schedule is not None and not self.steps_per_epoch:
+            raise ValueError(
+                f"`{method}` needs epochs of the same number of batches each: give `steps_per_epoch` to ScheduledBatches, "
+                "whose size follows a schedule. Received: steps_per_epoch=None"
+            )
+
+    def _refuse_other_epochs(self, iterator, length):
+        _refuse_steps_per_epoch(iterator)
+        replicas = getattr(getattr(iterator, "_distribute_strategy", None), "num_replicas_in_sync", 1)
+        if replicas > 1:
+            raise ValueError(f"On several replicas, give `fit` ScheduledBatches. Received: num_replicas_in_sync={replicas}")
+        if length is not None and iterator._num_batches != length:
+            raise ValueError(
+                "What is made of the dataset must hand over its batches one by one, by `map` and `prefetch`. "
+                f"Received: {iterator._num_batches} batches instead of {length}"
+            )
 
     def _full_length(self):
         return self.steps_per_epoch or self._stream.batches_in_a_pass()
@@ -225,6 +334,14 @@ class ScheduledBatches(keras.utils.PyDataset):
             order = np.random.default_rng([self.seed, number]).permutation(self.num_samples)
             self._orders = {number: order}
         return order
+
+
+def _refuse_steps_per_epoch(iterator):
+    if iterator.steps_per_epoch:
+        raise ValueError(
+            "Give `steps_per_epoch` to ScheduledBatches, not to `fit`, which would let the batches that it has fetched in "
+            f"advance leak into the next epoch. Received: steps_per_epoch={iterator.steps_per_epoch}"
+        )
 
 
 def _sliceable(arrays):

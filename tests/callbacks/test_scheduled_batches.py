@@ -1,6 +1,8 @@
 """The stream of batches: what is in them, how their size changes in `fit`, and how a run goes on in the middle."""
 
+import copy
 import itertools
+import pickle
 
 import keras
 import numpy as np
@@ -227,3 +229,14 @@ def test_refuses_data_without_samples_and_a_size_that_is_too_large_later():
         make().set_batch_size(21)
     with pytest.raises(ValueError, match=r"follows a schedule"):
         make(batch_size=lambda t: 4).set_batch_size(5)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])
+def test_copies_and_pickles(copied):
+    """Before and after a `fit`; a copy goes on by itself."""
+    batches = copied(make(batch_size=BatchSizeWarmup([5, 10, 20], boundaries=[4, 6])))
+    first = run(batches, 2)
+    again = copied(batches)
+    assert samples(run(batches, 2)) == samples(run(again, 2))
+    assert first.sizes == [5, 5, 5, 5, 10, 10]
+    np.testing.assert_array_equal(copied(make())[0][0], make()[0][0])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, training_loop
 
 X = np.arange(6.0)
 
@@ -55,3 +55,42 @@ def adapter_of(targets):
     dataset = Batches()
     dataset.targets = targets
     return PyDatasetAdapter(dataset)
+
+
+def test_tensor_spec():
+    pytest.importorskip("tensorflow")
+    x, y = keras_private.tensor_spec((np.ones((2, 3), "float32"), np.ones(2, "int32")))
+    assert x.shape.as_list() == [None, 3]
+    assert y.dtype == "int32"
+
+
+class Counts(keras.callbacks.Callback):
+    """Lets each epoch end after a number of batches, the first by what is called at its begin."""
+
+    def __init__(self, first, later):
+        super().__init__()
+        self.first, self.later, self.batches = first, later, []
+
+    def on_train_begin(self, logs=None):
+        iterator = training_loop.epoch_iterator()
+
+        def begin():
+            if len(self.batches) == 1:  # callbacks have been called before
+                iterator._num_batches = self.first
+
+        keras_private.at_epoch_begin(iterator.data_adapter, begin)
+        keras_private.end_epoch_after(iterator, 5, lambda: self.later)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.append(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches[-1] += 1
+
+
+def test_epochs_end_after_a_number_of_batches():
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    counts = Counts(3, 2)
+    model.fit(np.ones((5, 1)), np.ones((5, 1)), batch_size=1, epochs=3, verbose=0, callbacks=[counts])
+    assert counts.batches == [3, 2, 2]
