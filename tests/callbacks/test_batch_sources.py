@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
+from keras_lrsched.callbacks import ScheduledBatches, TrainingState
 from keras_lrsched.schedules import PiecewiseConstant
 
 FORMS = ["tf", "grain"]
@@ -215,3 +215,42 @@ def test_structures(arrays):
     keras.tree.assert_same_structure(keras.tree.lists_to_tuples(batch), spec)
     dtypes = [each.dtype.name for each in keras.tree.flatten(spec)]
     assert dtypes == [keras.backend.standardize_dtype(each.dtype) for each in keras.tree.flatten(batch)]
+
+
+class Kill(keras.callbacks.Callback):
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after -= 1
+        if not self.after:
+            raise InterruptedError
+
+    def state(self):
+        return {}
+
+    def restore_state(self, state):
+        pass
+
+
+def script(form, path=None, kill=0):
+    """A program that trains a task and saves its state; its weights at the end."""
+    keras.utils.set_random_seed(1)
+    random = np.random.default_rng(1)
+    batches = ScheduledBatches(random.normal(size=(N, 2)), random.normal(size=(N, 1)), batch_size=8, seed=4)
+    task = Task([keras.layers.Input((2,)), keras.layers.Dropout(0.5, seed=2), keras.layers.Dense(1)])
+    task.compile("adam", "mse", jit_compile=False)
+    state = [TrainingState(path, every=1, data=batches)] if path else []
+    task.fit(form_of(batches, form), epochs=3, verbose=0, shuffle=False, callbacks=[Kill(kill), *state])
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in [*task.variables, *task.optimizer.variables]]
+
+
+@every_form
+def test_resumes_bit_by_bit(form, tmp_path):
+    for kill in (2, 3, 1):  # in the first epoch, in the second, and where the second has ended
+        with pytest.raises(InterruptedError):
+            script(form, tmp_path / "state", kill)
+    resumed = script(form, tmp_path / "state")
+    for one, other in zip(resumed, script(form), strict=True):
+        np.testing.assert_array_equal(one, other)
