@@ -132,7 +132,7 @@ class Optimizer(keras.optimizers.Optimizer):
     # State
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:  # Keras loads .h5 files with none: rules by path wait for those of the model
             return
         self.resolve_paths(variables)
         super().build(variables)
@@ -197,6 +197,11 @@ class Optimizer(keras.optimizers.Optimizer):
             self._learning_rate = self.add_scalar("learning_rate", value)
 
     # The update
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        if not grads:  # of a model that is frozen as a whole, for which the optimizer is not built
+            return trainable_variables, optimizer_variables
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
     def apply(self, grads, trainable_variables=None):
         if not self.built and trainable_variables:

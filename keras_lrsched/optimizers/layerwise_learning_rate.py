@@ -109,7 +109,7 @@ class LayerwiseLearningRate(Wrapper):
     # The update
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:
             return
         rates = self._resolve("multipliers", variables)
         decays = self._resolve("weight_decay_multipliers", variables)

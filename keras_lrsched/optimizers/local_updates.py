@@ -63,7 +63,7 @@ class LocalUpdates(Wrapper):
             )
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:
             return
         native.refuse_workers_without_replicas(type(self).__name__)
         nonfinite = getattr(self.inner_optimizer, "nonfinite", "propagate")

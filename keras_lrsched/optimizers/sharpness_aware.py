@@ -32,8 +32,8 @@ class SharpnessAware(TrainingStep):
         name: As in Keras.
 
     Raises:
-        ValueError: If an argument is out of its range, or if the model has a `train_step` or `compute_loss` of its own. In
-            training, if there is more than one replica of `tf.distribute`.
+        ValueError: If an argument is out of its range, or if the model has a preprocessor, or a `fit`, `train_step`,
+            `compute_loss` or the like of its own. In training, if there is more than one replica of `tf.distribute`.
 
     Reference:
         Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization, arXiv:2010.01412; Kwon et al.,

@@ -85,7 +85,7 @@ class Sophia(Optimizer):
         self._has_estimate = False
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:
             return
         super().build(variables)
         self.sampling = keras.random.SeedGenerator(self.seed)

@@ -29,9 +29,9 @@ class SophiaModel(TrainingStep):
         name: As in Keras.
 
     Raises:
-        ValueError: If the model has a `train_step` or `compute_loss` of its own. In training, if the optimizer is not
-            `Sophia`, alone or inside wrappers; if the loss is not as said, or one for each of several outputs; if there is
-            more than one replica of `tf.distribute`.
+        ValueError: If the model has a preprocessor, or a `fit`, `train_step`, `compute_loss` or the like of its own. In
+            training, if the optimizer is not `Sophia`, alone or inside wrappers; if the loss is not as said, or one for each
+            of several outputs; if there is more than one replica of `tf.distribute`.
 
     Reference:
         Liu et al., arXiv:2305.14342, Algorithms 1 to 3.

@@ -31,19 +31,19 @@ class TrainingStep(keras.Model):
     variable and its value, so that a second pass with the first one's state has the same dropout, and moves no statistics.
 
     Args:
-        model: A model whose training step and loss are Keras' own. Its variables become those of this model.
+        model: A model whose `fit`, training step and loss are Keras' own, or a KerasHub task without a preprocessor. Its
+            variables become those of this model.
 
     Raises:
-        ValueError: If the model has a `train_step` or `compute_loss` of its own. When the step is traced, if there is more
-            than one replica of `tf.distribute`.
+        ValueError: If the model has a preprocessor, or a method of its own that training would not call: `fit`, `train_step`,
+            `test_step`, `compute_loss`, `compute_metrics`, ... When the step is traced, if there is more than one replica of
+            `tf.distribute`.
     """
 
     def __init__(self, model, name=None):
         if not isinstance(model, keras.Model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r}")
-        for method in ("train_step", "compute_loss"):
-            if getattr(type(model), method) is not getattr(keras.Model, method):
-                raise ValueError(f"`model` must not have its own `{method}`. Received: model={model!r}")
+        _refuse_own_methods(model)
         super().__init__(name=name, dtype=model.dtype_policy)
         self.model = model
         self.built = model.built
@@ -140,6 +140,23 @@ class TrainingStep(keras.Model):
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(**{**config, "model": model})
+
+
+OWN_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
+METHODS_WITH_PREPROCESSING = ("fit", "train_on_batch")
+
+
+def _refuse_own_methods(model):
+    """Methods of the inner model that nothing calls when the one around it is trained."""
+    if getattr(model, "preprocessor", None) is not None:
+        raise ValueError(
+            "`model` has a preprocessor, which only its own `fit` applies: let it have preprocessor=None, and give the data to "
+            f"the preprocessor first. Received: model={type(model).__name__}, preprocessor={model.preprocessor!r}"
+        )
+    preprocesses = hasattr(model, "preprocessor")  # a KerasHub task, whose `fit` adds nothing without one
+    for method in OWN_METHODS if preprocesses else (*OWN_METHODS, *METHODS_WITH_PREPROCESSING):
+        if getattr(type(model), method) is not getattr(keras.Model, method):
+            raise ValueError(f"`model` must not have its own `{method}`. Received: model={model!r}")
 
 
 def loss_scale(optimizer):

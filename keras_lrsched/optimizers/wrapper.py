@@ -103,14 +103,21 @@ class Wrapper(keras.optimizers.Optimizer):
     # The update
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:  # see `Optimizer.build`
             return
         self.inner_optimizer.build(variables)
         slots = [self._make_slots(variable) for variable in variables]
         self.__dict__.update(_slots=slots, _trainable_variables=list(variables), built=True)
         self._trainable_variables_indices.update({self._var_key(v): i for i, v in enumerate(variables)})
 
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        if not grads:  # see `Optimizer.stateless_apply`
+            return trainable_variables, optimizer_variables
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
     def apply(self, grads, trainable_variables=None):
+        if not len(grads):
+            return
         if not self.built:
             if trainable_variables is None:
                 raise ValueError("The optimizer has no state yet: call `build(variables)` first.")

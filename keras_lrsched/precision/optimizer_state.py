@@ -118,7 +118,7 @@ class QuantizedState(Wrapper):
     # State
 
     def build(self, variables):
-        if self.built:
+        if self.built or not variables:
             return
         if native.replicas() > 1:
             raise ValueError(f"QuantizedState works on one replica. Received: {native.replicas()} replicas")

@@ -214,10 +214,46 @@ class OwnLoss(keras.Sequential):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("kind", "method"), [(OwnStep, "train_step"), (OwnLoss, "compute_loss")])
+class OwnFit(keras.Sequential):
+    def fit(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+class OwnMetrics(keras.Sequential):
+    def compute_metrics(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+OWN = [(OwnStep, "train_step"), (OwnLoss, "compute_loss"), (OwnFit, "fit"), (OwnMetrics, "compute_metrics")]
+
+
+@pytest.mark.parametrize(("kind", "method"), OWN)
 def test_models_with_their_own_step(kind, method):
     with pytest.raises(ValueError, match=f"`model` must not have its own `{method}`. Received: model=<"):
         SharpnessAware(kind([keras.layers.Dense(1)]))
+
+
+class Task(keras.Model):
+    """As the tasks of KerasHub, whose `fit` applies the preprocessor."""
+
+    def __init__(self, preprocessor):
+        inputs = keras.Input((2,))
+        super().__init__(inputs, keras.layers.Dense(1, kernel_initializer="ones")(inputs))
+        self.preprocessor = preprocessor
+
+    def fit(self, x, y, **options):
+        return super().fit(x if self.preprocessor is None else self.preprocessor(x), y, **options)
+
+
+def test_tasks_with_a_preprocessor():
+    with pytest.raises(ValueError, match=r"`model` has a preprocessor, .* Received: model=Task, preprocessor=<"):
+        SharpnessAware(Task(lambda x: 2 * x))
+    x, y, weights = np.ones((4, 2), "float32"), np.zeros((4, 1), "float32"), []
+    for task in (Task(None), Task(lambda x: 2 * x)):
+        model = SharpnessAware(task) if task.preprocessor is None else task
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        weights.append(model.fit(2 * x if task.preprocessor is None else x, y, verbose=0).history["loss"])
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("rho", [0, -1, None, "0.05", float("nan")])

@@ -193,3 +193,51 @@ def test_variables_that_the_optimizer_does_not_know():
         Lookahead("sgd").state_bytes()
     with pytest.raises(ValueError, match="no state yet"):
         Lookahead("sgd").apply([gradient(0)])
+
+
+RULES = {
+    "ours": lambda: AdamW(0.1, exclude_from_weight_decay=["bias"], learning_rate_multipliers={"kernel": 0.5}),
+    "layerwise": lambda: LayerwiseLearningRate(keras.optimizers.Adam(0.1), {"bias": 2.0}),
+    "lookahead": lambda: Lookahead(AdamW(0.1, exclude_from_weight_decay=["bias"])),
+}
+
+
+@pytest.mark.parametrize("make", RULES.values(), ids=RULES)
+def test_models_in_h5_files(make, tmp_path):
+    """Keras hands no variables to the optimizer then: rules by path wait for those of the model; the state begins anew."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(make(), keras.losses.MeanSquaredError())
+    x = np.ones((2, 2), "float32")
+    model.fit(x, x[:, :1], verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = keras.saving.load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    model.compile(make(), keras.losses.MeanSquaredError())
+    for each in (model, again):
+        each.fit(x, x[:, :1], verbose=0)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@every_wrapper
+def test_models_that_are_frozen_as_a_whole(wrap):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.trainable = False
+    model.compile(wrap(AdamW(0.1)), "mse")
+    before = model.get_weights()
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel")
+@pytest.mark.parametrize("make", RULES.values(), ids=RULES)
+def test_exported_models(make, tmp_path):
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(make(), "mse")
+    x = np.ones((2, 2), "float32")
+    model.fit(x, x[:, :1], verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-6)
