@@ -138,25 +138,44 @@ def test_a_missing_package_is_named(fails, monkeypatch):
     assert "pip install 'keras-lrsched[compare]'" in fails("compare")
 
 
-def test_interrupting_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
-    train, out = Trainer.run, tmp_path / "out"
+@pytest.fixture
+def default_handlers():
+    """Python's own, also where the tests run in the background of a shell, which ignores SIGINT there."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
-    def interrupted(self, job, *args, **kwargs):
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, monkeypatch, default_handlers):
+    """The batch in which the signal comes is the last one."""
+    train, out, updates = Trainer.run, tmp_path / "out", []
+
+    def interrupted(self, job, *args, callbacks, **kwargs):
         if job.label == "wsd":
-            raise KeyboardInterrupt
-        return train(self, job, *args, **kwargs)
+            send = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: os.kill(os.getpid(), number))
+            count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: updates.append(batch))
+            callbacks = [send, count, *callbacks]
+        return train(self, job, *args, callbacks=callbacks, **kwargs)
 
     monkeypatch.setattr(Trainer, "run", interrupted)
     words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "2", "--out", str(out)]
-    assert cli.main(["compare", *words]) == 130
+    assert cli.main(["compare", *words]) == code
+    assert updates == [0]
     assert "**Partial: 1 of 4 runs" in (out / "report.md").read_text()
     assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
     assert "1 of 4 runs" in capsys.readouterr().out
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
-def test_interrupting_a_real_process(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_a_real_process(number, code, tmp_path):
     out = tmp_path / "out"
     words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
     process = subprocess.Popen(
@@ -171,10 +190,10 @@ def test_interrupting_a_real_process(tmp_path):
         while not (out / "report.md").exists() and process.poll() is None:  # made when the training begins
             time.sleep(0.5)
         time.sleep(10)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stderr = process.communicate(timeout=120)[1]
     finally:
         process.kill()
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
     assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
     assert "Traceback" not in stderr

@@ -24,13 +24,12 @@ def add(commands):
 
 
 def compare(arguments) -> int:
-    import keras
     from rich.markdown import Markdown
 
     from keras_lrsched import workloads
     from keras_lrsched.schedules import catalog
     from keras_lrsched.workloads import report
-    from keras_lrsched.workloads.compare import Trainer, plan
+    from keras_lrsched.workloads.compare import plan
 
     labels = catalog.names() if arguments.schedules == "all" else arguments.schedules.split(",")
     with usage_errors(ValueError, OSError, ImportError):
@@ -40,29 +39,52 @@ def compare(arguments) -> int:
         jobs = plan(chosen, labels, arguments.seeds, arguments.budget, arguments.learning_rate, arguments.warmup)
         folder = report.new_folder(arguments.out)
 
-    runs, interrupted = [], False
+    runs: list = []
     console = Console()
     with _progress(console) as progress:
-        try:
-            for workload in chosen:
-                mine = [job for job in jobs if job.workload is workload]
-                task = progress.add_task(workload.name, total=sum(job.budget for job in mine), now="building the model")
-                trainer = Trainer(workload)
-                for job in mine:
-                    progress.update(task, now=f"{job.label}, {job.budget} updates, seed {job.seed}")
-                    advance = keras.callbacks.LambdaCallback(
-                        on_train_batch_end=lambda batch, logs, task=task: progress.advance(task)
-                    )
-                    runs.append(trainer.run(job, arguments.evaluations, callbacks=[advance]))
-                progress.update(task, now="")
-        except KeyboardInterrupt:
-            interrupted = True
+        code = _until_interrupted(lambda watch: _run(chosen, jobs, arguments.evaluations, runs, progress, watch))
     command = shlex.join(["keras-lrsched", *arguments.words])
     with silent_stderr():  # the event files are written by TensorFlow's libraries
         report.write(runs, folder, len(jobs), command)
     console.print(Markdown(report.markdown(runs, len(jobs), command)))
     console.print(f"\n{len(runs)} of {len(jobs)} runs. Tables, curves and pictures: {folder}/", highlight=False)
-    return 130 if interrupted else 0
+    return code
+
+
+def _run(workloads, jobs, evaluations, runs, progress, watch):
+    """Trains all jobs, and adds each run that is finished to `runs`."""
+    import keras
+
+    from keras_lrsched.workloads.compare import Trainer
+
+    for workload in workloads:
+        mine = [job for job in jobs if job.workload is workload]
+        task = progress.add_task(workload.name, total=sum(job.budget for job in mine), now="building the model")
+        trainer = Trainer(workload)
+
+        def after_batch(batch, logs, task=task):
+            progress.advance(task)
+            watch.raise_if_requested()
+
+        for job in mine:
+            progress.update(task, now=f"{job.label}, {job.budget} updates, seed {job.seed}")
+            advance = keras.callbacks.LambdaCallback(on_train_batch_end=after_batch)
+            runs.append(trainer.run(job, evaluations, callbacks=[advance]))
+        progress.update(task, now="")
+
+
+def _until_interrupted(work):
+    """Calls `work(watch)`, which Ctrl-C or SIGTERM ends at the end of a batch: the exit code, as a shell gives it."""
+    from keras_lrsched._core import interrupts
+
+    try:
+        with interrupts.Watch() as watch:
+            work(watch)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:
+        return end.code
+    return 0
 
 
 def _progress(console):

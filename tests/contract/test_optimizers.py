@@ -1,7 +1,9 @@
 """What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
 
+import copy
 import inspect
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -53,6 +55,13 @@ def case(request, monkeypatch):
 
         monkeypatch.setattr(case.optimizer, "apply", told)
     return case
+
+
+def test_copies_and_pickles(case):
+    """As tuners and scikit-learn do before a run. (The state of one that was built has no variables to belong to.)"""
+    optimizer = case.build(learning_rate=LinearDecay(0.1, 10))
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert copied.get_config() == optimizer.get_config()
 
 
 def in_ways(names, first, *others):
