@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.autolrs_forecast import forecast
 from keras_lrsched.callbacks.autolrs_search import log_grid, lower_confidence_bound, scikit_learn
 from keras_lrsched.callbacks.batch_values import are_built
-from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
+from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
 from keras_lrsched.schedules import checks
@@ -34,10 +35,10 @@ class AutoLRS(Controller):
     After each stage S and T double, until T reaches `max_exploitation_steps`. After the first stage of that length, with
     `validation_data`, candidates are judged by 16 validation losses instead of S training losses.
 
-    The search is done between two steps of `fit`. So `epochs` of `fit`, `optimizer.iterations`, logs and other callbacks
-    count only the steps that are kept: a search is to be seen in the time that it takes, `candidates` S steps, and as
-    `search_steps` in the logs of an epoch. With the default T = 10 S and 10 candidates, as many steps are searched as are
-    kept.
+    The search is done between two steps of `fit`; all steps are optimizer steps, also under
+    `gradient_accumulation_steps`. So `epochs` of `fit`, `optimizer.iterations`, logs and other callbacks count only the
+    steps that are kept: a search is to be seen in the time that it takes, `candidates` S steps, and as `search_steps` in
+    the logs of an epoch. With the default T = 10 S and 10 candidates, as many steps are searched as are kept.
 
     With `ScheduledBatches`, each candidate trains on the very batches that come next in `fit`. With other data, it trains
     on a new pass over them, which is the same for all candidates unless the data themselves are shuffled anew
@@ -65,6 +66,8 @@ class AutoLRS(Controller):
         warmup_steps: Steps before the first stage, in which the rate rises from 0 on a line. Defaults to `0`.
         warmup_learning_rate: Where it rises to. Defaults to `max_learning_rate`.
         seed: A non-negative integer. Defaults to `0`.
+        monitor: The value in the logs of training and `evaluate` that is to fall, such as `"d_loss"` of a `train_step` of
+            one's own. Defaults to `"loss"`.
 
     Attributes:
         stages: A list of dictionaries, one a search: `step`, at which it was; `tried`, a list of `[rate, forecast]`;
@@ -74,7 +77,8 @@ class AutoLRS(Controller):
     Raises:
         ImportError: At construction, without scikit-learn, unless `search="log_grid"`.
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
-            are a generator; at a search, if the loss is no number before anything was tried.
+            are a generator; in a training loop of one's own, which has no data to search on; at a search, if the loss is no
+            number before anything was tried.
 
     Reference:
         arXiv 2105.10762 and https://github.com/YuchenJin/autolrs, whose forecasts this class reproduces and whose stages
@@ -91,7 +95,7 @@ class AutoLRS(Controller):
     (4, 40, 30)
     """
 
-    saved = ("doublings", "is_validating", "left", "first_loss", "stages", "search_steps_done")
+    saved = ("doublings", "is_validating", "left", "first_loss", "stages", "search_steps_done", "rate_before")
 
     def __init__(
         self,
@@ -108,8 +112,9 @@ class AutoLRS(Controller):
         warmup_steps=0,
         warmup_learning_rate=None,
         seed=0,
+        monitor="loss",
     ):
-        super().__init__()
+        super().__init__(monitor)
         self.min_learning_rate = checks.positive_float("min_learning_rate", min_learning_rate)
         self.max_learning_rate = checks.positive_float("max_learning_rate", max_learning_rate)
         checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
@@ -134,6 +139,7 @@ class AutoLRS(Controller):
         self.doublings = self.left = self.search_steps_done = 0
         self.is_validating = False
         self.first_loss: float | None = None
+        self.rate_before = 0.0  # the last search
         self.stages: list[dict] = []
 
     @property
@@ -142,13 +148,15 @@ class AutoLRS(Controller):
         return self.search_steps << self.doublings, self.exploitation_steps << self.doublings
 
     def begin(self):
-        self._adapter = data_adapter()
+        self._adapter = data_adapter(type(self).__name__)
+        training_loop.build(self._trainer)
         self._dataset = getattr(self._adapter, "py_dataset", None)
 
     def before_update(self):
         if self.step < self.warmup_steps:
             self.learning_rate = self.warmup_learning_rate * (self.step + 1) / self.warmup_steps
         elif self.left == 0:
+            self.rate_before = self.learning_rate
             self.learning_rate = self._search()
             self.left = self.stage_steps[1]
 
@@ -172,7 +180,15 @@ class AutoLRS(Controller):
             logs["search_steps"] = self.search_steps_done
 
     def on_train_end(self, logs=None):
+        self._undo_search_without_step()
         self._adapter = self._dataset = None
+
+    def _undo_search_without_step(self):
+        """Where Keras finds the data at an end only then, `before_update` has come for a step that does not."""
+        if self.stages and self.left == self.stage_steps[1] and self.stages[-1]["step"] == self.step:
+            self.search_steps_done -= self.stages.pop()["search_steps"]
+            self.left = 0
+            self.learning_rate = self.rate_before
 
     def _search(self):
         """The rate of a new stage; the model and all else are as before."""
@@ -210,11 +226,11 @@ class AutoLRS(Controller):
     def _try(self, rate):
         """The training losses, or the validation losses at intervals, of a candidate; up to one that is no number."""
         self.learning_rate = rate
-        model = self.model
+        training, batches = TrialTraining(self.model, self.monitor[0]), self._batches()
         losses: list[float] = []
-        for i, batch in enumerate(itertools.islice(self._batches(), self.stage_steps[0]), 1):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-            loss = float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+        for i in range(1, self.stage_steps[0] + 1):
+            step = itertools.islice(batches, self.accumulation_steps)
+            loss = sum(training.loss_of(batch) for batch in step) / self.accumulation_steps
             self.search_steps_done += 1
             if not math.isfinite(loss):
                 return [*losses, loss]
@@ -250,7 +266,12 @@ class AutoLRS(Controller):
             data, options = x, {"y": y, "sample_weight": sample_weight, "batch_size": self.validation_batch_size}
         else:
             options = {}
-        return float(self.evaluate(data, **options)["loss"])
+        logs = self.evaluate(data, **options)
+        if self.monitor[0] not in logs:
+            raise ValueError(
+                f"`monitor` must be a value that `evaluate` gives, {sorted(logs)}. Received: {self.monitor[0]!r}"
+            )
+        return float(logs[self.monitor[0]])
 
 
 def _variables_of_callbacks(model):

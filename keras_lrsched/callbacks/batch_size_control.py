@@ -34,11 +34,13 @@ class BatchSizeControl(Controller):
 
     def begin(self):
         super().begin()
+        iterator = training_loop.epoch_iterator()
         self._batches = training_loop.dataset()
         if not isinstance(self._batches, ScheduledBatches):
+            data = "data that are no PyDataset" if self._batches is None else type(self._batches).__name__
             raise ValueError(
                 f"{type(self).__name__} needs data whose batch size can change: give `fit` ScheduledBatches. "
-                f"Received: {'data that are no PyDataset' if self._batches is None else type(self._batches).__name__}"
+                f"Received: {'no running `fit`' if iterator is None else data}"
             )
 
     def on_epoch_begin(self, epoch, logs=None):

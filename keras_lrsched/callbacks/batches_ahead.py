@@ -2,18 +2,32 @@
 
 import itertools
 
+import keras
+
 from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks.batch_values import BatchValues
 
 
-def data_adapter():
+def data_adapter(name):
     """What stands between `fit` and its data.
 
+    Args:
+        name: The name of the callback that needs it.
+
     Raises:
-        ValueError: If the data can be read only once.
+        ValueError: If the data can be read only once, or there is no `fit`.
     """
-    adapter = training_loop.epoch_iterator().data_adapter
+    adapter = getattr(training_loop.epoch_iterator(), "data_adapter", None)
+    if adapter is None:
+        raise ValueError(
+            f"{name} trains on the data of `fit`, so it cannot be used in a training loop of one's own: call `model.fit`. "
+            "Received: no running `fit`"
+        )
     if type(adapter).__name__ == "GeneratorDataAdapter":
-        raise ValueError("The data are read several times, which a generator's cannot be: give `fit` arrays or a dataset.")
+        raise ValueError(
+            f"{name} reads the data several times, which a generator's cannot be: give `fit` arrays or a dataset. "
+            "Received: a generator"
+        )
     return adapter
 
 
@@ -26,3 +40,26 @@ def batches_ahead(adapter):
         return (adapter._standardize_batch(dataset.peek(i)) for i in itertools.count())
     size = dataset.num_batches  # `None` for endless data
     return (adapter._standardize_batch(dataset[i % size if size else i]) for i in itertools.count())
+
+
+class TrialTraining:
+    """Trains a model on single batches within `fit`; what that changes is for the caller to put back.
+
+    Args:
+        model: The model.
+        monitor: The name of the value in the logs that counts as the loss.
+    """
+
+    def __init__(self, model, monitor):
+        self._model, self._monitor = model, monitor
+        self._values = BatchValues(monitor)
+        self._values.start(model)
+
+    def loss_of(self, batch):
+        """The loss of a batch, which is trained on."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        self._model.reset_metrics()  # as `train_on_batch` is about to do
+        self._values.rebase()
+        self._values.before_batch()
+        logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
+        return self._values.read(logs)[self._monitor]

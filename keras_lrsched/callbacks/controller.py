@@ -1,6 +1,7 @@
 """What callbacks share that set the learning rate, or another value, from what they see of the training."""
 
 import copy
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,11 +9,14 @@ from keras import ops
 
 from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
-from keras_lrsched.callbacks.host_values import agreed, inner_optimizer
+from keras_lrsched.callbacks.host_values import agreed, inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.run import Run
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.optimizers import native
+
+_SAVED = ("step", "partial")
+"""What every controller needs to go on, beside what its subclass has."""
 
 
 class Controller(keras.callbacks.Callback):
@@ -28,6 +32,9 @@ class Controller(keras.callbacks.Callback):
     model compiled with another optimizer (the next stage), the state begins anew when `fit` begins. A state that was set by
     `restore_state` outside of `fit` is that of the next `fit`.
 
+    Everything counts optimizer steps: under `gradient_accumulation_steps`, `before_update` is called before the first and
+    `after_update` after the last of the batches that make up a step, and values are means over these.
+
     In a training loop of one's own, the methods of a `keras.callbacks.CallbackList` are called as `fit` calls them.
 
     Under `tf.distribute` in one process there is one callback for all replicas, which sees the values of the whole batch. In
@@ -38,8 +45,8 @@ class Controller(keras.callbacks.Callback):
         monitor: Names of values to read at every batch: `"loss"`, `"accuracy"`, ... Defaults to `("loss",)`.
 
     Attributes:
-        step: The number of batches trained so far in this run, over all its `fit`s.
-        values: The true values of the last batch, by the names in `monitor`; of all processes that train together.
+        step: The number of optimizer steps so far in this run, over all its `fit`s.
+        values: The true values of the last step's batch, by the names in `monitor`; of all processes that train together.
 
     Raises:
         ValueError: When `fit` begins, if the learning rate is a schedule, if `steps_per_execution` is above 1, if the
@@ -55,6 +62,9 @@ class Controller(keras.callbacks.Callback):
     sets_learning_rate = True
     """`False` in a subclass that leaves the learning rate alone, which then may be a schedule."""
 
+    counts_batches = False
+    """`True` in a subclass whose `before_update` and `after_update` are called at every batch, though a step has several."""
+
     works_on_replicas = True
     """`False` in a subclass that needs what is not to be had on several replicas of `tf.distribute`."""
 
@@ -63,7 +73,9 @@ class Controller(keras.callbacks.Callback):
         self.monitor = (monitor,) if isinstance(monitor, str) else tuple(monitor)
         self.step = 0
         self.values: dict[str, float] = {}
+        self.partial: list[dict] = []  # the values of the batches so far of a step that has several
         self._batch_values = BatchValues(*self.monitor)
+        self._trainer: Any = None
         self._run: Run | None = None
         self._initial: dict = {}  # what it had before its first run
 
@@ -71,19 +83,19 @@ class Controller(keras.callbacks.Callback):
         """When `fit` begins, before a saved state is restored."""
 
     def before_update(self):
-        """Before the training step number `step`, counted from 0.
+        """Before the optimizer step number `step`, counted from 0.
 
         With data of unknown length, Keras also calls it where it then finds the data at an end: no `after_update`
         follows, and the next epoch calls it again for the same `step`. So it may set values, but not count or append.
         """
 
     def after_update(self):
-        """After a training step; `step` counts it, `values` are those of its batch."""
+        """After an optimizer step; `step` counts it, `values` are those of its batch."""
 
     @property
     def loss(self):
-        """The loss of the last batch."""
-        return self.values["loss"]
+        """The value of the last step's batch that `monitor` names first, which is the loss unless another was chosen."""
+        return self.values[self.monitor[0]]
 
     @property
     def optimizer(self):
@@ -97,6 +109,16 @@ class Controller(keras.callbacks.Callback):
     @learning_rate.setter
     def learning_rate(self, value):
         self.optimizer.learning_rate = value
+
+    @property
+    def accumulation_steps(self):
+        """How many batches make up an optimizer step."""
+        return getattr(inner_optimizer(self._trainer.optimizer), "gradient_accumulation_steps", None) or 1
+
+    @property
+    def processes(self):
+        """How many processes train the model together, each on its own part of every batch."""
+        return len(native.of_all_workers(self._trainer, 0))
 
     def evaluate(self, *args, **kwargs):
         """`model.evaluate` as a dictionary, also within an epoch, whose metrics go on as if it had not been."""
@@ -113,14 +135,13 @@ class Controller(keras.callbacks.Callback):
 
     def state(self):
         """What a run that is resumed needs to go on: plain values and NumPy arrays."""
-        return copy.deepcopy({name: getattr(self, name) for name in ("step", *self.saved)})
+        return copy.deepcopy({name: getattr(self, name) for name in (*_SAVED, *self.saved)})
 
     def restore_state(self, state):
         """Puts back what `state` gave."""
-        if set(state) != {"step", *self.saved}:
-            raise ValueError(
-                f"The state of {type(self).__name__} must have {sorted({'step', *self.saved})}. Received: {sorted(state)}"
-            )
+        names = {*_SAVED, *self.saved}
+        if set(state) != names:
+            raise ValueError(f"The state of {type(self).__name__} must have {sorted(names)}. Received: {sorted(state)}")
         self._keep_initial_state()
         for name, value in copy.deepcopy(state).items():
             setattr(self, name, value)
@@ -130,7 +151,8 @@ class Controller(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._refuse_what_cannot_work()
         self._begin_run()
-        self._batch_values.start(self.model)
+        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
+        self._batch_values.start(self._trainer)
         self.begin()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -139,13 +161,36 @@ class Controller(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.monitor:
             self._batch_values.before_batch()
-        self.before_update()
+        self._applied_before = self._applied()
+        if self._applied_before % self._batches_of_a_step == 0:
+            self.before_update()
 
     def on_train_batch_end(self, batch, logs=None):
         if self.monitor:
-            self.values = agreed(self._batch_values.read(logs))
-        self.step += 1
-        self.after_update()
+            self.partial.append(agreed(self._read_values(logs)))
+        applied = self._applied()
+        if self._batches_of_a_step > 1 and applied == self._applied_before:
+            self.partial = self.partial[:-1]  # left out by loss scaling
+        elif applied % self._batches_of_a_step == 0:
+            self.values, self.partial = _means(self.partial), []
+            self.step += 1
+            self.after_update()
+
+    @property
+    def _batches_of_a_step(self):
+        return 1 if self.counts_batches else self.accumulation_steps
+
+    def _applied(self):
+        """How many batches the optimizer has got, if several make up a step."""
+        if self._batches_of_a_step == 1:
+            return 0
+        return int(optimizer_value(self._trainer, inner_optimizer(self._trainer.optimizer)._iterations))
+
+    def _read_values(self, logs):
+        try:
+            return self._batch_values.read(logs)
+        except ValueError as error:
+            raise ValueError(f"{error}. {type(self).__name__} watches what its argument `monitor` names.") from error
 
     def is_of_another_run(self, model):
         """Whether the state is of another model than this one, or of another optimizer of it."""
@@ -163,7 +208,7 @@ class Controller(keras.callbacks.Callback):
 
     def _keep_initial_state(self):
         if not self._initial:
-            self._initial = copy.deepcopy({name: getattr(self, name) for name in ("step", *self.saved)})
+            self._initial = copy.deepcopy({name: getattr(self, name) for name in (*_SAVED, *self.saved)})
 
     def _refuse_what_cannot_work(self):
         name, model = type(self).__name__, self.model
@@ -174,6 +219,13 @@ class Controller(keras.callbacks.Callback):
         if self.sets_learning_rate:
             _refuse_learning_rate(name, model)
         refuse_backups(name)
+
+
+def _means(batches):
+    """The means of the values of some batches, by name."""
+    if len(batches) < 2:
+        return batches[0] if batches else {}
+    return {name: sum(values[name] for values in batches) / len(batches) for name in batches[0]}
 
 
 def refuse_backups(name):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
+from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
 from keras_lrsched.schedules import checks
@@ -24,8 +25,9 @@ class CriticalBatchSize(Controller):
 
     Training with k* B and f(k*) eta should go on as well as with B. The paper doubles B, and takes sqrt(2) eta, whenever the
     critical size has grown beyond 2 B. It assumes that what has recovered after `samples` stays so. The samples are those
-    that `fit` would draw next, as far as its data can tell; B is the size of their first batch. When the data end within a
-    branch, a batch is smaller, as it is in `fit`.
+    that `fit` would draw next, as far as its data can tell; B is the number of samples of an optimizer step, the size of
+    their first batch times `gradient_accumulation_steps` and the number of processes that train together: all sizes are of
+    the whole batch. When the data end within a branch, a batch is smaller, as it is in `fit`.
 
     Each measurement costs `samples` times the number of branches; on JAX, or with `jit_compile`, also compiling.
 
@@ -35,7 +37,8 @@ class CriticalBatchSize(Controller):
         learning_rate_rule: f: `"sqrt"` (Adam) or `"linear"` (SGD). Defaults to `"sqrt"`.
         tolerance: How much higher a loss may be, non-negative. Defaults to `0.01`.
         smoothing: Weight of a new loss in the average, above 0 and at most 1. Defaults to `0.5`.
-        every: Epochs between measurements. Defaults to `1`.
+        every: Epochs between measurements, over all `fit`s of the run. Defaults to `1`.
+        monitor: The value in the logs that counts as the loss. Defaults to `"loss"`.
 
     Attributes:
         history: A list of dictionaries, one a measurement: `step`, `batch_size` (B), `losses` (L_k of each k),
@@ -59,7 +62,7 @@ class CriticalBatchSize(Controller):
     (1, 4, 16)
     """
 
-    saved = ("history",)
+    saved = ("history", "epochs")
 
     def __init__(
         self,
@@ -69,8 +72,10 @@ class CriticalBatchSize(Controller):
         tolerance=0.01,
         smoothing=0.5,
         every=1,
+        monitor="loss",
     ):
         super().__init__(monitor=())
+        self.loss_name = monitor
         self.samples = checks.positive_int("samples", samples)
         self.multipliers = checks.increasing("multipliers", multipliers, checks.positive_int)
         if self.multipliers[:1] != [1]:
@@ -80,13 +85,18 @@ class CriticalBatchSize(Controller):
         self.smoothing = checks.positive_fraction("smoothing", smoothing)
         self.every = checks.positive_int("every", every)
         self.history: list[dict] = []
+        self.epochs = 0
         self._adapter = None
 
     def begin(self):
-        self._adapter = data_adapter()
+        self._adapter = data_adapter(type(self).__name__)
+        training_loop.place_first(
+            self
+        )  # to measure with the weights of the training, before one gives averages to the model
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every == 0:
+        self.epochs += 1
+        if self.epochs % self.every == 0:
             self.history.append(self._measure())
             if logs is not None:
                 logs["critical_batch_size"] = self.history[-1]["critical_batch_size"]
@@ -96,11 +106,12 @@ class CriticalBatchSize(Controller):
 
     def _measure(self):
         before, numbers, rate = Snapshot(self.model, metrics=True), random_state(), self.learning_rate
-        data, batch_size = self._samples_ahead()
+        data, small_batch = self._samples_ahead()
+        batch_size = small_batch * self._parts
         losses = []
         for k in self.multipliers:
             self.learning_rate = self._factor(k) * rate
-            losses.append(smoothed(self._branch(data, k * batch_size), self.smoothing))
+            losses.append(smoothed(self._branch(data, k * small_batch), self.smoothing))
             before.restore()
             restore_random_state(numbers)
         multiplier = largest_harmless(self.multipliers, losses, self.tolerance)
@@ -117,26 +128,32 @@ class CriticalBatchSize(Controller):
         return k ** POWERS[self.learning_rate_rule]
 
     def _samples_ahead(self):
-        """As many samples as a branch trains on, and the size of a batch."""
+        """As many samples as a branch trains on in this process, and the size of a batch."""
+        samples = self.samples // self.processes
         parts: list = []
         for batch in batches_ahead(self._adapter):
             parts.append([_arrays(each) for each in keras.utils.unpack_x_y_sample_weight(batch)])
-            if sum(_length(part) for part in parts) >= self.samples:
+            if sum(_length(part) for part in parts) >= samples:
                 break
         batch_size = _length(parts[0])
-        if self.multipliers[-1] * batch_size > self.samples:
+        largest = self.multipliers[-1] * batch_size * self._parts
+        if largest > self.samples:
             raise ValueError(
-                f"`samples` must make up one batch of the largest size, {self.multipliers[-1] * batch_size}, at least. "
+                f"`samples` must make up one batch of the largest size, {largest}, at least. "
                 f"Received: samples={self.samples}"
             )
-        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[: self.samples], *parts), batch_size
+        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[:samples], *parts), batch_size
+
+    @property
+    def _parts(self):
+        """How many batches that processes train on make up one optimizer step."""
+        return self.accumulation_steps * self.processes
 
     def _branch(self, data, batch_size):
-        model = self.model
-        for start in range(0, self.samples, batch_size):
+        training = TrialTraining(self.model, self.loss_name)
+        for start in range(0, _length(data), batch_size):
             part = tree.map_structure(lambda array, at=start: array[at : at + batch_size], data)
-            x, y, sample_weight = (each or None if isinstance(each, list) else each for each in part)
-            yield float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+            yield training.loss_of(tuple(each or None if isinstance(each, list) else each for each in part))
 
 
 def _arrays(values):

@@ -48,6 +48,7 @@ class GradientController(Controller):
     is_in_step = False
     """Whether the compiled step has called the hook, or is one that has."""
 
+    counts_batches = True
     _trainer: Any = None
 
     def __init__(self, monitor=()):

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
 from keras_lrsched.schedules import checks
 
@@ -25,6 +26,9 @@ class LearningRateFinder(Controller):
     When the test ends, also before its time, model, optimizer and random state are what they were before; so is the place in
     the data, if these are `ScheduledBatches`.
 
+    Under `gradient_accumulation_steps`, a step of the test is an optimizer step, and its loss the mean over its batches. A
+    model that has no weights yet is built from the data of `fit`.
+
         finder = LearningRateFinder()
         finder.find(model, x, y, batch_size=32)      # or: model.fit(x, y, epochs=100, callbacks=[finder])
         model.optimizer.learning_rate = finder.suggestion()
@@ -39,6 +43,8 @@ class LearningRateFinder(Controller):
         stop_factor: Above 1. Defaults to `4.0`, as in fastai.
         skip_begin: Steps at the start that `suggestion` leaves out. Defaults to `10`.
         skip_end: Steps at the end that `suggestion` leaves out. Defaults to `5`, as in fastai.
+        monitor: The value in the logs that is to fall, such as `"d_loss"` of a `train_step` of one's own. Defaults to
+            `"loss"`.
 
     Attributes:
         learning_rates: A list, one number a step.
@@ -76,8 +82,9 @@ class LearningRateFinder(Controller):
         stop_factor=4.0,
         skip_begin=10,
         skip_end=5,
+        monitor="loss",
     ):
-        super().__init__()
+        super().__init__(monitor)
         self.min_learning_rate = checks.positive_float("min_learning_rate", min_learning_rate)
         self.max_learning_rate = checks.positive_float("max_learning_rate", max_learning_rate)
         checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
@@ -93,7 +100,8 @@ class LearningRateFinder(Controller):
 
     def find(self, model, x=None, y=None, **options):
         """Runs the test on the data, with any further arguments of `fit`, and gives the suggestion by steepest descent."""
-        options = {"verbose": 0, "epochs": self.steps, **options}  # an epoch has a step at least
+        batches = getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None) or 1
+        options = {"verbose": 0, "epochs": self.steps * batches, **options}  # an epoch has a batch at least
         try:
             model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), self]})
         finally:
@@ -146,15 +154,17 @@ class LearningRateFinder(Controller):
 
     def begin(self):
         self.learning_rates, self.losses = [], []
-        self._trainer, self._data = self.model, training_loop.dataset()
+        training_loop.build(self._trainer)
+        self._data = training_loop.dataset()
         place = self._data.state() if hasattr(self._data, "restore_state") else None
-        self._before = {"model": Snapshot(self.model).state(), "random": random_state(), "data": place}
+        self._before = {"model": Snapshot(self._trainer).state(), "random": random_state(), "data": place}
+        self.learning_rate = self.rate(0)  # also where gradients have been accumulated before
 
     def before_update(self):
-        self.learning_rates.append(self.rate(len(self.learning_rates)))
-        self.learning_rate = self.learning_rates[-1]
+        self.learning_rate = self.rate(len(self.losses))
 
     def after_update(self):
+        self.learning_rates.append(self.rate(len(self.losses)))
         self.losses.append(self.loss)
         if self._has_diverged() or len(self.losses) == self.steps:
             self.model.stop_training = True
@@ -179,7 +189,7 @@ class LearningRateFinder(Controller):
         restore_random_state(self._before["random"])
         if self._before["data"] is not None:
             self._data.restore_state(self._before["data"])
-        self._before, self._trainer, self._data = {}, None, None
+        self._before, self._data = {}, None
 
 
 def smoothed(losses, beta):

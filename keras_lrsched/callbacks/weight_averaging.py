@@ -126,7 +126,6 @@ class WeightAveraging(Controller):
         training_loop.place_first(self)  # what others do at an epoch's end is done with the average
 
     def begin(self):
-        self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         if self.rule.count:
             shapes = [w.shape for w in self.rule.average()]
             now = [tuple(variable.shape) for variable in self.model.trainable_variables]

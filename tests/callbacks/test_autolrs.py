@@ -236,7 +236,7 @@ def test_generator_is_refused():
         while True:
             yield X, Y
 
-    with pytest.raises(ValueError, match="read several times"):
+    with pytest.raises(ValueError, match="reads the data several times"):
         make_model().fit(generate(), steps_per_epoch=2, verbose=0, callbacks=[small()])
 
 
@@ -291,3 +291,62 @@ def test_without_scikit_learn(monkeypatch):
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         small(**options)
+
+
+def test_counts_optimizer_steps():
+    """With gradients of two batches accumulated, the run and its searches are those with batches of twice the size."""
+
+    def run(batch_size, accumulated):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulated), "mse")
+        autolrs, watch = small(), Rates()
+        model.fit(make_batches(batch_size=batch_size), epochs=4, verbose=0, callbacks=[autolrs, watch])
+        return autolrs, watch.rates
+
+    (whole, rates), (halves, rates_of_halves) = run(20, None), run(10, 2)
+    assert [stage["step"] for stage in whole.stages] == [stage["step"] for stage in halves.stages] == [0, 10]
+    for one, other in zip(whole.stages, halves.stages, strict=True):
+        np.testing.assert_allclose(one["tried"], other["tried"], rtol=1e-3)
+    assert rates_of_halves == list(np.repeat(rates, 2))
+
+
+def test_model_without_input():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(6, "tanh"), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    autolrs = small()
+    model.fit(X, Y, batch_size=16, epochs=3, verbose=0, callbacks=[autolrs])
+    assert len(autolrs.stages) == 2
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 12
+
+
+def test_refuses_a_loop_of_ones_own():
+    callbacks = keras.callbacks.CallbackList([small()], model=make_model(), epochs=1, steps=4)
+    with pytest.raises(ValueError, match=r"AutoLRS trains on the data of `fit`.*Received: no running `fit`"):
+        callbacks.on_train_begin()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data")
+def test_a_search_for_a_step_that_does_not_come_is_undone():
+    """Where Keras does not know the number of batches, `on_train_batch_begin` comes once more at the end of an epoch."""
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((X[:50], Y[:50])).batch(5).filter(lambda x, y: True)
+    model, autolrs, watch = make_model(), small(max_exploitation_steps=10), Rates()
+    model.fit(data, verbose=0, callbacks=[autolrs, watch])
+    assert len(watch.rates) == 10
+    assert [stage["step"] for stage in autolrs.stages] == [0]
+    assert autolrs.search_steps_done == 24
+    assert autolrs.learning_rate == watch.rates[-1]
+    model.fit(data, epochs=2, verbose=0, callbacks=[autolrs, watch])
+    assert [stage["step"] for stage in autolrs.stages] == [0, 10, 20]
+
+
+def test_monitor():
+    with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'"):
+        make_model().fit(make_batches(), verbose=0, callbacks=[small(monitor="d_loss")])
+    autolrs = small(monitor="mae", validation_data=(X, Y), max_exploitation_steps=10)
+    make_model().fit(make_batches(), epochs=4, verbose=0, callbacks=[autolrs])
+    assert autolrs.is_validating
+    assert autolrs.first_loss == pytest.approx(make_model().evaluate(X, Y, verbose=0)[1], rel=1e-4)

@@ -119,6 +119,73 @@ def test_refuses_to_go_on_from_an_orbax_checkpoint():
         fit(linear_model(keras.optimizers.SGD(0.05)), FollowsLoss(), saves, initial_epoch=1, epochs=2)
 
 
+def test_counts_optimizer_steps():
+    model, controller = linear_model(keras.optimizers.SGD(0.0, gradient_accumulation_steps=2)), FollowsLoss()
+    state = None
+    for _ in range(3):  # of 3 batches each, so that a step goes over the end of the first epoch
+        fit(model, controller)
+        state = controller.state()
+    assert (state["step"], len(state["partial"])) == (4, 1)
+    controller.learning_rate = 0.0
+    batches = [np.mean((X[i : i + 4] @ W - Y[i : i + 4]) ** 2) for i in (0, 4, 8)]
+    assert controller.losses[0] == pytest.approx((batches[0] + batches[1]) / 2, rel=1e-5)
+    assert [round(rate, 6) for rate in controller.rates[1:]] == [round(0.1 * loss, 6) for loss in controller.losses]
+
+
+def test_begin_of_a_batch_that_does_not_come():
+    """Where Keras does not know the number of batches, `on_train_batch_begin` comes once more at the end of an epoch."""
+
+    def data():
+        for i in (0, 4, 8, 0, 4, 8):
+            yield X[i : i + 4], Y[i : i + 4]
+
+    class Records(FollowsLoss):
+        saved = ("used", "losses")
+        used = ()
+
+        def before_update(self):
+            self.rate = 0.01 * self.step
+
+        def after_update(self):
+            self.used = [*self.used, self.rate]
+
+    controller = Records()
+    model = linear_model(keras.optimizers.SGD(0.05))
+    begins = []
+    counts = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: begins.append(batch))
+    model.fit(data(), verbose=0, callbacks=[controller, counts])
+    assert len(begins) == 7
+    assert controller.used == [0.01 * i for i in range(6)]
+
+
+def test_names_the_values_that_there_are():
+    class Watches(Controller):
+        """Another name than the logs have."""
+
+    with pytest.raises(
+        ValueError, match=r"model has: loss. Received: 'd_loss'. Watches watches what its argument `monitor`"
+    ):
+        fit(linear_model(keras.optimizers.SGD(0.05)), Watches("d_loss"))
+
+
+def test_in_a_loop_of_ones_own():
+    model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
+    callbacks = keras.callbacks.CallbackList([controller], model=model, epochs=2, steps=2)
+    callbacks.on_train_begin()
+    losses = []
+    for epoch in range(2):
+        callbacks.on_epoch_begin(epoch)
+        for batch, i in enumerate((0, 4)):
+            callbacks.on_train_batch_begin(batch)
+            logs = model.train_on_batch(X[i : i + 4], Y[i : i + 4], return_dict=True)
+            losses.append(float(logs["loss"]))
+            callbacks.on_train_batch_end(batch, logs)
+        callbacks.on_epoch_end(epoch)
+    callbacks.on_train_end()
+    np.testing.assert_allclose(controller.losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(controller.rates[1:], 0.1 * np.array(losses[:-1]), rtol=1e-6)
+
+
 def test_reads_nothing_without_monitor():
     class Silent(Controller):
         def after_update(self):
@@ -163,14 +230,13 @@ def test_state():
     model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
     fit(model, controller)
     state = controller.state()
-    assert state == {"step": 3, "rates": controller.rates, "losses": controller.losses}
+    assert state == {"step": 3, "partial": [], "rates": controller.rates, "losses": controller.losses}
     other = FollowsLoss()
     other.restore_state(state)
     fit(model, controller)
-    assert other.state() == state == {"step": 3, "rates": controller.rates[:3], "losses": controller.losses[:3]}
-    with pytest.raises(
-        ValueError, match=r"The state of FollowsLoss must have \['losses', 'rates', 'step'\]. Received: \['step'\]"
-    ):
+    assert other.state() == state
+    assert state["losses"] == controller.losses[:3]
+    with pytest.raises(ValueError, match=r"FollowsLoss must have \['losses', 'partial', .*Received: \['step'\]"):
         other.restore_state({"step": 3})
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import CriticalBatchSize, ScheduledBatches
+from keras_lrsched.callbacks import CriticalBatchSize, ScheduledBatches, WeightAveraging
 from keras_lrsched.callbacks.critical_batch_size import largest_harmless, smoothed
 
 RANDOM = np.random.default_rng(0)
@@ -54,6 +54,36 @@ def test_branches(rule, power, weights):
     assert best == largest_harmless((1, 2, 3), expected, 0.01)
     assert (found["step"], found["batch_size"], found["critical_batch_size"]) == (8, 4, 4 * best)
     assert found["learning_rate"] == pytest.approx(0.01 * best**power, rel=1e-6)
+
+
+def test_sizes_are_those_of_optimizer_steps():
+    sizes = {}
+    for size, accumulated in ((8, None), (4, 2)):
+        critical = CriticalBatchSize(32, (1, 2), "linear")
+        model = linear_model(keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulated))
+        model.fit(X, Y, size, shuffle=False, verbose=0, callbacks=[critical])
+        sizes[accumulated] = [critical.history[0][name] for name in ("batch_size", "critical_batch_size", "step")]
+    assert sizes[None] == sizes[2]
+    assert sizes[2][0] == 8
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_measures_with_the_weights_of_the_training(first):
+    def run(*callbacks):
+        critical = CriticalBatchSize(32, (1, 2))
+        pair = [critical, *callbacks]
+        model = linear_model()
+        model.fit(X, Y, 4, shuffle=False, verbose=0, callbacks=pair if first else pair[::-1])
+        return critical.history
+
+    assert run(WeightAveraging("swa", every=1, keep_average=False)) == run()
+
+
+def test_epochs_are_counted_over_all_fits():
+    model, critical = linear_model(), CriticalBatchSize(32, (1, 2), every=2)
+    for _ in range(4):
+        model.fit(X, Y, 16, verbose=0, callbacks=[critical])
+    assert [row["step"] for row in critical.history] == [4, 8]
 
 
 @pytest.mark.parametrize("changing", [False, True])

@@ -191,3 +191,51 @@ def test_a_schedule_is_refused():
     model = make_model(optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)))
     with pytest.raises(ValueError, match="construct SGD with a float instead of a schedule"):
         LearningRateFinder().find(model, X, Y)
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_counts_optimizer_steps(steps):
+    """A step of the test has one rate, and a loss at weights that the step before has changed."""
+    weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), weight])
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=steps), "mse")
+    finder = LearningRateFinder(1e-3, 1.0, steps=10, stop_factor=1e6, skip_begin=0, skip_end=0)
+    finder.find(model, np.ones((6, 1)), np.zeros((6, 1)), batch_size=1)
+    weights = np.cumprod([1.0, *(1 - 2 * np.array(finder.learning_rates[:-1]))])
+    np.testing.assert_allclose(finder.learning_rates, [finder.rate(i) for i in range(10)])
+    np.testing.assert_allclose(finder.losses, weights**2, rtol=1e-4, atol=1e-6)
+
+
+def test_rates_and_losses_are_pairs_at_the_end_of_data_of_unknown_length():
+    """Where Keras calls `on_train_batch_begin` once more than `on_train_batch_end` in each epoch."""
+
+    def data():
+        for _ in range(9):
+            yield np.ones((1, 1)), np.zeros((1, 1))
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile("sgd", "mse")
+    finder = LearningRateFinder(1e-3, 1.0, steps=20, stop_factor=1e6, skip_begin=0, skip_end=0)
+    model.fit(data(), epochs=1, verbose=0, callbacks=[finder])
+    assert len(finder.losses) == len(finder.learning_rates) == 9
+    weights = np.cumprod([1.0, *(1 - 2 * np.array(finder.learning_rates[:-1]))])
+    np.testing.assert_allclose(finder.losses, weights**2, rtol=1e-4)
+
+
+def test_model_without_input():
+    model = keras.Sequential([keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    LearningRateFinder(steps=30).find(model, X, Y, batch_size=16)
+    assert model.built
+    assert int(model.optimizer.iterations) == 0
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
+
+
+def test_monitor():
+    model = make_model()
+    model.compile("sgd", "mse", metrics=["mae"])
+    finder = LearningRateFinder(1e-4, 1e-3, steps=6, skip_begin=0, skip_end=0, monitor="mae")
+    finder.find(model, X, Y, batch_size=32, shuffle=False)
+    assert finder.losses[0] != pytest.approx(model.evaluate(X[:32], Y[:32], verbose=0)[0], rel=1e-3)
+    with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'. LearningRateFinder.*`monitor`"):
+        LearningRateFinder(monitor="d_loss").find(model, X, Y)
