@@ -161,15 +161,15 @@ class Controller(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.monitor:
             self._batch_values.before_batch()
-        self._applied_before = self._applied()
-        if self._applied_before % self._batches_of_a_step == 0:
+        self._batches_before = self._batches_applied()
+        if self._batches_before % self._batches_of_a_step == 0:
             self.before_update()
 
     def on_train_batch_end(self, batch, logs=None):
         if self.monitor:
             self.partial.append(agreed(self._read_values(logs)))
-        applied = self._applied()
-        if self._batches_of_a_step > 1 and applied == self._applied_before:
+        applied = self._batches_applied()
+        if self._batches_of_a_step > 1 and applied == self._batches_before:
             self.partial = self.partial[:-1]  # left out by loss scaling
         elif applied % self._batches_of_a_step == 0:
             self.values, self.partial = _means(self.partial), []
@@ -180,7 +180,7 @@ class Controller(keras.callbacks.Callback):
     def _batches_of_a_step(self):
         return 1 if self.counts_batches else self.accumulation_steps
 
-    def _applied(self):
+    def _batches_applied(self):
         """How many batches the optimizer has got, if several make up a step."""
         if self._batches_of_a_step == 1:
             return 0

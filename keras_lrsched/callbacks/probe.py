@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks.derivatives import compiled, gradient, hessian_product
+from keras_lrsched.optimizers.low_precision import wide_dtype
 
 
 class Probe:
@@ -29,6 +30,25 @@ class Probe:
         self._read_gradients = compiled(self._gradients, jit)
         self._read_gradient = compiled(self._gradient_of_all, jit)
         self._step = compiled(self._power_step, jit)
+
+    def check(self):
+        """Refuses a model that cannot be evaluated on the batch.
+
+        Raises:
+            ValueError: If it has no loss of the batch, for whatever reason.
+        """
+        model = self._model
+        shapes = keras.tree.map_structure(lambda it: tuple(it.shape), self._all)
+        received = f"Received: {type(model).__name__} {model.name!r}, data of the shapes {shapes}"
+        try:
+            loss = self._loss(*self._state(), self._all)
+        except Exception as error:  # of any kind, from the model's layers and losses
+            raise ValueError(
+                "To be measured on the data, a model needs a `call` method that takes their inputs, and a loss of its outputs "
+                f"and their targets. {received}"
+            ) from error
+        if loss is None or tuple(loss.shape) != ():
+            raise ValueError(f"To be measured, a model needs a loss in `compile` that gives one number. {received}")
 
     def logits(self):
         """The largest |logit|, and the mean of log(sum(exp(logit))) over the samples."""
@@ -60,6 +80,9 @@ class Probe:
             y_pred = self._model(batch["x"], training=False)
             return y_pred, self._model.compute_loss(**batch, y_pred=y_pred, training=False)
 
+    def _loss(self, values, others, batch):
+        return self._outputs_and_loss(values, others, batch)[1]
+
     def _logits(self, values, others, batch):
         outputs = keras.tree.flatten(self._outputs_and_loss(values, others, batch)[0])
         outputs = [ops.cast(output, "float32") for output in outputs]
@@ -67,16 +90,17 @@ class Probe:
         return ops.max(ops.stack([ops.max(ops.abs(output)) for output in outputs])), ops.mean(ops.concatenate(sums))
 
     def _gradient_of_all(self, values, others, batch):
-        return gradient(lambda at: self._outputs_and_loss(at, others, batch)[1], values)
+        return gradient(lambda at: self._loss(at, others, batch), values)
 
     def _gradients(self, values, others, first, second):
-        a, b = (
-            gradient(lambda at, part=part: self._outputs_and_loss(at, others, part)[1], values) for part in (first, second)
-        )
-        return _square([(p + q) / 2 for p, q in zip(a, b, strict=True)]), _square([p - q for p, q in zip(a, b, strict=True)])
+        a, b = (gradient(lambda at, part=part: self._loss(at, others, part), values) for part in (first, second))
+        pairs = [(_wide(p), _wide(q)) for p, q in zip(a, b, strict=True)]
+        return _square([(p + q) / 2 for p, q in pairs]), _square([p - q for p, q in pairs])
 
     def _power_step(self, values, others, vector, batch):
-        product = hessian_product(lambda at: self._outputs_and_loss(at, others, batch)[1], values, vector)
+        tangent = [ops.cast(v, value.dtype) for v, value in zip(vector, values, strict=True)]
+        product = hessian_product(lambda at: self._loss(at, others, batch), values, tangent)
+        product = [_wide(p) for p in product]
         eigenvalue = sum(ops.sum(v * p) for v, p in zip(vector, product, strict=True))
         norm = ops.maximum(ops.sqrt(_square(product)), 1e-30)  # a loss without curvature gives zeros
         return eigenvalue, [p / norm for p in product]
@@ -87,7 +111,7 @@ def random_direction(model):
     random = np.random.default_rng(0)
     vector = [random.normal(size=variable.shape) for variable in model.trainable_variables]
     norm = np.sqrt(sum(np.sum(v**2) for v in vector))
-    return [(v / norm).astype(variable.dtype) for v, variable in zip(vector, model.trainable_variables, strict=True)]
+    return [(v / norm).astype(wide_dtype(each.dtype)) for v, each in zip(vector, model.trainable_variables, strict=True)]
 
 
 def number_of_samples(data):
@@ -97,6 +121,10 @@ def number_of_samples(data):
 def _part(batch, part):
     """Some of the samples, as tensors."""
     return {name: keras.tree.map_structure(lambda x: ops.convert_to_tensor(x[part]), it) for name, it in batch.items()}
+
+
+def _wide(tensor):
+    return ops.cast(tensor, wide_dtype(keras.backend.standardize_dtype(tensor.dtype)))
 
 
 def _square(tensors):

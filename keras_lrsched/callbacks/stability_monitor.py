@@ -2,6 +2,7 @@
 
 import math
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.probe import Probe, number_of_samples, random_direction
 from keras_lrsched.callbacks.snapshot import Snapshot
@@ -32,6 +33,10 @@ class StabilityMonitor(Controller):
     Each step of the power iteration costs two to three gradients of the probe batch, so choose `every` by its size. The
     vector found is where the next search starts: the first value may be too small, later ones follow the largest.
 
+    The model is called on the inputs of `data`, and `compute_loss` gives the loss, so it needs a `call` method, and a loss in
+    `compile` or a `compute_loss` of its own, also if its `train_step` uses neither. With weights in 16 bits, norms are summed
+    in float32, but derivatives have the few digits of those bits.
+
     Args:
         data: The probe batch: a tuple of inputs and targets, maybe also of sample weights, as `fit` takes them. At least two
             samples.
@@ -44,6 +49,8 @@ class StabilityMonitor(Controller):
         factor: What `"lower"` multiplies the learning rate by, between 0 and 1. Defaults to `0.5`.
         rollback: Whether to keep a copy of weights and optimizer state in the memory of the host, and to go back to it.
             Defaults to `False`.
+        monitor: The value in the logs that has to be finite, such as `"d_loss"` of a `train_step` of one's own. Defaults to
+            `"loss"`.
 
     Attributes:
         measured: The last values, by name.
@@ -51,7 +58,7 @@ class StabilityMonitor(Controller):
 
     Raises:
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, the learning
-            rate only for `"lower"`.
+            rate only for `"lower"`, or if the model cannot be evaluated on `data`.
 
     Reference:
         Sharpness and the edge of stability: arXiv 2103.00065. Logits that grow before a run diverges: arXiv 2309.14322.
@@ -82,8 +89,9 @@ class StabilityMonitor(Controller):
         action=None,
         factor=0.5,
         rollback=False,
+        monitor="loss",
     ):
-        super().__init__()
+        super().__init__(monitor)
         self.data = data
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3) or number_of_samples(data) < 2:
             raise ValueError(
@@ -108,9 +116,12 @@ class StabilityMonitor(Controller):
         self.good: dict = {}
 
     def begin(self):
-        self._probe = None
-        if self.rollback and not self.good:
-            self.good = Snapshot(self.model).state()
+        model = self._trainer
+        training_loop.build(model)
+        self._probe = Probe(model, self.data)
+        self._probe.check()
+        if self.rollback:
+            self.good = Snapshot(model).state()
 
     def after_update(self):
         if not math.isfinite(self.loss):
@@ -134,8 +145,6 @@ class StabilityMonitor(Controller):
 
     def _measure(self):
         model = self.model
-        if self._probe is None:
-            self._probe = Probe(model, self.data)
         if not any(v.any() for v in self.vector):
             self.vector = random_direction(model)
         max_logit, log_sum_exp = self._probe.logits()

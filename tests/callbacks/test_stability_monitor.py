@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks.probe import Probe
 from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import JIT
@@ -193,7 +194,64 @@ def test_copy():
     fit(network(), monitor)
     again = copy.deepcopy(monitor)
     fit(network(), again)
-    assert again.step == 12
+    assert again.step == 6  # a copy begins anew
+
+
+def test_weights_in_16_bits():
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, use_bias=False, dtype="bfloat16")])
+    model.compile("sgd", "mse")
+    history = fit(model, StabilityMonitor((X, Y), power_iterations=20))
+    assert history["sharpness"] == pytest.approx([SHARPNESS], rel=0.05)
+
+
+def test_model_without_input_and_further_fits():
+    model = keras.Sequential([keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    monitor = StabilityMonitor((X, Y), every=4, rollback=True)
+    for _ in range(2):
+        assert set(fit(model, monitor)) >= NAMES
+    assert monitor.step == 12
+
+
+def without_call():
+    """A model that is trained by a step of its own, and so far as is built."""
+    model = keras.Model()
+    model.part = network()
+    model.built = True
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "loss"),
+    [
+        (network, (X[:, :2], Y), "mse"),
+        (network, (X, np.ones((24, 5, 5))), "mse"),
+        (without_call, (X, Y), "mse"),
+    ],
+    ids=["inputs", "targets", "call"],
+)
+def test_what_cannot_be_evaluated_is_refused(model, data, loss):
+    model = model()
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match=r"To be measured.*Received: .* data of the shapes"):
+        Probe(model, data).check()
+
+
+def test_data_that_do_not_fit_are_refused_before_training():
+    model = network()
+    with pytest.raises(ValueError, match=r"Received: Sequential 'sequential.*', data of the shapes {'x': \(24, 2\)"):
+        fit(model, StabilityMonitor((X[:, :2], Y)))
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+
+
+def test_watches_another_value():
+    model = network()
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanMetricWrapper(lambda y, p: np.nan * p, name="ratio")])
+    monitor = StabilityMonitor((X, Y), action="stop", monitor="ratio")
+    fit(model, monitor, epochs=2)
+    assert (monitor.step, monitor.instabilities) == (1, 1)
+    with pytest.raises(ValueError, match=r"Received: 'd_loss'. StabilityMonitor watches what its argument `monitor`"):
+        fit(model, StabilityMonitor((X, Y), monitor="d_loss"))
 
 
 @pytest.mark.parametrize(
