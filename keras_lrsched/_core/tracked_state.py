@@ -295,7 +295,7 @@ def _name_of_operation(value):
 
 def _operation(value):
     """The function that `_name_of_operation` named; any other value as it is."""
-    is_name = isinstance(value, tuple) and len(value) == 2 and value[0] == "keras.ops"
+    is_name = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] == "keras.ops"
     return getattr(keras.ops, value[1]) if is_name and hasattr(keras.ops, str(value[1])) else value
 
 

@@ -53,7 +53,7 @@ class Controller(keras.callbacks.Callback):
             optimizer is a `MultiOptimizer`, if `tf.distribute` runs more than one replica and the subclass says that it
             cannot work there, or if Keras' `BackupAndRestore` is in the list, or `OrbaxCheckpoint` with an `initial_epoch`:
             they save no state of callbacks, `TrainingState` does. After the first batch, if there is no value of a name in
-            `monitor`.
+            `monitor`, or if the training step does not use the optimizer whose learning rate is set.
     """
 
     saved: tuple[str, ...] = ()
@@ -76,6 +76,8 @@ class Controller(keras.callbacks.Callback):
         self.partial: list[dict] = []  # the values of the batches so far of a step that has several
         self._batch_values = BatchValues(*self.monitor)
         self._trainer: Any = None
+        self._steps_before: int | None = None
+        self._is_optimizer_checked = False
         self._run: Run | None = None
         self._initial: dict = {}  # what it had before its first run
 
@@ -153,6 +155,7 @@ class Controller(keras.callbacks.Callback):
         self._begin_run()
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         self._batch_values.start(self._trainer)
+        self._steps_before, self._is_optimizer_checked = None, not self.sets_learning_rate
         self.begin()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -161,6 +164,8 @@ class Controller(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if self.monitor:
             self._batch_values.before_batch()
+        if self._steps_before is None:
+            self._steps_before = self._optimizer_steps()
         self._batches_before = self._batches_applied()
         if self._batches_before % self._batches_of_a_step == 0:
             self.before_update()
@@ -168,6 +173,7 @@ class Controller(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.monitor:
             self.partial.append(agreed(self._read_values(logs)))
+        self._check_optimizer()
         applied = self._batches_applied()
         if self._batches_of_a_step > 1 and applied == self._batches_before:
             self.partial = self.partial[:-1]  # left out by loss scaling
@@ -182,9 +188,24 @@ class Controller(keras.callbacks.Callback):
 
     def _batches_applied(self):
         """How many batches the optimizer has got, if several make up a step."""
-        if self._batches_of_a_step == 1:
-            return 0
-        return int(optimizer_value(self._trainer, inner_optimizer(self._trainer.optimizer)._iterations))
+        return 0 if self._batches_of_a_step == 1 else self._optimizer_steps()
+
+    def _optimizer_steps(self):
+        optimizer = inner_optimizer(self._trainer.optimizer)
+        return 0 if optimizer is None else int(optimizer_value(self._trainer, optimizer._iterations))
+
+    def _check_optimizer(self):
+        """Refuses, after the first batch, a training step that does not use the learning rate that is set."""
+        if self._is_optimizer_checked:
+            return
+        self._is_optimizer_checked = True
+        optimizer = self._trainer.optimizer
+        may_skip = hasattr(optimizer, "inner_optimizer") or getattr(optimizer, "nonfinite", "propagate") != "propagate"
+        if self._optimizer_steps() == self._steps_before and not may_skip:
+            raise ValueError(
+                f"{type(self).__name__} sets the learning rate of `model.optimizer`, which the training step does not use. "
+                f"Received: model={type(self._trainer).__name__}, whose optimizer has made no step"
+            )
 
     def _read_values(self, logs):
         try:
@@ -242,6 +263,8 @@ def refuse_backups(name):
 
 def _refuse_learning_rate(name, model):
     optimizer = inner_optimizer(model.optimizer)
+    if optimizer is None:
+        raise ValueError(f"{name} sets the learning rate of `model.optimizer`. Received: model.optimizer=None")
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
         raise ValueError(f"{name} sets one learning rate; a MultiOptimizer has several. Received: {optimizer.name!r}")
     rate = vars(optimizer).get("_learning_rate")

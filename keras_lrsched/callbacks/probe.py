@@ -44,8 +44,8 @@ class Probe:
             loss = self._loss(*self._state(), self._all)
         except Exception as error:  # of any kind, from the model's layers and losses
             raise ValueError(
-                "To be measured on the data, a model needs a `call` method that takes their inputs, and a loss of its outputs "
-                f"and their targets. {received}"
+                "To be measured on the data, a model needs a `call` method that takes their inputs, and a loss of its "
+                f"outputs and their targets. {received}"
             ) from error
         if loss is None or tuple(loss.shape) != ():
             raise ValueError(f"To be measured, a model needs a loss in `compile` that gives one number. {received}")

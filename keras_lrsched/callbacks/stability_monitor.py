@@ -33,9 +33,9 @@ class StabilityMonitor(Controller):
     Each step of the power iteration costs two to three gradients of the probe batch, so choose `every` by its size. The
     vector found is where the next search starts: the first value may be too small, later ones follow the largest.
 
-    The model is called on the inputs of `data`, and `compute_loss` gives the loss, so it needs a `call` method, and a loss in
-    `compile` or a `compute_loss` of its own, also if its `train_step` uses neither. With weights in 16 bits, norms are summed
-    in float32, but derivatives have the few digits of those bits.
+    The model is called on the inputs of `data`, and `compute_loss` gives the loss, so it needs a `call` method, and a loss
+    in `compile` or a `compute_loss` of its own, also if its `train_step` uses neither. With weights in 16 bits, norms are
+    summed in float32, but derivatives have the few digits of those bits.
 
     Args:
         data: The probe batch: a tuple of inputs and targets, maybe also of sample weights, as `fit` takes them. At least two

@@ -128,12 +128,17 @@ def test_other_callbacks_do_not_see_the_search(first):
     assert recorder.batch_size == [16, 16, 16, 12] * 3
 
 
-def test_candidates_see_the_batches_that_come_next():
+def test_candidates_see_the_batches_that_come_next(monkeypatch):
     seen = []
     model, batches, ahead = make_model(), make_batches(), make_batches()
     begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: ahead.restore_state(batches.state()))
-    original = model.train_on_batch
-    model.train_on_batch = lambda x, *args, **kwargs: (seen.append(np.array(x)), original(x, *args, **kwargs))[1]
+    original = keras.Sequential.train_on_batch
+
+    def watched(self, x, *args, **kwargs):
+        seen.append(np.array(x))
+        return original(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Sequential, "train_on_batch", watched)
     model.fit(batches, epochs=5, verbose=0, callbacks=[begin, small()])
     expected = [ahead.peek(i)[0] for i in range(26)]
     for candidate in range(3):
@@ -143,14 +148,19 @@ def test_candidates_see_the_batches_that_come_next():
             np.testing.assert_array_equal(seen[24 + 16 * candidate + i], expected[10 + i])
 
 
-def test_validation_after_the_first_long_stage():
+def test_validation_after_the_first_long_stage(monkeypatch):
     seen = []
     model, autolrs = (
         make_model(),
         small(search_steps=32, candidates=2, validation_data=(X[:20], Y[:20]), exploitation_steps=20),
     )
-    original = model.evaluate
-    model.evaluate = lambda x, **kwargs: (seen.append((autolrs.step, len(x))), original(x, **kwargs))[1]
+    original = keras.Sequential.evaluate
+
+    def watched(self, x, **kwargs):
+        seen.append((autolrs.step, len(x)))
+        return original(self, x, **kwargs)
+
+    monkeypatch.setattr(keras.Sequential, "evaluate", watched)
     model.fit(make_batches(), epochs=12, verbose=0, callbacks=[autolrs])
     assert [stage["step"] for stage in autolrs.stages] == [0, 20, 40]
     at = [step for step, size in seen]

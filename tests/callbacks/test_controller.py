@@ -158,6 +158,35 @@ def test_begin_of_a_batch_that_does_not_come():
     assert controller.used == [0.01 * i for i in range(6)]
 
 
+class TwoOptimizers(keras.Model):
+    """Trains by optimizers of its own, beside the one that `compile` makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.dense.build((None, 2))
+        self.built = True
+        self.own_optimizer = keras.optimizers.SGD(0.1)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self.dense(x) - y) ** 2)
+        self.own_optimizer.apply(tape.gradient(loss, self.dense.trainable_variables), self.dense.trainable_variables)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a step for TensorFlow")
+@pytest.mark.parametrize("optimizer", ["sgd", None])
+def test_refuses_a_step_that_does_not_use_the_learning_rate(optimizer):
+    model = TwoOptimizers()
+    model.compile(optimizer)
+    with pytest.raises(ValueError, match=r"sets the learning rate of `model.optimizer`.* Received: "):
+        fit(model, FollowsLoss())
+
+
 def test_names_the_values_that_there_are():
     class Watches(Controller):
         """Another name than the logs have."""
