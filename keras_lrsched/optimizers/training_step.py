@@ -35,9 +35,9 @@ class TrainingStep(keras.Model):
             variables become those of this model.
 
     Raises:
-        ValueError: If the model has a preprocessor, or a method of its own that training would not call: `fit`, `train_step`,
-            `test_step`, `compute_loss`, `compute_metrics`, ... When the step is traced, if there is more than one replica of
-            `tf.distribute`.
+        ValueError: If the model has a preprocessor, or a method of its own that training would not call: `fit`,
+            `train_step`, `test_step`, `compute_loss`, `compute_metrics`, ... When the step is traced, if there is more than
+            one replica of `tf.distribute`.
     """
 
     def __init__(self, model, name=None):
@@ -150,8 +150,8 @@ def _refuse_own_methods(model):
     """Methods of the inner model that nothing calls when the one around it is trained."""
     if getattr(model, "preprocessor", None) is not None:
         raise ValueError(
-            "`model` has a preprocessor, which only its own `fit` applies: let it have preprocessor=None, and give the data to "
-            f"the preprocessor first. Received: model={type(model).__name__}, preprocessor={model.preprocessor!r}"
+            "`model` has a preprocessor, which only its own `fit` applies: let it have preprocessor=None, and give the data "
+            f"to the preprocessor first. Received: model={type(model).__name__}, preprocessor={model.preprocessor!r}"
         )
     preprocesses = hasattr(model, "preprocessor")  # a KerasHub task, whose `fit` adds nothing without one
     for method in OWN_METHODS if preprocesses else (*OWN_METHODS, *METHODS_WITH_PREPROCESSING):
