@@ -1,5 +1,8 @@
 """A small run whose process may be killed; it tells of each checkpoint when it begins to write it and when it is done."""
 
+import signal
+import sys
+
 import keras
 import numpy as np
 
@@ -42,15 +45,16 @@ class PowerCut(keras.callbacks.Callback):
         pass
 
 
-def train(path, epochs, ballast=0, cut=None):
-    """All that a run leaves: variables and history. With a path, each update is saved."""
+def train(path, epochs, ballast=0, cut=None, every=1, callbacks=()):
+    """All that a run leaves: variables and history. With a path, each update is saved, or each so many."""
     keras.utils.set_random_seed(1)
     dense, dropout = keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.3)
     model = keras.Sequential([keras.layers.Input((5,)), dense, dropout, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.02), loss="mse", run_eagerly=True)
     batches = ScheduledBatches(X, Y, batch_size=4, seed=2)
     recorder = LossRecorder()
-    callbacks = [PowerCut(cut), recorder, Ballast(ballast), *([TrainingState(path, every=1)] if path else [])]
+    state = [TrainingState(path, every=every)] if path else []
+    callbacks = [PowerCut(cut), recorder, Ballast(ballast), *callbacks, *state]
     history = model.fit(batches, epochs=epochs, verbose=0, callbacks=callbacks)
     left = {"epochs": np.array(history.history["loss"]), "losses": np.array(recorder.loss)}
     variables = [*model.variables, *model.optimizer.variables]
@@ -68,6 +72,36 @@ def train_and_tell(folder, epochs, ballast, connection):
 
     state_file.write = told
     np.savez(folder / "result.npz", **train(folder / "state", epochs, ballast))
+
+
+class Starts(keras.callbacks.Callback):
+    """Tells when the first batch of this process begins."""
+
+    def __init__(self, connection):
+        super().__init__()
+        self.connection = connection
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.connection is not None:
+            self.connection.send("starts")
+        self.connection = None
+
+    def state(self):
+        return {}
+
+    def restore_state(self, state):
+        pass
+
+
+def train_until_interrupted(folder, epochs, connection):
+    """The run in a process of its own, saved only where a signal ends it, which it does as it would end a script."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        left = train(folder / "state", epochs, every=10**6, callbacks=[Starts(connection)])
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell gives it
+    np.savez(folder / "result.npz", **left)
 
 
 def assert_same(one, other):
