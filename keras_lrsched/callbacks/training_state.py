@@ -184,15 +184,19 @@ class TrainingState(keras.callbacks.Callback):
             self._data.trained(batch + 1)
         if self.every != "epoch" and self._step % self.every == 0:
             self._due = True
-        if (self._due or self._watch.requested) and self._is_within_epoch(batch):
+        requested = self._watch.requested  # read once: nothing is raised that is not saved
+        if (self._due or requested) and self._is_within_epoch(batch):
             self._save(self._epoch, self._offset + batch + 1)
-        self._watch.raise_if_requested()
+        if requested and not self._waits_for_the_end(batch):
+            self._watch.raise_if_requested()
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if self._due or last or self.every == "epoch" or self._watch.requested:
+        requested = self._watch.requested
+        if self._due or last or self.every == "epoch" or requested:
             self._save(epoch + 1, 0, finished=last)
-        self._watch.raise_if_requested()
+        if requested:
+            self._watch.raise_if_requested()
 
     def on_train_end(self, logs=None):
         keras_private.set_initial_epoch(self.model, None)
@@ -203,7 +207,11 @@ class TrainingState(keras.callbacks.Callback):
 
     def _is_within_epoch(self, batch):
         """Whether the run can be saved at this batch: the last one of an epoch waits for the epoch's end."""
-        return self._data is not None and self.model.steps_per_execution == 1 and batch + 1 < len(self._data)
+        resumable = self._data is not None and self.model.steps_per_execution == 1
+        return resumable and not self._waits_for_the_end(batch)
+
+    def _waits_for_the_end(self, batch):
+        return self._data is not None and batch + 1 >= len(self._data)
 
     # Before training
 
