@@ -169,7 +169,7 @@ def watch_batches(iterator, function):
             function(batch)
             yield batch
 
-    get_iterator.watcher = function
+    vars(get_iterator)["watcher"] = function
     iterator._get_iterator = get_iterator
 
 

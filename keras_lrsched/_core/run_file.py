@@ -1,4 +1,4 @@
-"""CSV files in which runs are recorded one after the other, each with a number of its own in the column `run`."""
+"""CSV files in which runs are recorded one after the other, each with a number of its own in the last column, `run`."""
 
 import csv
 import io
@@ -25,15 +25,16 @@ class RunFile:
 
     def begin_run(self):
         """What is written next belongs to a new run."""
-        self._run, self._rows, self._is_ready = None, 0, False
+        self._run: int | None = None
+        self._rows, self._is_ready = 0, False
 
     def open(self, columns):
-        """Check the header of the file, or write one: `run` and the names in `columns`.
+        """Check the header of the file, or write one: the names in `columns`, and `run`.
 
         Raises:
             ValueError: If there is a file with other columns.
         """
-        self.columns = ["run", *columns]
+        self.columns = [*columns, "run"]
         if not self.path.exists() or not self.path.stat().st_size:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(_lines([self.columns]))
@@ -52,7 +53,7 @@ class RunFile:
         if not self._is_ready:
             self._find_place()
         with self.path.open("ab", buffering=0) as file:  # at once, also if another process appends to the file
-            file.write(_lines([self._run, *row] for row in rows))
+            file.write(_lines([*row, self._run] for row in rows))
         self._rows += len(rows)
 
     def state(self):
@@ -62,16 +63,16 @@ class RunFile:
         self._run, self._rows, self._is_ready = state["run"], state["rows"], False
 
     def _find_place(self):
-        self.open(self.columns[1:])
+        self.open(self.columns[:-1])
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # a line without its end was cut off
         rows = list(csv.reader(io.StringIO(whole.decode(), newline="")))[1:]
         if self._run is None:
-            self._run = max((int(row[0]) for row in rows), default=-1) + 1
+            self._run = max((int(row[-1]) for row in rows), default=-1) + 1
         number, own, left = str(self._run), 0, []
         for row in rows:
-            own += row[0] == number
-            if row[0] != number or own <= self._rows:
+            own += row[-1] == number
+            if row[-1] != number or own <= self._rows:
                 left.append(row)
         if len(left) < len(rows) or len(whole) < len(content):
             new = self.path.with_name(self.path.name + ".new")

@@ -44,7 +44,7 @@ class BatchValues:
         """Looks at a model that may have been compiled anew."""
         self._model: Any = model
         self._sums: Any = None
-        self._candidates: dict[str, list] | None = None
+        self._candidates: Any = None
         self.batch_size = 0
         if model is None:
             return

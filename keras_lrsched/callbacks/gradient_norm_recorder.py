@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from keras import ops
 
@@ -32,7 +33,7 @@ class GradientNormRecorder(GradientController):
     that of the gradient of all. Norms that are not finite are left out of the file, as a schedule cannot be made from them.
 
     Args:
-        path: A `.csv` file to write or to add to, with the columns `run`, `step` and `gradient_norm`. Defaults to `None`,
+        path: A `.csv` file to write or to add to, with the columns `step`, `gradient_norm` and `run`. Defaults to `None`,
             for none.
         norm: `"l2"` or `"l1"`. Defaults to `"l2"`.
         flush_every: Updates between two writes. Defaults to `100`.
@@ -77,7 +78,7 @@ class GradientNormRecorder(GradientController):
         self.norm = checks.one_of("norm", norm, ("l2", "l1"))
         self.flush_every = checks.positive_int("flush_every", flush_every)
         self.gradient_norm: list[float] = []
-        self._file = None if self.path is None else RunFile(self.path)
+        self._file: Any = None if self.path is None else RunFile(self.path)
         self._identity = RunIdentity()
         self._new: list[list] = []
         self._writes = False

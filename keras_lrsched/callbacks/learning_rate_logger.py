@@ -27,7 +27,7 @@ class LearningRateLogger(keras.callbacks.Callback):
     rate of the *next* update. So that they show what was used as well, it is in `logs` a second time as
     `learning_rate_used`.
 
-    The values of all updates go, if asked for, into a CSV file with the columns `run`, `epoch`, `step`, `learning_rate`, ...
+    The values of all updates go, if asked for, into a CSV file with the columns `epoch`, `step`, `learning_rate`, ..., `run`
     and into TensorBoard event files with the same names. `step` is the number of training steps before this one, as in
     `schedule(step)`; under gradient accumulation one step is one batch, and the last batch of an update has the rate that
     the update uses. A step that is left out because of gradients that are not finite is no update. The value of an optimizer
@@ -67,7 +67,7 @@ class LearningRateLogger(keras.callbacks.Callback):
         super().__init__()
         self.path = None if path is None else Path(path)
         self.log_dir = log_dir
-        self._file = None if path is None else RunFile(path)
+        self._file: Any = None if path is None else RunFile(path)
         self._writer: Any = None
         self._writes_file = False
         self._updates: list[Update] = []

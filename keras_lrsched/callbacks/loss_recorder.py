@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -75,9 +76,13 @@ class LossRecorder(keras.callbacks.Callback):
         self.monitor = monitor
         self.target = learning_rate
         self._values = BatchValues(monitor)
-        self._file = None if path is None else RunFile(path)
+        self._file: Any = None if path is None else RunFile(path)
         self._identity = RunIdentity()
         self._writes = False
+        self.loss: list[float] = []
+        self.learning_rate: list[float] = []
+        self.batch_size: list[int] = []
+        self._first_step: Any = None
         self._begin_run()
 
     def set_model(self, model):
@@ -144,11 +149,9 @@ class LossRecorder(keras.callbacks.Callback):
             self._file.restore_state(state["file"])
 
     def _begin_run(self):
-        self.loss: list[float] = []
-        self.learning_rate: list[float] = []
-        self.batch_size: list[int] = []
+        self.loss, self.learning_rate, self.batch_size = [], [], []
         self._written = 0
-        self._first_step: int | None = None
+        self._first_step = None  # until the first batch
         if self._file is not None:
             self._file.begin_run()
 

@@ -130,7 +130,7 @@ class UpdateObserver(keras.callbacks.Callback):
         variables = {target: it.variable for target, it in self._sources.items() if it.variable is not None}
         self._numbers = {target: float(optimizer_value(self._trainer, each)) for target, each in variables.items()}
         leader = max(self._made, key=lambda it: self._made[it], default=None)
-        rows = self._made.get(leader, 0)
+        rows = 0 if leader is None else self._made[leader]
         present = [target for target, it in self._sources.items() if it.at_batch or self._made[id(it.optimizer)]]
         self.updates = [
             Update(self._after[leader] - rows + row, {target: self._used(target, row, rows) for target in present})

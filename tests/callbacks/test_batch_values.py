@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks.batch_values import BatchValues
-from tests.contract.backends import JIT
+from tests.callbacks.own_step import OwnStep
+from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)
 X, Y, WEIGHTS = RANDOM.normal(size=(10, 3)), RANDOM.normal(size=(10, 1)), RANDOM.uniform(0.5, 2, size=10)
@@ -126,6 +127,120 @@ def test_value_of_a_train_step_of_ones_own():
     reads = Reads("answer", "loss")
     fit(model, reads)
     assert reads.column("answer") == [42.0] * 6
+
+
+TARGETS = np.arange(1.0, 11.0, dtype="float32")[:, None]
+OF_BATCHES = [float(np.mean(TARGETS[part] ** 2)) for part in PARTS]
+
+
+class LogsTheBatch(OwnStep):
+    def logs_of(self, tracked, other, loss):
+        return {"loss": loss, "mean": tracked}
+
+
+class LogsTheOther(OwnStep):
+    def logs_of(self, tracked, other, loss):
+        return {"loss": other}
+
+
+class LogsOneOfItsOwn(OwnStep):
+    """The metric is none of `metrics`, so that Keras never resets it."""
+
+    @property
+    def metrics(self):
+        return []
+
+
+def fit_own(model, *callbacks, jit=False, **options):
+    """Inputs of 0, so that nothing is learned."""
+    model.compile("sgd", jit_compile=jit)
+    options = {"epochs": 2, "batch_size": 4, "shuffle": False, "verbose": 0, **options}
+    model.fit(0 * TARGETS, TARGETS, callbacks=list(callbacks), **options)
+
+
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("name", ["loss", "total_loss"])
+def test_a_mean_in_a_train_step_of_ones_own(name, jit):
+    """`batch_size` is not what the `Mean` counts, which is 1 for a scalar loss."""
+    reads = Reads("loss")
+    fit_own(OwnStep(name_of_tracker=name), reads, jit=jit)
+    np.testing.assert_allclose(reads.column("loss"), OF_BATCHES * 2, rtol=2e-6)
+    assert reads.sizes == [4, 4, 2] * 2
+
+
+@pytest.mark.parametrize(("kind", "factor"), [(LogsTheBatch, 1), (LogsTheOther, 2)])
+def test_what_a_train_step_of_ones_own_logs(kind, factor):
+    reads = Reads("loss")
+    fit_own(kind(), reads)
+    np.testing.assert_allclose(reads.column("loss"), factor * np.array(OF_BATCHES * 2), rtol=2e-6)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX takes such a metric for a constant")
+def test_a_metric_that_is_only_an_attribute():
+    reads = Reads("loss")
+    fit_own(LogsOneOfItsOwn(), reads)
+    np.testing.assert_allclose(reads.column("loss"), OF_BATCHES * 2, rtol=2e-5)
+
+
+def test_a_value_that_nobody_logs():
+    with pytest.raises(ValueError, match=r"no metric 'd_loss'. The model has: loss, mean. Received: 'd_loss'"):
+        fit_own(LogsTheBatch(), Reads("d_loss"))
+
+
+def test_own_logs_of_keras_step():
+    class Model(keras.Sequential):
+        def __init__(self, layers):
+            super().__init__(layers)
+            self.mine = keras.metrics.Mean(name="mine")
+
+        @property
+        def metrics(self):
+            return [*super().metrics, self.mine]
+
+        def compute_metrics(self, x, y, y_pred, sample_weight=None):
+            self.mine.update_state(keras.ops.mean(y))
+            return {**super().compute_metrics(x, y, y_pred, sample_weight), "yours": self.mine.result()}
+
+    model = Model([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    reads = Reads("yours", "loss")
+    model.fit(0 * TARGETS, TARGETS, batch_size=4, shuffle=False, verbose=0, callbacks=[reads])
+    np.testing.assert_allclose(reads.column("yours"), [TARGETS[part].mean() for part in PARTS], rtol=2e-6)
+    assert reads.sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_size_of_structures(own):
+    """That of the first array; a size that the compiled step knows ahead is right, too."""
+
+    class Model(OwnStep):
+        def call(self, x):
+            return self.dense(x["a"])
+
+    inputs = keras.Input((1,), name="a")
+    model = Model() if own else keras.Model({"a": inputs}, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", None if own else "mse")
+    reads = Reads("loss")
+    model.fit({"a": 0 * TARGETS}, TARGETS, batch_size=5, verbose=0, callbacks=[reads])
+    assert reads.sizes == [5, 5]
+
+
+def test_the_step_is_left_as_it_was():
+    model = OwnStep()
+    for _ in range(2):
+        reads = Reads("loss")
+        fit_own(model, reads, epochs=1)
+        assert reads.sizes == [4, 4, 2]
+    assert "train_step" not in vars(model)
+
+
+def test_vector_metrics_do_no_harm():
+    labels = np.eye(3, dtype="float32")[np.arange(10) % 3]
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+    reads = Reads("loss")
+    fit(model, reads, y=labels)
+    assert all(np.isfinite(reads.column("loss")))
 
 
 def test_metrics_that_are_reset_within_an_epoch():

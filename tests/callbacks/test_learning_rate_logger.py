@@ -55,7 +55,7 @@ def test_file(tmp_path):
     decay = ScheduleHyperparameter("optimizer.weight_decay", DECAYS)
     fit(a_model(keras.optimizers.SGD(LINE, weight_decay=1.0)), decay, LearningRateLogger(path))
     log = columns(path)
-    assert list(log) == ["run", "epoch", "step", "learning_rate", "optimizer.weight_decay"]
+    assert list(log) == ["epoch", "step", "learning_rate", "optimizer.weight_decay", "run"]
     np.testing.assert_array_equal(log["run"], 0)
     np.testing.assert_array_equal(log["epoch"], [0] * 4 + [1] * 4)
     np.testing.assert_array_equal(log["step"], range(8))
@@ -146,7 +146,7 @@ def test_a_killed_run_goes_on_in_its_rows(tmp_path):
         run(killed_at=4)
     assert columns(tmp_path / "log.csv")["step"].tolist() == [0, 1, 2]
     with (tmp_path / "log.csv").open("a") as file:
-        file.write("0,0,3,0.3\n7,0,0,0.5\n0,0,4,0.")  # rows that were not saved; another run; a line that was cut off
+        file.write("0,3,0.3,0\n0,0,0.5,7\n0,4,0.")  # rows that were not saved; another run; a line that was cut off
     run()
     log = columns(tmp_path / "log.csv")
     assert log["run"].tolist() == [0, 0, 0, 7, 0, 0, 0]

@@ -113,7 +113,7 @@ def test_a_run_goes_on_from_an_earlier_one(tmp_path):
     model = linear_model()
     fit(model, LossRecorder(path))
     with path.open("a") as file:
-        file.write("0,3,0.12")  # what a killed run may leave
+        file.write("3,0.12")  # what a killed run may leave
     fit(model, LossRecorder(path))
     curve = LossCurve.load(path)
     np.testing.assert_allclose(curve.loss, losses(epochs=2), rtol=2e-5)
@@ -127,7 +127,7 @@ def test_a_loop_of_fits_is_one_run(tmp_path):
         fit(model, recorder)
     np.testing.assert_allclose(recorder.loss, losses(epochs=3), rtol=2e-5)
     assert LossCurve.load(tmp_path / "run.csv").loss.tolist() == recorder.loss
-    assert {row[0] for row in rows(tmp_path / "run.csv")} == {"0"}
+    assert {row[-1] for row in rows(tmp_path / "run.csv")} == {"0"}
 
 
 @pytest.mark.parametrize("reuse", [True, False])
@@ -157,7 +157,7 @@ def test_copies_for_the_trials_of_a_tuner(tmp_path):
     copies = [copy.deepcopy(recorder) for _ in range(3)]
     for each in copies:
         fit(linear_model(), each)
-    assert [int(row[0]) for row in rows(path)] == np.arange(3).repeat(3).tolist()
+    assert [int(row[-1]) for row in rows(path)] == np.arange(3).repeat(3).tolist()
     assert LossCurve.load(path, run=2).loss.tolist() == copies[2].loss
 
 
@@ -180,7 +180,7 @@ def test_a_killed_run_goes_on_in_its_rows(tmp_path):
         run(killed_at=4)
     recorder = run()
     np.testing.assert_allclose(recorder.loss, losses(epochs=2), rtol=2e-5)
-    assert [(int(row[0]), int(row[1])) for row in rows(tmp_path / "run.csv")] == [
+    assert [(int(row[-1]), int(row[0])) for row in rows(tmp_path / "run.csv")] == [
         *((0, step) for step in range(3)),
         *((1, step) for step in range(6)),
     ]

@@ -111,6 +111,48 @@ def test_repeated_updates_count_as_the_last_time(csv):
     assert made.rates.tolist() == [0.1, 0.2, 0.02, 0.01]
 
 
+def test_runs(csv):
+    path = csv("step,loss,learning_rate,run\n0,4.0,0.1,0\n0,9.0,0.2,3\n1,3.0,0.1,0\n1,8.0,0.2,3\n")
+    assert LossCurve.load(path, run=0).loss.tolist() == [4.0, 3.0]
+    assert LossCurve.load(path, run=3).rates.tolist() == [0.2, 0.2]
+    message = r"not one curve: it holds several runs.*: 0 \(steps 0 to 1\), 3 \(steps 0 to 1\). Received: path=.*, run="
+    with pytest.raises(ValueError, match=message):
+        LossCurve.load(path)
+    with pytest.raises(ValueError, match="there is no run 1, but 0"):
+        LossCurve.load(path, run=1)
+
+
+def test_a_file_of_an_older_version_with_two_runs(csv):
+    path = csv(HEADER + ROWS + "2,2.0,0.05,32,320\n0,9.0,0.1,32,320\n1,8.0,0.1,32,320\n")
+    assert LossCurve.load(path, run=0).loss.tolist() == [4.0, 3.0, 2.0]
+    assert LossCurve.load(path, run=1).loss.tolist() == [9.0, 8.0]
+    with pytest.raises(ValueError, match=r"0 \(steps 0 to 2\), 1 \(steps 0 to 1\)"):
+        LossCurve.load(path)
+
+
+def test_runs_that_other_columns_tell_apart(csv):
+    """The file of steps that `compare` writes."""
+    rows = [f"{name},{seed},{step},{loss}.0,0.1" for loss, (name, seed) in enumerate(SEVERAL, 1) for step in (0, 1)]
+    path = csv("\n".join(["schedule,seed,step,loss,learning_rate", *sorted(rows, key=lambda row: row.split(",")[2]), ""]))
+    for loss, (name, seed) in enumerate(SEVERAL, 1):
+        assert LossCurve.load(path, run={"schedule": name, "seed": seed}).loss.tolist() == [loss, loss]
+    for choice in (None, {"seed": 0}):
+        with pytest.raises(ValueError, match=r"several runs"):
+            LossCurve.load(path, run=choice)
+    with pytest.raises(ValueError, match="no column width"):
+        LossCurve.load(path, run={"width": 8})
+    with pytest.raises(ValueError, match="it has no updates"):
+        LossCurve.load(path, run={"seed": 8})
+
+
+SEVERAL = [("cosine", 0), ("cosine", 1), ("constant", 0)]
+
+
+def test_rows_of_two_runs_in_turns(csv):
+    with pytest.raises(ValueError, match=r"told apart by seed: choose one, as by run=\{'seed': '1'\}"):
+        LossCurve.load(csv("step,loss,learning_rate,seed\n0,4.0,0.1,0\n1,3.0,0.1,0\n1,3.5,0.1,1\n"))
+
+
 def test_columns_that_some_update_lacks_are_left_out(csv):
     made = LossCurve.load(csv(HEADER + "0,4.0,0.1,,320\n1,3.0,0.1,32,320\n"))
     assert made.batch_size is None
@@ -161,6 +203,9 @@ def test_npz(options, tmp_path):
     for name in ("loss", "rates", "step", "batch_size", "tokens"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(made, name))
     assert loaded.name == "a run"
+    assert LossCurve.load(tmp_path / "a run.npz", run=0).loss.tolist() == [4.0, 3.0]
+    with pytest.raises(ValueError, match=r"it has one run. Received: run=1"):
+        LossCurve.load(tmp_path / "a run.npz", run=1)
 
 
 def write_npz(path, **arrays):
