@@ -41,6 +41,22 @@ def test_fit(runs, tmp_path, capsys):
     assert Law.load(path).final_loss(wsd, STEPS) == pytest.approx(TRUTH.final_loss(wsd, STEPS), rel=2e-3)
 
 
+def test_one_of_several_runs(runs, tmp_path, capsys):
+    """Of a file in which the second is the one that follows the law."""
+    both = tmp_path / "both.csv"
+    curve = LossCurve.load(runs[1])
+    rows = [
+        (step, loss, rate, 1) for step, loss, rate in zip(range(STEPS - 1), curve.loss, curve.learning_rate, strict=True)
+    ]
+    rows = [*((step, 9.0, 0.1, 0) for step in range(5)), *rows]
+    both.write_text("\n".join(["step,loss,learning_rate,run", *(",".join(map(str, row)) for row in rows), ""]))
+    path = str(tmp_path / "law.json")
+    assert "holds several runs" in fails(capsys, "predict", "fit", runs[0], str(both), "-o", path)
+    assert "no run 2" in fails(capsys, "predict", "fit", runs[0], f"{both}#2", "-o", path)
+    assert cli.main(["predict", "fit", runs[0], f"{both}#1", "-o", path]) == 0
+    assert "299" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["annealing", "convex_bound"])
 def test_other_laws(kind, runs, tmp_path, capsys):
     path = str(tmp_path / "law.json")

@@ -15,7 +15,12 @@ def add(commands):
     steps = predict.add_subparsers(required=True, metavar="STEP")
 
     command = steps.add_parser("fit", help="fit a law on recorded runs")
-    command.add_argument("runs", nargs="+", metavar="RUN", help="files of LossRecorder or LossCurve.save (.csv, .npz)")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="files of LossRecorder or LossCurve.save (.csv, .npz); one of several runs as FILE#NUMBER",
+    )
     command.add_argument("--law", choices=KINDS, default="multi_power", help="default: multi_power")
     command.add_argument("-o", "--out", default="law.json", help="the law (default: law.json)")
     command.set_defaults(run=fit)
@@ -47,7 +52,7 @@ def fit(arguments) -> int:
     with usage_errors(ImportError, OSError, ValueError):
         from keras_lrsched import laws
 
-        curves = [laws.LossCurve.load(path) for path in arguments.runs]
+        curves = [laws.LossCurve.load(*_file_and_run(name)) for name in arguments.runs]
         law = getattr(laws, KINDS[arguments.law]).fit(curves)
         law.save(arguments.out)
     table = Table("run", "updates", "peak", "mean error of the law", title=repr(law), title_justify="left")
@@ -58,6 +63,12 @@ def fit(arguments) -> int:
     Console().print(table)
     print(arguments.out)
     return 0
+
+
+def _file_and_run(name):
+    """A path, and the number of a run in it, if there is one behind a `#`."""
+    path, mark, run = name.rpartition("#")
+    return (path, int(run)) if mark and run.isdecimal() and not Path(name).exists() else (name, None)
 
 
 def loss(arguments) -> int:

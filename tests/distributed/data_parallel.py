@@ -26,7 +26,7 @@ if WORKERS > 1:
 
 import numpy as np
 
-from keras_lrsched.callbacks import Controller, GradientNormRecorder
+from keras_lrsched.callbacks import Controller, GradientNormRecorder, LossRecorder
 from keras_lrsched.callbacks.host_values import agreed
 from keras_lrsched.optimizers import AdamW, LocalUpdates
 from tests.distributed import problem
@@ -73,12 +73,17 @@ class Halves(Controller):
         self.rates.append(self.learning_rate)
 
 
-def callbacks():
+def callbacks(folder):
     """What they see and decide."""
+
+    def make():
+        path = None if keras.distribution.distribution() is None else f"{folder}/run.csv"
+        return Halves(), GradientNormRecorder(), LossRecorder(path, flush_every=3)
+
     keras.distribution.set_distribution(everywhere())
     told = agreed({"loss": WORKER + 0.1, "accuracy": WORKER - 1.0})
     keras.distribution.set_distribution(None)
-    weights, loss, one, two = both(lambda: keras.optimizers.SGD(0.2), lambda: (Halves(), GradientNormRecorder()))
+    weights, loss, one, two = both(lambda: keras.optimizers.SGD(0.2), make)
     return {
         "told": told,
         "weights": weights,
@@ -86,6 +91,8 @@ def callbacks():
         "seen": float(np.max(np.abs(np.subtract(one[0].seen, two[0].seen)))),
         "rates": [one[0].rates, two[0].rates],
         "exact": [value.hex() for value in two[0].seen],
+        "recorded": float(np.max(np.abs(np.subtract(one[2].loss, two[2].loss)))),
+        "sizes": [one[2].batch_size, two[2].batch_size],
         "norms": float(np.max(np.abs(np.subtract(one[1].gradient_norm, two[1].gradient_norm)))),
     }
 

@@ -32,13 +32,16 @@ def test_two_workers_end_where_one_does_with_all_others(processes):
 
 
 @every_number
-def test_callbacks_see_the_whole_batch_and_decide_alike(processes):
-    results = run("data_parallel.py", "callbacks", workers=processes)
+def test_callbacks_see_the_whole_batch_and_decide_alike(processes, tmp_path):
+    results = run("data_parallel.py", "callbacks", tmp_path, workers=processes)
     for result in results:
         assert result["told"] == {"loss": 0.1, "accuracy": -1.0}  # as the first process has it
-        assert max(result[name] for name in ("weights", "loss", "seen", "norms")) < 1e-5
+        assert max(result[name] for name in ("weights", "loss", "seen", "norms", "recorded")) < 1e-5
         assert result["rates"][0] == result["rates"][1]
         assert len(set(result["rates"][0])) > 1
+        assert result["sizes"][0] == result["sizes"][1]
+    rows = (tmp_path / "run.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(len(results[0]["sizes"][0])))  # by the first process
     assert len({str(result["exact"]) for result in results}) == 1
 
 
