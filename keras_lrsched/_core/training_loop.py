@@ -295,8 +295,8 @@ def _step_with_hooks(model):
     @functools.wraps(original)
     def train_step(*args, **kwargs):
         with contextlib.ExitStack() as stack:
-            has_variables = model.optimizer.built and keras_private.is_compiled_part_built(model)
-            if has_variables:  # which cannot be made where something is waited for
+            # Where something is waited for, variables cannot be made.
+            if (model.optimizer is None or model.optimizer.built) and keras_private.is_compiled_part_built(model):
                 stack.enter_context(after(args))
             for hook in hooks(model):
                 if hasattr(hook, "in_step"):
@@ -337,9 +337,20 @@ def watch_batch_size(model):
     To be called within `fit`, in `on_train_begin`; for models with a `train_step` of their own, of which nothing is known.
     The number is the length of the first axis of the first array of the batch, of all replicas and processes together. On
     TensorFlow the compiled step stores it; on JAX and PyTorch, where a batch is fetched before its step, it is read there.
+
+    What it has to do ends with `fit`, if a `CallbackList` is running.
     """
-    if keras.backend.backend() == "tensorflow":
-        return _watch_step(model)
+    if keras.backend.backend() != "tensorflow":
+        return _watch_data()
+    watch = next((hook for hook in hooks(model) if isinstance(hook, _StoresBatchSize)), None)
+    if watch is None:
+        watch = _StoresBatchSize(model)
+    if not any(isinstance(it, _LeavesStep) and it.hook is watch for it in callbacks_of_fit()):
+        place_first(_LeavesStep(watch))
+    return watch
+
+
+def _watch_data():
     iterator = epoch_iterator()
     watch = keras_private.batch_watcher(iterator)
     if watch is None:
@@ -359,55 +370,55 @@ class _BatchSize:
         return int(self.size)
 
 
-def _watch_step(model):
-    """Let the training step of TensorFlow store the size of its batch, until `fit` ends."""
-    watch = next((hook for hook in hooks(model) if isinstance(hook, _StoredSize)), None)
-    if watch is None:
-        watch = _StoredSize()
-        add_hook(model, watch)
-        watch.make_variable(model)
-        make_step(model)
-    place_last(watch)
-    return watch
+class _StoresBatchSize:
+    """A hook in the training step of TensorFlow."""
 
-
-class _StoredSize(keras.callbacks.Callback):
-    """A hook that stores the size of the batch in a variable, and is removed at the end of `fit`."""
-
-    step_key = ("batch size",)
-    step_variables: dict
-
-    def make_variable(self, model):
+    def __init__(self, model):
         import tensorflow as tf
 
-        self._trainer = model
-        self.step_variables = variables_to_reuse(model, self)
-        if not self.step_variables:
+        self.step_key = (type(self),)
+        self._model = model
+        add_hook(model, self)
+        self._size = variables_to_reuse(model, self).get("size")
+        if self._size is None:
             with model.distribute_strategy.scope():
-                size = tf.Variable(
+                self._size = tf.Variable(
                     0,
                     trainable=False,
                     dtype="int64",
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-            self.step_variables = {"size": size}
+        self.step_variables = {"size": self._size}
+        make_step(model)
 
     @contextlib.contextmanager
     def in_step(self, args):
-        import tensorflow as tf
-
-        self.step_variables["size"].assign(tf.cast(_samples(args), "int64"))
+        self._size.assign(_samples(args))
         yield
 
     def read(self):
-        return int(self.step_variables["size"].read_value().numpy())
-
-    def on_train_end(self, logs=None):
-        self.leave_step()
+        return int(self._size.read_value().numpy())
 
     def leave_step(self):
-        remove_hook(self._trainer, self)
+        remove_hook(self._model, self)
+
+
+class _LeavesStep(keras.callbacks.Callback):
+    """Takes a hook out of the training step when `fit` ends."""
+
+    def __init__(self, hook):
+        super().__init__()
+        self.hook = hook
+
+    def on_train_end(self, logs=None):
+        self.hook.leave_step()
+
+    def state(self):
+        return {}
+
+    def restore_state(self, state):
+        pass
 
 
 def _samples(batch):
@@ -415,8 +426,10 @@ def _samples(batch):
 
     part = next(part for part in keras.tree.flatten(batch) if part is not None and part.shape.rank != 0)
     if isinstance(part, tf.RaggedTensor):
-        return part.nrows()
-    return part.dense_shape[0] if isinstance(part, tf.SparseTensor) else tf.shape(part)[0]
+        size = part.nrows()
+    else:
+        size = part.dense_shape[0] if isinstance(part, tf.SparseTensor) else tf.shape(part)[0]
+    return tf.cast(size, "int64")
 
 
 def _looks_ahead(frame):

@@ -135,10 +135,11 @@ def _norms_of_arrays(path, run):
 def _norms_of_rows(path, run):
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if "gradient_norm" not in (reader.fieldnames or ()):
-            raise ValueError(f"it has no `gradient_norm`, only {reader.fieldnames}")
+        names = reader.fieldnames or ()
+        if "gradient_norm" not in names:
+            raise ValueError(f"it has no `gradient_norm`, only {names}")
         rows = list(reader)
-    if "step" not in reader.fieldnames:
+    if "step" not in names:
         return [float(row["gradient_norm"]) for row in rows]
     tables: dict = {}
     for number, row in zip(numbers_of_runs(rows), rows, strict=True):

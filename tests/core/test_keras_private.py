@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, training_loop
 from tests.contract.backends import BACKEND
 
 
@@ -40,3 +40,25 @@ def test_own_variables_of_an_optimizer():
     assert inner.variables == [rate, count]
     assert optimizer.variables == [*keras_private.own_optimizer_variables(optimizer), rate, count]
     assert inner.add_variable((), name="other") is inner.variables[2]
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there, a batch is fetched within the compiled step")
+def test_watch_batches():
+    """The batch that was seen last is the one that was trained last, at each batch of each epoch."""
+    seen, sizes = [], []
+
+    def begin(logs):
+        iterator = training_loop.epoch_iterator()
+        assert keras_private.batch_watcher(iterator) is None
+        keras_private.watch_batches(iterator, watch)
+        assert keras_private.batch_watcher(iterator) is watch
+
+    def watch(batch):
+        seen.append(len(batch[0]))
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    end = lambda batch, logs: sizes.append(seen[-1])  # noqa: E731
+    looks = keras.callbacks.LambdaCallback(on_train_begin=begin, on_train_batch_end=end)
+    model.fit(np.ones((5, 1)), np.ones((5, 1)), batch_size=2, epochs=2, verbose=0, callbacks=[looks])
+    assert sizes == [2, 2, 1] * 2
