@@ -40,7 +40,8 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
             paper.
 
     Attributes:
-        batch_size: A list of the samples that each small batch had.
+        batch_size: A list of the samples that each small batch had, in all processes that train together. All sizes are
+            those of the whole batch.
         history: A list of `[update, b, V, |g|^2]`, with the averages, one a test.
 
     Raises:
@@ -93,7 +94,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
 
     def begin(self):
         super().begin()
-        samples, now = self._batches.num_samples, self.accumulation_steps * self._batches.batch_size
+        samples, now = self._shares * self._batches.num_samples, self._parts * self._batches.batch_size
         self._limit = samples if self.max_batch_size is None else self.max_batch_size
         if not now <= self._limit <= samples:
             raise ValueError(
@@ -109,7 +110,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         for name, value in {"variance": variance, "square": big_square, "weight": 1.0}.items():
             setattr(self, name, self.momentum * getattr(self, name) + (1 - self.momentum) * value)
         update = self.applied() // self.accumulation_steps
-        has_grown = self.asked == self._batches.batch_size
+        has_grown = self.asked == self._shares * self._batches.batch_size
         if update % self.test_interval == 0 and self.wanted is None and has_grown:
             self._test(update)
 
@@ -120,18 +121,23 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
             self.wanted = None
 
     def _test(self, update):
-        variance, square, steps = self.variance / self.weight, self.square / self.weight, self.accumulation_steps
-        batch = steps * self.asked
+        variance, square, parts = self.variance / self.weight, self.square / self.weight, self._parts
+        batch = self.accumulation_steps * self.asked
         self.history.append([update, batch, variance, square])
         needed = next_batch_size(variance, square, batch, self.eta)
         if self.max_growth is not None:
             needed = min(needed, math.floor(self.max_growth * batch))
-        size = -(-needed // steps) if needed < self._limit else self._limit // steps
-        size = min(size, self._limit // steps)
+        size = -(-needed // parts) if needed < self._limit else self._limit // parts
+        size = min(size, self._limit // parts)
         if self.powers_of_two:
             size = self.first * 2 ** math.floor(math.log2(size / self.first))
-        if size > self.asked:
-            self.wanted = size
+        if size > self.asked // self._shares:
+            self.wanted = size  # of a small batch in one process
+
+    @property
+    def _parts(self):
+        """How many small batches of processes make up the batch of an update."""
+        return self.accumulation_steps * self._shares
 
 
 def next_batch_size(variance, square, batch_size, eta):

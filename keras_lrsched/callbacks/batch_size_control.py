@@ -14,12 +14,16 @@ POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 class BatchSizeControl(Controller):
     """Base of callbacks that change the batch size of the data that `fit` is given, which must be `ScheduledBatches`.
 
+    Where several processes train together, each on `ScheduledBatches` of its own part of the data, all sizes are those of
+    the whole batch; a process has an equal share of it.
+
     Args:
         learning_rate_rule: `"none"`; `"sqrt"`, for Adam and its like: k times the batch goes with sqrt(k) times the
             learning rate; or `"linear"`, for SGD. Defaults to `"none"`, with which the learning rate may be a schedule.
 
     Attributes:
-        batch_size: A list of the samples that each batch had: what was asked for, or less where a pass ends.
+        batch_size: A list of the samples that each batch had, in all processes: what was asked for, or less where a pass
+            ends.
     """
 
     saved: tuple[str, ...] = ("batch_size", "asked")
@@ -34,6 +38,7 @@ class BatchSizeControl(Controller):
 
     def begin(self):
         super().begin()
+        self._shares = self.processes
         iterator = training_loop.epoch_iterator()
         self._batches = training_loop.dataset()
         if not isinstance(self._batches, ScheduledBatches):
@@ -48,14 +53,14 @@ class BatchSizeControl(Controller):
         self._batches.hold_back()
 
     def on_train_batch_begin(self, batch, logs=None):
-        asked = self._batches.asked_size_of(batch)
+        asked = self._shares * self._batches.asked_size_of(batch)
         if self.asked not in (None, asked) and self.sets_learning_rate:
             self.learning_rate *= (asked / self.asked) ** POWERS[self.learning_rate_rule]
         self.asked = asked
         super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch, logs=None):
-        self.batch_size.append(self._batches.size_of(batch))
+        self.batch_size.append(self._shares * self._batches.size_of(batch))
         self._batches.trained(batch + 1)
         super().on_train_batch_end(batch, logs)
 

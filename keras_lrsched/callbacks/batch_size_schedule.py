@@ -1,7 +1,30 @@
 """A batch size that follows a schedule, and the learning rate that goes with it."""
 
+import numpy as np
+
 from keras_lrsched.callbacks.batch_size_control import BatchSizeControl
-from keras_lrsched.schedules.operands import as_schedule
+from keras_lrsched.schedules.operands import as_schedule, compute
+
+
+class Share:
+    """The batch size of one of several processes, as a function of the number of batches before.
+
+    Args:
+        schedule: The size of the whole batch.
+        processes: How many share it.
+    """
+
+    def __init__(self, schedule, processes):
+        self.schedule, self.processes = schedule, processes
+
+    def __call__(self, number):
+        size = round(float(compute(self.schedule, np.asarray(number), np)))
+        if size % self.processes:
+            raise ValueError(
+                f"The batch size must be a multiple of the number of processes, {self.processes}. "
+                f"Received: {size} for batch {number}"
+            )
+        return size // self.processes
 
 
 class BatchSizeSchedule(BatchSizeControl):
@@ -16,15 +39,17 @@ class BatchSizeSchedule(BatchSizeControl):
     On JAX, and with `jit_compile` on TensorFlow, each new size is compiled for: let it change seldom.
 
     Args:
-        schedule: A `LearningRateSchedule` such as `BatchSizeWarmup`, or a number for a constant.
+        schedule: A `LearningRateSchedule` such as `BatchSizeWarmup`, or a number for a constant: the size of the whole
+            batch, which the processes that train together share equally.
         learning_rate_rule: `"none"`, `"sqrt"` (Adam) or `"linear"` (SGD). Defaults to `"none"`.
 
     Attributes:
-        batch_size: A list of the samples that each batch had.
+        batch_size: A list of the samples that each batch had, in all processes.
 
     Raises:
         ValueError: At construction, if an argument is not of its kind. When `fit` begins, as `Controller`, or if the data
-            are no `ScheduledBatches`. When an epoch begins, if a batch would be empty or larger than the data.
+            are no `ScheduledBatches`. When an epoch begins, if a batch would be empty, larger than the data, or no multiple
+            of the number of processes.
 
     Reference: arXiv:2505.23971 for growing batches with sqrt(k), as in the official `batch_size_scheduler.py` of
     allenai/OLMo-core, which was read; arXiv:1706.02677 for linear scaling.
@@ -50,4 +75,4 @@ class BatchSizeSchedule(BatchSizeControl):
 
     def begin(self):
         super().begin()
-        self._batches.follow(self.schedule)
+        self._batches.follow(self.schedule if self._shares == 1 else Share(self.schedule, self._shares))

@@ -21,7 +21,8 @@ class GradientNoiseScale(MicroBatchController):
     averaged before they are divided, since each by itself is noisy; while the average of |G|^2 is not positive, the scale
     is NaN.
 
-    The last value of an epoch goes into `logs` as `gradient_noise_scale`.
+    The last value of an epoch goes into `logs` as `gradient_noise_scale`. Where several processes train together, all sizes
+    and norms are those of the whole batch.
 
     Args:
         momentum: Of the exponential averages, at least 0 and below 1: 0.99 averages over some 100 updates. Defaults to

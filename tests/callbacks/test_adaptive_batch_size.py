@@ -32,6 +32,17 @@ def test_reference_numbers_in_training(eta, expected, jit):
     assert adaptive.batch_size[8] == expected / 4
 
 
+def test_processes_share_a_batch(monkeypatch):
+    """As one of two processes sees it: half of each small batch is its own, and all sizes are of the whole."""
+    monkeypatch.setattr(AdaptiveBatchSize, "processes", 2)
+    data = ScheduledBatches(np.tile(GRADIENTS, (40, 1)), np.zeros(160), batch_size=1, shuffle=False)
+    adaptive = AdaptiveBatchSize(0.1, **OFFICIAL)
+    mean_model().fit(data, verbose=0, callbacks=[adaptive])
+    assert adaptive.history[0][1] == 8  # 4 small batches of 1 sample in each process
+    assert adaptive.batch_size[:4] == [2] * 4
+    assert adaptive.batch_size[8] == 18  # 68 / 4, of which each process can have a half
+
+
 def test_a_single_update_fails_the_test_when_the_gradient_is_zero():
     assert next_batch_size(1.0, 0.0, 4, 0.1) == 2**53
     assert next_batch_size(0.0, 0.0, 4, 0.1) == 4

@@ -69,3 +69,19 @@ def test_data_whose_size_cannot_change(data, named):
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="Received"):
         BatchSizeSchedule(**options)
+
+
+def test_processes_share_a_batch(monkeypatch):
+    """As one of two processes sees it: half of each batch is its own, and all sizes are of the whole."""
+    monkeypatch.setattr(BatchSizeSchedule, "processes", 2)
+    grow = BatchSizeSchedule(BatchSizeWarmup([4, 8], boundaries=[2]), "linear")
+    model, sizes = model_with(0.1), []
+    batches = ScheduledBatches(X[:12], X[:12], batch_size=2)
+    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: sizes.append(batches.size_of(batch)))
+    model.fit(batches, verbose=0, callbacks=[grow, look])
+    assert sizes == [2, 2, 4, 4]
+    assert grow.batch_size == [4, 4, 8, 8]
+    assert grow.learning_rate == pytest.approx(0.2)
+    odd = BatchSizeSchedule(BatchSizeWarmup([4, 5], boundaries=[1]))
+    with pytest.raises(ValueError, match=r"multiple of the number of processes, 2. Received: 5 for batch 1"):
+        model.fit(ScheduledBatches(X, X, batch_size=2), verbose=0, callbacks=[odd])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from keras_lrsched import callbacks
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState, state_file
+from keras_lrsched._core import plain
+from keras_lrsched.callbacks import ScheduledBatches, TrainingState
 
 from .backends import JIT
 from .callback_cases import BASES, CASES, SAVES_THE_OTHERS
@@ -132,7 +133,7 @@ def test_state(case):
     if not hasattr(callback, "state"):
         return
     state = callback.state()
-    assert state_file.is_plain(state)
+    assert plain.is_plain(state)
     other = case.build(sample())
     other.set_model(make_model(case))
     other.restore_state(copy.deepcopy(state))
