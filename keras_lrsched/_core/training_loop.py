@@ -320,6 +320,13 @@ def _key(hook):
     return getattr(hook, "step_key", None)
 
 
+def trace(model):
+    """Trace the compiled training step of TensorFlow before its first batch, within `fit`; does nothing elsewhere."""
+    iterator = epoch_iterator()
+    if keras.backend.backend() == "tensorflow" and iterator is not None and not model.run_eagerly:
+        _trace(model, keras_private.element_spec(iterator))
+
+
 def _trace(model, spec):
     """Trace the training step of TensorFlow for batches of a specification."""
     import tensorflow as tf

@@ -157,6 +157,8 @@ class TrainingState(keras.callbacks.Callback):
         if native.is_first_worker(self.model):
             run_lock.lock(self.path)
         self._begin_run()
+        if self.strict:
+            training_loop.trace(self.model)  # which shows what the step draws from
         self._warn_of_unknown()
         self._watch = interrupts.Watch()
         self._watch.start()
@@ -249,7 +251,9 @@ class TrainingState(keras.callbacks.Callback):
         model = self.model
         data = {} if self._iterator is None else data_of_fit.description(self._iterator)
         self._settings = run_settings.describe(model, data)
-        self._settings["workers"] = len(native.of_all_workers(model, 0))
+        draws = native.of_all_workers(model, int(plain.digest(random_state())[:7], 16))
+        self._draws_differ = len(set(draws)) > 1
+        self._settings["workers"] = len(draws)
         self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
         self._arguments = {name: run_settings.of_callback(it) for name, it in self._companions.items()}
         self._rates = _learning_rates(model)
@@ -328,6 +332,8 @@ class TrainingState(keras.callbacks.Callback):
 
     def _unknown(self):
         unknown = dict(self._tracked.unknown)
+        if self._draws_differ:
+            unknown["random numbers"] = "those of other processes than the first, which has another state of them"
         if self._data is None and self._iterator is not None:
             unknown |= data_of_fit.unsaved_order(self._iterator)
         unknown |= {

@@ -566,6 +566,53 @@ def test_what_cannot_be_saved_is_warned_of_once_and_refused_if_strict(tmp_path):
     assert all(map(np.array_equal, model.get_weights(), before))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="needs TensorFlow")
+def test_random_numbers_of_tensorflow_in_the_step(tmp_path):
+    import tensorflow as tf
+
+    def model():
+        noise = keras.layers.Lambda(lambda x: x + tf.random.normal(tf.shape(x)))
+        model = keras.Sequential([keras.layers.Input((3,)), noise, keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    with pytest.warns(UserWarning, match="`RandomStandardNormal in the training step`, random numbers of TensorFlow"):
+        fit(model(), tmp_path / "state")
+    strict = model()
+    with pytest.raises(ValueError, match="RandomStandardNormal"):
+        fit(strict, tmp_path / "other", strict=True)
+    assert int(strict.optimizer.iterations) == 0
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="needs PyTorch")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_loader_of_pytorch_with_generators_of_its_own(workers, tmp_path):
+    import torch
+
+    class Noisy(torch.utils.data.Dataset):
+        def __init__(self):
+            self.random = np.random.default_rng(1)
+
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, i):
+            return (X[i] + self.random.normal()).astype("float32"), Y[i].astype("float32")
+
+    def run(path, interrupt):
+        run_lock.forget()
+        generator = torch.Generator().manual_seed(5)
+        data = torch.utils.data.DataLoader(Noisy(), batch_size=4, shuffle=True, generator=generator, num_workers=workers)
+        model = linear()
+        with contextlib.suppress(InterruptedError):
+            model.fit(data, epochs=3, verbose=0, callbacks=[interrupt, TrainingState(path)])
+        return model.get_weights()
+
+    whole = run(tmp_path / "whole", Interrupts())
+    run(tmp_path / "state", Interrupts(epoch=1))
+    assert all(map(np.array_equal, run(tmp_path / "state", Interrupts()), whole))
+
+
 def test_the_report(tmp_path):
     state, model = TrainingState(tmp_path / "state"), linear()
     with pytest.raises(ValueError, match="nothing to report before `fit`"):
