@@ -338,6 +338,35 @@ def _trace(model, spec):
         tf.function(model.train_step, autograph=False).get_concrete_function(spec)
 
 
+def watch_metric_resets(model):
+    """Something whose `number` counts how often the metrics of a model are reset, from now to the end of the training.
+
+    In a training loop of one's own, `train_on_batch` resets them at each call, which `fit` does between epochs only.
+    """
+    watch = vars(model).get("reset_metrics")
+    if not isinstance(watch, _CountsResets):
+        watch = _CountsResets(model)
+        place_last(watch)
+    return watch
+
+
+class _CountsResets(keras.callbacks.Callback):
+    """Stands in for `model.reset_metrics`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.number = 0
+        self._reset = model.reset_metrics
+        vars(model)["reset_metrics"] = self
+
+    def __call__(self):
+        self.number += 1
+        self._reset()
+
+    def on_train_end(self, logs=None):
+        vars(self._reset.__self__).pop("reset_metrics", None)
+
+
 def watch_batch_size(model):
     """Something whose `read()` is the number of samples of the last batch that `fit` has trained, or 0 if it is not known.
 

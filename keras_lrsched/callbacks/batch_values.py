@@ -46,8 +46,11 @@ class BatchValues:
         self._sums: Any = None
         self._candidates: Any = None
         self.batch_size = 0
+        self._resets: Any = None
         if model is None:
             return
+        if training_loop.epoch_iterator() is None:
+            self._resets = training_loop.watch_metric_resets(model)
         has_own_step = keras_private.trains_by_own_step(model)
         self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
         self._sizes = training_loop.watch_batch_size(model) if has_own_step else None
@@ -59,10 +62,13 @@ class BatchValues:
     def before_batch(self):
         if self._sums is None:
             self._sums = self._read_sums() if are_built(self._model) else {}
+        self._resets_before = self._resets and self._resets.number
 
     def read(self, logs=None):
         """The values of the batch that was just trained, by name."""
         sums = self._read_sums()
+        if self._resets is not None and self._resets.number != self._resets_before:
+            self._sums = {}
         values = {name: self._value(name, sums, logs or {}) for name in self.names}
         if self._sizes is not None:
             self.batch_size = self._sizes.read()

@@ -35,7 +35,7 @@ class VolSched(Controller):
         update_every: N, the steps between two changes, at least 2. Defaults to `50`.
         sensitivity: w, above 0. Defaults to `0.05`, the best of three in the authors' log; `0.1` was unstable there.
         min_learning_rate: The least learning rate. Defaults to `1e-4`.
-        metric: The name of what is watched. Defaults to `"accuracy"`.
+        monitor: The name of what is watched in the logs. Defaults to `"accuracy"`.
         multiplier_range: The least and the largest M, or `None` for the official rule. Defaults to `(0.5, 2.0)`, which is
             ours.
         warmup_steps: W, the steps of a linear rise to the optimizer's learning rate; then t and T count from there.
@@ -59,7 +59,7 @@ class VolSched(Controller):
     >>> import numpy as np
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.1), loss="mse")
-    >>> volsched = VolSched(total_steps=8, update_every=4, metric="loss")
+    >>> volsched = VolSched(total_steps=8, update_every=4, monitor="loss")
     >>> history = model.fit(np.ones((8, 1)), np.ones((8, 1)), batch_size=1, verbose=0, callbacks=[volsched])
     >>> len(volsched.multipliers), round(volsched.learning_rate, 6)
     (2, 0.0001)
@@ -73,19 +73,18 @@ class VolSched(Controller):
         update_every=50,
         sensitivity=0.05,
         min_learning_rate=1e-4,
-        metric="accuracy",
+        monitor="accuracy",
         multiplier_range=(0.5, 2.0),
         warmup_steps=0,
         warmup_start=0.0,
     ):
-        super().__init__(monitor=metric)
+        super().__init__(monitor)
         self.total_steps = checks.positive_int("total_steps", total_steps)
         self.update_every = checks.positive_int("update_every", update_every)
         if self.update_every < 2:
             raise ValueError(f"`update_every` must be at least 2, for a deviation. Received: update_every={update_every}")
         self.sensitivity = checks.positive_float("sensitivity", sensitivity)
         self.min_learning_rate = checks.non_negative_float("min_learning_rate", min_learning_rate)
-        self.metric = metric
         self.multiplier_range = None if multiplier_range is None else _checked_range(multiplier_range)
         checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         self.warmup_steps = int(warmup_steps)
@@ -101,7 +100,7 @@ class VolSched(Controller):
                 self.learning_rate = self.peak * self._warmup(0)
 
     def after_update(self):
-        self.metrics = [*self.metrics[1 - MEMORY * self.update_every :], self.values[self.metric]]
+        self.metrics = [*self.metrics[1 - MEMORY * self.update_every :], self.loss]
         if self.step <= self.warmup_steps:
             self.learning_rate = self.peak * self._warmup(self.step)
         elif (self.step - self.warmup_steps) % self.update_every == 0:

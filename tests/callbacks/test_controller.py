@@ -197,18 +197,19 @@ def test_names_the_values_that_there_are():
 
 def test_in_a_loop_of_ones_own():
     model, controller = linear_model(keras.optimizers.SGD(0.05)), FollowsLoss()
-    callbacks = keras.callbacks.CallbackList([controller], model=model, epochs=2, steps=2)
+    callbacks = keras.callbacks.CallbackList([controller], model=model, epochs=2, steps=3)
     callbacks.on_train_begin()
     losses = []
     for epoch in range(2):
         callbacks.on_epoch_begin(epoch)
-        for batch, i in enumerate((0, 4)):
+        for batch, part in enumerate((slice(0, 2), slice(2, 8), slice(8, 10))):
             callbacks.on_train_batch_begin(batch)
-            logs = model.train_on_batch(X[i : i + 4], Y[i : i + 4], return_dict=True)
+            logs = model.train_on_batch(X[part], Y[part], return_dict=True)
             losses.append(float(logs["loss"]))
             callbacks.on_train_batch_end(batch, logs)
         callbacks.on_epoch_end(epoch)
     callbacks.on_train_end()
+    assert "reset_metrics" not in vars(model)
     np.testing.assert_allclose(controller.losses, losses, rtol=1e-6)
     np.testing.assert_allclose(controller.rates[1:], 0.1 * np.array(losses[:-1]), rtol=1e-6)
 

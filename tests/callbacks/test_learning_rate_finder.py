@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lrsched.callbacks.autolrs import AutoLRS
 from keras_lrsched.callbacks.learning_rate_finder import LearningRateFinder, smoothed
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
 from keras_lrsched.callbacks.snapshot import Snapshot
@@ -239,3 +240,69 @@ def test_monitor():
     assert finder.losses[0] != pytest.approx(model.evaluate(X[:32], Y[:32], verbose=0)[0], rel=1e-3)
     with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'. LearningRateFinder.*`monitor`"):
         LearningRateFinder(monitor="d_loss").find(model, X, Y)
+
+
+def stateful():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input(batch_shape=(4, 3, 2)), keras.layers.GRU(3, stateful=True), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+SEQUENCES = {"x": RANDOM.normal(size=(16, 3, 2)).astype("float32"), "y": RANDOM.normal(size=(16, 1)).astype("float32")}
+
+
+@pytest.mark.parametrize("kind", ["finder", "autolrs"])
+def test_states_of_recurrent_layers_are_put_back(kind):
+    """They are in no list of variables of the model."""
+    model = stateful()
+    data = {**SEQUENCES, "batch_size": 4, "shuffle": False, "verbose": 0}
+    model.fit(**data)
+    if kind == "finder":
+        before = np.array(keras.ops.convert_to_numpy(model.layers[0].states[0]))
+        LearningRateFinder(1e-5, 0.1, stop_factor=1e6, steps=20).find(model, **data)
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.layers[0].states[0]), before)
+        assert np.abs(before).max() > 0
+        return
+    autolrs = AutoLRS(0.05, 0.1, search_steps=8, exploitation_steps=8, candidates=1, search="log_grid")
+    model.fit(**data, callbacks=[autolrs])  # the rate that was found is 0.05
+    plain = stateful()
+    plain.fit(**data)
+    plain.optimizer.learning_rate = 0.05
+    plain.fit(**data)
+    for one, other in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a step for TensorFlow")
+def test_optimizers_of_ones_own_are_put_back():
+    import tensorflow as tf
+
+    class Pair(keras.Model):
+        """One part is trained by `model.optimizer`, one by another."""
+
+        def __init__(self):
+            super().__init__()
+            self.parts = [keras.layers.Dense(1) for _ in range(2)]
+            for part in self.parts:
+                part.build((None, 4))
+            self.built = True
+            self.other_optimizer = keras.optimizers.Adam(0.05)
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape(persistent=True) as tape:
+                loss = tf.reduce_mean((self.parts[0](x) + self.parts[1](x) - y) ** 2)
+            for optimizer, part in zip((self.optimizer, self.other_optimizer), self.parts, strict=True):
+                optimizer.apply(tape.gradient(loss, part.trainable_variables), part.trainable_variables)
+            return {"loss": loss}
+
+    model = Pair()
+    model.compile(keras.optimizers.Adam(0.05))
+    model.fit(X, Y, batch_size=16, verbose=0)
+    before = [np.array(v) for v in (*model.variables, *model.optimizer.variables, *model.other_optimizer.variables)]
+    LearningRateFinder(1e-4, 1.0, steps=20).find(model, X, Y, batch_size=16)
+    after = [*model.variables, *model.optimizer.variables, *model.other_optimizer.variables]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(np.array(new), old)

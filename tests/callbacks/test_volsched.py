@@ -52,7 +52,7 @@ def train(series, epochs=1, jit=False, **options):
     first.__name__ = "first"
     model.compile(keras.optimizers.SGD(0.1), loss="mse", metrics=[first], jit_compile=jit)
     rates = Rates()
-    volsched = VolSched(metric="first", **options)
+    volsched = VolSched(monitor="first", **options)
     y = np.asarray(series).reshape(-1, 1)
     parts = np.array_split(y, epochs)
     for part in parts:
@@ -94,7 +94,7 @@ def test_stays_at_the_end():
 def test_state_goes_on():
     whole, _ = train(A, total_steps=100, update_every=10)
     half, _ = train(A[:35], total_steps=100, update_every=10)
-    other = VolSched(100, update_every=10, metric="first")
+    other = VolSched(100, update_every=10, monitor="first")
     other.restore_state(half.state())
     assert other.step == 35
     assert other.metrics == half.metrics

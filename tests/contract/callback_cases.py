@@ -47,7 +47,7 @@ CASES = [
     ),
     Case("ScheduleFreeEvaluation", lambda sample: callbacks.ScheduleFreeEvaluation(), optimizer=ScheduleFreeSGD),
     Case("StabilityMonitor", lambda sample: callbacks.StabilityMonitor(sample, every=4, max_sharpness=0.1, action="lower")),
-    Case("VolSched", lambda sample: callbacks.VolSched(18, update_every=3, metric="loss")),
+    Case("VolSched", lambda sample: callbacks.VolSched(18, update_every=3, monitor="loss")),
     *(
         Case(f"WeightAveraging {kind}", lambda sample, kind=kind: callbacks.WeightAveraging(kind))
         for kind in ("ema", "swa", "lawa", "wsm")

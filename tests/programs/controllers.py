@@ -102,7 +102,7 @@ def refuse_autolrs(bench):
 
 
 def volsched_callback():
-    return callbacks.VolSched(8, update_every=2, sensitivity=0.2, metric="loss")
+    return callbacks.VolSched(8, update_every=2, sensitivity=0.2, monitor="loss")
 
 
 def volsched(bench):
