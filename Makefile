@@ -30,7 +30,7 @@ faults: .venv/backends
 test-backends: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/distributed $(ALSO)
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks \
-		$(ALSO) tests/precision
+		tests/distributed $(ALSO) tests/precision
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
 # an old TensorFlow, and Python 3.11 at most.

@@ -1,6 +1,7 @@
-"""`keras.distribution.DataParallel` on JAX: `data_parallel.py TASK ...`, prints JSON.
+"""`keras.distribution` on JAX: `data_parallel.py TASK ...`, prints JSON.
 
-Two host devices in one process; or, if ADDRESSES has two, one device in each of two processes that talk over gloo.
+Two host devices in one process, or as many as DEVICES says; or, if ADDRESSES has two, one device in each of two processes
+that talk over gloo.
 """
 
 # ruff: noqa: E402
@@ -12,7 +13,7 @@ ADDRESSES, WORKER = json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"
 WORKERS = len(ADDRESSES)
 os.environ["KERAS_BACKEND"] = "jax"
 if WORKERS == 1:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', 2)}"
 
 import jax
 import keras
@@ -57,6 +58,35 @@ def both(make_optimizer, make_callbacks=lambda: ()):
 
 def optimizers(*names):
     return {name: both(lambda name=name: problem.optimizer(*name.split(":")))[0] for name in names}
+
+
+def distributions():
+    """Four devices: each with a part of the batch, and with a part of the batch and of the first layer."""
+    layout = keras.distribution.LayoutMap(keras.distribution.DeviceMesh((2, 2), ("batch", "model"), jax.devices()))
+    layout["hidden/kernel"] = (None, "model")
+    layout["hidden/bias"] = ("model",)
+    return {
+        "data": everywhere(),
+        "model": keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False),
+    }
+
+
+def meshes(*names):
+    """What four devices give beside one, for an optimizer as `Lion:REXDecay` or a case of the callback contract."""
+
+    def run(name):
+        if ":" in name:
+            return problem.trained(lambda: problem.optimizer(*name.split(":")), *problem.data(), problem.BATCH)
+        return problem.with_callback(lambda make_optimizer: problem.model(make_optimizer()), problem.callback_cases()[name])
+
+    apart = {}
+    for name in names:
+        alone = run(name)
+        for kind, distribution in distributions().items():
+            keras.distribution.set_distribution(distribution)
+            apart[f"{name} {kind}"] = problem.differences(alone, run(name))
+            keras.distribution.set_distribution(None)
+    return apart
 
 
 class Halves(Controller):

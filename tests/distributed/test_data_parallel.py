@@ -1,4 +1,4 @@
-"""`keras.distribution.DataParallel` on JAX: two devices in one process, and two processes."""
+"""`keras.distribution` on JAX: two or four devices in one process, and two processes."""
 
 import pytest
 
@@ -29,6 +29,17 @@ def test_two_workers_end_where_one_does(processes):
 def test_two_workers_end_where_one_does_with_all_others(processes):
     others = sorted({*PAIRS} - {*QUICK})
     within(TOLERANCE, run("data_parallel.py", "optimizers", *others, workers=processes))
+
+
+IN_THE_STEP = ("GradientNormRecorder", "HypergradientLearningRate", "GradientNoiseScale", "MagnitudePruning")
+
+
+@pytest.mark.parametrize(
+    "names", [["Lion:REXDecay", *IN_THE_STEP], pytest.param([*sorted({*PAIRS}), "VolSched"], marks=pytest.mark.slow)]
+)
+def test_four_devices_end_where_one_does(names):
+    """Also with callbacks that are part of the compiled step, in the way that Keras compiles it by itself."""
+    within(1e-5, run("data_parallel.py", "meshes", *names, environments=[{"DEVICES": "4"}]))
 
 
 @every_number
