@@ -24,8 +24,8 @@ class GradientController(Controller):
     `keras.ops`: they are called once, when the step is traced, and then never again. A further `fit` of the model with equal
     callbacks uses the same compiled step, if they name in `step_settings` all that it depends on.
 
-    On TensorFlow, the step waits for its batch. So Keras' optimizers, and the seeds of dropout, do not count the step without a
-    batch that ends data of unknown length, which they do without such a callback.
+    On TensorFlow, the step waits for its batch. So Keras' optimizers, and the seeds of dropout, do not count the step
+    without a batch that ends data of unknown length, which they do without such a callback.
 
     The training step may be the model's own, as long as it calls `apply` or `apply_gradients` of `model.optimizer`, also for
     a part of the weights.

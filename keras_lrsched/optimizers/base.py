@@ -27,9 +27,9 @@ class Optimizer(keras.optimizers.Optimizer):
     its own name: `get_config` reads them from there.
 
     Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers ask a schedule at each micro-step;
-    these ask it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end by a
-    step without a batch, unless XLA compiles the step. Keras' own optimizers count it, so that their schedules are one update
-    further with each epoch; these do not count it, nor does any optimizer inside of `Lookahead` or `LayerwiseLearningRate`.
+    these ask it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end by
+    a step without a batch, unless XLA compiles the step. Keras' own optimizers count it, so that their schedules are one
+    update further with each epoch; these do not, nor does any optimizer inside of `Lookahead` or `LayerwiseLearningRate`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments.

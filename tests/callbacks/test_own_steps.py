@@ -199,3 +199,75 @@ def test_jax_has_the_state_of_one_optimizer():
     model.other = keras.optimizers.Adam()
     with pytest.raises(ValueError, match=r"has the counter of `model.optimizer` only. Received: target='other.beta_1'"):
         fit(model, ScheduleHyperparameter("other.beta_1", LinearDecay(0.9, 8)))
+
+
+class OfGuide(keras.Model):
+    """The step of Keras' guides for JAX and for PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compute_loss_and_state(self, values, others, x, y):
+        y_pred, others = self.stateless_call(values, others, x)
+        return ops.mean((y_pred - y) ** 2), others
+
+    def train_step(self, *args):
+        return self._of_jax(*args) if BACKEND == "jax" else self._of_torch(*args)
+
+    def _of_jax(self, state, data):
+        import jax
+
+        values, others, of_optimizer, of_metrics = state
+        x, y = data
+        derivative = jax.value_and_grad(self.compute_loss_and_state, has_aux=True)
+        (loss, others), gradients = derivative(values, others, x, y)
+        values, of_optimizer = self.optimizer.stateless_apply(of_optimizer, gradients, values)
+        return {"loss": loss}, (values, others, of_optimizer, of_metrics)
+
+    def _of_torch(self, data):
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        loss = ops.mean((self(x) - y) ** 2)
+        loss.backward()
+        weights = list(self.trainable_weights)
+        with torch.no_grad():
+            self.optimizer.apply([weight.value.grad for weight in weights], weights)
+        return {"loss": loss.detach()}
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="see above")
+def test_steps_of_the_other_backends():
+    def trained(kind, **options):
+        model = kind()
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), **options)
+        recorder = GradientNormRecorder()
+        pruning = MagnitudePruning(SparsityRamp(0.0, 0.5, 0, 2))
+        fit(model, recorder, pruning, ScheduleHyperparameter("optimizer.momentum", LinearDecay(0.9, 8)))
+        assert model.optimizer.momentum == pytest.approx(0.9 * 5 / 8)
+        return [*recorder.gradient_norm, *model.get_weights()[0].ravel()]
+
+    def plain():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+
+    np.testing.assert_allclose(trained(OfGuide), trained(plain, loss="mse"), rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="where all optimizers are at hand, as on TensorFlow")
+def test_two_optimizers_on_pytorch():
+    class Pair(OfGuide):
+        def train_step(self, data):
+            logs = super().train_step(data)
+            self.other.apply([ops.ones_like(self.dense.bias)], [self.dense.bias])
+            return logs
+
+    model = Pair()
+    model.other = keras.optimizers.Adam(0.1)
+    model.compile(keras.optimizers.SGD(0.1))
+    fit(model, ScheduleHyperparameter("other.beta_1", LinearDecay(0.9, 8)))
+    assert model.other.beta_1 == pytest.approx(0.9 * 5 / 8)
