@@ -118,8 +118,9 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def leave_step(self):
         """Takes the schedule out of the training step."""
-        training_loop.remove_hook(self.model, self)
+        training_loop.remove_hook(self._trainer, self)
         self._at_work = False
+        del self._setting, self._stand_in, self._trainer, self.counter  # so that the callback can be copied
 
     def on_train_batch_begin(self, batch, logs=None):
         self._refuse_what_is_not_read()
@@ -138,6 +139,13 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         if self._at_work:
             self._update()
             self.leave_step()
+
+    def state(self):
+        """Nothing: the value follows from the optimizer's counter."""
+        return {}
+
+    def restore_state(self, state):
+        pass
 
     @contextlib.contextmanager
     def in_step(self, args):
