@@ -40,6 +40,9 @@ class BatchValues:
         self.names = names
         self.start(None)
 
+    def __reduce__(self):
+        return type(self), tuple(self.names)  # a copy of a callback reads the values of another `fit`
+
     def start(self, model):
         """Looks at a model that may have been compiled anew."""
         self._model: Any = model

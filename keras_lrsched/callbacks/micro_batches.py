@@ -53,13 +53,22 @@ class MicroBatchController(GradientController):
         if applied == self._applied:
             return  # left out by loss scaling
         self._applied = applied
-        self.sizes.append(self._batch_values.batch_size)
+        self.sizes.append(self._batch_size())
         if applied % self.accumulation_steps == 0:
             sizes, self.sizes = self.sizes, []
             if len(sizes) == self.accumulation_steps:
                 small_batch = len(sizes) / sum(1 / size for size in sizes)
                 small, big = float(self.read(self._small)), float(self.read(self._big))
                 self.after_statistics(small, big, small_batch, len(sizes) * small_batch)
+
+    def _batch_size(self):
+        size = self._batch_values.batch_size
+        if not size:
+            raise ValueError(
+                f"{type(self).__name__} needs the number of samples of each batch, which is not known in a loop of one's "
+                f"own around a model with a `train_step` of its own. Received: model={type(self._trainer).__name__}"
+            )
+        return size
 
 
 def unbiased(small_square, big_square, small_batch, big_batch):

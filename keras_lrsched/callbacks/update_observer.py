@@ -53,7 +53,11 @@ class UpdateObserver(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.updates: list[Update] = []
+        self._sources: dict[str, _Source] = {}
         self._function_rate: _FunctionRate | None = None
+
+    def __reduce__(self):
+        return type(self), ()  # a copy of a recorder observes another `fit`
 
     @classmethod
     def of(cls, model):
@@ -98,7 +102,7 @@ class UpdateObserver(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.updates = []
-        self._sources: dict[str, _Source] = {}
+        self._sources = {}
         self._active: set[int] = set()
         functions = [path for path, it in optimizers_of(self._trainer).items() if _is_function(_rate(it))]
         if functions:

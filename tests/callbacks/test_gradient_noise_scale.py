@@ -6,6 +6,7 @@ import pytest
 
 from keras_lrsched.callbacks import GradientNoiseScale, ScheduledBatches
 from keras_lrsched.callbacks.micro_batches import unbiased
+from tests.callbacks.own_step import OwnStep
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)
@@ -66,6 +67,22 @@ def test_not_a_number_while_the_gradient_is_lost_in_noise():
     x = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
     mean_model(steps=2).fit(x, x, batch_size=1, shuffle=False, verbose=0, callbacks=[noise := GradientNoiseScale()])
     assert np.isnan(noise.noise_scale)
+
+
+def test_a_train_step_of_ones_own():
+    """Its scalar loss goes into a `Mean`, which counts 1 for each batch."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 64, 2)).astype("float32")
+    dense = keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")
+    found = []
+    for model in (OwnStep(2), keras.Sequential([keras.Input((2,)), dense])):
+        model.compile(
+            keras.optimizers.SGD(0.01, gradient_accumulation_steps=2), None if isinstance(model, OwnStep) else "mse"
+        )
+        noise = GradientNoiseScale()
+        model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[noise])
+        found.append(noise.history)
+    np.testing.assert_allclose(*found, rtol=1e-4)
 
 
 def test_changes_nothing():

@@ -1,6 +1,7 @@
 """The recorded loss against a linear model in NumPy."""
 
 import copy
+import pickle
 
 import keras
 import numpy as np
@@ -159,6 +160,17 @@ def test_copies_for_the_trials_of_a_tuner(tmp_path):
         fit(linear_model(), each)
     assert [int(row[-1]) for row in rows(path)] == np.arange(3).repeat(3).tolist()
     assert LossCurve.load(path, run=2).loss.tolist() == copies[2].loss
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_after_a_run_records_a_run_of_its_own(copied, tmp_path):
+    recorder = LossRecorder(tmp_path / "run.csv")
+    fit(linear_model(), recorder)
+    another = copied(recorder)
+    assert another.loss == recorder.loss
+    fit(linear_model(), another)
+    assert [int(row[-1]) for row in rows(tmp_path / "run.csv")] == [0] * 3 + [1] * 3
+    assert another.loss == recorder.loss
 
 
 def test_a_killed_run_goes_on_in_its_rows(tmp_path):
