@@ -19,8 +19,8 @@ class MagnitudePruning(GradientController):
 
     All weights named kernel (of dense, convolutional, recurrent and attention layers) are pruned; biases, embeddings and
     normalisation are not. There is nothing to strip: after `fit` the model is a plain one with zeros in it, and files saved
-    on the way hold no more than its weights. A later `fit` with this callback goes on with the schedule at
-    `optimizer.iterations`.
+    on the way hold no more than its weights. A model that has no weights yet is built from the data of `fit`. A later `fit`
+    with this callback goes on with the schedule at `optimizer.iterations`.
 
     With learning-rate rewinding, let the optimizer have `LearningRateRewinding(schedule, T, k, cycles)`, and the sparsity
     steps at T, T + k, ...: the weights are pruned before these updates, which replay the schedule's last k. Under gradient
@@ -36,9 +36,9 @@ class MagnitudePruning(GradientController):
         pruned_to: The sparsity now; `None` before the first update of a `fit`.
 
     Raises:
-        ValueError: At construction, if an argument is not of its kind. When `fit` begins, as `Controller`, if the model has
-            no weights yet, nothing to prune, or nothing that an expression fits. Before an update, if the value is outside
-            of [0, 1].
+        ValueError: At construction, if an argument is not of its kind. When `fit` begins, as `GradientController`, if the
+            model has nothing to prune, or nothing that an expression fits. Before an update, if the value is outside of
+            [0, 1].
 
     Reference: arXiv:1710.01878 (ranking within a layer); learning-rate rewinding, arXiv:2003.02389, ranks over all layers.
     That paper and the official codes were not read.

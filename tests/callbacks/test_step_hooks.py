@@ -165,6 +165,19 @@ def test_a_batch_of_another_size_is_traced_with_the_new_callback(jit):
     assert len(second[0].gradient_norm) == 2
 
 
+@each
+def test_models_without_weights_yet(name):
+    """As README's own, which has no `Input`: they are built from the data of the running `fit`."""
+    weights = []
+    for given in ([keras.Input((2,))], []):
+        keras.utils.set_random_seed(0)
+        accumulation = {"gradient_accumulation_steps": 2} if name == "GradientNoiseScale" else {}
+        network = keras.Sequential([*given, keras.layers.Dense(2), keras.layers.Dense(1)])
+        network.compile(keras.optimizers.SGD(0.05, momentum=0.5, **accumulation), "mse")
+        weights += fits(network, [CALLBACKS[name]()])[0]
+    np.testing.assert_allclose(*weights, rtol=1e-6)
+
+
 def clean(network):
     optimizer = network.optimizer
     assert not {"train_step", "_hooks_of_step"} & vars(network).keys()
