@@ -206,11 +206,11 @@ class _Walk:
 
     def _object(self, path, value):
         self.owners[path] = value
-        of_user = is_of_user(type(value))
+        of_user, is_callback = is_of_user(type(value)), isinstance(value, keras.callbacks.Callback)
         kind: Any = type(value)
         settings = _assigned_by_library(kind)
         for name, each in list(vars(value).items()):
-            if name in _SKIPPED or name.startswith("_self_"):
+            if name in _SKIPPED or name.startswith("_self_") or (is_callback and name in _OF_CALLBACKS):
                 continue
             if isinstance(each, str) and name in _arguments(kind):
                 # Often a path: a run goes on to write where its script says, and not where a file does.
@@ -272,7 +272,10 @@ class _Walk:
 
 _MUTABLE = (np.ndarray, list, dict, set, collections.deque)
 
-_SKIPPED = ("model", "_model", "params", "_jax_state", "_tracker")
+_SKIPPED = ("_jax_state", "_tracker")
+
+_OF_CALLBACKS = ("model", "_model", "params")
+"""What Keras gives to each callback."""
 
 _LISTS_OF_LAYERS = {"_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators"}
 """Where Keras keeps what it tracks; it assigns them by computed names."""

@@ -43,8 +43,12 @@ def forget():
     _runs.clear()
 
 
-def lock(path):
+def lock(path, owner=None):
     """Keep other processes from writing a file, until `unlock` or the end of this process.
+
+    Args:
+        path: The file.
+        owner: An object with whose life the lock ends, too: the `CallbackList` of a `fit` that an exception ends.
 
     Raises:
         ValueError: If another process has locked it.
@@ -65,12 +69,19 @@ def lock(path):
         os.close(descriptor)
         return
     _locks[_key(path)] = descriptor
+    if owner is not None:
+        weakref.finalize(owner, _unlock, path, descriptor)
 
 
 def unlock(path):
     """Undo `lock`."""
-    descriptor = _locks.pop(_key(path), None)
-    if descriptor is not None:
+    if _key(path) in _locks:
+        _unlock(path, _locks[_key(path)])
+
+
+def _unlock(path, descriptor):
+    if _locks.get(_key(path)) == descriptor:
+        del _locks[_key(path)]
         Path(_lock_file(path)).unlink(missing_ok=True)
         os.close(descriptor)
 

@@ -155,11 +155,15 @@ class TrainingState(keras.callbacks.Callback):
         self._step = self._offset = self._epoch = 0
         self._due, self._torch = False, []
         if native.is_first_worker(self.model):
-            run_lock.lock(self.path)
-        self._begin_run()
-        if self.strict:
-            training_loop.trace(self.model)  # which shows what the step draws from
-        self._warn_of_unknown()
+            run_lock.lock(self.path, training_loop.callback_list())
+        try:
+            self._begin_run()
+            if self.strict:
+                training_loop.trace(self.model)  # which shows what the step draws from
+            self._warn_of_unknown()
+        except Exception:
+            run_lock.unlock(self.path)
+            raise
         self._watch = interrupts.Watch()
         self._watch.start()
 
