@@ -147,6 +147,14 @@ class ScheduledBatches(keras.utils.PyDataset):
         self._refuse_epochs_of_other_lengths("to_grain")
         return batch_sources.grain_dataset(self)
 
+    @property
+    def __array_interface__(self):
+        """What NumPy reads that is to make an array of these batches, as `fit` of KerasHub's tasks does."""
+        raise ValueError(
+            "Batches are no array. To a program that makes a dataset of what it is given, give `to_tf_dataset()` or "
+            "`to_grain()` of ScheduledBatches. Received: the ScheduledBatches themselves"
+        )
+
     def begin_reading(self, length=None):
         """Begins an epoch in another form, or a look at what comes, if Keras only looks: an iteration over batches.
 

@@ -1,5 +1,7 @@
 """`ScheduledBatches` as a `tf.data.Dataset` and as a Grain source: what is trained, and how a run goes on in the middle."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -186,6 +188,19 @@ def test_grain_iterators_have_a_state():
     np.testing.assert_array_equal(np.concatenate([next(again) for _ in range(2)]), np.concatenate(rest))
     with pytest.raises(StopIteration):
         next(again)
+
+
+def test_batches_are_not_taken_for_an_array():
+    tf = pytest.importorskip("tensorflow")
+    with pytest.raises(ValueError, match=r"give `to_tf_dataset\(\)` or `to_grain\(\)`"):
+        tf.data.Dataset.from_tensor_slices(make())
+    with pytest.raises(ValueError, match="Batches are no array"):
+        keras.ops.convert_to_numpy(make())
+
+
+def test_other_processes_are_refused():
+    with pytest.raises(ValueError, match="cannot be read in another process"):
+        pickle.dumps(form_of(make(), "grain"))
 
 
 def test_epochs_that_cannot_be_counted():

@@ -100,3 +100,13 @@ def test_bad_arguments(changed, message):
 def test_rate_above_one():
     with pytest.raises(ValueError, match=r"Received: masking_rate=1.5"):
         MaskedLanguageModelMasking(TOKENS, 1.5, **OPTIONS)[0]
+
+
+def test_other_forms_have_the_same_masks():
+    pytest.importorskip("tensorflow")
+    batches = MaskedLanguageModelMasking(TOKENS[:10], 0.3, batch_size=5, **OPTIONS)
+    planned = [batches.peek(i) for i in range(4)]
+    data = batches.to_tf_dataset()
+    read = [batch for _ in range(2) for batch in data]
+    for one, other in zip(planned, read, strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, one, tuple(np.asarray(array) for array in other))
