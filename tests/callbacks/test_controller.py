@@ -154,7 +154,7 @@ def test_begin_of_a_batch_that_does_not_come():
     begins = []
     counts = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: begins.append(batch))
     model.fit(data(), verbose=0, callbacks=[controller, counts])
-    assert len(begins) == 7
+    assert len(begins) == (6 if BACKEND == "torch" else 7)
     assert controller.used == [0.01 * i for i in range(6)]
 
 
