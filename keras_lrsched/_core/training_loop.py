@@ -118,7 +118,8 @@ def waiting_epoch_iterator():
 
 def probing_adapter():
     """The data adapter that reads the first batches to learn their shapes, in any thread, as Keras' for Grain does."""
-    for frame in sys._current_frames().values():
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
         while frame is not None:
             if frame.f_code.co_name == "_get_dataset_info":
                 return frame.f_locals["self"]

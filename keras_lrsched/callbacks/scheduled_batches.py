@@ -93,7 +93,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         return {name: value for name, value in vars(self).items() if name != "_changed"}
 
     def __setstate__(self, state):
-        vars(self).update(state, _changed=threading.Condition())
+        self.__dict__.update(state, _changed=threading.Condition())
 
     def peek(self, i):
         """The batch that is trained i batches after the next one, also beyond this epoch, as planned by now."""

@@ -114,6 +114,15 @@ class TrainingState(keras.callbacks.Callback):
         self.strict = strict
         self._clear()
 
+    def __reduce__(self):
+        """A copy, which another run is given, has the settings and nothing of the run of this one."""
+        return type(self), (self.path, self.every, self.data, self.allow_changes, self.strict)
+
+    def __deepcopy__(self, memo):
+        """Also a tuner's copy goes with the data that `fit` reads, which it does not copy."""
+        kind, settings = self.__reduce__()
+        return kind(*settings)
+
     def _clear(self):
         self._pending: Any = None
         self._tracked: Any = None

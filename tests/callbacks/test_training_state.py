@@ -5,6 +5,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import pickle
 import random
 import resource
 import subprocess
@@ -692,3 +693,17 @@ def test_other_bad_arguments():
 
 def test_deepcopy():
     assert copy.deepcopy(TrainingState("path", every=3)).every == 3
+
+
+def test_copies_have_the_settings_and_nothing_of_the_run(tmp_path):
+    """KerasTuner copies callbacks, but not the data."""
+    batches = ScheduledBatches(X, Y, batch_size=11)
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    state = TrainingState(tmp_path / "state", every=2, data=batches, allow_changes=["loss"], strict=True)
+    for _ in range(2):  # before and after a run
+        copied, loaded = copy.deepcopy(state), pickle.loads(pickle.dumps(state))
+        assert copied.data is batches
+        for other in (copied, loaded):
+            assert (other.path, other.every, other.allow_changes, other.strict) == (state.path, 2, ("loss",), True)
+        model.fit(batches, verbose=0, callbacks=[state])
