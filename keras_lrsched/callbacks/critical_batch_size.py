@@ -46,7 +46,8 @@ class CriticalBatchSize(Controller):
 
     Raises:
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
-            are a generator; at a measurement, if the largest batch is more than `samples`.
+            are a generator, or the largest batch is more than `samples`; at a measurement, if the data do not tell the size
+            of their batches before.
 
     Reference: arXiv:2505.23971, from its abstract and a detailed summary. That `samples` should be about 2 billion tokens
     is from there; f and the doubling agree with the official callback in allenai/OLMo-core, which was read.
@@ -90,9 +91,10 @@ class CriticalBatchSize(Controller):
 
     def begin(self):
         self._adapter = data_adapter(type(self).__name__)
-        training_loop.place_first(
-            self
-        )  # to measure with the weights of the training, before one gives averages to the model
+        size = getattr(self._adapter, "batch_size", None) or getattr(training_loop.dataset(), "batch_size", None)
+        if isinstance(size, int):
+            self._check_samples(size)
+        training_loop.place_first(self)  # so that it measures before a callback gives averaged weights to the model
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs += 1
@@ -136,13 +138,16 @@ class CriticalBatchSize(Controller):
             if sum(_length(part) for part in parts) >= samples:
                 break
         batch_size = _length(parts[0])
+        self._check_samples(batch_size)
+        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[:samples], *parts), batch_size
+
+    def _check_samples(self, batch_size):
         largest = self.multipliers[-1] * batch_size * self._parts
         if largest > self.samples:
             raise ValueError(
                 f"`samples` must make up one batch of the largest size, {largest}, at least. "
                 f"Received: samples={self.samples}"
             )
-        return tree.map_structure(lambda *arrays: np.concatenate(arrays)[:samples], *parts), batch_size
 
     @property
     def _parts(self):

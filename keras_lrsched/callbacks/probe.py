@@ -41,7 +41,8 @@ class Probe:
         shapes = keras.tree.map_structure(lambda it: tuple(it.shape), self._all)
         received = f"Received: {type(model).__name__} {model.name!r}, data of the shapes {shapes}"
         try:
-            loss = self._loss(*self._state(), self._all)
+            values, others = self._state()
+            loss = self._loss(values, others, self._all)
         except Exception as error:  # of any kind, from the model's layers and losses
             raise ValueError(
                 "To be measured on the data, a model needs a `call` method that takes their inputs, and a loss of its "

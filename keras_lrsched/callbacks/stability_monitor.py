@@ -1,6 +1,7 @@
 """Watches for what comes before a run diverges: a sharp loss, growing logits, a noisy gradient, values that are NaN."""
 
 import math
+from typing import Any
 
 from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks.controller import Controller
@@ -110,6 +111,7 @@ class StabilityMonitor(Controller):
         self.sets_learning_rate = action == "lower"
         self.factor = checks.inner_fraction("factor", factor)
         self.rollback = bool(rollback)
+        self._probe: Any = None
         self.measured: dict[str, float] = {}
         self.instabilities = 0
         self.vector: list = []

@@ -141,5 +141,7 @@ def test_bad_arguments(options, message):
 
 
 def test_batch_larger_than_the_samples():
+    model = linear_model()
     with pytest.raises(ValueError, match=r"one batch of the largest size, 32, at least. Received: samples=31"):
-        linear_model().fit(X, Y, 4, verbose=0, callbacks=[CriticalBatchSize(31)])
+        model.fit(X, Y, 4, verbose=0, callbacks=[CriticalBatchSize(31)])
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
