@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -31,6 +31,21 @@ test-backends: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/distributed $(ALSO)
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks \
 		tests/distributed $(ALSO) tests/precision
+
+# Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/programs.md shows it. A
+# sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs.
+PROGRAMS = -m pytest -n $(CORES) --dist loadgroup -m programs tests/programs/test_programs.py
+SAMPLE = functional or sequential_without_input or subclassed_with_training or several_outputs or sample_weights or \
+	masked_lstm or accumulation or fit_in_a_loop
+
+test-programs: .venv/backends
+	$(BIN)/python $(PROGRAMS)
+	KERAS_BACKEND=jax $(BIN)/python $(PROGRAMS) -k "$(SAMPLE)"
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python $(PROGRAMS) -k "$(SAMPLE)"
+
+# KerasHub's tasks, recommenders, tuners and trackers around `fit`, in an environment of their own.
+test-programs-examples: .venv-examples/made
+	.venv-examples/bin/python -m pytest -m programs tests/programs/test_examples.py
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
 # an old TensorFlow, and Python 3.11 at most.
@@ -100,10 +115,15 @@ lint: .venv/dev
 	.venv-peers/bin/python -m pip install --quiet --no-deps -r tests/peers/requirements_no_deps.txt
 	touch $@
 
+.venv-examples/made: setup.cfg
+	$(PYTHON) -m venv .venv-examples
+	.venv-examples/bin/python -m pip install --quiet -e '.[tensorflow,examples]' pytest pytest-timeout
+	touch $@
+
 .venv-tfa/made: tests/peers/requirements_tfa.txt
 	$(PYTHON) -m venv .venv-tfa
 	.venv-tfa/bin/python -m pip install --quiet -r tests/peers/requirements_tfa.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-tfa build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-tfa .venv-examples build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,7 @@ class Feature:
 
     Attributes:
         name: The class, or what is done.
+        exact: What "exact" means for it, for the page of the matrix.
         check: A function of a `Bench` that fails unless the feature is exact there.
         refuse: A function of a `Bench` that fails unless the feature raises by name before training.
         refused: Traits of programs in which it is refused.
@@ -22,6 +23,7 @@ class Feature:
     """
 
     name: str
+    exact: str
     check: Callable
     refuse: Callable | None = None
     refused: tuple[str, ...] = ()

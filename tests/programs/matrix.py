@@ -4,18 +4,31 @@ from tests.programs import controllers, loops, observers, optimizers, own_steps,
 from tests.programs.features import Feature
 from tests.programs.program import PROGRAMS, Program
 
-FAMILIES = (structures, sequences, own_steps, loops)
-"""The modules that register programs when they are imported."""
+FAMILIES = [module.__name__.rpartition(".")[2] for module in (structures, sequences, own_steps, loops)]
+"""The modules that register programs when they are imported, in the order of the matrix."""
 
 NO_LOSS = ("no_loss_in_logs",)
 ONE_OPTIMIZER = ("several_optimizers",)
 BY_HAND = ("no_fit",)
 
 _FEATURES = [
-    Feature("LearningRateLogger", observers.learning_rate_logger, nothing=BY_HAND),
-    Feature("LossRecorder", observers.loss_recorder, observers.refuse("LossRecorder"), refused=NO_LOSS, nothing=BY_HAND),
+    Feature(
+        "LearningRateLogger",
+        "the learning rates that the optimizer's update step was given; the weights are those without it",
+        observers.learning_rate_logger,
+        nothing=BY_HAND,
+    ),
+    Feature(
+        "LossRecorder",
+        "the loss that was differentiated, the samples of the batch and the learning rate; the weights are those without it",
+        observers.loss_recorder,
+        observers.refuse("LossRecorder"),
+        refused=NO_LOSS,
+        nothing=BY_HAND,
+    ),
     Feature(
         "GradientNormRecorder",
+        "the norm of the gradient that the optimizer was given; the weights are those without it",
         observers.gradient_norm_recorder,
         observers.refuse("GradientNormRecorder"),
         refused=ONE_OPTIMIZER,
@@ -23,6 +36,7 @@ _FEATURES = [
     ),
     Feature(
         "GradientNoiseScale",
+        "the paper's formula, with the gradients that the optimizer was given; the weights are those without it",
         observers.gradient_noise_scale,
         observers.refuse("GradientNoiseScale"),
         only=("accumulates", "accumulates_by_hand", "several_optimizers"),
@@ -30,27 +44,45 @@ _FEATURES = [
     ),
     Feature(
         "StabilityMonitor",
+        "logits and the norm of the gradient are those of the model; the weights are those without it",
         observers.stability_monitor,
         observers.refuse("StabilityMonitor"),
         only=("arrays",),
         refused=("no_compiled_loss", "no_call"),
         nothing=("no_targets", "stateful"),
     ),
-    Feature("WeightAveraging", observers.weight_averaging, nothing=BY_HAND),
+    Feature(
+        "WeightAveraging",
+        "the mean of the weights after each batch; with `keep_average=False` the weights are those without it",
+        observers.weight_averaging,
+        nothing=BY_HAND,
+    ),
     Feature(
         "CriticalBatchSize",
+        "the weights are those without it, and the batch size is that of the data",
         observers.critical_batch_size,
         observers.refuse_critical_batch_size,
         refused=("several_optimizers", "no_loss_in_logs", "goes_on"),
         nothing=(*BY_HAND, "several_fits", "stateful", "accumulates", "accumulates_by_hand"),
     ),
-    Feature("SGD, AdamW", optimizers.in_place_of_keras),
-    Feature("Lookahead", optimizers.lookahead),
-    Feature("ScheduleFreeSGD", optimizers.schedule_free),
-    Feature("save, load, go on", optimizers.save_and_load, nothing=("not_saved", "several_fits", *BY_HAND, "own_state")),
-    Feature("ScheduleHyperparameter", optimizers.schedule_hyperparameter, nothing=BY_HAND),
+    Feature("SGD, AdamW", "the weights that Keras' formula leads to", optimizers.in_place_of_keras),
+    Feature("Lookahead", "the weights of the method written by hand", optimizers.lookahead),
+    Feature("ScheduleFreeSGD", "the weights of the method written by hand", optimizers.schedule_free),
+    Feature(
+        "save, load, go on",
+        "a model that was saved, loaded and trained further has the bits of the one that went on",
+        optimizers.save_and_load,
+        nothing=("not_saved", "several_fits", *BY_HAND, "own_state"),
+    ),
+    Feature(
+        "ScheduleHyperparameter",
+        "the weights of a run whose optimizers were constructed with the schedule",
+        optimizers.schedule_hyperparameter,
+        nothing=BY_HAND,
+    ),
     Feature(
         "MagnitudePruning",
+        "the zeros and the other weights of the method written by hand",
         controllers.magnitude_pruning,
         controllers.refuse_magnitude_pruning,
         refused=("no_kernels", *ONE_OPTIMIZER),
@@ -58,6 +90,7 @@ _FEATURES = [
     ),
     Feature(
         "HypergradientLearningRate",
+        "the weights of the method written by hand",
         controllers.hypergradient,
         controllers.refuse_hypergradient,
         refused=("accumulates", *ONE_OPTIMIZER),
@@ -65,6 +98,7 @@ _FEATURES = [
     ),
     Feature(
         "LearningRateFinder",
+        "all variables of models, optimizers and generators are those before it, and so is the training that follows",
         controllers.learning_rate_finder,
         controllers.refuse_learning_rate_finder,
         refused=(*NO_LOSS, *ONE_OPTIMIZER),
@@ -72,6 +106,7 @@ _FEATURES = [
     ),
     Feature(
         "AutoLRS",
+        "the weights of a run that has the learning rates that were found from the start",
         controllers.autolrs,
         controllers.refuse_autolrs,
         refused=(*NO_LOSS, *ONE_OPTIMIZER),
@@ -79,21 +114,34 @@ _FEATURES = [
     ),
     Feature(
         "VolSched",
+        "the weights of the rule written by hand, with the losses that were differentiated",
         controllers.volsched,
         controllers.refuse_volsched,
         refused=(*NO_LOSS, *ONE_OPTIMIZER),
         nothing=(*BY_HAND, "several_fits", "stateful_random"),
     ),
-    Feature("ScheduledBatches", controllers.scheduled_batches, only=("arrays",), nothing=("several_fits",)),
+    Feature(
+        "ScheduledBatches",
+        "the weights of a run with the same arrays given to `fit`",
+        controllers.scheduled_batches,
+        only=("arrays",),
+        nothing=("several_fits",),
+    ),
     Feature(
         "BatchSizeSchedule",
+        "the weights of a run with batches and learning rates cut by hand",
         controllers.batch_size_schedule,
         controllers.refuse_batch_size_schedule,
         refused=ONE_OPTIMIZER,
         only=("arrays",),
         nothing=("several_fits", "stateful", "stateful_random"),
     ),
-    Feature("TrainingState", resuming.killed_and_resumed, nothing=BY_HAND),
+    Feature(
+        "TrainingState",
+        "a killed run, started again, has the bits of one that was not; or a warning names what is not saved",
+        resuming.killed_and_resumed,
+        nothing=BY_HAND,
+    ),
 ]
 
 FEATURES = {feature.name: feature for feature in _FEATURES}
@@ -104,9 +152,14 @@ def support(program: Program, feature: Feature):
     return feature.support(program)
 
 
+def programs():
+    """All programs, by family."""
+    return sorted(PROGRAMS.values(), key=lambda program: FAMILIES.index(program.family))
+
+
 def cells(backend="tensorflow"):
     """All pairs of a program and a feature that has something to do there."""
-    for program in PROGRAMS.values():
+    for program in programs():
         for feature in _FEATURES:
             if backend in program.backends and support(program, feature) != "-":
                 yield program, feature
@@ -115,5 +168,5 @@ def cells(backend="tensorflow"):
 def table():
     """The matrix as lines of cells, the first of which has the names of the features."""
     rows = [["", *FEATURES]]
-    rows += [[program.name, *(support(program, feature) for feature in _FEATURES)] for program in PROGRAMS.values()]
+    rows += [[program.name, *(support(program, feature) for feature in _FEATURES)] for program in programs()]
     return rows

@@ -121,7 +121,7 @@ TRAITS = {
 PROGRAMS: dict[str, Program] = {}
 
 
-def program(*traits, **settings) -> Any:
+def program(*traits, registry=PROGRAMS, **settings) -> Any:
     """Registers a function that makes a run, under its name."""
     unknown = set(traits) - set(TRAITS)
     if unknown:
@@ -130,7 +130,7 @@ def program(*traits, **settings) -> Any:
     def register(make):
         family = make.__module__.rpartition(".")[2]
         description = " ".join(make.__doc__.split()).rstrip(".")
-        PROGRAMS[make.__name__] = Program(make.__name__, make, description, family, traits=frozenset(traits), **settings)
+        registry[make.__name__] = Program(make.__name__, make, description, family, traits=frozenset(traits), **settings)
         return make
 
     return register

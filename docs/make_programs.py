@@ -1,0 +1,59 @@
+"""Writes docs/programs.md: which feature works in which structure of a program.
+
+The matrix is the declaration of tests/programs/matrix.py, each cell of which `make test-programs` checks by value.
+
+Run as: python docs/make_programs.py
+"""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))
+
+from tests.programs.matrix import FEATURES, programs, support, table  # noqa: E402
+from tests.programs.program import TRAITS  # noqa: E402
+
+TEXT = """# In other people's programs
+
+Programs with the structures of public Keras projects, in little, and what each feature does in them. Every cell is tested by
+`make test-programs` on TensorFlow, and those of eight programs on JAX and PyTorch, too:
+
+- *exact*: the values are those of a run without this package, or of the method written by hand with Keras alone;
+- *refused*: `ValueError` before any weight has changed, which names the class or the argument;
+- an empty cell: the feature has nothing to do there, or it is tested in another row.
+"""
+MARKS = {"exact": "●", "refused": "refused", "-": ""}
+
+
+def page():
+    """The lines of the page."""
+    yield TEXT
+    yield "## Features\n"
+    yield "| | feature | *exact* means | refused where the program |"
+    yield "| ---: | --- | --- | --- |"
+    for number, feature in enumerate(FEATURES.values(), 1):
+        traits = [trait for trait in feature.refused if any(_is_refused(program, feature, trait) for program in programs())]
+        yield f"| {number} | {feature.name} | {feature.exact} | {'; '.join(TRAITS[trait] for trait in traits)} |"
+    yield "\n## Matrix\n\n● is exact.\n"
+    yield f"| program | {' | '.join(map(str, range(1, len(FEATURES) + 1)))} |"
+    yield f"| --- |{' :---: |' * len(FEATURES)}"
+    for name, *cells in table()[1:]:
+        yield f"| [{name}](#{name}) | {' | '.join(MARKS[cell] for cell in cells)} |"
+    yield "\n## Programs\n"
+    yield "| program | structure | backends tested |"
+    yield "| --- | --- | --- |"
+    for program in programs():
+        backends = ", ".join(BACKENDS[backend] for backend in program.backends)
+        yield f'| <span id="{program.name}">{program.name}</span> | {program.description} | {backends} |'
+
+
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def _is_refused(program, feature, trait):
+    return support(program, feature) == "refused" and program.has(trait)
+
+
+if __name__ == "__main__":
+    (FOLDER / "programs.md").write_text("\n".join(page()) + "\n", encoding="utf-8")
