@@ -146,7 +146,7 @@ def batch_size_schedule(bench):
     expected = bench.sgd_run(constant, mode=EAGER)
     given, _ = arrays(expected)
     batches, wanted = cut(given, sizes)
-    expected.options.update(x=references.Batches(batches), shuffle=False, epochs=1)
+    expected.options.update(x=references.batches(batches), shuffle=False, epochs=1)
     expected.train([references.Rates(lambda step: RATE * wanted[step] / 2)])
     assert controller.batch_size == [len(keras.tree.flatten(batch)[0]) for batch in batches]
     assert_close(run, expected, bench.rtol)

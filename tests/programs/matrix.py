@@ -49,7 +49,7 @@ _FEATURES = [
         observers.refuse("StabilityMonitor"),
         only=("arrays",),
         refused=("no_compiled_loss", "no_call"),
-        nothing=("no_targets", "stateful"),
+        nothing=("no_targets", "stateful", "stateful_random"),
     ),
     Feature(
         "WeightAveraging",
@@ -66,8 +66,13 @@ _FEATURES = [
         nothing=(*BY_HAND, "several_fits", "stateful", "accumulates", "accumulates_by_hand"),
     ),
     Feature("SGD, AdamW", "the weights that Keras' formula leads to", optimizers.in_place_of_keras),
-    Feature("Lookahead", "the weights of the method written by hand", optimizers.lookahead),
-    Feature("ScheduleFreeSGD", "the weights of the method written by hand", optimizers.schedule_free),
+    Feature("Lookahead", "the weights of the method written by hand", optimizers.lookahead, nothing=("stateful_random",)),
+    Feature(
+        "ScheduleFreeSGD",
+        "the weights of the method written by hand",
+        optimizers.schedule_free,
+        nothing=("stateful_random",),
+    ),
     Feature(
         "save, load, go on",
         "a model that was saved, loaded and trained further has the bits of the one that went on",

@@ -15,6 +15,9 @@ def in_place_of_keras(bench):
     cls, settings = KERAS[bench.program.optimizer]
     cls = references.AdamW if cls is keras.optimizers.AdamW else cls
     bench.ours = bench.our_run().train()
+    if bench.program.has("stateful_random"):  # which draws other numbers where it is not compiled
+        assert_close(bench.ours, bench.baseline, bench.rtol)
+        return
     assert_close(bench.ours, bench.run(cls, schedule, mode=EAGER, **settings).train(), bench.rtol)
 
 

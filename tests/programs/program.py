@@ -111,10 +111,10 @@ TRAITS = {
     "low_precision": "computes in 16 bits",
     "loss_scale": "its optimizer is inside of a `LossScaleOptimizer`",
     "wrapped": "its optimizer is inside of another one",
-    "not_saved": "Keras cannot save and load its model",
+    "not_saved": "Keras cannot save and load its model so that it goes on as it would have",
     "own_state": "an object of the script has a state that Keras does not track",
     "no_targets": "its data are inputs alone",
-    "no_kernels": "no layer of it has a kernel",
+    "no_kernels": "it trains no kernel",
     "part_trained": "its step trains a part of the trainable variables",
 }
 

@@ -160,15 +160,11 @@ class Volatility(keras.callbacks.Callback):
         optimizer.learning_rate = max(1e-4, float(_array(optimizer.learning_rate)) * factor)
 
 
-class Batches(keras.utils.PyDataset):
-    """Given batches, in their order."""
+def batches(given):
+    """Given batches, in their order, as `fit` hands over arrays: inputs without targets are no tuple."""
+    import tensorflow as tf
 
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        return self.batches[i]
+    first, *others = (tf.data.Dataset.from_tensors(each) for each in given)
+    for each in others:
+        first = first.concatenate(each)
+    return first

@@ -192,7 +192,7 @@ def augmentation_in_model(how):
     return Run(model, x, y=y)
 
 
-@program("arrays", "stateful_random")
+@program("arrays", "stateful_random", "not_saved")
 def noise_of_tensorflow(how):
     """A `Lambda` layer that draws from TensorFlow's own generator."""
     import tensorflow as tf
@@ -293,13 +293,13 @@ def mixed_bfloat16(how):
     return _mixed(how, "mixed_bfloat16")
 
 
-@program("arrays", "low_precision", "loss_scale", "wrapped", rtol=0.02)
+@program("arrays", "low_precision", "loss_scale", "wrapped", "not_saved", rtol=0.02)
 def mixed_float16(how):
     """Mixed precision in float16, for which Keras scales the loss."""
     return _mixed(how, "mixed_float16")
 
 
-@program("arrays", optimizer="adamw")
+@program("arrays", "no_kernels", "not_saved", optimizer="adamw")
 def lora(how):
     """Low-rank adapters beside frozen kernels (`enable_lora`)."""
     model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "tanh"), layers.Dense(1)])
