@@ -97,16 +97,21 @@ def _watch(bench, names):
 
 
 def refused(bench, callback, run=None, train=None):
-    """A run with the callback raises, names its class or an argument, and leaves everything as it was."""
+    """A run with the callback raises, names its class or what it received, and leaves everything as it was.
+
+    Where only a step can show it, by its logs or by the optimizers that it uses, one batch may have been trained.
+    """
     run = bench.keras_run() if run is None else run
     before = state(run)
-    with pytest.raises(ValueError, match=f"{type(callback).__name__}|Received: ") as error:
+    with pytest.raises(ValueError, match=rf"{type(callback).__name__}|Received: "):
         train(run) if train else run.train([callback])
-    assert type(callback).__name__ in str(error.value) or "=" in str(error.value)
     after = state(run)
+    if bench.program.has("no_loss_in_logs", "several_optimizers"):
+        assert all(value <= 1 for path, value in after.items() if path.endswith("._iterations")), "it has trained"
+        return
     for path, value in before.items():
         np.testing.assert_array_equal(value, after[path], err_msg=path)
-    assert all(not value for path, value in after.items() if path.endswith("._iterations")), "it has trained"
+    assert not any(value for path, value in after.items() if path.endswith("._iterations")), "it has trained"
 
 
 def refuse(name):
