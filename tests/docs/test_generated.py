@@ -4,6 +4,7 @@ import importlib
 
 import make_fidelity
 import make_measurements
+import make_programs
 import make_reference
 import make_results
 import numpy as np
@@ -79,3 +80,7 @@ def test_results_are_those_of_the_files():
     assert [path.stem for path in sorted((make_results.FOLDER / "results").glob("*.csv"))] == [
         path.stem for path in sorted(make_results.NOTEBOOKS.glob("*.ipynb"))
     ]
+
+
+def test_matrix_of_programs():
+    assert (make_programs.FOLDER / "programs.md").read_text(encoding="utf-8") == "\n".join(make_programs.page()) + "\n"

@@ -100,9 +100,9 @@ def resnet_classifier(how):
     import keras_hub
 
     backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[2],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[2, 4],
+        stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
@@ -163,7 +163,7 @@ def two_towers(how):
     return Run(model, np.stack([random.integers(0, 5, 8), random.integers(0, 7, 8)], axis=1).astype("int32"))
 
 
-@example("keras_tuner", "several_fits", "several_models")
+@example("keras_tuner", "several_fits", "several_models", "copies_callbacks")
 def keras_tuner_search(how):
     """A random search of KerasTuner, which copies the callbacks for each trial and adds some of its own."""
     import keras_tuner

@@ -46,7 +46,9 @@ def lookahead(bench):
 
 
 def schedule_free(bench):
-    run = bench.run(ours.ScheduleFreeSGD, schedule, momentum=references.ScheduleFree.beta).train()
+    has_one = not bench.program.has("no_fit", "several_optimizers")
+    evaluation = [callbacks.ScheduleFreeEvaluation()] if has_one else []
+    run = bench.run(ours.ScheduleFreeSGD, schedule, momentum=references.ScheduleFree.beta).train(evaluation)
     assert_close(run, bench.run(references.ScheduleFree, schedule, mode=EAGER).train(), bench.rtol)
 
 

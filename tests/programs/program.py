@@ -108,6 +108,7 @@ TRAITS = {
     "several_fits": "calls `fit` more than once",
     "several_models": "makes more than one model",
     "no_fit": "never calls `fit`",
+    "copies_callbacks": "each of its `fit`s gets copies of the callbacks",
     "low_precision": "computes in 16 bits",
     "loss_scale": "its optimizer is inside of a `LossScaleOptimizer`",
     "wrapped": "its optimizer is inside of another one",
