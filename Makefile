@@ -33,8 +33,8 @@ test-backends: .venv/backends
 		tests/distributed $(ALSO) tests/precision
 
 # Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/programs.md shows it. A
-# sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs.
-PROGRAMS = -m pytest -n $(CORES) --dist loadgroup -m programs tests/programs/test_programs.py
+# sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs; `make test-slow` has the rest.
+PROGRAMS = -m pytest -n $(CORES) --dist loadgroup -m "programs and not slow" tests/programs/test_programs.py
 SAMPLE = functional or sequential_without_input or subclassed_with_training or several_outputs or sample_weights or \
 	masked_lstm or accumulation or fit_in_a_loop
 

@@ -149,6 +149,25 @@ _FEATURES = [
     ),
 ]
 
+THIN = frozenset(
+    (
+        *("subclassed", "nested", "collections", "dictionary_inputs", "sample_weights", "class_weights", "unet"),
+        *("augmentation_in_model", "mixed_bfloat16", "lora", "graph_network", "vae_by_add_loss", "bidirectional"),
+        *("padded_batches", "alignment_by_add_loss", "encoder_decoder", "autoencoder_by_parts", "frozen_teacher"),
+        *("adversarial_pairs", "masked_autoencoder", "cycle_gan", "callbacks_of_users", "generator_data", "py_dataset"),
+        *("k_folds", "small_fits", "transformer", "augmentation_in_map", "distillation", "neighbor_queue"),
+    )
+)
+"""Programs of which the quick run checks some features only; the slow tests check all."""
+
+WIDE = frozenset(
+    (
+        *("StabilityMonitor", "CriticalBatchSize", "Lookahead", "ScheduleFreeSGD", "save, load, go on"),
+        *("ScheduleHyperparameter", "MagnitudePruning", "HypergradientLearningRate", "VolSched", "BatchSizeSchedule"),
+    )
+)
+"""Features that the slow tests alone check in those programs."""
+
 FEATURES = {feature.name: feature for feature in _FEATURES}
 
 
@@ -168,6 +187,11 @@ def cells(backend="tensorflow"):
         for feature in _FEATURES:
             if backend in program.backends and support(program, feature) != "-":
                 yield program, feature
+
+
+def is_quick(program, feature):
+    """Whether the quick run has the cell. It has all that are refused, which cost next to nothing."""
+    return program.name not in THIN or feature.name not in WIDE or support(program, feature) == "refused"
 
 
 def table():

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from tests.programs.bench import Bench
-from tests.programs.matrix import cells, support
+from tests.programs.matrix import cells, is_quick, support
 
 BACKEND = keras.backend.backend()
 _bench: list = []
@@ -21,14 +21,14 @@ def bench_of(program):
     return _bench[0]
 
 
+def case(program, feature):
+    """A cell of the matrix; all of one program belong into one process."""
+    marks = [pytest.mark.xdist_group(program.name), *([] if is_quick(program, feature) else [pytest.mark.slow])]
+    return pytest.param(program, feature, id=f"{program.name}-{feature.name}", marks=marks)
+
+
 @pytest.mark.programs
-@pytest.mark.parametrize(
-    ("program", "feature"),
-    [
-        pytest.param(program, feature, id=f"{program.name}-{feature.name}", marks=pytest.mark.xdist_group(program.name))
-        for program, feature in cells(BACKEND)
-    ],
-)
+@pytest.mark.parametrize(("program", "feature"), [case(*cell) for cell in cells(BACKEND)])
 def test_cell(program, feature, tmp_path):
     bench = bench_of(program)
     check = feature.check if support(program, feature) == "exact" else feature.refuse
