@@ -14,14 +14,15 @@ sys.path.insert(0, str(FOLDER.parent))
 from tests.programs.matrix import FEATURES, programs, support, table  # noqa: E402
 from tests.programs.program import TRAITS  # noqa: E402
 
-TEXT = """# In other people's programs
+TEXT = """# In programs of other projects
 
-Programs with the structures of public Keras projects, in little, and what each feature does in them. Every cell is tested by
-`make test-programs` on TensorFlow, and those of eight programs on JAX and PyTorch, too:
+Small programs with the structures of public Keras projects, and what each feature does in them. Every cell is tested on
+TensorFlow, those of eight programs on JAX and PyTorch, too (`make test-programs`, and `make test-slow` for what takes long):
 
 - *exact*: the values are those of a run without this package, or of the method written by hand with Keras alone;
-- *refused*: `ValueError` before any weight has changed, which names the class or the argument;
-- an empty cell: the feature has nothing to do there, or it is tested in another row.
+- *refused*: a `ValueError` before any weight has changed, which names the class or what it received. Where only a training
+  step can show the reason, by its logs or by the optimizers that it uses, the error comes after the first batch;
+- an empty cell: the feature does not apply, or another row tests it.
 """
 MARKS = {"exact": "●", "refused": "refused", "-": ""}
 
