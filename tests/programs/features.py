@@ -32,6 +32,8 @@ class Feature:
 
     def support(self, program: Program):
         """What the feature does in a program."""
-        if program.has(*self.nothing) or (self.only and not program.has(*self.only)):
+        if self.only and not program.has(*self.only):
             return NOTHING
-        return REFUSED if program.has(*self.refused) else EXACT
+        if program.has(*self.refused):
+            return REFUSED
+        return NOTHING if program.has(*self.nothing) else EXACT

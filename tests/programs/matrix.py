@@ -9,7 +9,7 @@ FAMILIES = [module.__name__.rpartition(".")[2] for module in (structures, sequen
 
 NO_LOSS = ("no_loss_in_logs",)
 ONE_OPTIMIZER = ("several_optimizers",)
-BY_HAND = ("no_fit",)
+BY_HAND = ("no_fit", "phantom_updates")
 
 _FEATURES = [
     Feature(
@@ -49,7 +49,7 @@ _FEATURES = [
         observers.refuse("StabilityMonitor"),
         only=("arrays",),
         refused=("no_compiled_loss", "no_call"),
-        nothing=("no_targets", "stateful", "stateful_random"),
+        nothing=("no_targets", "stateful", "stateful_random", *BY_HAND),
     ),
     Feature(
         "WeightAveraging",
@@ -62,8 +62,8 @@ _FEATURES = [
         "the weights are those without it, and the batch size is that of the data",
         observers.critical_batch_size,
         observers.refuse_critical_batch_size,
-        refused=("several_optimizers", "no_loss_in_logs", "goes_on"),
-        nothing=(*BY_HAND, "several_fits", "stateful", "accumulates", "accumulates_by_hand"),
+        refused=("several_optimizers", "no_loss_in_logs", "read_once"),
+        nothing=(*BY_HAND, "goes_on", "several_fits", "stateful", "accumulates", "accumulates_by_hand"),
     ),
     Feature("SGD, AdamW", "the weights that Keras' formula leads to", optimizers.in_place_of_keras),
     Feature("Lookahead", "the weights of the method written by hand", optimizers.lookahead, nothing=("stateful_random",)),
@@ -77,7 +77,7 @@ _FEATURES = [
         "save, load, go on",
         "a model that was saved, loaded and trained further has the bits of the one that went on",
         optimizers.save_and_load,
-        nothing=("not_saved", "several_fits", *BY_HAND, "own_state"),
+        nothing=("not_saved", "several_fits", *BY_HAND, "own_state", "goes_on"),
     ),
     Feature(
         "ScheduleHyperparameter",
@@ -114,8 +114,8 @@ _FEATURES = [
         "the weights of a run that has the learning rates that were found from the start",
         controllers.autolrs,
         controllers.refuse_autolrs,
-        refused=(*NO_LOSS, *ONE_OPTIMIZER),
-        nothing=(*BY_HAND, "several_fits", "stateful_random"),
+        refused=(*NO_LOSS, *ONE_OPTIMIZER, "read_once"),
+        nothing=(*BY_HAND, "goes_on", "several_fits", "stateful_random"),
     ),
     Feature(
         "VolSched",
@@ -145,6 +145,8 @@ _FEATURES = [
         "TrainingState",
         "a killed run, started again, has the bits of one that was not; or a warning names what is not saved",
         resuming.killed_and_resumed,
+        resuming.refuse_another_model,
+        refused=("several_models",),
         nothing=BY_HAND,
     ),
 ]

@@ -38,16 +38,19 @@ class Taken(keras.callbacks.Callback):
 
     def __init__(self, observers):
         super().__init__()
-        self.observers, self.fits = observers, []
+        self.observers, self.fits, self._trained = observers, [], None
 
     def on_train_begin(self, logs=None):
-        self.weights = []
+        trained = self.model, self.model.optimizer
+        if self._trained is None or any(one is not other for one, other in zip(trained, self._trained, strict=True)):
+            self.weights = []  # a further `fit` of one model with one optimizer goes on with what is averaged
+        self._trained = trained
 
     def on_train_batch_end(self, batch, logs=None):
         self.weights.append(trainable(self.model))
 
     def on_train_end(self, logs=None):
-        taken = {"weights": self.weights, "last": trainable(self.model)}
+        taken = {"weights": list(self.weights), "last": trainable(self.model)}
         for name, observer in self.observers.items():
             taken[name] = _take(observer)
         self.fits.append(taken)

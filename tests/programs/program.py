@@ -20,9 +20,10 @@ class How:
     """Arguments of `compile`."""
 
     @property
-    def default_mode(self):
-        """The same for a program that is compiled as Keras does by default."""
-        return {name: value for name, value in self.mode.items() if name != "jit_compile"}
+    def xla_mode(self):
+        """The same for a program whose steps are compiled by XLA, where they are compiled at all."""
+        can = keras.backend.backend() != "torch"
+        return {"jit_compile": can} if "jit_compile" in self.mode else self.mode
 
 
 class Run:
@@ -104,6 +105,8 @@ TRAITS = {
     "unknown_length": "the number of its batches is not known",
     "arrays": "its data are arrays",
     "goes_on": "its data go on from epoch to epoch, in an order of their own",
+    "phantom_updates": "Keras' own optimizers count a step without data at the end of each of its epochs",
+    "read_once": "its data are a generator, which can be read once",
     "stateful_random": "draws from a generator of TensorFlow",
     "several_fits": "calls `fit` more than once",
     "several_models": "makes more than one model",

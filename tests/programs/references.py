@@ -58,9 +58,22 @@ class ScheduleFree(keras.optimizers.SGD):
         variable.assign((1 - self.beta) * z + self.beta * x)
 
     def finalize_variable_values(self, var_list):
-        for variable in var_list:
+        self.give(var_list, 0.0)
+
+    def give(self, variables, share):
+        """The model gets x, and of z this share."""
+        for variable in variables:
             if _key(variable) in vars(self).get("z_and_x", {}):
-                variable.assign(self.z_and_x[_key(variable)][1])
+                z, x = self.z_and_x[_key(variable)]
+                variable.assign(share * z + (1 - share) * x)
+
+
+class BackToTraining(keras.callbacks.Callback):
+    """Gives y to the model before it is trained further."""
+
+    def on_train_begin(self, logs=None):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer.give(self.model.trainable_variables, 1 - ScheduleFree.beta)
 
 
 class Hypergradient(keras.optimizers.SGD):
@@ -87,6 +100,7 @@ class Pruning(keras.callbacks.Callback):
     def __init__(self, sparsity, accumulates=1):
         super().__init__()
         self.sparsity, self.accumulates, self.steps, self.masks, self.before = sparsity, accumulates, 0, {}, None
+        self.used = None
 
     def optimizer(self, cls, *args, **options):
         pruning = self
@@ -101,6 +115,8 @@ class Pruning(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.before = None
         self.masks = {}
+        if self.model.optimizer is not self.used:
+            self.used, self.steps = self.model.optimizer, 0
 
     def on_train_batch_begin(self, batch, logs=None):
         share = float(self.sparsity(self.steps // self.accumulates))

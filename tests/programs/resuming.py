@@ -3,6 +3,7 @@
 import warnings
 
 import keras
+import pytest
 
 from keras_lrsched.callbacks import TrainingState, run_lock
 from tests.programs.bench import assert_equal
@@ -41,9 +42,19 @@ def killed_and_resumed(bench, folder):
         else:
             raise AssertionError("it was not killed")
         run_lock.forget()
+        run_lock.forget()  # as a new process has
         run = bench.keras_run().train([Kill(), TrainingState(path)])
     named = [str(each.message) for each in caught if "TrainingState" in str(each.message)]
     try:
         assert_equal(run, bench.baseline)
     except AssertionError:
         assert named, "another run, and no warning"
+
+
+def refuse_another_model(bench, folder):
+    """One file is not for the models of two folds."""
+    run = bench.keras_run()
+    with pytest.raises(ValueError, match=r"Received: path="):
+        run.train([TrainingState(folder / "run.state")])
+    assert not int(run.models[1].optimizer.iterations)
+    run_lock.forget()

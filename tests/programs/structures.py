@@ -151,7 +151,7 @@ def class_weights(how):
 
 @program("arrays", backends=EVERY)
 def conv_batch_norm(how):
-    """A convolutional network with batch normalization, compiled as Keras does by default."""
+    """A convolutional network with batch normalization, compiled by XLA."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -162,7 +162,7 @@ def conv_batch_norm(how):
             layers.Dense(3, "softmax"),
         ]
     )
-    model.compile(how.optimizer(), "sparse_categorical_crossentropy", metrics=["accuracy"], **how.default_mode)
+    model.compile(how.optimizer(), "sparse_categorical_crossentropy", metrics=["accuracy"], **how.xla_mode)
     x, y = data.images()
     return Run(model, x, y=y)
 
