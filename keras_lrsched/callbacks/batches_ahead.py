@@ -1,5 +1,6 @@
 """The batches that a running `fit` will train on, for training that is tried out before."""
 
+import contextlib
 import itertools
 
 import keras
@@ -57,9 +58,30 @@ class TrialTraining:
 
     def loss_of(self, batch):
         """The loss of a batch, which is trained on."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         self._model.reset_metrics()  # as `train_on_batch` is about to do
         self._values.rebase()
         self._values.before_batch()
-        logs = self._model.train_on_batch(x, y, sample_weight, return_dict=True)
+        with _handing_over(self._model, batch):
+            logs = self._model.train_on_batch(*keras.utils.unpack_x_y_sample_weight(batch), return_dict=True)
         return self._values.read(logs)[self._monitor]
+
+
+@contextlib.contextmanager
+def _handing_over(model, batch):
+    """Let the training step get a batch as `fit` hands it over.
+
+    `train_on_batch` makes a triple of it, `(x, y, None)`, which a `train_step` of the model's own cannot unpack.
+    """
+    model.make_train_function()
+    train_function = model.train_function
+
+    def train_on_the_same(*arguments):
+        *state, data = arguments
+        x, *others = next(iter(data))
+        return train_function(*state, iter([(x, *others)[: len(batch)] if isinstance(batch, tuple) else x]))
+
+    model.train_function = train_on_the_same
+    try:
+        yield
+    finally:
+        model.train_function = train_function

@@ -158,7 +158,8 @@ class CriticalBatchSize(Controller):
         training = TrialTraining(self.model, self.loss_name)
         for start in range(0, _length(data), batch_size):
             part = tree.map_structure(lambda array, at=start: array[at : at + batch_size], data)
-            yield training.loss_of(tuple(each or None if isinstance(each, list) else each for each in part))
+            parts = (each or None if isinstance(each, list) else each for each in part)
+            yield training.loss_of(keras.utils.pack_x_y_sample_weight(*parts))
 
 
 def _arrays(values):

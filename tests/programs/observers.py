@@ -20,7 +20,7 @@ from tests.programs.references import _array
 def probe(bench):
     """A few samples of the data."""
     options = bench.keras_run().options
-    return keras.tree.map_structure(lambda array: array[:6], (options["x"], options["y"]))
+    return keras.tree.map_structure(lambda array: array[:6], (options["x"], options.get("y", options["x"])))
 
 
 MAKE = {

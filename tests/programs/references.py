@@ -136,7 +136,7 @@ class Pruning(keras.callbacks.Callback):
 
     def mask(self):
         for kernel in self.kernels():
-            kernel.assign(_array(kernel) * self.masks[kernel.path])
+            kernel.assign(_array(kernel) * self.masks.get(kernel.path, 1))  # a model may be built by its first batch
 
 
 class Rates(keras.callbacks.Callback):
