@@ -175,7 +175,8 @@ def build(model):
 # Hooks in the training step. A hook is any object; while it is at work, methods that the step calls are patched. It may have
 # a `step_key`, which equals that of another hook if both make the same step and is `None` otherwise, and `step_variables`, a
 # dictionary by name of those that the compiled step has for it. A method `in_step` gets the arguments of `train_step`, and
-# returns a context in which each step is run or traced. Its method `leave_step` calls `remove_hook`.
+# returns a context in which each step is run or traced; `after_step` gets what the step returns. Its method `leave_step`
+# calls `remove_hook`.
 
 
 def hooks(model):
@@ -302,7 +303,11 @@ def _step_with_hooks(model):
             for hook in hooks(model):
                 if hasattr(hook, "in_step"):
                     stack.enter_context(hook.in_step(args))
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+        for hook in hooks(model):
+            if hasattr(hook, "after_step"):
+                hook.after_step(result)
+        return result
 
     return train_step
 
@@ -408,12 +413,17 @@ class _BatchSize:
 
 
 class _StoresBatchSize:
-    """A hook in the training step of TensorFlow."""
+    """A hook in the training step of TensorFlow.
+
+    Attributes:
+        checks: Functions of what the step logs, which may raise while the step is traced, before anything is trained.
+    """
 
     def __init__(self, model):
         import tensorflow as tf
 
         self.step_key = (type(self),)
+        self.checks: list = []
         self._model = model
         add_hook(model, self)
         self._size = variables_to_reuse(model, self).get("size")
@@ -433,6 +443,10 @@ class _StoresBatchSize:
     def in_step(self, args):
         self._size.assign(_samples(args))
         yield
+
+    def after_step(self, logs):
+        for check in self.checks:
+            check(logs)
 
     def read(self):
         return int(self._size.read_value().numpy())

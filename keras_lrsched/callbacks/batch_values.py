@@ -58,6 +58,14 @@ class BatchValues:
         self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
         self._sizes = training_loop.watch_batch_size(model) if has_own_step else None
 
+    def check_logs(self, check):
+        """Lets a function of the logs raise before anything is trained, where a `train_step` of one's own is compiled.
+
+        It is called with them on TensorFlow only, when the step is traced.
+        """
+        if hasattr(self._sizes, "checks"):
+            self._sizes.checks.append(check)
+
     def rebase(self):
         """To be called after the metrics were reset or restored: at the begin of an epoch, after an `evaluate`."""
         self._sums = None

@@ -53,7 +53,8 @@ class LossRecorder(keras.callbacks.Callback):
     Raises:
         ValueError: When `fit` begins, if `steps_per_execution` is above 1, with which Keras reports every so many updates,
             if the file has other columns, or if a learning rate is a function of an optimizer other than `model.optimizer`.
-            After the first batch, if the logs have no `monitor`, or if it is not clear which learning rate is meant.
+            If the logs have no `monitor`: when the step is traced, or after the first batch. After the first batch, if it is
+            not clear which learning rate is meant.
 
     Example:
 
@@ -95,6 +96,7 @@ class LossRecorder(keras.callbacks.Callback):
                 f"LossRecorder needs to see every update. Received: steps_per_execution={self.model.steps_per_execution}"
             )
         self._values.start(self.model)
+        self._values.check_logs(self._refuse_logs)
         self._tokens = self.tokens_per_example or _sequence_length(self.model)
         self._writes = self._file is not None and native.is_first_worker(self.model)
         if not self._identity.goes_on(self.model):
@@ -111,11 +113,7 @@ class LossRecorder(keras.callbacks.Callback):
             self._first_step = self._observer.counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.monitor not in (logs or {}):
-            raise ValueError(
-                f"The logs of a batch have no {self.monitor!r}: name what is to be recorded by `monitor`, one of "
-                f"{', '.join(logs or {}) or 'none'}. Received: monitor={self.monitor!r}"
-            )
+        self._refuse_logs(logs or {})
         self.loss.append(self._values.read(logs)[self.monitor])
         self.learning_rate.append(self._rate())
         self.batch_size.append(self._values.batch_size)
@@ -154,6 +152,13 @@ class LossRecorder(keras.callbacks.Callback):
         self._first_step = None  # until the first batch
         if self._file is not None:
             self._file.begin_run()
+
+    def _refuse_logs(self, logs):
+        if isinstance(logs, dict) and self.monitor not in logs:
+            raise ValueError(
+                f"LossRecorder finds no {self.monitor!r} in the logs of a batch: name what is to be recorded by `monitor`, "
+                f"one of {', '.join(logs) or 'none'}. Received: monitor={self.monitor!r}"
+            )
 
     def _rate(self):
         """What the batch used; NaN if no optimizer has made a step yet and there are several, or none."""

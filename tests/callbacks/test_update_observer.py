@@ -287,7 +287,10 @@ def test_several_optimizers(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"have no 'loss': name what is to be recorded by `monitor`, one of a_loss, b_loss. Received: monitor='loss'"),
+        (
+            {},
+            r"no 'loss' in the logs .*: name what is .* by `monitor`, one of a_loss, b_loss. Received: monitor='loss'",
+        ),
         ({"monitor": "a_loss"}, r"one of optimizer.learning_rate, a_optimizer.learning_rate, b_optimizers.0.learning_rate"),
         ({"monitor": "a_loss", "learning_rate": "c"}, r"Received: learning_rate='c'"),
     ],
@@ -297,6 +300,16 @@ def test_what_is_recorded_must_be_clear(options, message):
     model.compile(keras.optimizers.SGD(0.25), keras.optimizers.SGD(0.25), run_eagerly=True)
     with pytest.raises(ValueError, match=message):
         model.fit(ONES, ONES, verbose=0, callbacks=[LossRecorder(**options)])
+
+
+@only_tensorflow
+def test_logs_without_a_loss_are_refused_before_anything_is_trained():
+    model = Pair()
+    model.compile(keras.optimizers.SGD(0.25), keras.optimizers.SGD(0.25))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"by `monitor`, one of a_loss, b_loss"):
+            model.fit(ONES, ONES, verbose=0, callbacks=[LossRecorder()])
+        assert not any(np.any(weight) for weight in model.get_weights())
 
 
 def test_functions_that_cannot_be_observed():
