@@ -8,6 +8,7 @@ import contextlib
 import functools
 import sys
 from types import FrameType
+from typing import Any
 
 import keras
 
@@ -88,18 +89,40 @@ def is_running(callbacks, frame):
     return False
 
 
+def optimizers_of(model):
+    """The optimizers of a model by their paths: `"optimizer"`, `"d_optimizer"`, `"optimizers.0"`, `"critic.optimizer"`, ...
+
+    Those that its attributes hold, also in lists and dictionaries, and those of models that are attributes. An optimizer
+    that is wrapped around others stands for them. None occurs twice.
+    """
+    attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
+    if hasattr(model, "named_children"):  # PyTorch keeps models in a dictionary of its own
+        attributes |= {name: value for name, value in model.named_children() if not name.startswith("_")}
+    found: dict[str, Any] = {}
+    for path, optimizer in [("optimizer", model.optimizer), *_optimizers_in(attributes)]:
+        if optimizer is not None and all(optimizer is not it for it in found.values()):
+            found[path] = optimizer
+    return found
+
+
 def other_optimizers(model):
-    """The names of the optimizers that are attributes of a model beside `model.optimizer` and those inside of it."""
+    """The paths of the optimizers of a model beside `model.optimizer` and those inside of it."""
     mine, inner = [], model.optimizer
     while inner is not None:
         mine.append(inner)
         inner = getattr(inner, "inner_optimizer", None)
-    return [
-        name
-        for name, value in vars(model).items()
-        for each in (value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else [value])
-        if not name.startswith("_") and isinstance(each, keras.optimizers.Optimizer) and all(each is not it for it in mine)
-    ]
+    return [path for path, each in optimizers_of(model).items() if all(each is not it for it in mine)]
+
+
+def _optimizers_in(attributes):
+    for name, value in attributes.items():
+        parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        items = [(f"{name}.{key}", it) for key, it in parts.items()] if isinstance(parts, dict) else [(name, value)]
+        for path, it in items:
+            if isinstance(it, keras.optimizers.Optimizer):
+                yield path, it
+            elif isinstance(it, keras.Model):
+                yield f"{path}.optimizer", getattr(it, "optimizer", None)
 
 
 def waiting_epoch_iterator():

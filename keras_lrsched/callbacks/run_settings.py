@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lrsched._core import keras_private, plain
+from keras_lrsched._core import keras_private, plain, training_loop
 from keras_lrsched._core.tracked_state import is_of_user
 
 
@@ -37,14 +37,10 @@ def of_callback(callback):
 
 
 def optimizers_of(model):
-    """The optimizers that are attributes of a model, by name."""
-    found = {"optimizer": model.optimizer} if model.optimizer is not None else {}
-    known = {id(each) for each in found.values()}
-    for name, value in vars(model).items():
-        if isinstance(value, keras.optimizers.Optimizer) and id(value) not in known and not name.startswith("_"):
-            known.add(id(value))
-            found[name] = value
-    for name, optimizer in list(found.items()):
+    """The optimizers of a model by their paths, with those that they are wrapped around: `"optimizer.inner_optimizer"`."""
+    found = {}
+    for name, optimizer in training_loop.optimizers_of(model).items():
+        found[name] = optimizer
         while hasattr(optimizer, "inner_optimizer"):
             name, optimizer = f"{name}.inner_optimizer", optimizer.inner_optimizer
             found[name] = optimizer

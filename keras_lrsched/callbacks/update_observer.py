@@ -226,31 +226,13 @@ class _FunctionRate:
 
 
 def optimizers_of(model):
-    """The optimizers of a model, inside of wrappers, by their paths: `"optimizer"`, `"d_optimizer"`, `"optimizers.0"`, ...
-
-    Those that its attributes hold, also in lists and dictionaries; those of models that are attributes; and of a
-    `MultiOptimizer` those inside of it, by their names. None occurs twice.
-    """
+    """The optimizers that update weights, by their paths: those inside of wrappers, and of a `MultiOptimizer` its parts."""
     found: dict[str, Any] = {}
-    attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
-    if hasattr(model, "named_children"):  # PyTorch keeps models in a dictionary of its own
-        attributes |= {name: value for name, value in model.named_children() if not name.startswith("_")}
-    for path, holder in [("optimizer", model.optimizer), *_held(attributes)]:
+    for path, holder in training_loop.optimizers_of(model).items():
         for end, each in _parts(inner_optimizer(holder)):
-            if each is not None and all(each is not it for it in found.values()):
+            if all(each is not it for it in found.values()):
                 found[path + end] = each
     return found
-
-
-def _held(attributes):
-    for name, value in attributes.items():
-        parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
-        items = [(f"{name}.{key}", it) for key, it in parts.items()] if isinstance(parts, dict) else [(name, value)]
-        for path, it in items:
-            if isinstance(it, keras.optimizers.Optimizer):
-                yield path, it
-            elif isinstance(it, keras.Model):
-                yield f"{path}.optimizer", getattr(it, "optimizer", None)
 
 
 def _parts(optimizer):

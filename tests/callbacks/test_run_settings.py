@@ -99,7 +99,7 @@ def test_all_optimizers_of_a_model():
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
     model.compile(optimizers.Lookahead(keras.optimizers.SGD(0.5)), "mse")
     model.critic_optimizer = keras.optimizers.Adam()
-    names = ["optimizer", "critic_optimizer", "optimizer.inner_optimizer"]
+    names = ["optimizer", "optimizer.inner_optimizer", "critic_optimizer"]
     assert list(run_settings.optimizers_of(model)) == names
     settings = run_settings.describe(model, {})
     assert settings["optimizer.inner_optimizer.learning_rate"] == "0.5"
