@@ -56,7 +56,7 @@ class BatchValues:
             self._resets = training_loop.watch_metric_resets(model)
         has_own_step = keras_private.trains_by_own_step(model)
         self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
-        self._sizes = training_loop.watch_batch_size(model) if has_own_step else None
+        self._sizes: Any = training_loop.watch_batch_size(model) if has_own_step else None
 
     def check_logs(self, check):
         """Lets a function of the logs raise before anything is trained, where a `train_step` of one's own is compiled.
