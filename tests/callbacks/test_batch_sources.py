@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import BatchSizeSchedule, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
 from keras_lrsched.schedules import PiecewiseConstant
 
 FORMS = ["tf", "grain"]
@@ -269,3 +270,25 @@ def test_resumes_bit_by_bit(form, tmp_path):
     resumed = script(form, tmp_path / "state")
     for one, other in zip(resumed, script(form), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_callbacks_that_change_sizes_are_refused_and_those_that_try_rates_look_ahead():
+    batches = make(batch_size=4)
+    data = form_of(batches, "tf")
+    with pytest.raises(
+        ValueError, match="BatchSizeSchedule needs data whose batch size can change: give `fit` ScheduledBatches"
+    ):
+        keras.Sequential.fit(model(), data, verbose=0, callbacks=[BatchSizeSchedule(4)])
+    MODEL.clear()
+    ahead = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch in (0, 2):
+                x, _ = next(batches_ahead(data_adapter("Look")))
+                ahead.append(np.flatnonzero(np.asarray(x).sum(axis=0)).tolist())
+
+    watch = Watch(batches)
+    model().fit(data, epochs=2, verbose=0, callbacks=[Look(), watch])
+    assert watch.trained == planned(10, batch_size=4)
+    assert ahead == [watch.trained[i] for i in (0, 2, 5, 7)]
