@@ -135,6 +135,8 @@ def updates(batches):
 def learning_rate_logger(bench):
     taken, run = watched(bench, "LearningRateLogger")
     for fit, batches in rows_of_fits(bench.truth.fits, taken):
+        if bench.program.has("accumulates_by_hand"):  # a batch without a step of an optimizer has no row
+            batches = [batches[i] for i in updates(batches)]
         rows = fit["observer"][-len(batches) :]
         for place, path in enumerate(bench.program.optimizers):
             column = "learning_rate" if path == "optimizer" else f"{path}.learning_rate"
