@@ -124,8 +124,8 @@ class Pruning(keras.callbacks.Callback):
             for kernel in self.kernels():
                 size = np.abs(_array(kernel)).ravel()
                 smallest = np.argsort(size, kind="stable")[: round(share * size.size)]
-                self.masks[kernel.path] = ~np.isin(np.arange(size.size), smallest).reshape(kernel.shape)
-                kernel.assign(_array(kernel) * self.masks[kernel.path])
+                self.masks[id(kernel)] = ~np.isin(np.arange(size.size), smallest).reshape(kernel.shape)
+                kernel.assign(_array(kernel) * self.masks[id(kernel)])
             self.before = share
 
     def on_train_batch_end(self, batch, logs=None):
@@ -136,7 +136,7 @@ class Pruning(keras.callbacks.Callback):
 
     def mask(self):
         for kernel in self.kernels():
-            kernel.assign(_array(kernel) * self.masks.get(kernel.path, 1))  # a model may be built by its first batch
+            kernel.assign(_array(kernel) * self.masks.get(id(kernel), 1))  # a model may be built by its first batch
 
 
 class Rates(keras.callbacks.Callback):
