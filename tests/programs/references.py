@@ -20,14 +20,17 @@ def _key(variable):
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras' AdamW with epsilon added after the bias correction, as in the paper and in this package."""
+    """Keras' AdamW with epsilon added after the bias correction, as in the paper and in this package.
+
+    Gradients are dense: of a sparse one, Keras squares the parts of a row that occurs twice before it adds them.
+    """
 
     _given = None
 
     def update_step(self, gradient, variable, learning_rate):
         self._given = self.epsilon if self._given is None else self._given
         self.epsilon = self._given * math.sqrt(1 - self.beta_2 ** (int(self.iterations) + 1))
-        super().update_step(gradient, variable, learning_rate)
+        super().update_step(keras.ops.convert_to_tensor(_array(gradient)), variable, learning_rate)
 
 
 class Lookahead(keras.optimizers.SGD):
