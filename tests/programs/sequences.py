@@ -40,7 +40,7 @@ def bidirectional(how):
     return Run(model, x, y=x % 2)
 
 
-@program("arrays", "stateful")
+@program("arrays", "stateful", "not_saved")
 def stateful_rnn(how):
     """A stateful GRU, whose state goes on from batch to batch."""
     model = keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), layers.GRU(3, stateful=True), layers.Dense(1)])
