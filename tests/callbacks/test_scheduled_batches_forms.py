@@ -167,7 +167,7 @@ def test_batches_ahead_have_the_form_of_those_that_are_trained(structure):
 
     class Look(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            ahead.append(next(batches_ahead(data_adapter())))
+            ahead.append(next(batches_ahead(data_adapter("Ahead"))))
 
         def on_train_batch_end(self, batch, logs=None):
             batches.trained(batch + 1)
