@@ -78,7 +78,8 @@ def _handing_over(model, batch):
     def train_on_the_same(*arguments):
         *state, data = arguments
         x, *others = next(iter(data))
-        return train_function(*state, iter([(x, *others)[: len(batch)] if isinstance(batch, tuple) else x]))
+        batches = [(x, *others)[: len(batch)] if isinstance(batch, tuple) else x]
+        return train_function(*state, batches if isinstance(data, list) else iter(batches))  # PyTorch takes a list
 
     model.train_function = train_on_the_same
     try:
