@@ -38,9 +38,12 @@ def begin(path, model, number):
     return run
 
 
-def forget():
-    """Treat the next run with any path as the first one of a new process. For tests."""
-    _runs.clear()
+def forget(path=None):
+    """Let the next run with a path, or with any, go on with what the file holds, as the first one of a new process does."""
+    if path is None:
+        _runs.clear()
+    else:
+        _runs.pop(_key(path), None)
 
 
 def lock(path, owner=None):

@@ -417,7 +417,7 @@ class TrainingState(keras.callbacks.Callback):
         restore_random_state(state["random"])
 
     def _restore_data(self, state, changed):
-        if any(path.startswith("data.") for path in changed):
+        if any(path.startswith("data.") and path != "data.first_batch" for path in changed):
             if state["batch"]:
                 raise ValueError(
                     "The run was saved within an epoch, where only the same data can go on. "

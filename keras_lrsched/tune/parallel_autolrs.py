@@ -136,7 +136,7 @@ class ParallelAutoLRS(AutoLRS):
 
     def _trial(self):
         """All that the trials of a search have in common."""
-        batches = itertools.islice(batches_ahead(self._adapter), self.stage_steps[0])
+        batches = itertools.islice(batches_ahead(self._adapter), self.stage_steps[0] * self.accumulation_steps)
         return {
             "state": self.state(),
             "model": Snapshot(self.model).state(),
@@ -146,7 +146,8 @@ class ParallelAutoLRS(AutoLRS):
 
     def _workers(self):
         names = ("search_steps", "exploitation_steps", "validation_data", "validation_batch_size")
-        arguments = self.make_model, keras.backend.backend(), {name: getattr(self, name) for name in names}
+        options = {"monitor": self.monitor[0], **{name: getattr(self, name) for name in names}}
+        arguments = self.make_model, keras.backend.backend(), options
         self._cluster = contextlib.ExitStack()
         return self._cluster.enter_context(pool(Worker, arguments, self.workers, self.resources))
 
@@ -158,6 +159,7 @@ class Worker:
         same_backend(backend)
         self._candidate = _Candidate(1e-9, 1.0, search="log_grid", **options)  # the range is for who chooses rates
         self._candidate.set_model(make_model())
+        self._candidate._trainer = self._candidate.model  # as when `fit` begins
 
     def run(self, trial, rate):
         """The losses of one candidate, as `AutoLRS` judges them, and the number of its steps."""
