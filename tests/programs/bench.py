@@ -20,6 +20,17 @@ def schedule(factor=1.0):
     return LinearDecay(factor * RATE, decay_steps=14, alpha=0.1)
 
 
+@keras.saving.register_keras_serializable("tests")
+class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of optimizer steps, for Keras' optimizers, which count the batches that they accumulate."""
+
+    def __init__(self, schedule, batches):
+        self.schedule, self.batches = schedule, batches
+
+    def __call__(self, step):
+        return self.schedule(step // self.batches)
+
+
 KERAS = {
     "sgd": (keras.optimizers.SGD, {}),
     "adamw": (keras.optimizers.AdamW, {"weight_decay": 0.01, "epsilon": 1e-3}),
@@ -55,6 +66,15 @@ class Bench:
     def sgd_run(self, rate, **options):
         """A new run with plain gradient descent."""
         return self.run(keras.optimizers.SGD, rate, **options)
+
+    @property
+    def accumulated(self):
+        """How many batches make up an optimizer step."""
+        return 2 if self.program.has("accumulates") else 1
+
+    def schedule_of_steps(self):
+        """The schedule of a run by hand that is to be as one of this package, which counts optimizer steps."""
+        return schedule() if self.accumulated == 1 else OfSteps(schedule(), self.accumulated)
 
     @functools.cached_property
     def baseline(self):

@@ -17,7 +17,7 @@ def sparsity():
 
 def magnitude_pruning(bench):
     run = bench.sgd_run(constant).train([callbacks.MagnitudePruning(sparsity())])
-    pruning = references.Pruning(sparsity(), 2 if bench.program.has("accumulates") else 1)
+    pruning = references.Pruning(sparsity(), bench.accumulated)
     expected = bench.sgd_run(constant, mode=EAGER, make=pruning.optimizer).train([pruning])
     assert_close(run, expected, bench.rtol)
     for variable, other in zip(run.model.variables, expected.model.variables, strict=True):
@@ -108,7 +108,12 @@ def volsched_callback():
 def volsched(bench):
     run = bench.keras_run(constant).train([volsched_callback()])
     truth = Truth()
-    by_hand = references.Volatility(lambda: [batch.losses[-1] for batch in truth.fits[-1]], 8, 2, 0.2)
+
+    def losses():
+        of_batches, size = [batch.losses[-1] for batch in truth.fits[-1]], bench.accumulated
+        return [np.mean(of_batches[i : i + size]) for i in range(0, len(of_batches) - size + 1, size)]
+
+    by_hand = references.Volatility(losses, 8, 2, 0.2)
     with truth.watching():
         expected = bench.keras_run(constant, mode=EAGER).train([truth, by_hand])
     assert_close(run, expected, 10 * bench.rtol)

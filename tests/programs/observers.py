@@ -160,7 +160,7 @@ def loss_recorder(bench):
 
 def gradients_of_updates(bench, batches):
     """What each update used, and the batches that it is the mean of."""
-    size = 2 if bench.program.has("accumulates") else 1
+    size = bench.accumulated
     of_batches = [batch.gradients[0] for batch in batches if batch.gradients]
     for i in range(0, len(of_batches) - size + 1, size):
         part = of_batches[i : i + size]
@@ -215,8 +215,9 @@ def stability_monitor(bench):
 def weight_averaging(bench):
     taken, _ = watched(bench, "WeightAveraging")
     for fit in taken:
+        checkpoints = fit["weights"][bench.accumulated - 1 :: bench.accumulated]
         for i, average in enumerate(fit["observer"]):
-            expected = np.mean([each[i].astype("float64") for each in fit["weights"]], axis=0)
+            expected = np.mean([each[i].astype("float64") for each in checkpoints], axis=0)
             np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(fit["last"][i], fit["weights"][-1][i])
 

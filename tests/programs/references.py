@@ -160,12 +160,13 @@ class Volatility(keras.callbacks.Callback):
 
     def __init__(self, losses, total, every, weight):
         super().__init__()
-        self.losses, self.total, self.every, self.weight = losses, total, every, weight
+        self.losses, self.total, self.every, self.weight, self.known = losses, total, every, weight, 0
 
     def on_train_batch_end(self, batch, logs=None):
         losses = np.array(self.losses(), "float64")
-        t = len(losses)
-        if t % self.every:
+        before, self.known = self.known, len(losses)
+        t = self.known
+        if t == before or t % self.every:
             return
         factor = 1.0
         if t > self.every:

@@ -10,7 +10,7 @@ from keras_lrsched import optimizers
 from keras_lrsched.schedules import LinearDecay, Warmup
 
 
-def build(x, y, schedule, optimizer):
+def build(X, y, schedule, optimizer):  # noqa: N803 - the names with which Keras calls it
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2, "softmax")])
     model.compile(optimizer(schedule), "categorical_crossentropy")
     return model
