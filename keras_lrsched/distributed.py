@@ -9,6 +9,7 @@ import time
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.schedules import checks
 
 __all__ = ["fit_on_workers", "installed", "meet"]
@@ -109,7 +110,7 @@ def fit_on_workers(model):
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))
         with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            keras_private.build_symbolically(model, data_batch)
 
     kind = type(model)
     own = {"train_step": with_axis(kind.train_step.__get__(model)), "test_step": with_axis(kind.test_step.__get__(model))}

@@ -178,6 +178,19 @@ def batch_watcher(iterator):
     return getattr(getattr(iterator, "_get_iterator", None), "watcher", None)
 
 
+def state_between_steps(model, kind):
+    """What the last step of a running `fit` on JAX returned, while a model's variables are empty; `None` while they are not.
+
+    Relies on `_jax_state_synced` and `_jax_state` of JAX' trainer. Seen in Keras 3.10 to 3.15.
+
+    Args:
+        model: A model.
+        kind: `"trainable_variables"`, `"non_trainable_variables"`, `"optimizer_variables"` or `"metrics_variables"`: the
+            values are in the order of these variables.
+    """
+    return None if getattr(model, "_jax_state_synced", True) else model._jax_state[kind]
+
+
 def value_of(variable):
     """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
     return variable._value

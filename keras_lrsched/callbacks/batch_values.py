@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import keras_private, training_loop, watches
 from keras_lrsched.callbacks.host_values import host_value
 from keras_lrsched.optimizers import native
 
@@ -53,10 +53,10 @@ class BatchValues:
         if model is None:
             return
         if training_loop.epoch_iterator() is None:
-            self._resets = training_loop.watch_metric_resets(model)
+            self._resets = watches.watch_metric_resets(model)
         has_own_step = keras_private.trains_by_own_step(model)
         self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
-        self._sizes: Any = training_loop.watch_batch_size(model) if has_own_step else None
+        self._sizes: Any = watches.watch_batch_size(model) if has_own_step else None
 
     def check_logs(self, check):
         """Lets a function of the logs raise before anything is trained, where a `train_step` of one's own is compiled.
@@ -126,9 +126,9 @@ class BatchValues:
         metrics = {id(it): it for candidates in self._candidates.values() for it in candidates}
         if self._loss_tracker is not None:
             metrics[id(self._loss_tracker)] = self._loss_tracker
-        if getattr(self._model, "_jax_state_synced", True):
+        state = keras_private.state_between_steps(self._model, "metrics_variables")
+        if state is None:
             return {key: _numbers(metric.total, metric.count) for key, metric in metrics.items()}
-        state = self._model._jax_state["metrics_variables"]  # the variables themselves are empty within a compiled step
         return {key: _numbers(*(state[self._places[id(it)]] for it in (m.total, m.count))) for key, m in metrics.items()}
 
     def _look_up(self):

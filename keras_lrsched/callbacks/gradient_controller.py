@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
@@ -85,7 +85,7 @@ class GradientController(Controller):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        training_loop.make_step(self._trainer)  # now that all variables are there
+        step_hooks.make_step(self._trainer)  # now that all variables are there
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.is_in_step:
@@ -105,7 +105,7 @@ class GradientController(Controller):
 
     def add_variable(self, name, shape=(), dtype="float32", initializer="zeros"):
         """A variable of the compiled step, to be called in `begin`, after `super().begin()`."""
-        variable = training_loop.variables_to_reuse(self._trainer, self).get(name)
+        variable = step_hooks.variables_to_reuse(self._trainer, self).get(name)
         if variable is not None and (tuple(variable.shape), variable.dtype) == (tuple(shape), dtype):
             self.optimizer._track_variable(variable)
             variable.assign(keras.initializers.get(initializer)(shape, dtype=dtype))
@@ -166,7 +166,7 @@ class GradientController(Controller):
 
     def set_model(self, model):
         super().set_model(model)
-        training_loop.remove_left_hooks(model)
+        step_hooks.remove_left_hooks(model)
 
     def on_train_end(self, logs=None):
         self.leave_step()
@@ -179,7 +179,7 @@ class GradientController(Controller):
 
     def _refuse_a_step_without_it(self):
         scaled = isinstance(self._trainer.optimizer, keras.optimizers.LossScaleOptimizer)  # which may leave out a batch
-        self.is_in_step = scaled or training_loop.is_step_reused(self._trainer)
+        self.is_in_step = scaled or step_hooks.is_step_reused(self._trainer)
         if not self.is_in_step:
             raise ValueError(
                 f"{type(self).__name__} works with the gradients that `model.optimizer` gets, but the training step of the "

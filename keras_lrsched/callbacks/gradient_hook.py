@@ -5,7 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import keras_private, step_hooks
 from keras_lrsched._core.control_flow import after
 from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.optimizers import native
@@ -14,25 +14,25 @@ from keras_lrsched.optimizers import native
 def add(model, hook):
     """Lets `hook.before_apply` and `hook.after_apply` surround each `apply` of the model's optimizer, traced or run.
 
-    A hook that makes variables calls `training_loop.make_step(model)` when it has them.
+    A hook that makes variables calls `step_hooks.make_step(model)` when it has them.
     """
     optimizer = inner_optimizer(model.optimizer)
-    training_loop.add_hook(model, hook)
-    if not training_loop.is_patched(model, optimizer, "apply"):
-        training_loop.patch(model, optimizer, "apply", _hooked(model, optimizer))
+    step_hooks.add_hook(model, hook)
+    if not step_hooks.is_patched(model, optimizer, "apply"):
+        step_hooks.patch(model, optimizer, "apply", _hooked(model, optimizer))
         for each in wrappers(model.optimizer):
             for method in ("save_own_variables", "load_own_variables"):
-                training_loop.patch(model, each, method, _without_ours(optimizer, getattr(each, method)))
-    training_loop.make_step(model)
+                step_hooks.patch(model, each, method, _without_ours(optimizer, getattr(each, method)))
+    step_hooks.make_step(model)
 
 
 def remove(model, hook, variables):
     """Undoes `add`, and takes from the optimizer the variables that the hook had there."""
-    if hook not in training_loop.hooks(model):
+    if hook not in step_hooks.hooks(model):
         return
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
-    training_loop.remove_hook(model, hook)
+    step_hooks.remove_hook(model, hook)
     optimizer = inner_optimizer(model.optimizer)
     keras_private.remove_optimizer_variables(optimizer, variables)
 
@@ -50,7 +50,7 @@ def _hooked(model, optimizer):
             pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
             gradients = native.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
             present = [v for _, v in pairs]
-            hooks = [hook for hook in training_loop.hooks(model) if hasattr(hook, "before_apply")]
+            hooks = [hook for hook in step_hooks.hooks(model) if hasattr(hook, "before_apply")]
             for hook in hooks:
                 hook.is_in_step = True
                 hook.before_apply(gradients, present)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers import native
 
 
@@ -38,7 +39,8 @@ def optimizer_value(model, variable):
     On JAX the variables of the model's optimizer are empty between two steps; their values are what the last step returned,
     and taking only this one leaves the others where they are.
     """
-    if not getattr(model, "_jax_state_synced", True):
-        values = zip(model.optimizer.variables, model._jax_state["optimizer_variables"], strict=True)
+    state = keras_private.state_between_steps(model, "optimizer_variables")
+    if state is not None:
+        values = zip(model.optimizer.variables, state, strict=True)
         variable = next((value for each, value in values if each is variable), variable)
     return host_value(variable)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched.callbacks import scheduled_step
 from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.callbacks.settings import Setting
@@ -92,7 +92,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        training_loop.remove_left_hooks(model)
+        step_hooks.remove_left_hooks(model)
 
     def on_train_begin(self, logs=None):
         self._refuse_what_cannot_work()
@@ -102,8 +102,8 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         if training_loop.epoch_iterator() is not None:
             training_loop.build(self.model)
-        training_loop.add_hook(self.model, self)
-        training_loop.make_step(self.model)
+        step_hooks.add_hook(self.model, self)
+        step_hooks.make_step(self.model)
         self._at_work = True
 
     @property
@@ -118,7 +118,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def leave_step(self):
         """Takes the schedule out of the training step."""
-        training_loop.remove_hook(self._trainer, self)
+        step_hooks.remove_hook(self._trainer, self)
         self._at_work = False
         del self._setting, self._stand_in, self._trainer, self.counter  # so that the callback can be copied
 

@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import step_hooks
 from keras_lrsched.schedules.base import float_dtype
 
 
 def callbacks_in(model):
     """The `ScheduleHyperparameter` callbacks that are at work in a model."""
-    return [hook for hook in training_loop.hooks(model) if hasattr(hook, "target")]
+    return [hook for hook in step_hooks.hooks(model) if hasattr(hook, "target")]
 
 
 def is_in_state(model, optimizer):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
@@ -98,7 +98,7 @@ class UpdateObserver(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         self._trainer: Any = model  # on JAX, each look at `self.model` takes all state out of the compiled step
-        training_loop.remove_left_hooks(model)
+        step_hooks.remove_left_hooks(model)
 
     def on_train_begin(self, logs=None):
         self.updates = []
@@ -213,7 +213,7 @@ class _FunctionRate:
                 (), "zeros", "float32", aggregation="only_first_replica", name="used_learning_rate"
             )
         self.variable.of_callback = True
-        training_loop.make_step(model)
+        step_hooks.make_step(model)
 
     def before_apply(self, gradients, variables):
         self.variable.assign(ops.cast(self._optimizer._get_current_learning_rate(), "float32"))

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.callbacks.averaging_rules import DEFAULTS, rule, with_defaults
 from keras_lrsched.callbacks.batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
@@ -209,10 +209,9 @@ class WeightAveraging(Controller):
 
 def _weights(model):
     """The weights as NumPy arrays that may share memory with the model."""
-    if getattr(model, "_jax_state_synced", True):
+    values = keras_private.state_between_steps(model, "trainable_variables")
+    if values is None:
         values = [variable.value for variable in model.trainable_variables]
-    else:
-        values = model._jax_state["trainable_variables"]  # the variables are empty within a compiled step
     return [np.asarray(ops.convert_to_numpy(value)) for value in values]
 
 

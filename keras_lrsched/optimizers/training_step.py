@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.derivatives import BACKEND, no_gradient, value_and_gradient
@@ -109,7 +110,7 @@ class TrainingStep(keras.Model):
             kind = type(self).__name__
             raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={native.replicas()}")
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
-        self._symbolic_build(data_batch=batch)  # on TensorFlow, this may be the first that anyone sees of the data
+        keras_private.build_symbolically(self, batch)  # on TensorFlow, this may be the first that anyone sees of the data
         with after(batch):  # so do random seeds and the optimizer's state, of which not all depends on the batch
             result = self._update(batch)
         size = ops.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]

@@ -42,6 +42,24 @@ def test_own_variables_of_an_optimizer():
     assert inner.add_variable((), name="other") is inner.variables[2]
 
 
+def test_state_between_steps():
+    """On JAX the values of each kind, in the order of the variables; elsewhere, and outside of `fit`, `None`."""
+    found = {}
+
+    def look(batch, logs):
+        for kind in ("trainable_variables", "optimizer_variables", "metrics_variables"):
+            values = keras_private.state_between_steps(model, kind)
+            found[kind] = None if values is None else [value.shape for value in values]
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    looks = keras.callbacks.LambdaCallback(on_train_batch_end=look)
+    model.fit(np.ones((4, 2)), np.ones((4, 3)), verbose=0, callbacks=[looks])
+    expected = {"trainable_variables": [(2, 3), (3,)], "optimizer_variables": [(), ()], "metrics_variables": [(), ()]}
+    assert found == (expected if BACKEND == "jax" else dict.fromkeys(expected))
+    assert keras_private.state_between_steps(model, "trainable_variables") is None
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, a batch is fetched within the compiled step")
 def test_watch_batches():
     """The batch that was seen last is the one that was trained last, at each batch of each epoch."""
