@@ -132,6 +132,10 @@ if keras.backend.backend() == "tensorflow":
     def assert_in_graph(condition, message):
         tf.debugging.Assert(condition, [message])
 
+    def asserted_in_graph(condition, message):
+        """A context whose operations run only if the condition holds, or where XLA compiles, which cannot raise."""
+        return tf.control_dependencies([tf.debugging.Assert(condition, [message])])
+
 else:
 
     def dense(gradient, variable):
@@ -216,3 +220,7 @@ else:
 
     def assert_in_graph(condition, message):
         """Nothing: a compiled function cannot raise here."""
+
+    def asserted_in_graph(condition, message):
+        """A context that changes nothing: a compiled function cannot raise here."""
+        return contextlib.nullcontext()

@@ -6,21 +6,28 @@ from keras import ops
 from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
 
+LARGEST_SCALE = 2.0**126
+"""Above it the reciprocal, with which XLA divides, is subnormal, and becomes zero."""
+
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """Scales the loss so that gradients fit into float16, and stops a training that explodes.
 
-        after dynamic_growth_steps finite batches in a row:  scale = 2 scale
+        after dynamic_growth_steps finite batches in a row:  scale = 2 scale, unless that is above 2^126
         after one with a gradient that is not finite:        scale = scale / 2, and no update
         where that makes scale <= min_scale:                 scale stays, and FloatingPointError
 
     `compile` takes it as it is, where it would put an optimizer into the one of Keras. That begins with 2^15, grows after
-    2,000 batches and has no minimum, so that a model whose gradients are NaN trains on forever without a change.
+    2,000 batches and has no minimum, so that a model whose gradients are NaN trains on forever without a change. Neither has
+    it a bound: where gradients are zero for long, its scale becomes infinite, and all later updates are left out.
 
     The error comes at once in eager code; as `InvalidArgumentError` in a `tf.function`. What is compiled by XLA, as on JAX,
     cannot raise; there it comes at the end of `fit`, or from `raise_if_aborted`, which a callback may call:
     `keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: optimizer.raise_if_aborted())`.
+
+    It is raised once. Training may go on after it, with the old weights, a lower learning rate or another `dynamic_scale`,
+    and raises again only if the scale reaches its minimum again. A file that was saved after an abort can be trained on.
 
     Under gradient accumulation each batch is checked on its own: one that is not finite is left out of the sum.
 
@@ -29,13 +36,16 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         initial_scale: The first scale. Defaults to `128.0`, as fairseq's command has it.
         dynamic_growth_steps: Finite batches in a row after which the scale doubles. Defaults to `16384`, as in fairseq on
             one device; it divides that number by the number of devices.
+        name: As in Keras.
         tolerance: Part of the batches since the scale last changed that may be not finite before it is lowered, from 0 to 1.
             Defaults to `0.0`.
         min_scale: The scale that is not to be reached. Defaults to `1e-4`.
-        name: As in Keras.
+        **options: What Keras takes from older configurations: `dynamic=True`, and `clipnorm` and the like with their
+            defaults. Anything else raises, with what to do instead.
 
     Raises:
-        ValueError: If an argument is out of its range, or the inner optimizer is a `LossScaleOptimizer`.
+        ValueError: If an argument is out of its range, or belongs to the inner optimizer, or the inner optimizer is a
+            `LossScaleOptimizer`.
 
     Reference:
         Ott et al., Scaling Neural Machine Translation, arXiv:1806.00187; facebookresearch/fairseq,
@@ -53,13 +63,23 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """
 
     def __init__(
-        self, inner_optimizer, initial_scale=2.0**7, dynamic_growth_steps=2**14, tolerance=0.0, min_scale=1e-4, name=None
+        self,
+        inner_optimizer,
+        initial_scale=2.0**7,
+        dynamic_growth_steps=2**14,
+        name=None,
+        tolerance=0.0,
+        min_scale=1e-4,
+        **options,
     ):
         inner = keras.optimizers.get(inner_optimizer)
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"The loss is scaled already. Received: inner_optimizer={inner_optimizer!r}")
-        checks.positive_int("dynamic_growth_steps", dynamic_growth_steps)
-        super().__init__(inner, checks.positive_float("initial_scale", initial_scale), dynamic_growth_steps, name=name)
+        initial_scale = checks.positive_float("initial_scale", initial_scale)
+        if initial_scale > LARGEST_SCALE:
+            raise ValueError(f"`initial_scale` must be at most 2^126. Received: initial_scale={initial_scale}")
+        growth_steps = checks.positive_int("dynamic_growth_steps", dynamic_growth_steps)
+        super().__init__(inner, initial_scale, growth_steps, name=name, **options)
         self.tolerance = checks.fraction("tolerance", tolerance)
         self.min_scale = checks.positive_float("min_scale", min_scale)
         checks.below("min_scale", self.min_scale, "initial_scale", self.initial_scale)
@@ -77,20 +97,14 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     # After a batch
 
-    def apply(self, grads, trainable_variables=None):
-        super().apply(grads, trainable_variables)
-        try:
-            self.raise_if_aborted()
-        except (TypeError, NotImplementedError):  # the update is being traced
-            native.assert_in_graph(ops.equal(self.aborts, 0), self._message())
-
     def raise_if_aborted(self):
-        """Raises the error that compiled code could not raise.
+        """Raises the error that compiled code could not raise, once.
 
         Raises:
-            FloatingPointError: If the scale would have reached its minimum.
+            FloatingPointError: If the scale would have reached its minimum since the last call.
         """
         if self.built and int(ops.convert_to_numpy(self.aborts)):
+            self.aborts.assign(0)
             raise FloatingPointError(self._message())
 
     def finalize_variable_values(self, var_list):
@@ -120,21 +134,37 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         ]
         self.inner_optimizer.apply(unscaled, trainable_variables)
         grows = ops.equal(self.step_counter, self.dynamic_growth_steps - 1)
-        self.dynamic_scale.assign(ops.where(grows, 2 * scale, scale))
+        self.dynamic_scale.assign(ops.where(ops.logical_and(grows, scale <= LARGEST_SCALE / 2), 2 * scale, scale))
+        self.aborts.assign(
+            ops.where(scale / 2 > self.min_scale, 0, ops.convert_to_tensor(self.aborts))
+        )  # it was raised, or can be lowered again
         self.step_counter.assign(ops.where(grows, 0, self.step_counter + 1))
         self.batches_since_change.assign(ops.where(grows, 0, self.batches_since_change + 1))
 
     def _stateful_handle_non_finite_grads(self):
         batches, overflows = self.batches_since_change + 1, self.overflows_since_change + 1
         lowers = ops.cast(overflows, "float32") >= self.tolerance * ops.cast(batches, "float32")
-        old = ops.convert_to_tensor(self.dynamic_scale)
+        old = ops.minimum(
+            ops.convert_to_tensor(self.dynamic_scale), LARGEST_SCALE
+        )  # a user, or an older file, may have made it infinite
         new = ops.where(lowers, old / 2, old)
-        too_low = new <= self.min_scale
+        too_low = ops.logical_not(new > self.min_scale)  # or it is NaN
         self.dynamic_scale.assign(ops.where(too_low, old, new))
-        self.aborts.assign_add(ops.cast(too_low, self.aborts.dtype))
         self.step_counter.assign(0)
         self.batches_since_change.assign(ops.where(lowers, 0, batches))
         self.overflows_since_change.assign(ops.where(lowers, 0, overflows))
+        self._abort_if(too_low)
+
+    def _abort_if(self, too_low):
+        """Raises, or counts where compiled code cannot raise."""
+        try:
+            aborts = bool(ops.convert_to_numpy(too_low))
+        except (TypeError, NotImplementedError):  # the update is being traced
+            with native.asserted_in_graph(ops.logical_not(too_low), self._message()):
+                self.aborts.assign_add(ops.cast(too_low, self.aborts.dtype))
+            return
+        if aborts:
+            raise FloatingPointError(self._message())
 
     def _stateless_handle_finite_grads(self, optimizer_variables, grads, trainable_variables):
         def change():
@@ -152,6 +182,10 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             change()
         values = [scope.get_current_value(variable) for variable in variables]
         return values[: len(weights)], values[len(weights) :]
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.aborts.assign(0)  # those of the run that wrote the file
 
     def get_config(self):
         return {**super().get_config(), "tolerance": self.tolerance, "min_scale": self.min_scale}
