@@ -11,7 +11,10 @@ from keras_lrsched.kernels.build import BuildError, mode
 from keras_lrsched.kernels.loading import binding, cannot_load
 from keras_lrsched.kernels.state import status
 
-__all__ = ["BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
+__all__ = ["DTYPES", "BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
+
+DTYPES = ("float32", "bfloat16")
+"""Those of variables and gradients that `update` takes."""
 
 NUMBERS = 12
 """How many numbers `update` takes."""
@@ -24,7 +27,7 @@ def reason_against(variables):
     """Why `update` cannot be called on these variables, where it would be called; `None` if it can."""
     if mode() == "0":
         return "KERAS_LRSCHED_FUSED is 0."
-    dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables} - {"float32", "bfloat16"}
+    dtypes = set(map(keras.backend.standardize_dtype, {variable.dtype for variable in variables})) - set(DTYPES)
     if dtypes:
         return f"There is no kernel for variables in {', '.join(sorted(dtypes))}."
     return binding("update").unavailable(variables) or cannot_load("update", "update")

@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from keras_lrsched._core.backends.variables import raw_variable
 from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import library, mode
 
@@ -30,7 +31,7 @@ def load(place):
 def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     _op()(
-        variables=[variable.value.handle for variable in variables],
+        variables=[raw_variable(variable).handle for variable in variables],
         slots=[slot.value.handle for same in zip(*slots, strict=True) for slot in same],
         gradients=gradients,
         rates=rates,

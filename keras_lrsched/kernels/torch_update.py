@@ -9,10 +9,11 @@ DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
 
 def unavailable(variables):
     """Why these variables cannot be updated here, or `None`."""
-    devices = {variable.value.device.type for variable in variables} - {"cpu"}
+    values = [variable.value for variable in variables]
+    devices = {value.device.type for value in values} - {"cpu"}
     if devices:
         return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel."
-    views = [variable.path for variable in variables if not variable.value.is_contiguous()]
+    views = [variable.path for variable, value in zip(variables, values, strict=True) if not value.is_contiguous()]
     return f"Kernels need contiguous tensors, which these are not: {', '.join(views)}." if views else None
 
 

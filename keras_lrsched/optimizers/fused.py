@@ -1,5 +1,6 @@
 """The base of optimizers that a compiled kernel can update, all variables in one call."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -30,6 +31,7 @@ class FusedOptimizer(Optimizer):
     def __init__(self, learning_rate, fused="auto", **options):
         super().__init__(learning_rate, **options)
         self.fused = checks.one_of("fused", fused, ("auto", True, False))
+        self._calls_kernel = False
 
     # What a method defines
 
@@ -51,8 +53,12 @@ class FusedOptimizer(Optimizer):
 
     # The update
 
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        self._calls_kernel = self._has_kernel(trainable_variables)
+        super()._backend_apply_gradients(grads, trainable_variables)
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if not self._has_kernel(trainable_variables):
+        if not self._calls_kernel:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         t = ops.cast(self.iterations, "float32") + 1
@@ -80,20 +86,19 @@ class FusedOptimizer(Optimizer):
         """A row for each variable: learning rate, weight decay, whether a trust ratio applies."""
         weight_decay = self._current_weight_decay()
         decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
-        multipliers = [self._multipliers[place] for place in places]
-        decays = [self._decay_multipliers[place] if decayed[place] else 0.0 for place in places]
-        adapted = [self.adapts(place, decayed[place]) for place in places]
+        multipliers = _column(self._multipliers[place] for place in places)
+        decays = _column(self._decay_multipliers[place] if decayed[place] else 0.0 for place in places)
         columns = [
-            ops.cast(learning_rate, "float32") * ops.cast(multipliers, "float32"),
-            ops.cast(0.0 if weight_decay is None else weight_decay, "float32") * ops.cast(decays, "float32"),
-            ops.cast(adapted, "float32"),
+            ops.cast(learning_rate, "float32") * multipliers,
+            ops.cast(0.0 if weight_decay is None else weight_decay, "float32") * decays,
+            _column(self.adapts(place, decayed[place]) for place in places),
         ]
         return ops.stack(columns, axis=-1)
 
     def _wide_gradient(self, gradient, variable):
         """The kernel reads bfloat16 itself; clipping and sums want float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
-        if not altered and not self.lazy_embeddings and self._has_kernel([variable]):
+        if self._calls_kernel and not altered and keras.backend.standardize_dtype(gradient.dtype) in kernels.DTYPES:
             return native.dense(gradient, variable), variable
         return super()._wide_gradient(gradient, variable)
 
@@ -128,3 +133,8 @@ class FusedOptimizer(Optimizer):
 def _parts(slot):
     """What a slot is made of: itself, or codes and their scales."""
     return getattr(slot, "parts", {"": slot}).values()
+
+
+def _column(numbers):
+    """Through NumPy: of a list, Keras converts each item by itself."""
+    return ops.convert_to_tensor(np.array([*numbers], "float32"))

@@ -5,11 +5,13 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_lrsched._core.backends.variables import raw_variable
+
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
     def dense(gradient, variable):
-        """A tensor with the shape of the variable, which a gradient in a graph, such as that of a slice, may not know."""
+        """A dense tensor with the shape of the variable, which a gradient in a graph, such as that of a slice, may lack."""
         dense = tf.convert_to_tensor(gradient)
         known = dense.shape.is_fully_defined() or isinstance(variable, Rows)
         return dense if known else tf.ensure_shape(dense, variable.shape)
@@ -22,17 +24,17 @@ if keras.backend.backend() == "tensorflow":
 
         def __init__(self, whole, indices):
             self.whole, self.indices = whole, indices
-            self.path, self.dtype = whole.path, whole.dtype
+            self.dtype = whole.dtype
 
         def of(self, variables):
             """The same rows of other variables, by name."""
             return {name: Rows(variable, self.indices) for name, variable in variables.items()}
 
         def assign(self, value):
-            self.whole.value.scatter_update(tf.IndexedSlices(value, self.indices))
+            raw_variable(self.whole).scatter_update(tf.IndexedSlices(value, self.indices))
 
         def __tf_tensor__(self, dtype=None, name=None):
-            return tf.gather(self.whole.value, self.indices)
+            return tf.gather(raw_variable(self.whole), self.indices)
 
     def used_rows(gradient, variable):
         """A sparse gradient as a dense one of the rows that it has, and these rows of the variable."""
@@ -51,7 +53,7 @@ if keras.backend.backend() == "tensorflow":
         """Each replica has computed the same value; they may assign it only together."""
 
         def assign(strategy, value):
-            strategy.extended.update(variable.value, lambda part, x: part.assign(x), args=(value,), group=False)
+            strategy.extended.update(raw_variable(variable), lambda part, x: part.assign(x), args=(value,), group=False)
 
         tf.__internal__.distribute.interim.maybe_merge_call(assign, tf.distribute.get_strategy(), value)
 
@@ -83,14 +85,14 @@ if keras.backend.backend() == "tensorflow":
 
             def assign_means():
                 if replica is None:
-                    targets = [variables[0].value for variables, _ in places]
+                    targets = [raw_variable(variables[0]) for variables, _ in places]
                     pairs = list(zip(values, targets, strict=True))
                     means = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.MEAN, pairs)
                 else:
                     means = replica.all_reduce(tf.distribute.ReduceOp.MEAN, values)
                 for mean, (variables, function) in zip(means, places, strict=True):
                     for variable in variables:
-                        strategy.extended.update(variable.value, assign, args=(mean, function), group=False)
+                        strategy.extended.update(raw_variable(variable), assign, args=(mean, function), group=False)
                 return True
 
             tf.cond(strategy.experimental_local_results(condition)[0], assign_means, lambda: False)
@@ -139,7 +141,10 @@ if keras.backend.backend() == "tensorflow":
 else:
 
     def dense(gradient, variable):
-        return gradient
+        """A dense tensor: JAX's BCOO and PyTorch's sparse tensors become one."""
+        if keras.backend.backend() == "jax":
+            return gradient.todense() if hasattr(gradient, "todense") else gradient
+        return gradient.to_dense() if getattr(gradient, "is_sparse", False) else gradient
 
     def is_sparse(gradient):
         return False

@@ -11,7 +11,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched import optimizers
-from keras_lrsched.optimizers import catalog
+from keras_lrsched.optimizers import catalog, native
+from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
 
 from .backends import BACKEND, JIT, compiled_update, quick_update
@@ -362,20 +363,57 @@ def test_nonfinite_gradients_propagate(case):
     assert all(np.all(np.isnan(value)) for value in values(weights))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
+def sparse_gradient(rows, indices, shape):
+    """What the backend has of this kind; a row that occurs twice counts twice."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.IndexedSlices(rows, tf.constant(indices), tf.constant(shape))
+    if BACKEND == "jax":
+        from jax.experimental import sparse
+
+        return sparse.BCOO((rows, keras.ops.array(indices)[:, None]), shape=shape)
+    import torch
+
+    return torch.sparse_coo_tensor(torch.tensor([indices]), rows, shape)
+
+
 @pytest.mark.parametrize("options", [{}, {"clipnorm": 0.1}, {"gradient_accumulation_steps": 2}, {"nonfinite": "skip"}])
 def test_sparse_gradients_are_like_dense_ones(case, options):
-    import tensorflow as tf
-
-    rows, indices = numbers({"rows": (3, 2)})["rows"], [4, 1, 4]
-    slices = tf.IndexedSlices(rows, tf.constant(indices), tf.constant([6, 2]))
+    if BACKEND == "jax" and options and case.name not in OF_EACH_KIND:
+        pytest.skip("takes long, and the base class does it alike for all")
+    rows, indices = keras.ops.array(numbers({"rows": (3, 2)})["rows"]), [4, 1, 4]
     histories = []
-    for gradient in (slices, tf.convert_to_tensor(slices)):
+    for makes_dense in (False, True):
         weight, optimizer = made({"table": (6, 2)}), case.build(**options)
+        gradient = sparse_gradient(rows, indices, (6, 2))
+        if makes_dense:
+            gradient = native.dense(gradient, weight[0])
+            assert keras.ops.convert_to_numpy(gradient)[4, 0] == rows[0, 0] + rows[2, 0]
         for _ in range(4):
             optimizer.apply([gradient], weight)
         histories.append(values(weight))
     assert_same(*histories, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has two kinds of variables")
+@pytest.mark.parametrize(
+    "options", [{}, {"fused": False}, {"nonfinite": "skip"}], ids=lambda options: next(iter(options), "")
+)
+def test_variables_of_tensorflow_itself(case, options):
+    """As Sonnet has them."""
+    import tensorflow as tf
+
+    if "fused" in options and not issubclass(case.optimizer, FusedOptimizer):
+        pytest.skip("has no compiled update")
+    gradients = [numbers(seed=t) for t in range(2)]
+    histories = []
+    for weights in (made(), [tf.Variable(value, name=name) for name, value in numbers().items()]):
+        optimizer = case.build(**options)
+        for each in gradients:
+            optimizer.apply_gradients(zip(map(tf.constant, each.values()), weights, strict=True))
+        histories.append([tf.convert_to_tensor(weight).numpy() for weight in weights])
+    assert_same(*histories, rtol=0)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere all shapes are known")

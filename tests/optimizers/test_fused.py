@@ -119,6 +119,32 @@ def test_bfloat16_gradients_are_read_as_they_are(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("fused", ["auto", True])
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+def test_gradients_of_other_dtypes(dtype, fused):
+    """They are cast as Keras does it."""
+    results = []
+    for given in (dtype, "float32"):
+        w = keras.Variable(np.ones(4, "float32"))
+        optimizer = optimizers.AdamW(0.1, fused=fused)
+        optimizer.apply([keras.ops.cast(keras.ops.array([1.0, -2.0, 0.0, 3.0]), given)], [w])
+        results.append(keras.ops.convert_to_numpy(w))
+    np.testing.assert_array_equal(*results)
+    assert not np.array_equal(results[0], np.ones(4))
+
+
+def test_one_variable_without_a_kernel_for_all():
+    """Then gradients in bfloat16 become float32 for the others, too, as `step` wants them."""
+    results = []
+    for dtype in ("bfloat16", "float32"):
+        own = [keras.Variable(np.ones(4), dtype=kind) for kind in ("float32", "float16")]
+        optimizer = optimizers.AdamW(0.1)
+        for _ in range(2):
+            optimizer.apply([keras.ops.cast(keras.ops.array([1.0, -2.0, 0.5, 3.0]), dtype)] * 2, own)
+        results.append(keras.ops.convert_to_numpy(own[0]))
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("name", ["Lion", "AdamW", "Lamb"])
 def test_same_bits_in_every_run(name):
     make, options = OPTIMIZERS[name]

@@ -1,0 +1,8 @@
+"""Variables of the backend."""
+
+import keras
+
+
+def raw_variable(variable):
+    """The backend's own variable or tensor of a Keras variable; a bare `tf.Variable`, which optimizers take, too, itself."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
