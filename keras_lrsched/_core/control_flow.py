@@ -16,7 +16,8 @@ if keras.backend.backend() == "tensorflow":
         """
         if tf.executing_eagerly():
             return contextlib.nullcontext()
-        present = [each for each in tf.nest.flatten(tensors) if tf.is_tensor(each)]
+        values = [each.value if isinstance(each, keras.Variable) else each for each in tf.nest.flatten(tensors)]
+        present = [each for each in values if tf.is_tensor(each)]
         return tf.control_dependencies([tf.group(*present)])  # one operation, for there may be many of both kinds
 
 else:

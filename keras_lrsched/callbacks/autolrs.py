@@ -176,6 +176,7 @@ class AutoLRS(Controller):
                 self.is_validating = self.validation_data is not None
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["search_steps"] = self.search_steps_done
 

@@ -25,7 +25,7 @@ class Controller(keras.callbacks.Callback):
     A subclass overrides `begin`, `before_update` and `after_update`, and names in `saved` the attributes that make up its
     state. All attributes that `saved` names are set in the constructor, to plain numbers, strings, NumPy arrays, or lists
     and dictionaries of such. Of Keras' hooks it may override any, but calls `super()` in `on_train_begin`,
-    `on_epoch_begin`, `on_train_batch_begin` and `on_train_batch_end`.
+    `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin` and `on_train_batch_end`.
 
     The state belongs to one run of one model: a model, compiled with an optimizer. A further `fit` of that model with that
     optimizer goes on, so that `fit(epochs=1)` in a loop is one run. For any other model (the next fold), or for the same
@@ -53,7 +53,8 @@ class Controller(keras.callbacks.Callback):
             optimizer is a `MultiOptimizer`, if `tf.distribute` runs more than one replica and the subclass says that it
             cannot work there, or if Keras' `BackupAndRestore` is in the list, or `OrbaxCheckpoint` with an `initial_epoch`:
             they save no state of callbacks, `TrainingState` does. After the first batch, if there is no value of a name in
-            `monitor`, or if the training step does not use the optimizer whose learning rate is set.
+            `monitor`, or if the training step uses another optimizer than the one whose learning rate is set; after the
+            first epoch, if it uses none.
     """
 
     saved: tuple[str, ...] = ()
@@ -182,6 +183,9 @@ class Controller(keras.callbacks.Callback):
             self.step += 1
             self.after_update()
 
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_optimizer(epoch_ends=True)
+
     @property
     def _batches_of_a_step(self):
         return 1 if self.counts_batches else self.accumulation_steps
@@ -194,14 +198,19 @@ class Controller(keras.callbacks.Callback):
         optimizer = inner_optimizer(self._trainer.optimizer)
         return 0 if optimizer is None else int(optimizer_value(self._trainer, optimizer._iterations))
 
-    def _check_optimizer(self):
-        """Refuses, after the first batch, a training step that does not use the learning rate that is set."""
-        if self._is_optimizer_checked:
+    def _check_optimizer(self, epoch_ends=False):
+        """Refuses a training step that does not use the learning rate that is set.
+
+        At once if there is another optimizer that it may use; else at the end of the epoch, as it may accumulate gradients by
+        itself.
+        """
+        if self._is_optimizer_checked or self._steps_before is None:
             return
-        self._is_optimizer_checked = True
+        is_used = self._optimizer_steps() != self._steps_before
+        self._is_optimizer_checked = is_used or epoch_ends or bool(training_loop.other_optimizers(self._trainer))
         optimizer = self._trainer.optimizer
         may_skip = hasattr(optimizer, "inner_optimizer") or getattr(optimizer, "nonfinite", "propagate") != "propagate"
-        if self._optimizer_steps() == self._steps_before and not may_skip:
+        if self._is_optimizer_checked and not is_used and not may_skip:
             raise ValueError(
                 f"{type(self).__name__} sets the learning rate of `model.optimizer`, which the training step does not use. "
                 f"Received: model={type(self._trainer).__name__}, whose optimizer has made no step"

@@ -97,6 +97,7 @@ class CriticalBatchSize(Controller):
         training_loop.place_first(self)  # so that it measures before a callback gives averaged weights to the model
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         self.epochs += 1
         if self.epochs % self.every == 0:
             self.history.append(self._measure())

@@ -71,5 +71,6 @@ class GradientNoiseScale(MicroBatchController):
         self.history.append([self.applied() // self.accumulation_steps, self.noise_scale])
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["gradient_noise_scale"] = self.noise_scale

@@ -119,6 +119,7 @@ class GradientNormRecorder(GradientController):
             self._flush()
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         self._flush()
 
     def on_train_end(self, logs=None):

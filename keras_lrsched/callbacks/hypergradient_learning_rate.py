@@ -120,6 +120,7 @@ class HypergradientLearningRate(GradientController):
             self._turn(gradients, places, optimizer.momentum)
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["learning_rate"] = float(self.read(self.rate))
 

@@ -84,18 +84,11 @@ class MagnitudePruning(GradientController):
         ]
         self.pruned_to = None  # so that a model that is trained further is masked as it is
 
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
-        self._applied = self.applied()
-
     def before_update(self):
         value = self._value()
         if value != self.pruned_to:
             self._prune(value)
             self.pruned_to = value
-
-    def after_update(self):
-        self._applied += 1
 
     def after_apply(self, gradients, variables):
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
@@ -103,6 +96,7 @@ class MagnitudePruning(GradientController):
             kernel.assign(ops.where(ops.convert_to_tensor(mask), weights, ops.zeros_like(weights)))
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["sparsity"] = self.pruned_to
 
@@ -111,7 +105,7 @@ class MagnitudePruning(GradientController):
         self._kernels = self._masks = []
 
     def _value(self):
-        step = np.asarray(self._applied // self.accumulation_steps)
+        step = np.asarray(self.applied() // self.accumulation_steps)
         return checks.fraction("sparsity", float(compute(self.sparsity, step, np)))
 
     def _prune(self, sparsity):

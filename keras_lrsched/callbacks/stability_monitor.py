@@ -136,6 +136,7 @@ class StabilityMonitor(Controller):
         self._tell(logs)
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         self._tell(logs)
 
     def on_train_end(self, logs=None):

@@ -142,6 +142,7 @@ class WeightAveraging(Controller):
         super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         self._take_in(at_epoch_end=True)
         self._swap_in()
 

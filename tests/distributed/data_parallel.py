@@ -72,9 +72,11 @@ def distributions():
 
 
 def meshes(*names):
-    """What four devices give beside one, for an optimizer as `Lion:REXDecay` or a case of the callback contract."""
+    """What four devices give beside one, for an optimizer as `Lion:REXDecay`, or a case of either contract."""
 
     def run(name):
+        if name in problem.optimizer_cases():
+            return problem.trained(problem.optimizer_cases()[name], *problem.data(), problem.BATCH)[0]
         if ":" in name:
             return problem.trained(lambda: problem.optimizer(*name.split(":")), *problem.data(), problem.BATCH)
         return problem.with_callback(lambda make_optimizer: problem.model(make_optimizer()), problem.callback_cases()[name])

@@ -77,6 +77,13 @@ def callback_cases():
     return {case.name: case for case in [*CASES, own]}
 
 
+def optimizer_cases():
+    """Those of the contract of optimizers, by name."""
+    from tests.contract.optimizer_cases import CASES
+
+    return {case.name: case.build for case in CASES}
+
+
 def with_callback(make_model, case):
     """What a case of the callback contract leaves: weights, history, and the callback's own state."""
     from keras_lrsched.callbacks import ScheduledBatches

@@ -42,6 +42,12 @@ def test_four_devices_end_where_one_does(names):
     within(1e-5, run("data_parallel.py", "meshes", *names, environments=[{"DEVICES": "4"}]))
 
 
+@pytest.mark.slow
+def test_four_devices_end_where_one_does_with_all_optimizers():
+    names = [name for name in problem.optimizer_cases() if name not in NOT_ON_MESHES]
+    within(1e-5, run("data_parallel.py", "meshes", *names, environments=[{"DEVICES": "4"}]))
+
+
 @every_number
 def test_callbacks_see_the_whole_batch_and_decide_alike(processes, tmp_path):
     results = run("data_parallel.py", "callbacks", tmp_path, workers=processes)

@@ -17,7 +17,7 @@ def sparsity():
 
 def magnitude_pruning(bench):
     run = bench.sgd_run(constant).train([callbacks.MagnitudePruning(sparsity())])
-    pruning = references.Pruning(sparsity(), bench.accumulated)
+    pruning = references.Pruning(sparsity())
     expected = bench.sgd_run(constant, mode=EAGER, make=pruning.optimizer).train([pruning])
     assert_close(run, expected, bench.rtol)
     for variable, other in zip(run.model.variables, expected.model.variables, strict=True):

@@ -100,10 +100,9 @@ class Hypergradient(keras.optimizers.SGD):
 class Pruning(keras.callbacks.Callback):
     """The smallest of each kernel become 0 when the sparsity changes, and stay it after each update."""
 
-    def __init__(self, sparsity, accumulates=1):
+    def __init__(self, sparsity):
         super().__init__()
-        self.sparsity, self.accumulates, self.steps, self.masks, self.before = sparsity, accumulates, 0, {}, None
-        self.used = None
+        self.sparsity, self.masks, self.before = sparsity, {}, None
 
     def optimizer(self, cls, *args, **options):
         pruning = self
@@ -118,11 +117,9 @@ class Pruning(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.before = None
         self.masks = {}
-        if self.model.optimizer is not self.used:
-            self.used, self.steps = self.model.optimizer, 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        share = float(self.sparsity(self.steps // self.accumulates))
+        share = float(self.sparsity(int(_array(self.model.optimizer.iterations))))
         if share != self.before:
             for kernel in self.kernels():
                 size = np.abs(_array(kernel)).ravel()
@@ -130,9 +127,6 @@ class Pruning(keras.callbacks.Callback):
                 self.masks[id(kernel)] = ~np.isin(np.arange(size.size), smallest).reshape(kernel.shape)
                 kernel.assign(_array(kernel) * self.masks[id(kernel)])
             self.before = share
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps += 1
 
     def kernels(self):
         return [variable for variable in self.model.trainable_variables if variable.name.endswith("kernel")]
