@@ -201,8 +201,8 @@ class Controller(keras.callbacks.Callback):
     def _check_optimizer(self, epoch_ends=False):
         """Refuses a training step that does not use the learning rate that is set.
 
-        At once if there is another optimizer that it may use; else at the end of the epoch, as it may accumulate gradients by
-        itself.
+        At once if there is another optimizer that it may use; else at the end of the epoch, as it may accumulate gradients
+        by itself.
         """
         if self._is_optimizer_checked or self._steps_before is None:
             return

@@ -1,11 +1,28 @@
 """What one fixed batch says of a model: how large its logits are, how noisy its gradient is, how sharp its loss."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_lrsched.callbacks.derivatives import compiled, gradient, hessian_product
+from keras_lrsched.callbacks.snapshot import restore_torch_random_state, torch_random_state
 from keras_lrsched.optimizers.low_precision import wide_dtype
+
+
+def _draws_nothing(measure):
+    """A method that leaves PyTorch's generators as they were: recurrent layers draw masks in inference, too."""
+
+    @functools.wraps(measure)
+    def measured(*args):
+        before = torch_random_state()
+        try:
+            return measure(*args)
+        finally:
+            restore_torch_random_state(before)
+
+    return measured
 
 
 class Probe:
@@ -31,6 +48,7 @@ class Probe:
         self._read_gradient = compiled(self._gradient_of_all, jit)
         self._step = compiled(self._power_step, jit)
 
+    @_draws_nothing
     def check(self):
         """Refuses a model that cannot be evaluated on the batch.
 
@@ -51,19 +69,23 @@ class Probe:
         if loss is None or tuple(loss.shape) != ():
             raise ValueError(f"To be measured, a model needs a loss in `compile` that gives one number. {received}")
 
+    @_draws_nothing
     def logits(self):
         """The largest |logit|, and the mean of log(sum(exp(logit))) over the samples."""
         return tuple(map(_number, self._read_logits(*self._state(), self._all)))
 
+    @_draws_nothing
     def gradient(self):
         """The gradient of the loss of the batch: a NumPy array for each trainable variable."""
         return [np.array(ops.convert_to_numpy(g)) for g in self._read_gradient(*self._state(), self._all)]
 
+    @_draws_nothing
     def gradient_noise(self):
         """|g|, and the variance of the gradient of a sample as a multiple of |g|^2, both from two halves of the batch."""
         square, difference = map(_number, self._read_gradients(*self._state(), self._first, self._second))
         return square**0.5, self._half / 2 * difference / square if square else 0.0
 
+    @_draws_nothing
     def power_iteration(self, vector, iterations):
         """The eigenvalue of the Hessian that is the largest in size, and its vector, as `iterations` steps find them."""
         state, vector = self._state(), [ops.convert_to_tensor(v) for v in vector]

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched.callbacks import scheduled_step
-from keras_lrsched.callbacks.host_values import inner_optimizer
+from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.settings import Setting
 from keras_lrsched.schedules.base import float_dtype
 from keras_lrsched.schedules.operands import as_schedule, compute
@@ -105,6 +105,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         step_hooks.add_hook(self.model, self)
         step_hooks.make_step(self.model)
         self._at_work = True
+        self._updates_before = self._updates()
 
     @property
     def step_key(self):
@@ -123,7 +124,8 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         del self._setting, self._stand_in, self._trainer, self.counter  # so that the callback can be copied
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._refuse_what_is_not_read()
+        if self._stand_in.is_idle and self._updates() > self._updates_before:  # an update may take several batches
+            self._refuse_what_is_not_read()
 
     def on_test_begin(self, logs=None):
         if self._at_work:
@@ -199,6 +201,10 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         compiled_in = not isinstance(before, keras.Variable) and not isinstance(self._setting.owner, _NOT_EVALUATED)
         if compiled_in and before != number:
             self.model.test_function = self.model.predict_function = None
+
+    def _updates(self):
+        batches = int(optimizer_value(self._trainer, self.counter._iterations))
+        return batches // (self.counter.gradient_accumulation_steps or 1)
 
     def _refuse_what_is_not_read(self):
         if self._stand_in.is_idle:

@@ -38,20 +38,24 @@ class StandIn(keras.Variable):
     """
 
     _tensor = None
-    is_idle = False
-    """Whether it was given a tensor that nothing has read."""
+    _was_read = False
+
+    @property
+    def is_idle(self):
+        """Whether nothing has read what it was given in any step."""
+        return self._tensor is not None and not self._was_read
 
     def __init__(self):
         super().__init__(0.5, dtype=float_dtype(), trainable=False, name="scheduled")
 
     def hold(self, tensor):
-        self._tensor, self.is_idle = tensor, True
+        self._tensor = tensor
 
     @property
     def value(self):
         if self._tensor is None:
             return super().value
-        self.is_idle = False
+        self._was_read = True
         return self._maybe_autocast(self._tensor)
 
     def get_shape(self):  # what TensorFlow asks of a tensor

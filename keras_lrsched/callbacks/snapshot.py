@@ -93,7 +93,7 @@ def random_state():
         "tensorflow": None if eager is None else eager.getstate(),
         "numpy": np.random.get_state(legacy=False),
         "keras": None if generator is None else _copy(generator.state),
-        "torch": _torch_random_state(),
+        "torch": torch_random_state(),
     }
 
 
@@ -164,7 +164,7 @@ def _name(dtype):
     return keras.backend.standardize_dtype(dtype)
 
 
-def _torch_random_state():
+def torch_random_state():
     """What dropout without a seed draws from on PyTorch: the generator of the CPU, and those of all GPUs."""
     if keras.backend.backend() != "torch":
         return []

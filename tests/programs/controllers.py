@@ -150,27 +150,29 @@ def batch_size_schedule(bench):
 
     expected = bench.sgd_run(constant, mode=EAGER)
     given, _ = arrays(expected)
-    batches, wanted = cut(given, sizes)
-    expected.options.update(x=references.batches(batches), shuffle=False, epochs=1)
-    expected.train([references.Rates(lambda step: RATE * wanted[step] / 2)])
-    assert controller.batch_size == [len(keras.tree.flatten(batch)[0]) for batch in batches]
+    epochs, wanted = cut(given, sizes)
+    rates = references.Rates(lambda step: RATE * wanted[step] / 2)
+    for batches in epochs:
+        expected.options.update(x=references.batches(batches), shuffle=False, epochs=1)
+        expected.train([rates])
+    assert controller.batch_size == [len(keras.tree.flatten(batch)[0]) for batches in epochs for batch in batches]
     assert_close(run, expected, bench.rtol)
 
 
 def cut(given, sizes):
-    """The batches of two passes, and the sizes that were asked for."""
+    """The batches of each of two epochs, and the sizes that were asked for."""
     parts = [given[name] for name in ("x", "y", "sample_weight") if given.get(name) is not None]
     data = parts[0] if len(parts) == 1 else tuple(parts)
     samples = len(keras.tree.flatten(data)[0])
-    batches, wanted = [], []
-    for _ in range(2):
+    epochs, wanted = [[], []], []
+    for batches in epochs:
         start = 0
         while start < samples:
             size = round(float(sizes(len(wanted))))
             batches.append(keras.tree.map_structure(lambda each, at=start, n=size: each[at : at + n], data))
             wanted.append(size)
             start += size
-    return batches, wanted
+    return epochs, wanted
 
 
 def refuse_batch_size_schedule(bench):

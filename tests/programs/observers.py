@@ -14,7 +14,7 @@ import pytest
 
 from keras_lrsched import callbacks
 from tests.programs.bench import RATE, Bench, assert_equal, constant, state
-from tests.programs.references import _array
+from tests.programs.truth import array
 
 
 def probe(bench):
@@ -207,7 +207,7 @@ def stability_monitor(bench):
         with tf.GradientTape() as tape:
             y_pred = run.model(x) if bench.program.has("own_train_step") else run.model(x, training=False)
             loss = run.model.compute_loss(x=x, y=y, y_pred=y_pred, training=False)
-        gradients = [_array(each) for each in tape.gradient(loss, run.model.trainable_variables) if each is not None]
+        gradients = [array(each) for each in tape.gradient(loss, run.model.trainable_variables) if each is not None]
         assert np.isfinite(measured["sharpness"])
         np.testing.assert_allclose(measured["gradient_norm"], norm(gradients), rtol=100 * bench.rtol)
 

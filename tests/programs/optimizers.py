@@ -28,10 +28,12 @@ def save_and_load(bench, folder):
     loaded = keras.saving.load_model(folder / "model.keras")
     for one, other in zip(loaded.non_trainable_variables, run.model.non_trainable_variables, strict=True):
         if "seed_generator" in one.path:  # Keras saves no seeds
-            one.assign(other)
-    run.fit([], epochs=1)
+            one.assign(np.array(other.numpy()))  # a copy: JAX gives the memory of its state away
+    # On PyTorch, dropout without a seed draws from a generator that is not the model's, as does building the loaded one.
+    seeded = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: keras.utils.set_random_seed(2))
+    run.fit([seeded], epochs=1)
     kept, run.models = run.models, [loaded]
-    run.fit([], epochs=1)
+    run.fit([seeded], epochs=1)
     expected = [np.array(variable.numpy()) for variable in kept[-1].variables]
     for one, other in zip(expected, weights(run), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -5,12 +5,10 @@ import math
 import keras
 import numpy as np
 
+from tests.programs.truth import array, updates
+
 PERIOD = 3
 """Updates from one step back of Lookahead to the next."""
-
-
-def _array(tensor):
-    return np.array(keras.ops.convert_to_numpy(tensor))
 
 
 def _key(variable):
@@ -30,17 +28,19 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient, variable, learning_rate):
         self._given = self.epsilon if self._given is None else self._given
         self.epsilon = self._given * math.sqrt(1 - self.beta_2 ** (int(self.iterations) + 1))
-        super().update_step(keras.ops.convert_to_tensor(_array(gradient)), variable, learning_rate)
+        super().update_step(keras.ops.convert_to_tensor(array(gradient)), variable, learning_rate)
 
 
 class Lookahead(keras.optimizers.SGD):
     """Gradient descent, every few updates back to the middle of the way."""
 
     def update_step(self, gradient, variable, learning_rate):
-        slow = vars(self).setdefault("slow_weights", {}).setdefault(_key(variable), [_array(variable)])
+        if not updates(self):
+            return
+        slow = vars(self).setdefault("slow_weights", {}).setdefault(_key(variable), [array(variable)])
         super().update_step(gradient, variable, learning_rate)
         if (int(self.iterations) + 1) % PERIOD == 0:
-            slow[0] = slow[0] + 0.5 * (_array(variable) - slow[0])
+            slow[0] = slow[0] + 0.5 * (array(variable) - slow[0])
             variable.assign(slow[0])
 
 
@@ -50,11 +50,13 @@ class ScheduleFree(keras.optimizers.SGD):
     beta = 0.9
 
     def update_step(self, gradient, variable, learning_rate):
+        if not updates(self):
+            return
         weights = vars(self).setdefault("z_and_x", {})
-        z, x = weights[_key(variable)] = weights.get(_key(variable), (_array(variable),) * 2)
-        z = z - float(_array(learning_rate)) * _array(gradient)
+        z, x = weights[_key(variable)] = weights.get(_key(variable), (array(variable),) * 2)
+        z = z - float(array(learning_rate)) * array(gradient)
         rates = vars(self).setdefault("rates", {})
-        rates[int(self.iterations)] = float(_array(learning_rate))
+        rates[int(self.iterations)] = float(array(learning_rate))
         shares = np.maximum.accumulate(list(rates.values())) ** 2
         x = x + shares[-1] / shares.sum() * (z - x)
         weights[_key(variable)] = z, x
@@ -89,10 +91,10 @@ class Hypergradient(keras.optimizers.SGD):
         self.last = None
 
     def apply(self, grads, trainable_variables=None):
-        gradient = np.concatenate([_array(keras.ops.convert_to_tensor(each)).ravel() for each in grads])
+        gradient = np.concatenate([array(keras.ops.convert_to_tensor(each)).ravel() for each in grads])
         if self.last is not None:
             cosine = gradient @ self.last / (np.linalg.norm(gradient) * np.linalg.norm(self.last))
-            self.learning_rate = float(_array(self.learning_rate)) * (1 + self.b * cosine)
+            self.learning_rate = float(array(self.learning_rate)) * (1 + self.b * cosine)
         self.last = gradient
         super().apply(grads, trainable_variables)
 
@@ -117,23 +119,24 @@ class Pruning(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.before = None
         self.masks = {}
+        self.trained = self.model  # on JAX, each look at `self.model` puts all state into the variables, also within a step
 
     def on_train_batch_begin(self, batch, logs=None):
-        share = float(self.sparsity(int(_array(self.model.optimizer.iterations))))
+        share = float(self.sparsity(int(array(self.model.optimizer.iterations))))
         if share != self.before:
             for kernel in self.kernels():
-                size = np.abs(_array(kernel)).ravel()
+                size = np.abs(array(kernel)).ravel()
                 smallest = np.argsort(size, kind="stable")[: round(share * size.size)]
                 self.masks[id(kernel)] = ~np.isin(np.arange(size.size), smallest).reshape(kernel.shape)
-                kernel.assign(_array(kernel) * self.masks[id(kernel)])
+                kernel.assign(array(kernel) * self.masks[id(kernel)])
             self.before = share
 
     def kernels(self):
-        return [variable for variable in self.model.trainable_variables if variable.name.endswith("kernel")]
+        return [variable for variable in self.trained.trainable_variables if variable.name.endswith("kernel")]
 
     def mask(self):
         for kernel in self.kernels():
-            kernel.assign(_array(kernel) * self.masks.get(id(kernel), 1))  # a model may be built by its first batch
+            kernel.assign(array(kernel) * self.masks.get(id(kernel), 1))  # a model may be built by its first batch
 
 
 class Rates(keras.callbacks.Callback):
@@ -171,11 +174,15 @@ class Volatility(keras.callbacks.Callback):
             factor *= (1 + np.cos(np.pi * t / self.total)) / (1 + np.cos(np.pi * (t - self.every) / self.total))
         optimizer = self.model.optimizer
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        optimizer.learning_rate = max(1e-4, float(_array(optimizer.learning_rate)) * factor)
+        optimizer.learning_rate = max(1e-4, float(array(optimizer.learning_rate)) * factor)
 
 
 def batches(given):
     """Given batches, in their order, as `fit` hands over arrays: inputs without targets are no tuple."""
+    if keras.backend.backend() == "torch":
+        from torch.utils.data import DataLoader
+
+        return DataLoader(given, batch_size=None)
     import tensorflow as tf
 
     first, *others = (tf.data.Dataset.from_tensors(each) for each in given)

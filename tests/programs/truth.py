@@ -49,14 +49,14 @@ class Truth(keras.callbacks.Callback):
             _last = None
 
             def apply(self, grads, trainable_variables=None):
-                truth._now.gradients.append([_array(each) for each in grads if each is not None])
+                truth._now.gradients.append([array(each) for each in grads if each is not None])
                 return super().apply(grads, trainable_variables)
 
             def update_step(self, gradient, variable, learning_rate):
-                update = int(self.iterations)
-                if update != self._last:
+                update = int(array(self._iterations))
+                if update != self._last and updates(self):
                     self._last = update
-                    rates.append(float(_array(learning_rate)))
+                    rates.append(float(array(learning_rate)))
                     truth._now.rates.append(rates[-1])
                 return super().update_step(gradient, variable, learning_rate)
 
@@ -100,7 +100,7 @@ class Truth(keras.callbacks.Callback):
 
     def _scale(self):
         optimizer = getattr(self.model, "optimizer", None)
-        return 1.0 if optimizer is None else float(_array(optimizer.scale_loss(keras.ops.ones(()))))
+        return 1.0 if optimizer is None else float(array(optimizer.scale_loss(keras.ops.ones(()))))
 
     def _watch_step(self, model):
         original = model.train_step
@@ -121,7 +121,7 @@ class Truth(keras.callbacks.Callback):
         def watched(*args, **options):
             loss = compute_loss(*args, **options)
             if options.get("training"):
-                self._now.losses.append(float(_array(loss)))
+                self._now.losses.append(float(array(loss)))
             return loss
 
         return watched
@@ -137,7 +137,13 @@ class Truth(keras.callbacks.Callback):
         return watched
 
 
-def _array(tensor):
+def updates(optimizer):
+    """Whether this batch completes an update: on JAX, Keras calls `update_step` at the others, too, and drops the result."""
+    steps = optimizer.gradient_accumulation_steps
+    return not steps or (int(array(optimizer._iterations)) + 1) % steps == 0
+
+
+def array(tensor):
     if type(tensor).__name__ == "IndexedSlices":
         import tensorflow as tf
 
