@@ -99,7 +99,7 @@ def _limits():
     source = Path(__file__).with_name("limit.c")
     library = f"{folder}/limit.so"
     flags = ["-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-shared", "-fPIC"]
-    subprocess.run([build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
+    subprocess.run([*build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
     return ctypes.CDLL(library)
 
 

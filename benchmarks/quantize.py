@@ -61,7 +61,7 @@ def _limits():
     library = f"{tempfile.mkdtemp()}/limit.so"
     source = Path(__file__).with_name("quantize_limit.c")
     subprocess.run(
-        [build.compiler(), "-x", "c", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True
+        [*build.compiler(), "-x", "c", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True
     )
     return ctypes.CDLL(library)
 

@@ -28,7 +28,7 @@ NOTES = """
   at most as large as the file (state) or 256 MiB (`.npz`). The loaders are fuzzed in the quick tests. A checksum shows
   accidents; it does not show who wrote a file.
 - A run is guarded against losses that are NaN only by what the table names: `TrainingState` saves what there is.
-- A process that is killed while it builds kernels leaves a temporary folder in the cache, which may be removed.
+- A process that is killed while it builds kernels leaves a temporary folder in the cache, which the next build removes.
 """
 
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import BuildError, mode
-from keras_lrsched.kernels.loading import binding, cannot_load
+from keras_lrsched.kernels.loading import binding, cannot_call
 from keras_lrsched.kernels.state import status
 
 __all__ = ["DTYPES", "BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
@@ -30,7 +30,7 @@ def reason_against(variables):
     dtypes = set(map(keras.backend.standardize_dtype, {variable.dtype for variable in variables})) - set(DTYPES)
     if dtypes:
         return f"There is no kernel for variables in {', '.join(sorted(dtypes))}."
-    return binding("update").unavailable(variables) or cannot_load("update", "update")
+    return cannot_call("update", "update", variables)
 
 
 def takes_codes(method, kind, block_size):

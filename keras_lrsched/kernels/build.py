@@ -1,18 +1,23 @@
 """Builds the C++ parts on first use, with the compiler that is there, into a cache.
 
-A library is built anew when the framework, the compiler, the flags or a source changes. Processes that want the same one at
-the same time wait for each other; what is in the cache is always complete.
+A library is built anew when the framework, the compiler, the flags, the C library or a source changes. Processes that want
+the same one at the same time wait for each other; what is in the cache is always complete.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from keras_lrsched.kernels import cache
+from keras_lrsched.kernels.cache import BuildError
 
 MATHS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]  # never -ffast-math: see below
 """No fused multiply-add, so that all instruction sets round alike. A library linked with `-ffast-math` would switch off
@@ -44,13 +49,9 @@ CUDA = [
 """Ampere, Hopper and Blackwell; what comes later compiles the last one's intermediate code."""
 
 
-class BuildError(Exception):
-    """Why there is no library."""
-
-
 def mode():
     """What `KERAS_LRSCHED_FUSED` says: `"auto"`, `"1"` or `"0"`."""
-    value = os.environ.get("KERAS_LRSCHED_FUSED", "auto")
+    value = os.environ.get("KERAS_LRSCHED_FUSED") or "auto"
     if value not in ("auto", "1", "0"):
         raise ValueError(f"KERAS_LRSCHED_FUSED must be auto, 1 or 0. Received: {value!r}")
     return value
@@ -65,19 +66,21 @@ def source_folder():
     raise BuildError("The C++ sources are not installed.")
 
 
-def cache_folder():
-    """`KERAS_LRSCHED_CACHE`, or `keras_lrsched` in the user's cache."""
-    if folder := os.environ.get("KERAS_LRSCHED_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras_lrsched"
-
-
 def compiler():
-    """`CXX`, or the first of g++, clang++ and c++ that is there."""
-    for name in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]:
-        if found := shutil.which(name):
-            return found
+    """The first words of a command: `CXX`, maybe with arguments or a launcher, or the first of g++, clang++ and c++."""
+    named = os.environ.get("CXX", "").strip()
+    for words in [_words(named)] if named else [["g++"], ["clang++"], ["c++"]]:
+        if found := shutil.which(words[0]):
+            return [os.path.abspath(found), *words[1:]]
     raise BuildError("There is no C++ compiler. Install g++, or name one in CXX.")
+
+
+def _words(command):
+    """A path with spaces in it is one word."""
+    try:
+        return [command] if shutil.which(command) else shlex.split(command)
+    except ValueError as error:
+        raise BuildError(f"CXX is no command: {error}. Received: CXX={command!r}") from error
 
 
 def cuda_compiler():
@@ -100,27 +103,30 @@ def library(target, family="update"):
     """
     try:
         path = _path(target, family)
-        if not path.exists():
+        if not cache.has(path):
             _build_once(target, family, path)
+        cache.verify(path)
     except OSError as error:
-        raise BuildError(f"The cache {cache_folder()} cannot be used: {error}") from error
+        raise BuildError(f"The cache {cache.folder()} cannot be used: {error}") from error
     return path
 
 
 def cached(target, family="update"):
     """The path of a library that is there already, or `None`; a part that needs TensorFlow is found without importing it."""
-    return next(iter(sorted(cache_folder().glob(f"{family}_{target}-*.so"))), None)
+    return next(iter(sorted(cache.folder().glob(f"{family}_{target}-*.so"))), None)
 
 
 @functools.cache
 def _path(target, family):
     content = hashlib.sha256()
-    compilers = [compiler(), *([cuda_compiler()] if target.endswith("cuda") else [])]
-    versions = [subprocess.run([each, "--version"], capture_output=True, text=True).stdout for each in compilers]
-    content.update(repr((versions, platform.machine(), _jobs(target, family), _link(target), _framework(target))).encode())
+    compilers = [compiler(), *([[cuda_compiler()]] if target.endswith("cuda") else [])]
+    versions = [_run([*each, "--version"]).stdout for each in compilers]
+    system = platform.machine(), platform.libc_ver()
+    jobs = _jobs_of_sets(family), _jobs(target, family), _job_of_choice(family, ())
+    content.update(repr((versions, system, jobs, _link(target), _framework(target))).encode())
     for source in _sources(family):
         content.update(source.read_bytes())
-    return cache_folder() / f"{family}_{target}-{content.hexdigest()[:16]}.so"
+    return cache.folder() / f"{family}_{target}-{content.hexdigest()[:16]}.so"
 
 
 def _sources(family):
@@ -131,51 +137,110 @@ def _sources(family):
 
 
 def _build_once(target, family, path):
-    import fcntl  # not on Windows, where nothing of this is tried
+    with cache.locked(path):
+        if cache.has(path):  # another process has built it meanwhile
+            return
+        _announce(f"keras_lrsched compiles {FAMILIES[family]} ({target}) into {path.parent}, once.")
+        cache.remove_leftovers(path)
+        with tempfile.TemporaryDirectory(prefix=path.stem + cache.BUILD, dir=path.parent) as folder:
+            _build(target, family, Path(folder))
+            cache.store(Path(folder, "library.so"), path)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():  # another process may have built it meanwhile
-            print(
-                f"keras_lrsched compiles {FAMILIES[family]} ({target}) into {path.parent}, once.",
-                file=sys.stderr,
-                flush=True,
-            )
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                _build(target, family, Path(folder))
-                os.replace(Path(folder, "library.so"), path)
+
+def _announce(text):
+    """On the standard error, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)
 
 
 def _build(target, family, folder):
-    processes = []
-    for number, (source, flags) in enumerate(_jobs(target, family)):
-        start = [cuda_compiler()] if source.endswith(".cu") else [compiler(), "-fPIC", "-fvisibility=hidden"]
-        command = [*start, *flags, "-w", "-c", source, "-o", str(folder / f"{number}.o")]
-        processes.append(
-            subprocess.Popen(command, cwd=source_folder(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    for process in processes:
-        _check(process.communicate()[0], process)
-    objects = [str(folder / f"{number}.o") for number in range(len(processes))]
-    command = [*_link(target), "-shared", "-o", str(folder / "library.so"), *objects, *_libraries(target)]
-    linked = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    sets = _jobs_of_sets(family)
+    jobs = {**sets, **_jobs(target, family)}
+    started = {name: _start(job, folder / f"{name}.o") for name, job in jobs.items()}
+    outputs = {name: process.communicate()[0] for name, process in started.items()}
+    lacking = [name for name in sets if started[name].returncode and _lacks_instructions(name, family, folder)]
+    for name in [name for name in jobs if name not in lacking]:
+        _check(outputs[name], started[name])
+    if lacking:
+        _announce(f"keras_lrsched leaves out code for {', '.join(lacking)}, which {compiler()[0]} cannot compile.")
+    choice = _start(_job_of_choice(family, lacking), folder / "choice.o")
+    _check(choice.communicate()[0], choice)
+    objects = [str(folder / f"{name}.o") for name in ("choice", *jobs) if name not in lacking]
+    linked = _run([*_link(target), "-shared", "-o", str(folder / "library.so"), *objects, *_libraries(target)])
     _check(linked.stdout, linked)
+
+
+def _start(job, output):
+    source, flags = job
+    command = [cuda_compiler()] if source.endswith(".cu") else [*compiler(), "-fPIC", "-fvisibility=hidden"]
+    return _popen([*command, *flags, "-w", "-c", source, "-o", str(output)], cwd=source_folder())
+
+
+def _run(command):
+    process = _popen(command)
+    output = process.communicate()[0]
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def _popen(command, **options):
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error}") from error
 
 
 def _check(output, process):
     if process.returncode:
-        raise BuildError(f"{' '.join(process.args[:1])} failed with {process.returncode}: {output.strip()[-1000:]}")
+        raise BuildError(f"{process.args[0]} failed with {process.returncode}: {output.strip()[-1000:]}")
+
+
+def _lacks_instructions(name, family, folder):
+    """Whether nothing can be compiled with the flags of an instruction set."""
+    more = _instruction_sets(family)[name]
+    source = folder / "empty.cc"
+    source.write_text("int empty() { return 0; }\n")
+    return bool(more) and _run([*compiler(), *more, "-c", str(source), "-o", str(folder / "empty.o")]).returncode != 0
+
+
+# The sources of a library, each with its flags, by the names of their objects
+
+
+def _is_x86():
+    return platform.machine() in ("x86_64", "AMD64")
+
+
+def _flags():
+    return [*MATHS, *(["-DKL_X86"] if _is_x86() else [])]
+
+
+def _instruction_sets(family):
+    return OWN_INSTRUCTION_SETS.get(family, INSTRUCTION_SETS) if _is_x86() else {"baseline": []}
+
+
+def _jobs_of_sets(family):
+    """The kernels, for each instruction set."""
+    sets = _instruction_sets(family)
+    return {name: (f"ops/kernels/{family}s.cc", [*_flags(), f"-DKL_ISA={name}", *more]) for name, more in sets.items()}
+
+
+def _job_of_choice(family, lacking):
+    """What chooses among the instruction sets."""
+    return f"ops/kernels/{family}.cc", [*_flags(), *(f"-DKL_WITHOUT_{name.upper()}" for name in lacking)]
 
 
 def _jobs(target, family):
-    """The sources of a library, each with its flags."""
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    flags = [*MATHS, *(["-DKL_X86"] if x86 else [])]
-    sets = OWN_INSTRUCTION_SETS.get(family, INSTRUCTION_SETS) if x86 else {"baseline": []}
-    jobs = [(f"ops/kernels/{family}s.cc", [*flags, f"-DKL_ISA={name}", *more]) for name, more in sets.items()]
+    """The rest."""
     cuda = [(f"custom_ops_cuda/{family}.cu", CUDA)] if target.endswith("cuda") else []
-    return [*jobs, *cuda, (f"ops/kernels/{family}.cc", flags), *_bindings(target, family)]
+    return {f"binding_{number}": job for number, job in enumerate([*cuda, *_bindings(target, family)])}
 
 
 def _bindings(target, family):
@@ -199,7 +264,7 @@ def _bindings(target, family):
 
 def _link(target):
     """CUDA's runtime is linked statically, so that the library loads on a machine without a driver."""
-    return [cuda_compiler(), "-cudart", "static"] if target.endswith("cuda") else [compiler()]
+    return [cuda_compiler(), "-cudart", "static"] if target.endswith("cuda") else compiler()
 
 
 def _libraries(target):

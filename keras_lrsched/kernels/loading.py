@@ -41,9 +41,19 @@ def _in_xla():
     return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
-def cannot_load(family, what):
-    """Why a family of kernels cannot be used here, or `None`; `what` it is for, for the warning that is given once."""
-    return _cannot_load(family, what, place())
+def cannot_call(family, what, *arguments):
+    """Why a family of kernels cannot be called, or `None`.
+
+    Args:
+        family: A key of `keras_lrsched.kernels.build.FAMILIES`.
+        what: What it is for, for the warning that is given once if it cannot be loaded.
+        *arguments: Those of the binding's `unavailable`.
+    """
+    try:
+        bound = binding(family)
+    except ImportError as error:  # there is none for the backend, or for its version
+        return _unavailable(what, str(error))
+    return bound.unavailable(*arguments) or _cannot_load(family, what, place())
 
 
 @functools.cache
@@ -52,12 +62,17 @@ def _cannot_load(family, what, place):
     try:
         binding(family).load(place)
     except BuildError as error:
-        reason = f"The compiled {what} is not available. {error}"
-        _warn_once(reason)
-        return reason
+        return _unavailable(what, str(error))
+    except Exception as error:  # of as many kinds as there are loaders
+        return _unavailable(what, f"{type(error).__name__}: {error}"[:1000])
     return None
+
+
+def _unavailable(what, reason):
+    _warn_once(reason)
+    return f"The compiled {what} is not available. {reason}"
 
 
 @functools.cache
 def _warn_once(reason):
-    warnings.warn(f"{reason} Plain Keras operations are used instead.", stacklevel=2)
+    warnings.warn(f"Compiled code is not available. {reason} Plain Keras operations are used instead.", stacklevel=2)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.kernels.build import mode
-from keras_lrsched.kernels.loading import binding, cannot_load, place
+from keras_lrsched.kernels.loading import binding, cannot_call, place
 
 BLOCK = 32
 MAX_K = 131071
@@ -50,7 +50,7 @@ def usable(tensors, output):
     """
     if mode() == "0":
         return False
-    reason = binding("matmul").unavailable(tensors, output) or cannot_load("matmul", "product of int8 matrices")
+    reason = cannot_call("matmul", "product of int8 matrices", tensors, output)
     if reason is not None and mode() == "1":
         raise RuntimeError(f"The product of int8 matrices has no compiled code here: {reason}")
     return reason is None

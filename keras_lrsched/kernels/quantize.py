@@ -10,7 +10,7 @@ import math
 from keras import ops
 
 from keras_lrsched.kernels.build import mode
-from keras_lrsched.kernels.loading import binding, cannot_load
+from keras_lrsched.kernels.loading import binding, cannot_call
 
 ELEMENTS = {
     "E4M3": (8, 3, -6, 0x7E, False, 0x7F, None),
@@ -45,11 +45,7 @@ def usable(format, blocks, tensors, writes=True):
     """
     if mode() == "0":
         return False
-    reason = (
-        _unsuited(format, blocks, writes)
-        or binding("quantize").unavailable(tensors)
-        or cannot_load("quantize", "quantization")
-    )
+    reason = _unsuited(format, blocks, writes) or cannot_call("quantize", "quantization", tensors)
     if reason is not None and mode() == "1":
         raise RuntimeError(f"Quantization to {format.name} has no compiled code here: {reason}")
     return reason is None

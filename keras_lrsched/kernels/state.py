@@ -2,8 +2,9 @@
 
 import importlib.util
 import os
+import shlex
 
-from keras_lrsched.kernels import build
+from keras_lrsched.kernels import build, cache
 
 TARGETS = {
     "core": (None, "PyTorch"),
@@ -23,11 +24,11 @@ def status():
     is none.
     """
     return {
-        "mode": os.environ.get("KERAS_LRSCHED_FUSED", "auto"),
-        "compiler": _try(build.compiler),
+        "mode": os.environ.get("KERAS_LRSCHED_FUSED") or "auto",
+        "compiler": _try(lambda: shlex.join(build.compiler())),
         "cuda_compiler": _try(build.cuda_compiler),
         "sources": _try(build.source_folder),
-        "cache": str(build.cache_folder()),
+        "cache": _try(cache.folder),
         **{
             target if family == "update" else f"{family}_{target}": _library(target, family, *of)
             for family in build.FAMILIES
@@ -40,8 +41,7 @@ def status():
 def _library(target, family, module, user):
     if module is not None and importlib.util.find_spec(module) is None:
         return f"{user} is not installed"
-    found = build.cached(target, family)
-    return str(found) if found else f"not built yet; {user} builds it when first used"
+    return _try(lambda: build.cached(target, family) or f"not built yet; {user} builds it when first used")
 
 
 def _try(function):

@@ -8,27 +8,30 @@ namespace {
 struct InstructionSet {
   const char* name;
   const kl::MatmulTable* table;
+  bool (*supported)();
 };
 
-const InstructionSet kSets[] = {
 #ifdef KL_X86
-    {"avx512vnni", &kl::avx512vnni::matmul_table},
-    {"avx2", &kl::avx2::matmul_table},
+[[maybe_unused]] bool has_avx512vnni() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni");
+}
+
+[[maybe_unused]] bool has_avx2() { return __builtin_cpu_supports("avx2"); }
 #endif
-    {"baseline", &kl::baseline::matmul_table},
+
+const InstructionSet kSets[] = {
+#if defined(KL_X86) && !defined(KL_WITHOUT_AVX512VNNI)
+    {"avx512vnni", &kl::avx512vnni::matmul_table, has_avx512vnni},
+#endif
+#if defined(KL_X86) && !defined(KL_WITHOUT_AVX2)
+    {"avx2", &kl::avx2::matmul_table, has_avx2},
+#endif
+    {"baseline", &kl::baseline::matmul_table, [] { return true; }},
 };
 constexpr int kSetCount = sizeof(kSets) / sizeof(kSets[0]);
 
-bool supported([[maybe_unused]] int number) {
-#ifdef KL_X86
-  if (number == 0) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni");
-  }
-  if (number == 1) return __builtin_cpu_supports("avx2");
-#endif
-  return true;
-}
+bool supported(int number) { return kSets[number].supported(); }
 
 int best() {
   int number = 0;

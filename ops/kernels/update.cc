@@ -15,11 +15,13 @@ struct InstructionSet {
 };
 
 InstructionSet choose() {
-#ifdef KL_X86
+#if defined(KL_X86) && !defined(KL_WITHOUT_AVX512)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq")) {
     return {"avx512", kl::avx512::table};
   }
+#endif
+#if defined(KL_X86) && !defined(KL_WITHOUT_AVX2)
   if (__builtin_cpu_supports("avx2")) return {"avx2", kl::avx2::table};
 #endif
   return {"baseline", kl::baseline::table};

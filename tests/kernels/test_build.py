@@ -34,7 +34,8 @@ def test_built_once_then_found(cache, capsys):
     assert build.library("core") == path
     assert path.stat().st_mtime_ns == built
     assert not capsys.readouterr().err
-    assert sorted(each.suffix for each in cache.iterdir()) == [".lock", ".so"]  # nothing half done is left
+    assert sorted(each.suffix for each in cache.iterdir()) == [".lock", ".sha256", ".so"]  # nothing half done is left
+    assert cache.stat().st_mode & 0o777 == 0o700
 
 
 def test_other_flags_are_another_library(cache, monkeypatch):
@@ -74,7 +75,7 @@ def test_a_compiler_that_fails(cache, monkeypatch, tmp_path):
 
 def test_a_cache_that_is_a_file(cache):
     cache.write_text("in the way")
-    with pytest.raises(build.BuildError, match="cannot be used"):
+    with pytest.raises(build.BuildError, match="is no folder of its own"):
         build.library("core")
 
 
@@ -84,6 +85,52 @@ def test_a_read_only_cache(cache):
     cache.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(build.BuildError, match="cannot be used"):
         build.library("core")
+
+
+def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monkeypatch, tmp_path, capsys):
+    """Any other failure is one: what is built stays."""
+    compiler = tmp_path / "old"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *x86-64-v4*) echo "bad value (x86-64-v4) for -march=" >&2; exit 1;; esac\n'
+        'case "$*" in *-DKL_ISA=$FAILS*) echo "no memory left"; exit 1;; esac\n'
+        'echo "$*" >> "$LOG"; while [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done; [ $# -gt 0 ] && : > "$2"; exit 0\n'
+    )
+    compiler.chmod(0o755)
+    for name, value in {"CXX": str(compiler), "FAILS": "avx2", "LOG": str(tmp_path / "log")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(build.BuildError, match="no memory left"):
+        build.library("core")
+    monkeypatch.setenv("FAILS", "none")
+    build.library("core")
+    assert "leaves out code for avx512, which" in capsys.readouterr().err
+    log = (tmp_path / "log").read_text().splitlines()
+    assert "-DKL_WITHOUT_AVX512 " in next(line for line in log if "kernels/update.cc" in line and "WITHOUT" in line)
+    assert "avx512.o" not in log[-1]
+    assert "avx2.o" in log[-1]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("family", ["update", "quantize", "matmul"])
+def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
+    for lacking in [], ["avx2"], list(build._instruction_sets(family))[1:]:
+        source, flags = build._job_of_choice(family, lacking)
+        command = [
+            *build.compiler(),
+            *flags,
+            "-O0",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-c",
+            source,
+            "-o",
+            str(tmp_path / "it.o"),
+        ]
+        subprocess.run(command, cwd=build.source_folder(), check=True)
+        symbols = subprocess.run(["nm", "-C", tmp_path / "it.o"], capture_output=True, text=True, check=True).stdout
+        assert not any(f"kl::{name}::" in symbols for name in lacking)
+        assert "kl::baseline::" in symbols
 
 
 def test_the_sources_are_part_of_the_key(cache, monkeypatch, tmp_path):
@@ -101,9 +148,12 @@ def test_the_sources_are_part_of_the_key(cache, monkeypatch, tmp_path):
         first = now
 
 
-def test_one_warning_then_plain_operations(monkeypatch, untried):
+@pytest.mark.parametrize(
+    "error", [build.BuildError("There is no C++ compiler."), OSError("no C++ compiler"), AttributeError("no C++ compiler")]
+)
+def test_one_warning_then_plain_operations(monkeypatch, untried, error):
     def fail(place):
-        raise build.BuildError("There is no C++ compiler.")
+        raise error
 
     import keras
     import numpy as np
