@@ -49,7 +49,7 @@ def small_disk(tmp_path):
 def read_only_folder(tmp_path):
     folder = tmp_path / "read_only"
     if os.geteuid() == 0:  # who may write into any folder
-        with mounted(folder, "ro"):
+        with mounted(folder, "ro,mode=0755"):
             yield folder
     else:
         folder.mkdir(mode=0o555)
