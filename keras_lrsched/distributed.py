@@ -173,7 +173,10 @@ def _receive(connection, deadline):
         data += part
         if not part or len(data) > LONGEST:
             raise ValueError("No message of a worker.")
-    message = json.loads(data)
+    try:
+        message = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("No message of a worker.") from error
     if not isinstance(message, dict) or not all(isinstance(each, dict) for each in message.values()):
         raise ValueError("No message of a worker.")
     return message

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import string
 import tracemalloc
 import zipfile
@@ -18,6 +19,7 @@ from keras_lrsched.laws import LossCurve
 from keras_lrsched.laws.law import LAWS, Law
 from keras_lrsched.schedules import RefinedSchedule, Tabulated
 from keras_lrsched.schedules.array_file import read_arrays
+from keras_lrsched.tune.policy import Policy
 from keras_lrsched.workloads import claims
 
 fuzz = settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -234,3 +236,115 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
         read_arrays(path, ["loss"])
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+# Files of all kinds, each changed a little at many places
+
+
+def write_law(name):
+    return lambda path: LAWS[name](**dict.fromkeys(LAWS[name].parameters, 0.5)).save(path)
+
+
+def write_state(path):
+    state_file.write(path, {"weights": [np.ones((2, 3)), "text"], "step": 3, "deque": (1, None)})
+
+
+def write_table(header, *rows):
+    return lambda path: path.write_text("\n".join([header, *rows, ""]))
+
+
+KINDS = {
+    "state": (write_state, state_file.read, "state"),
+    **{name: (write_law(name), Law.load, "law.json") for name in LAWS},
+    "schedule": (Tabulated([0.5, 0.25, 1e-3]).save, Tabulated.load, "schedule.json"),
+    "policy": (Policy([{"a": 0.1}, {"a": 0.2}], [3, 6], seed=1).save, Policy.load, "policy.json"),
+    "curve": (LossCurve([2.0, 1.5, 1.25], [0.1, 0.1, 0.05]).save, LossCurve.load, "curve.npz"),
+    "curve, table": (
+        write_table("step,loss,learning_rate,run", "0,2.0,0.1,0", "1,1.5,0.1,0", "2,1.25,0.05,0"),
+        LossCurve.load,
+        "curve.csv",
+    ),
+    "norms": (write_table("step,gradient_norm", "0,2.0", "1,1.5", "2,1.25"), RefinedSchedule.from_run, "norms.csv"),
+    "claims": (
+        write_table("claim,source,paper,measure,workload,advantages,margin", "a,b,c,d,e,0.1 0.2,0.0"),
+        claims.load,
+        "claims.csv",
+    ),
+}
+HOSTILE = [b"1e308", b"-1e308", b"1e999", b"9" * 400, b"9" * 5000, b"NaN", b"-0", b"null", b'"x"', b"[" * 3000, b"{" * 3000]
+HOSTILE += [b"[[1]]", b"\0", b"\xff\xfe", b",", b"\n", b'"', b"\xff" * 4, b"\x00" * 8, b"PK\x05\x06", b"true", b"1e-320"]
+
+
+def changed(content, chance):
+    """One to three changes of a byte, a piece, or a number."""
+    for _ in range(chance.integers(1, 4)):
+        begin, size = int(chance.integers(len(content) + 1)), int(chance.integers(0, 12))
+        match chance.integers(6):
+            case 0:
+                content = content[:begin] + bytes([chance.integers(256)]) + content[begin + 1 :]
+            case 1:
+                content = content[:begin] + HOSTILE[chance.integers(len(HOSTILE))] + content[begin + size :]
+            case 2:
+                content = content[:begin] + content[begin + size :]
+            case 3:
+                content = content[:begin] + content[begin : begin + 8 * size] + content[begin:]
+            case 4:
+                content = content[:begin]
+            case 5:
+                numbers = [*re.finditer(rb"-?\d+(\.\d+)?(e-?\d+)?", content)]
+                if numbers:
+                    one = numbers[chance.integers(len(numbers))]
+                    content = content[: one.start()] + HOSTILE[chance.integers(len(HOSTILE))] + content[one.end() :]
+    return content
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tries", [30, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_were_changed(tmp_path, kind, tries):
+    """What is read can be used, and what cannot is refused by a `ValueError`; with all slow tests, 11,000 files."""
+    write, load, name = KINDS[kind]
+    write(tmp_path / name)
+    content, chance = (tmp_path / name).read_bytes(), np.random.default_rng(tries)
+    assert load(tmp_path / name) is not None
+    refused = 0
+    for _ in range(tries):
+        new = changed(content, chance)
+        if kind == "state" and chance.integers(2):
+            new = new[:-32] + hashlib.sha256(new[:-32]).digest()  # so that all of the reader is reached
+        (tmp_path / name).write_bytes(new)
+        found = loads_or_refuses(load, tmp_path / name)
+        refused += found is None
+        if isinstance(found, Law):
+            with contextlib.suppress(ValueError):
+                assert np.all(np.isfinite(found.predict([1e-3, 1e-3, 5e-4])))
+    assert refused > 0
+
+
+@pytest.mark.parametrize("number", ["A", "alpha", "L0"])
+def test_a_law_whose_numbers_cannot_be_used(tmp_path, number):
+    """Each is finite; what it predicts is not."""
+    law = {"law": "AnnealingLaw", "fitted": {}, "L0": 1.0, "A": 0.5, "alpha": 0.5, "C": 1.0}
+    (tmp_path / "law").write_text(json.dumps({**law, number: 1e308, **({"A": 1e308} if number == "L0" else {})}))
+    with pytest.raises(ValueError, match=r"predicts losses from .* inf.*law'"):
+        Law.load(tmp_path / "law")
+
+
+@pytest.mark.parametrize("place", [12, 16])
+@pytest.mark.parametrize("number", [0, 2**16, 2**31, 2**32 - 1])
+def test_arrays_whose_directory_lies(tmp_path, place, number):
+    """About its size or its place: `zipfile` raises OSError for some."""
+    path = tmp_path / "run.npz"
+    LossCurve([2.0, 1.5], [0.1, 0.1]).save(path)
+    content = path.read_bytes()
+    end = content[-22:]
+    path.write_bytes(content[:-22] + end[:place] + number.to_bytes(4, "little") + end[place + 4 :])
+    with pytest.raises(ValueError, match=r"holds no curve.*run\.npz"):
+        LossCurve.load(path)
+
+
+@pytest.mark.parametrize("load", [Law.load, Tabulated.load, Policy.load, LossCurve.load, claims.load, state_file.read])
+def test_a_file_that_is_not_there(load, tmp_path):
+    for path in (tmp_path / "none", tmp_path / "none.npz"):
+        with pytest.raises(FileNotFoundError):
+            load(path)

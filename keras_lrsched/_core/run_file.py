@@ -5,6 +5,8 @@ import io
 import os
 from pathlib import Path
 
+from keras_lrsched._core.untrusted_file import refused
+
 
 class SeveralRunsError(ValueError):
     """A file holds several runs, and it is not clear which one is meant."""
@@ -39,7 +41,7 @@ class RunFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(_lines([self.columns]))
             return
-        with self.path.open(newline="") as file:
+        with refused("recorded runs", self.path), self.path.open(newline="") as file:
             present = next(csv.reader(file))
         if present != self.columns:
             raise ValueError(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_lrsched._core import plain
+from keras_lrsched._core.untrusted_file import refused
 
 FORMAT = b"keras_lrsched state "
 MAGIC = FORMAT + b"3\n"
@@ -107,14 +108,12 @@ def _read(path):
             "The file of training state is damaged: truncated, or changed after it was written. "
             f"Remove it to train from the start. Received: path={str(path)!r}"
         )
-    try:
+    with refused("training state", path):
         end = content.index(b"\n", len(MAGIC))
         unpacker = _Unpacker(body[end + 1 :])
         state = unpacker.value(json.loads(content[len(MAGIC) : end]))
         unpacker.finish()
-    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"The file holds no training state ({error!r:.200}). Received: path={str(path)!r}") from error
-    return state
+        return state
 
 
 def _pack(value, arrays):

@@ -87,6 +87,10 @@ class ConvexBound(Law):
         """
         return convex_bound_fit.fit(cls, curves, skip, points)
 
+    @property
+    def only_length(self):
+        return len(self.gradient_norm) if isinstance(self.gradient_norm, list) else None
+
     def loss_at(self, learning_rate, at):
         initial, noise = convex_bound_curve.parts(learning_rate, self._norms(len(learning_rate)))
         return self.offset + _finite(self.distance**2 * initial + noise)[at]

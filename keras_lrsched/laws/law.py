@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -33,6 +34,11 @@ class Law:
 
     def __init__(self):
         self.fitted: dict[str, float] = {}
+
+    @property
+    def only_length(self) -> int | None:
+        """The length of the only runs that the law is for, if there is one."""
+        return None
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -91,17 +97,16 @@ class Law:
         """The law in a file that `save` wrote; `Law.load` reads any kind.
 
         Raises:
-            ValueError: If the file holds no law, or one of another kind.
+            ValueError: If the file holds no law, one of another kind, or one whose numbers together give no finite loss.
         """
-        try:
+        with refused("law", path):
             content = json.loads(Path(path).read_text())
             kind = LAWS[content.pop("law")]
             fitted = {name: checks.positive_float(name, value) for name, value in content.pop("fitted").items()}
             if fitted and fitted.keys() != {"steps", "learning_rate"}:
                 raise ValueError(f"fitted to {', '.join(fitted)}")
             law = kind(**content)
-        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
-            raise ValueError(f"The file holds no law ({error!r:.200}). Received: path={str(path)!r}") from error
+            _refuse_unusable(law, fitted.get("learning_rate", 1e-3))
         if not isinstance(law, cls):
             raise ValueError(f"The file must hold a {cls.__name__}. Received: path={str(path)!r} with a {kind.__name__}")
         law.fitted = fitted
@@ -166,6 +171,15 @@ class Law:
                 )
 
 
+def _refuse_unusable(law, peak):
+    """Numbers that are finite each, and together give no finite loss for a short run that decays from the peak."""
+    steps = law.only_length or 8
+    with np.errstate(all="ignore"):
+        loss = law.loss_at(peak * np.linspace(1.0, 0.1, steps), np.arange(steps))
+    if not np.all(np.isfinite(loss)):
+        raise ValueError(f"{law} predicts losses from {np.min(loss)} to {np.max(loss)} for a learning rate of {peak}")
+
+
 def rates(schedule, steps=None) -> np.ndarray:
     """The rate of every update of a run, in float64.
 
@@ -193,7 +207,9 @@ def updates(name, values) -> np.ndarray:
         ValueError: If it is not one-dimensional, or holds anything but whole numbers.
     """
     found = np.atleast_1d(np.asarray(values))
-    whole = found.dtype.kind in "iu" or (found.dtype.kind == "f" and np.all(np.isfinite(found) & (found == np.floor(found))))
+    whole = found.dtype.kind in "iu" or (
+        found.dtype.kind == "f" and np.all((np.abs(found) < 2.0**63) & (found == np.floor(found)))
+    )
     if found.ndim != 1 or not whole:
         raise ValueError(f"`{name}` must be whole numbers in one dimension. Received: {name}={values!r:.200}")
     return found.astype(int)

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
+from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.laws.drops import warmup_end
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.law import updates
@@ -119,17 +120,16 @@ class LossCurve:
         """
         path = Path(path)
         try:
-            if path.suffix == ".npz":
-                if run not in (None, 0):
-                    raise ValueError(f"it has one run. Received: run={run!r}")
-                columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
-            else:
-                columns = _recorded(path, run)
-            return cls(**columns, name=path.stem)
+            with refused("curve", path, passing=(SeveralRunsError,)):
+                if path.suffix == ".npz":
+                    if run not in (None, 0):
+                        raise ValueError(f"it has one run. Received: run={run!r}")
+                    columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
+                else:
+                    columns = _recorded(path, run)
+                return cls(**columns, name=path.stem)
         except SeveralRunsError as error:
             raise ValueError(f"The file is not one curve: {error}. Received: path={str(path)!r}, run={run!r}") from error
-        except (csv.Error, TypeError, ValueError) as error:
-            raise ValueError(f"The file holds no curve: {error}. Received: path={str(path)!r}") from error
 
     def save(self, path) -> None:
         """Writes the curve into an `.npz` file."""

@@ -16,17 +16,18 @@ def read_arrays(path, required, optional=()):
         ValueError: If the file is no .npz file, is damaged, lacks a required array, or one of those asked for is no array of
             numbers, or larger than `LARGEST`.
     """
-    try:
-        with ZipFile(path) as archive:
-            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            for name in required:
-                if name not in members:
-                    raise ValueError(f"it has no `{name}`, only {list(members)!r:.200}")
-            return {name: _array(archive, members[name]) for name in (*required, *optional) if name in members}
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # of a dozen kinds, from zipfile, zlib, NumPy and Python's tokenizer
-        raise ValueError(f"it is damaged: {error!r:.200}") from error
+    with open(path, "rb") as file:
+        try:
+            with ZipFile(file) as archive:
+                members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                for name in required:
+                    if name not in members:
+                        raise ValueError(f"it has no `{name}`, only {list(members)!r:.200}")
+                return {name: _array(archive, members[name]) for name in (*required, *optional) if name in members}
+        except ValueError:
+            raise
+        except Exception as error:  # of a dozen kinds, from zipfile, zlib, NumPy and Python's tokenizer; OSError for a place
+            raise ValueError(f"it is damaged: {error!r:.200}") from error
 
 
 def _array(archive, member):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
+from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.schedules.base import Schedule
@@ -81,10 +82,13 @@ class RefinedSchedule(Schedule):
             **options: All other arguments of the class.
 
         Raises:
-            ValueError: If the file is of another kind, or holds no `gradient_norm`, or holds several runs and none is
-                chosen.
+            ValueError: If the file is of another kind, holds no `gradient_norm` or none that can be used, or holds several
+                runs and none is chosen.
         """
-        return cls(_recorded(Path(path), run), **options)
+        cls([1.0, 1.0], **options)  # what is wrong with the options is not the file's fault
+        norms = _recorded(Path(path), run)
+        with refused("recorded run", path):
+            return cls(norms, **options)
 
     def compute(self, step, xp):
         return self._schedule.compute(step, xp)
@@ -119,11 +123,10 @@ def _recorded(path, run):
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"A recorded run must be an .npz or .csv file. Received: path={str(path)!r}")
     try:
-        return (_norms_of_arrays if path.suffix == ".npz" else _norms_of_rows)(path, run)
+        with refused("recorded run", path, passing=(SeveralRunsError,)):
+            return (_norms_of_arrays if path.suffix == ".npz" else _norms_of_rows)(path, run)
     except SeveralRunsError as error:
         raise ValueError(f"The file is not one run: {error}. Received: path={str(path)!r}, run={run!r}") from error
-    except (csv.Error, TypeError, ValueError) as error:
-        raise ValueError(f"The file holds no recorded run: {error}. Received: path={str(path)!r}") from error
 
 
 def _norms_of_arrays(path, run):

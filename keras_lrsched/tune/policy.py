@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.callbacks import ScheduleHyperparameter
 from keras_lrsched.schedules import Tabulated, checks
 
@@ -72,10 +73,8 @@ class Policy:
         Raises:
             ValueError: If the file holds none.
         """
-        try:
+        with refused("policy", path):
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"The file holds no policy ({error!r:.200}). Received: path={str(path)!r}") from error
 
 
 def _checked_settings(settings):

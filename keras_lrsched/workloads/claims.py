@@ -6,6 +6,8 @@ import math
 import statistics
 from pathlib import Path
 
+from keras_lrsched._core.untrusted_file import refused
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -80,11 +82,8 @@ def load(path):
     Raises:
         ValueError: If the file holds something else.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            return [_claim(**row) for row in csv.DictReader(file)]
-    except (AttributeError, csv.Error, TypeError, ValueError) as error:
-        raise ValueError(f"The file holds no claims: {error}. Received: path={str(path)!r}") from error
+    with refused("claims", path), Path(path).open(newline="", encoding="utf-8") as file:
+        return [_claim(**row) for row in csv.DictReader(file)]
 
 
 def _claim(advantages, margin, **texts):

@@ -104,3 +104,11 @@ def test_rows_of_one_run(spans, run, expected):
 def test_a_run_must_be_clear(spans, run, message):
     with pytest.raises(SeveralRunsError, match=message):
         one_run({number: table(number, *span) for number, span in enumerate(spans)}, run)
+
+
+@pytest.mark.parametrize("content", [b"\0\xff\xfe", b"\xff,", b'"a'])
+def test_another_file_is_not_appended_to(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Received: path=.*file'"):
+        RunFile(tmp_path / "file").open(["step"])
+    assert (tmp_path / "file").read_bytes() == content
