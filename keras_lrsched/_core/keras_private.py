@@ -3,12 +3,16 @@
 Each docstring names what is relied on. `tests/core/test_keras_private.py` has a test for each.
 """
 
+import functools
+import gc
 import sys
+import warnings
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
+from keras.src.saving import serialization_lib
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.utils import rng_utils, tracking
@@ -358,3 +362,87 @@ def end_epoch_after(iterator, batches, at_end):
             iterator._num_batches = at_end()
 
         adapter.on_epoch_end = on_epoch_end
+
+
+def forget_tensorflow_traces(variables, message):
+    """Let each `tf.function` that has read one of some variables trace anew, and each of its traces raise an error.
+
+    The functions are those that Python's garbage collector has. Relies on the classes `polymorphic_function.Function`, with
+    its `_function_cache`, and `ConcreteFunction`, with its `_call_impl` and `_call_flat`, which all calls go through. Seen
+    in TensorFlow 2.18 to 2.21.
+    """
+    from tensorflow.python.eager.polymorphic_function import concrete_function, polymorphic_function
+
+    def refuse(*args, **kwargs):
+        raise ValueError(message)
+
+    handles = _handles(variables)
+    kinds = (polymorphic_function.Function, concrete_function.ConcreteFunction)
+    found = [each for each in gc.get_objects() if type(each) in kinds]
+    for each in found:
+        if type(each) is kinds[0] and any(_reads(trace, handles) for trace in each._function_cache.values()):
+            each._function_cache.clear()
+    for each in found:
+        if type(each) is kinds[1] and _reads(each, handles):
+            each._call_impl = each._call_flat = refuse
+
+
+def traced_datasets(variables):
+    """Functions of `tf.data` pipelines that read one of some variables.
+
+    Relies on the class `StructuredFunctionWrapper` and its `function`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    from tensorflow.python.data.ops.structured_function import StructuredFunctionWrapper
+
+    handles = _handles(variables)
+    found = [each for each in gc.get_objects() if type(each) is StructuredFunctionWrapper]
+    return [each for each in found if _reads(each.function, handles)]
+
+
+def _handles(variables):
+    """The ids of the tensors that functions capture of variables; several with `MirroredStrategy`."""
+    values = [variable._value for variable in variables]
+    return {id(part.handle) for value in values for part in getattr(value, "values", [value]) if hasattr(part, "handle")}
+
+
+def _reads(trace, handles):
+    return any(id(tensor) in handles for tensor in trace.captured_inputs)
+
+
+def list_last(variable):
+    """Let a variable stand after all others in the `weights` and `variables` of every layer and model that has it.
+
+    Relies on `Layer.weights` and `Layer.variables` being properties that no class of Keras' own overrides; they are replaced
+    once. Seen in Keras 3.10 to 3.15.
+    """
+    vars(variable)["_listed_last"] = True
+    for name in ("weights", "variables"):
+        original = vars(keras.layers.Layer)[name]
+        if not hasattr(original.fget, "lists_last"):
+            setattr(keras.layers.Layer, name, property(_listing_last(original.fget), doc=original.__doc__))
+
+
+def _listing_last(listed):
+    @functools.wraps(listed)
+    def variables(self):
+        found = listed(self)
+        last = [each for each in found if getattr(each, "_listed_last", False)]
+        return [each for each in found if not getattr(each, "_listed_last", False)] + last if last else found
+
+    vars(variables)["lists_last"] = True
+    return variables
+
+
+def serialized_objects(model):
+    """The ids of the objects that the configuration of a model has configurations of; none if it has no configuration.
+
+    Relies on `ObjectSharingScope`, which collects them in the global attribute "shared_objects/id_to_config_map". Seen in
+    Keras 3.10 to 3.15.
+    """
+    with serialization_lib.ObjectSharingScope(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            keras.saving.serialize_keras_object(model)
+        except Exception:  # of any kind, from any class of the user
+            return set()
+        return set(global_state.get_global_attribute("shared_objects/id_to_config_map", {}))

@@ -10,6 +10,7 @@ No other module patches a training step.
 
 import contextlib
 import functools
+import weakref
 
 import keras
 
@@ -98,7 +99,13 @@ def remove_left_hooks(model):
         hook.leave_step()
 
 
+def models_with_reusable_steps():
+    """The models that a compiled step with hooks has been kept for."""
+    return list(_with_reusable_steps)
+
+
 _HOOKS = "_hooks_of_step"
+_with_reusable_steps: weakref.WeakSet = weakref.WeakSet()
 
 
 class _Hooks:
@@ -123,6 +130,7 @@ class _ReusableStep:
 
     def __init__(self, model, function, keys, variables):
         self.model, self.function, self.keys, self.variables = model, function, keys, variables
+        _with_reusable_steps.add(model)
 
     def __call__(self, *args):
         self.model.make_train_function(force=True)

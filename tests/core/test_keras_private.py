@@ -80,3 +80,56 @@ def test_watch_batches():
     looks = keras.callbacks.LambdaCallback(on_train_begin=begin, on_train_batch_end=end)
     model.fit(np.ones((5, 1)), np.ones((5, 1)), batch_size=2, epochs=2, verbose=0, callbacks=[looks])
     assert sizes == [2, 2, 1] * 2
+
+
+def test_variables_that_are_listed_last():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(2)])
+    before = model.weights
+    keras_private.list_last(before[1])
+    for listed in (model.weights, model.variables, model.trainable_weights, model.trainable_variables):
+        assert [id(w) for w in listed] == [id(w) for w in [before[0], *before[2:], before[1]]]
+    assert [id(w) for w in model.layers[0].weights] == [id(w) for w in before[:2]]
+
+
+def test_serialized_objects():
+    class Unsaved(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+
+        def get_config(self):
+            raise NotImplementedError
+
+    class Within(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    within = Within()
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), within])
+    known = keras_private.serialized_objects(model)
+    assert {id(model), id(model.layers[0]), id(within)} <= known
+    assert id(within.dense) not in known
+    assert keras_private.serialized_objects(Unsaved(print)) == set()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+def test_traces_that_read_a_variable():
+    import tensorflow as tf
+
+    read, other = keras.Variable(1.0), keras.Variable(1.0)
+    function = tf.function(lambda: read.value + other.value)
+    trace = function.get_concrete_function()
+    unconcerned = tf.function(lambda: other.value + 1)
+    unconcerned()
+    data = tf.data.Dataset.range(1).map(lambda x: other.value)
+    assert not keras_private.traced_datasets([read])
+    assert len(keras_private.traced_datasets([other])) == 1
+    keras_private.forget_tensorflow_traces([read], "traced before")
+    assert (function(), function.experimental_get_tracing_count()) == (2, 1)
+    assert (unconcerned(), unconcerned.experimental_get_tracing_count()) == (2, 1)
+    with pytest.raises(ValueError, match="traced before"):
+        trace()
+    assert len(list(data)) == 1

@@ -1,5 +1,6 @@
 """Models in few bits and back: which layers, saving and loading, switching, and what is refused."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -43,19 +44,19 @@ def predictions(model):
 
 
 def kinds(model):
-    return {layer.name: type(layer).__name__ for layer in model.layers}
+    return {layer.name: type(layer).__qualname__ for layer in model.layers}
 
 
 def test_which_layers_compute_in_few_bits():
     model = transformer()
     conversion = quantize_model(model, "int8_jetfire")
     assert conversion.quantized == ("attention", "feed_forward", "conv", "einsum")
-    assert conversion.kept == ("head",)
+    assert conversion.kept == ("embedding", "head")
     assert conversion.unsupported == ()
     assert [layer.place.role for layer in map(model.get_layer, [*conversion.quantized, "head"])] == [
         *["attention", "linear", "convolution", "linear", "head"]
     ]
-    assert {type(layer).__name__ for layer in model.get_layer("attention").projections} == {"QuantizedEinsumDense"}
+    assert {type(layer).__qualname__ for layer in model.get_layer("attention").projections} == {"QuantizedEinsumDense"}
     assert model.get_layer("head").product is None
     assert model.get_layer("embedding").__class__ is keras.layers.Embedding
 
@@ -220,3 +221,279 @@ def test_the_seed_chooses_the_random_numbers():
 
 def test_all_recipes_are_exported():
     assert {kind.__name__ for kind in precision.RECIPES.values()} == set(precision.recipes.__all__)
+
+
+def names(paths):
+    return [path.split("/")[-1] for path in paths]
+
+
+def test_heads_that_no_graph_shows_are_asked_for():
+    class Trainer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.net = keras.Sequential(
+                [keras.Input((32,)), keras.layers.Dense(32, name="a"), keras.layers.Dense(10, name="b")]
+            )
+
+        def call(self, x):
+            return self.net(x)
+
+    def made():
+        model = Trainer()
+        model(np.ones((1, 32)))
+        return model
+
+    with pytest.raises(ValueError, match=r"Name them in `head`.*trainer.* layers .*a, .*b"):
+        quantize_model(made(), "mxfp8")
+    assert names(quantize_model(made(), "mxfp8", head="b$").kept) == ["b"]
+    assert names(quantize_model(made(), "mxfp8", head=()).quantized) == ["a", "b"]
+    assert names(quantize_model(made(), get_recipe("fp8_current", head=True)).quantized) == ["a", "b"]
+    with pytest.raises(ValueError, match="`head`: 'c' is found in none"):
+        quantize_model(made(), "mxfp8", head="c")
+    inputs = keras.Input((32,))
+    nested = keras.Model(inputs, keras.Sequential([made().net, keras.layers.Softmax()])(inputs))
+    assert names(quantize_model(nested, "mxfp8").kept) == ["b"]
+
+
+class Patches(keras.layers.Layer):
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 32), name="mask_token")
+        self.position = self.add_weight(shape=(4, 32), name="position_embedding")
+        if self.name == "own":
+            self.matrix = self.add_weight(shape=(32, 32), name="matrix")
+        self.project = keras.layers.Dense(32, name="project")
+        self.project.build(shape)
+        self.built = True
+
+    def call(self, x):
+        x = self.project(x + self.token + self.position)
+        return ops.matmul(x, self.matrix) if self.name == "own" else x
+
+
+@pytest.mark.parametrize("name", ["patches", "own"])
+def test_tables_are_no_products(name):
+    inputs = keras.Input((4, 32))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(Patches(name=name)(inputs)))
+    if name == "own":
+        with pytest.raises(ValueError, match=r"own \(Patches\)"):
+            quantize_model(model, "mxfp8")
+    conversion = quantize_model(model, "mxfp8", keep=[name])
+    assert conversion.quantized == (f"{name}/project",)
+    assert conversion.kept == (name, "head")
+
+
+def test_a_rule_keeps_all_within_a_layer_without_a_product_of_its_own():
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="block")
+            self.inner = keras.Sequential([keras.layers.Dense(8, name="first"), keras.layers.Dense(8, name="second")])
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(8, name="dense"), Block(), keras.layers.Dense(2, name="head")]
+    )
+    assert len(quantize_model(model, "mxfp8", keep="block").kept) == 3
+
+
+def test_a_conversion_that_quantizes_nothing_is_an_error():
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(8)])
+    with pytest.raises(ValueError, match="No layer of the model would compute by fp8_current"):
+        quantize_model(model, "fp8_current", strict=False)
+    with pytest.raises(ValueError, match=r"No layer of the model .*kept=\('.*dense.*',\)"):
+        quantize_model(keras.Sequential([keras.Input((32,)), keras.layers.Dense(32)]), "mxfp8")
+
+
+def test_layers_that_were_never_built_are_named():
+    class Lazy(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(4, name="lazy")
+            self.built = True
+
+    with pytest.raises(ValueError, match=r"no weights yet.*lazy \(Dense\)"):
+        quantize_model(Lazy(), "mxfp8")
+
+
+class CachedAttention(keras.layers.MultiHeadAttention):
+    """As that of KerasHub."""
+
+    def call(self, query, value, key=None, cache=None, training=None):
+        del cache
+        query, key, value = self._query_dense(query), self._key_dense(value), self._value_dense(value)
+        return self._output_dense(self._compute_attention(query, key, value, training=training)[0])
+
+
+class HubEmbedding(keras.layers.ReversibleEmbedding):
+    """As that of KerasHub."""
+
+
+class Doubled(keras.layers.Dense):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+class Lookup(keras.layers.Embedding):
+    def call(self, inputs, reverse=False):
+        return ops.matmul(inputs, ops.transpose(self.embeddings)) if reverse else super().call(inputs)
+
+    def compute_output_spec(self, inputs, reverse=False):
+        return keras.KerasTensor((*inputs.shape[:2], 20) if reverse else (*inputs.shape, 32))
+
+
+def language_model():
+    tokens = keras.Input((6,), dtype="int32")
+    table = HubEmbedding(20, 32, name="table")
+    x = table(tokens)
+    x = CachedAttention(2, 16, name="attention")(x, x)
+    return keras.Model(tokens, table(keras.layers.Dense(32, name="dense")(x), reverse=True))
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_subclasses_of_other_libraries(head):
+    model, plain = language_model(), language_model()
+    plain.set_weights(model.get_weights())
+    conversion = quantize_model(model, get_recipe("fp8_current", head=head))
+    projections = ["attention_output", "key", "query", "value"]
+    assert sorted(names(conversion.quantized)) == sorted([*projections, "dense", *["table"] * head])
+    assert conversion.kept == () if head else ("table",)
+    assert {layer.place.role for layer in model.get_layer("attention")._layers if hasattr(layer, "place")} == {"attention"}
+    assert 0 < np.max(np.abs(predictions(model) - predictions(plain))) < 0.1 * np.max(np.abs(predictions(plain)))
+    restore_model(model)
+    assert list(kinds(model).values()) == list(kinds(plain).values())
+    np.testing.assert_allclose(predictions(model), predictions(plain), rtol=1e-5, atol=1e-6)
+
+
+def test_subclasses_with_a_computation_of_their_own_are_refused():
+    inputs = keras.Input((32,))
+    x = Doubled(32, name="doubled")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Dense(32)(x)))
+    with pytest.raises(ValueError, match=r"few bits: doubled \(Doubled\)"):
+        quantize_model(model, "mxfp8")
+    tokens = keras.Input((6,), dtype="int32")
+    table = Lookup(20, 32, name="lookup")
+    model = keras.Model(tokens, table(keras.layers.Dense(32)(table(tokens)), reverse=True))
+    with pytest.raises(ValueError, match=r"few bits: lookup \(Lookup\)"):
+        quantize_model(model, "mxfp8")
+
+
+def test_every_trained_matrix_is_in_one_of_the_lists():
+    for model in (transformer(), language_model(), recurrent()):
+        with pytest.warns(UserWarning, match="stay as they are") if "lstm" in kinds(model) else contextlib.nullcontext():
+            conversion = quantize_model(model, get_recipe("fp8_current", head=True), strict=False)
+        listed = [*conversion.quantized, *conversion.kept, *conversion.unsupported]
+        for weight in model.trainable_weights:
+            if len(weight.shape) > 1:
+                assert any(weight.path.startswith(f"{path}/") for path in listed), weight.path
+
+
+@pytest.mark.parametrize("settings", [("fp8_delayed", {"amax_history_length": 16}), ("quest", {"bits": 2})])
+def test_a_switch_to_other_settings_in_training(settings):
+    name, others = settings
+    model = compiled(transformer())
+    quantize_model(model, name)
+    fit(model)
+    n = len(model.weights)
+    before = [ops.convert_to_numpy(w) for w in model.weights]
+    switch_recipe(model, get_recipe(name, **others))
+    assert len(model.weights) == n  # what is trained goes on
+    for one, other in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(one, ops.convert_to_numpy(other))
+    fit(model)
+
+
+def test_settings_whose_trained_scales_do_not_fit_are_refused():
+    model = compiled(transformer())
+    quantize_model(model, "double_rounding")
+    fit(model)
+    with pytest.raises(ValueError, match="double_rounding has trainable variables"):
+        switch_recipe(model, get_recipe("double_rounding", bits=(8, 4)))
+    fit(model)
+
+
+def lora_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 32))
+    x = keras.layers.Dense(32, name="dense")(inputs)
+    x = keras.layers.EinsumDense("abc,dc->abd", (8, 32), name="einsum")(x)
+    x = keras.layers.EinsumDense("abc,cde->abde", (8, 4, 8), name="heads")(x)
+    x = keras.layers.Conv2D(16, 2, padding="same", name="conv2")(x)
+    x = keras.layers.Conv1D(16, 3, padding="causal", name="conv1")(keras.layers.Reshape((8, 64))(x))
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_adapters_are_added_in_the_compute_dtype(before):
+    """The base alone is quantized: what an adapter adds to the outputs of a layer is what it adds to a plain one."""
+    model, plain = lora_model(), lora_model()
+    layers = ["dense", "einsum", "heads", "conv2", "conv1"]
+
+    def enable(model):
+        for name in layers:
+            model.get_layer(name).enable_lora(2)
+
+    enable(plain)
+    if before:
+        enable(model)
+    quantize_model(model, "fp8_current", head=())
+    if not before:
+        enable(model)
+    rng = np.random.default_rng(0)
+    for name in layers:
+        one, other = model.get_layer(name), plain.get_layer(name)
+        x = rng.normal(size=(2, *one.input.shape[1:])).astype("float32")
+        outputs = [[ops.convert_to_numpy(layer(x))] for layer in (one, other)]
+        a, b = (0.02 * rng.normal(size=w.shape) for w in (one.lora_kernel_a, one.lora_kernel_b))
+        for layer, both in zip((one, other), outputs, strict=True):
+            layer.lora_kernel_a.assign(a)
+            layer.lora_kernel_b.assign(b)
+            both.append(ops.convert_to_numpy(layer(x)))
+        assert np.any(outputs[0][0] != outputs[1][0])
+        np.testing.assert_allclose(*(both[1] - both[0] for both in outputs), atol=1e-5)
+
+
+def test_the_adapter_of_a_tied_head():
+    tokens = keras.Input((6,), dtype="int32")
+    table = keras.layers.ReversibleEmbedding(20, 32)
+    model = keras.Model(tokens, table(keras.layers.Dense(32)(table(tokens)), reverse=True))
+    quantize_model(model, get_recipe("fp8_current", head=True))
+    table.enable_lora(2)
+    x = RNG.normal(size=(3, 32)).astype("float32")
+    without = table(x, reverse=True)
+    a, b = RNG.normal(size=(20, 2)) * 0.02, RNG.normal(size=(2, 32)) * 0.02
+    table.lora_embeddings_a.assign(a)
+    table.lora_embeddings_b.assign(b)
+    added = ops.convert_to_numpy(table(x, reverse=True)) - ops.convert_to_numpy(without)
+    np.testing.assert_allclose(added, x @ (a @ b).T, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["nvfp4_2025", "quest"])
+def test_no_function_goes_on_with_the_old_form(recipe):
+    x = RNG.normal(size=(8, 32)).astype("float32")
+    inner = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(3)])
+    inputs = keras.Input((32,))
+    outer = keras.Model(inputs, keras.layers.Dense(2)(inner(inputs)))
+    outer.compile("sgd", "mse")
+
+    def check():
+        seen = []
+        for model in (inner, outer):
+            seen.append(model.predict(x, verbose=0))
+            np.testing.assert_allclose(seen[-1], ops.convert_to_numpy(model(x)), rtol=1e-5, atol=1e-6)
+        return seen[0]
+
+    outer.fit(x, x[:, :2], verbose=0)
+    states = [check()]
+    quantize_model(inner, recipe)
+    states.append(check())
+    outer.fit(x, x[:, :2], verbose=0, batch_size=8)
+    calls = [int(w) for w in inner.variables if w.path.endswith("calls")]
+    assert calls == [1]
+    switch_recipe(inner, None)
+    check()
+    switch_recipe(inner, "mxfp8")
+    check()
+    restore_model(inner)
+    check()
+    assert np.any(states[0] != states[1])

@@ -1,11 +1,19 @@
 """Keras layers that compute in few bits, and how an existing layer becomes one."""
 
-from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, become
-from keras_lrsched.precision.layers.base import QUANTIZED, Quantized
+from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, projections
+from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become
 from keras_lrsched.precision.layers.convolution import QuantizedConv1D, QuantizedConv2D
 from keras_lrsched.precision.layers.dense import QuantizedDense
 from keras_lrsched.precision.layers.einsum_dense import QuantizedEinsumDense, matrix_form
 from keras_lrsched.precision.layers.embedding import QuantizedReversibleEmbedding
+from keras_lrsched.precision.layers.product import fits
+from keras_lrsched.precision.layers.saved import (
+    convert,
+    flattened,
+    forget_in_configuration,
+    keep_in_configuration,
+    quantized_base,
+)
 
 __all__ = [
     "QUANTIZED",
@@ -18,5 +26,12 @@ __all__ = [
     "QuantizedMultiHeadAttention",
     "QuantizedReversibleEmbedding",
     "become",
+    "convert",
+    "fits",
+    "flattened",
+    "forget_in_configuration",
+    "keep_in_configuration",
     "matrix_form",
+    "projections",
+    "quantized_base",
 ]

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, quantizes
+from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become, quantizes
 
 
 class QuantizedAttention(Quantized):
@@ -11,7 +11,7 @@ class QuantizedAttention(Quantized):
     @property
     def projections(self):
         """The layers that multiply with a kernel: of queries, keys, values and outputs, and of a gate."""
-        return [layer for layer in self._flatten_layers(include_self=False) if hasattr(layer, "equation")]
+        return projections(self)
 
     def use(self, recipe, place):
         self.place = place
@@ -26,16 +26,15 @@ class QuantizedAttention(Quantized):
             layer.prepare(recipe)
 
     def forget(self):
+        super().forget()
         for layer in self.projections:
             layer.forget()
             become(layer, layer.plain)
 
 
-def become(layer, kind):
-    """Makes a layer one of another class, which differs in what it computes only."""
-    layer.__class__ = kind
-    if issubclass(kind, Quantized) and "recipe" not in vars(layer):
-        layer.recipe = None
+def projections(attention):
+    """The layers in an attention layer that multiply with a kernel."""
+    return [layer for layer in attention._flatten_layers(include_self=False) if hasattr(layer, "equation")]
 
 
 _ARGUMENTS = """

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 
 import keras
+from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.precision.layers.product import RuleProduct
 from keras_lrsched.precision.recipe import Place, get_recipe
 
@@ -13,13 +15,17 @@ QUANTIZED: dict[type, type] = {}
 
 
 def quantizes(plain):
-    """A decorator of the quantized form of the class `plain`."""
+    """A decorator of the quantized form of the class `plain`.
+
+    The form has the `__name__` of the class, since files of weights are laid out by it: those of either load into the other.
+    """
 
     def register(kind):
         QUANTIZED[plain] = kind
         kind.plain = plain
         kind.build = _building(plain.build)
-        return keras.saving.register_keras_serializable(package="keras_lrsched")(kind)
+        name, kind.__name__ = kind.__name__, plain.__name__
+        return keras.saving.register_keras_serializable(package="keras_lrsched", name=name)(kind)
 
     return register
 
@@ -38,6 +44,9 @@ def _building(build):
 
 class Quantized(keras.layers.Layer):
     """Mixed into a class of Keras layers, before it.
+
+    What recipes remember is not among the `weights` of a layer, but among its `variables`, as seeds of random numbers are.
+    Variables that a recipe trains are among both, after the weights of the whole model.
 
     Args:
         recipe: A `Recipe` or its name. Defaults to `None`: computes as the layer without it.
@@ -59,45 +68,120 @@ class Quantized(keras.layers.Layer):
         self.place = place
         self.prepare(recipe)
         self.recipe = recipe
+        if self.product is not None:
+            self.__dict__[_memory(recipe)] = self.product  # which is what files have of the recipe
 
     def prepare(self, recipe):
-        """Adds what the recipe remembers, if the layer does not have it yet."""
+        """Adds what the recipe remembers, if the layer does not have it yet.
+
+        A recipe with other settings goes on with the variables of the one before that have the same name, shape and dtype.
+        """
         rule = None if recipe is None else recipe.rule(self.place)
-        if rule is None:
+        if rule is None or self._product_by(recipe, rule) is not None:
             return
-        have = getattr(self, _attribute(recipe), None)
-        if have is not None and have.rule == rule:
-            return
-        self._tracker.unlock()
-        if have is not None:
-            self._drop(have, _attribute(recipe))
-        setattr(self, _attribute(recipe), RuleProduct(rule, self.place, self))
-        self._tracker.lock()
+        product = RuleProduct(rule, self.place, self, self.product_of(recipe))
+        for variable in product.variables:
+            keras_private.list_last(variable)
+        # Not by `setattr`: what Keras tracks counts among the layers of the model.
+        self.__dict__.setdefault("_made", _Made()).products.append((recipe.name, product))
+        self.__dict__.setdefault(_memory(recipe), product)
+
+    def product_of(self, recipe):
+        """The layer that multiplies by a recipe of this name, or `None` if there was none yet."""
+        return vars(self).get(_memory(recipe))
 
     def forget(self):
         """Drops all that recipes remember."""
-        self._tracker.unlock()
-        for name in [name for name in dir(self) if name.startswith("product_of_")]:
-            self._drop(getattr(self, name), name)
-        self._tracker.lock()
-
-    def _drop(self, product, name):
-        delattr(self, name)
-        self._tracker.untrack(product)
+        for name in [name for name in vars(self) if name.startswith(_MEMORY) or name == "_made"]:
+            del self.__dict__[name]
 
     @property
     def product(self):
         """The layer that multiplies, or `None` where the recipe leaves this layer as it is."""
-        return None if self.recipe is None else getattr(self, _attribute(self.recipe), None)
+        rule = None if self.recipe is None else self.recipe.rule(self.place)
+        return None if rule is None else self._product_by(self.recipe, rule)
+
+    def __dir__(self):
+        # Files have it once, under the name of its recipe.
+        return [name for name in super().__dir__() if name != "product"]
+
+    def _product_by(self, recipe, rule):
+        return next((each for name, each in self.products() if name == recipe.name and each.rule == rule), None)
+
+    def products(self):
+        """Pairs of the name of a recipe and a layer that multiplies by it."""
+        return self._made.products if "_made" in vars(self) else []
+
+    @property
+    def recipe_variables(self):
+        """What recipes have added, each once."""
+        return list({id(variable): variable for _, product in self.products() for variable in product.variables}.values())
+
+    @property
+    def variables(self):
+        return [*super().variables, *self.recipe_variables]
+
+    @property
+    def weights(self):
+        # Keras' own steps differentiate by `trainable_weights`.
+        trained = {id(variable): variable for _, product in self.products() for variable in product._trainable_variables}
+        return [*super().weights, *trained.values()]
+
+    @property
+    def trainable(self):
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        for _, product in self.products():
+            product.trainable = value
 
     def get_config(self):
         recipe = None if self.recipe is None else keras.saving.serialize_keras_object(self.recipe)
         return {**super().get_config(), "recipe": recipe, "place": dataclasses.asdict(self.place)}
 
 
-def _attribute(recipe):
-    return f"product_of_{recipe.name}"
+def become(layer, kind):
+    """Makes a layer one of another class, which differs in what it computes only."""
+    layer.__class__ = kind
+    if not issubclass(kind, Quantized):
+        for name in ("recipe", "place"):
+            layer.__dict__.pop(name, None)
+    elif "recipe" not in vars(layer):
+        layer.recipe = None
+
+
+def recipe_products(model):
+    """The layers that multiply by recipes in a model, those of other recipes than the present one included."""
+    quantized = [layer for layer in model._flatten_layers() if isinstance(layer, Quantized)]
+    return [product for layer in quantized for _, product in layer.products()]
+
+
+_MEMORY = "memory_of_"
+"""How attributes begin that have what a recipe remembers, which Keras saves by the names of attributes."""
+
+
+def _memory(recipe):
+    return f"{_MEMORY}{recipe.name}"
+
+
+class _Made:
+    """The products of a layer, for each recipe and its settings. An object that Keras neither tracks nor saves."""
+
+    def __init__(self):
+        self.products: list[tuple] = []
 
 
 def _place(place):
     return place if isinstance(place, Place) else Place(**(place or {}))
+
+
+def add_adapter(layer, outputs, adapter):
+    """`outputs` with those of the low-rank adapter of a layer, which has the compute dtype, if there is one.
+
+    outputs + lora_alpha / lora_rank adapter()
+    """
+    if not layer.lora_enabled:
+        return outputs
+    return ops.add(outputs, ops.cast(layer.lora_alpha / layer.lora_rank * adapter(), outputs.dtype))

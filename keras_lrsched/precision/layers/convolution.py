@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, quantizes
+from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
 
 
 class QuantizedConvolution(Quantized):
@@ -18,7 +18,10 @@ class QuantizedConvolution(Quantized):
     strides: Any
     dilation_rate: Any
     padding: Any
-    kernel: Any
+    _kernel: Any
+    lora_kernel_a: Any
+    lora_kernel_b: Any
+    convolution_op: Any
     filters: Any
     bias: Any
     activation: Any
@@ -29,10 +32,15 @@ class QuantizedConvolution(Quantized):
         channels_first = self.data_format == "channels_first"
         x = ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         x = patches(x, self.kernel_size, self.strides, self.dilation_rate, self.padding)
-        y = ops.cast(self.product(x, ops.reshape(self.kernel, (-1, self.filters))), self.compute_dtype)
+        y = ops.cast(self.product(x, ops.reshape(self._kernel, (-1, self.filters))), self.compute_dtype)
+        y = add_adapter(self, y, lambda: self._adapter(inputs, channels_first))
         y = y if self.bias is None else ops.add(y, self.bias)
         y = ops.moveaxis(y, -1, 1) if channels_first else y
         return y if self.activation is None else self.activation(y)
+
+    def _adapter(self, inputs, channels_first):
+        y = self.convolution_op(inputs, self.lora_kernel_a)
+        return ops.matmul(ops.moveaxis(y, 1, -1) if channels_first else y, self.lora_kernel_b)
 
 
 def patches(x, size, strides, dilation, padding):

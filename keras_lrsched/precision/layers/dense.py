@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, quantizes
+from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.Dense)
@@ -26,7 +26,8 @@ class QuantizedDense(Quantized, keras.layers.Dense):
     def call(self, inputs, training=None):
         if self.product is None:
             return super().call(inputs, training=training)
-        x = ops.cast(self.product(inputs, self.kernel), self.compute_dtype)
+        x = ops.cast(self.product(inputs, self._kernel), self.compute_dtype)
+        x = add_adapter(self, x, lambda: ops.matmul(ops.matmul(inputs, self.lora_kernel_a), self.lora_kernel_b))
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, quantizes
+from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.EinsumDense)
@@ -29,10 +29,18 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
     def call(self, inputs, training=None):
         if self.product is None:
             return super().call(inputs, training=training)
-        x = ops.cast(self._multiply(inputs, self.kernel), self.compute_dtype)
+        x = ops.cast(self._multiply(inputs, self._kernel), self.compute_dtype)
+        x = add_adapter(self, x, lambda: self._adapter(inputs))
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
+
+    def _adapter(self, inputs):
+        a, b = self.lora_kernel_a, self.lora_kernel_b
+        kernel_axes, result = self.equation.replace(" ", "").split(",")[1].split("->")
+        if kernel_axes[-1] != result[-1]:
+            return ops.einsum(self.equation, inputs, ops.matmul(a, b))
+        return ops.matmul(ops.einsum(self.equation, inputs, a), b)
 
     def _multiply(self, x, w):
         tokens, summed, outputs, result, x_axes, w_axes = matrix_form(self.equation, len(x.shape))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, quantizes
+from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.ReversibleEmbedding)
@@ -22,8 +22,13 @@ class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
     def call(self, inputs, reverse=False):
         if not reverse or self.product is None:
             return super().call(inputs, reverse=reverse)
-        kernel = ops.transpose(self.embeddings) if self.tie_weights else self.reverse_embeddings
+        kernel = ops.transpose(self._embeddings) if self.tie_weights else self.reverse_embeddings
         logits = ops.cast(self.product(inputs, kernel), self.reverse_dtype or self.compute_dtype)
+        if self.tie_weights:
+            logits = add_adapter(self, logits, lambda: self._adapter(inputs))
         if self.logit_soft_cap is None:
             return logits
         return ops.multiply(ops.tanh(ops.divide(logits, self.logit_soft_cap)), self.logit_soft_cap)
+
+    def _adapter(self, inputs):
+        return ops.matmul(ops.matmul(inputs, ops.transpose(self.lora_embeddings_b)), ops.transpose(self.lora_embeddings_a))

@@ -18,15 +18,42 @@ class RuleProduct(keras.layers.Layer):
         rule: A `Rule`.
         place: A `Place`.
         owner: The layer around it, which has its kernel already.
+        known: A `RuleProduct` by the same recipe with other settings, whose variables of the same name, shape and dtype are
+            used further. Defaults to `None`.
     """
 
-    def __init__(self, rule, place, owner):
+    def __init__(self, rule, place, owner, known=None):
         super().__init__(dtype="float32", name=f"{owner.name}_product")
         self.rule = rule
         self.place = place
-        self.calls = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="calls")
-        self.kept = {name: self.add_weight(name=name, **spec) for name, spec in rule.variables(owner).items()}
+        calls = {"shape": (), "dtype": "int32", "initializer": "zeros", "trainable": False}
+        self.calls = self._variable("calls", calls, known)
+        self.kept = {name: self._variable(name, spec, known) for name, spec in rule.variables(owner).items()}
         self.built = True
+
+    def _variable(self, name, spec, known):
+        variable = None if known is None else known.named_variables.get(name)
+        return variable if fits(variable, spec) else self.add_weight(name=name, **spec)
+
+    @property
+    def named_variables(self):
+        return {"calls": self.calls, **self.kept}
+
+    def save_own_variables(self, store):
+        for name, variable in self.named_variables.items():
+            store[name] = variable
+
+    def load_own_variables(self, store):
+        """What a file does not have keeps its start, so that it may be one of another recipe, or of none."""
+        found = {name: store[name] for name in self.named_variables if name in store.keys()}  # noqa: SIM118
+        for name, value in found.items():
+            if tuple(value.shape) != tuple(self.named_variables[name].shape):
+                raise ValueError(
+                    f"The file has `{name}` of a recipe with other settings: switch to these first. Received: a file with "
+                    f"shape={tuple(value.shape)}, {self.name} with shape={tuple(self.named_variables[name].shape)}"
+                )
+        for name, value in found.items():
+            self.named_variables[name].assign(value)
 
     def call(self, inputs, kernel, training=None):
         seed = ops.stack([ops.cast(self.place.seed, "int32"), ops.convert_to_tensor(self.calls) * SEEDS_PER_CALL])
@@ -34,3 +61,10 @@ class RuleProduct(keras.layers.Layer):
             self.calls.assign_add(1)
         outputs = self.rule(matrix(inputs), ops.cast(kernel, "float32"), self.kept, seed, bool(training))
         return ops.reshape(outputs, (*ops.shape(inputs)[:-1], kernel.shape[-1]))
+
+
+def fits(variable, spec):
+    """Whether a variable is what `add_weight` would make of a specification; `None` is not."""
+    if variable is None or bool(spec.get("trainable", True)) != bool(variable.trainable):
+        return False
+    return tuple(variable.shape) == tuple(spec["shape"]) and spec.get("dtype", "float32") == variable.dtype

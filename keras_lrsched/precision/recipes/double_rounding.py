@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.precision.exact import float32
-from keras_lrsched.precision.layers.product import RuleProduct
+from keras_lrsched.precision.layers.base import recipe_products
 from keras_lrsched.precision.learned_scale import Grid, LearnedScale
 from keras_lrsched.precision.product import Rule
 from keras_lrsched.precision.recipe import Recipe, register
@@ -84,7 +84,7 @@ class DoubleRounding(Recipe):
     def set_bits(self, model, bits):
         """Sets the bit width with which the layers of a model compute in inference."""
         checks.one_of("bits", bits, self.bits)
-        products = [layer for layer in model._flatten_layers() if isinstance(layer, RuleProduct)]
+        products = recipe_products(model)
         products = [layer for layer in products if isinstance(layer.rule, SharedScale)]
         if not products:
             raise ValueError(f"The model has no layers with double rounding. Received: model={model.name}")
