@@ -56,15 +56,20 @@ __device__ kl_tensor tensor_of(const Batch& batch, const Shared& shared, int chu
   return tensor;
 }
 
-// Philox4x32-10 for the entries 4 i ... 4 i + 3: a word each. The bits differ from those of the CPU.
-__device__ void random_words(uint64_t i, uint32_t tensor, const uint32_t* seed, uint32_t words[4]) {
-  uint32_t c0 = static_cast<uint32_t>(i), c1 = static_cast<uint32_t>(i >> 32), c2 = tensor, c3 = 0, k0 = seed[0], k1 = seed[1];
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
-    const uint32_t a = __umulhi(0xD2511F53, c0), b = __umulhi(0xCD9E8D57, c2);
-    const uint32_t low_a = 0xD2511F53 * c0, low_b = 0xCD9E8D57 * c2;
-    c0 = b ^ c1 ^ k0, c1 = low_b, c2 = a ^ c3 ^ k1, c3 = low_a;
+// The random bits that ops/kernels/philox.h has for the entries i ... i + 3, where i is a multiple of 4. There, 16 counters
+// have the bits of 128 entries, in an order that suits vectors: of each counter, the entries here share the half of a word.
+__device__ void random_bits(int64_t i, uint32_t tensor, const uint32_t* seed, uint32_t bits[kWide]) {
+  const uint32_t place = static_cast<uint32_t>(i % 128), row = place / 16;
+  for (int j = 0; j < kWide; ++j) {
+    uint32_t c0 = place % 16 + j, c1 = static_cast<uint32_t>(i / 128), c2 = tensor, c3 = 0, k0 = seed[0], k1 = seed[1];
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
+      const uint32_t a = __umulhi(0xD2511F53, c0), b = __umulhi(0xCD9E8D57, c2);
+      const uint32_t low_a = 0xD2511F53 * c0, low_b = 0xCD9E8D57 * c2;
+      c0 = b ^ c1 ^ k0, c1 = low_b, c2 = a ^ c3 ^ k1, c3 = low_a;
+    }
+    const uint32_t word = row < 2 ? c0 : row < 4 ? c1 : row < 6 ? c2 : c3;
+    bits[j] = row % 2 ? word >> 16 : word & 0xffff;
   }
-  words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
 // Calls f(first entry, number of entries, values...) for what falls to this thread; four entries come in one access each.
@@ -114,14 +119,14 @@ __global__ void __launch_bounds__(kThreads) update(Batch batch, Shared shared, c
   each_four<W, G>(tensor, part, slots, [&](int64_t i, int count, Wide<W> w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
     uint32_t random[kWide];
     if (std::is_same<W, bfloat16>::value && shared.stochastic_rounding) {
-      random_words(i / kWide, tensor.index, shared.seed, random);
+      random_bits(i, tensor.index, shared.seed, random);
     }
     for (int j = 0; j < count; ++j) {
       if (in_blocks) v.entries[j] = tensor.slots[1][(i + j) / tensor.inner % tensor.blocks];
       const float next = method(load(w.entries[j]), load(g.entries[j]), m.entries[j], v.entries[j]);
       if constexpr (std::is_same<W, bfloat16>::value) {
         if (shared.stochastic_rounding) {
-          store(w.entries[j], next, random[j] & 0xffff);
+          store(w.entries[j], next, random[j]);
           continue;
         }
       }

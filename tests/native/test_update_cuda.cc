@@ -121,6 +121,15 @@ double difference(const Problem& one, const Problem& other) {
   return apart / largest;
 }
 
+// Of all weights, the share that differs.
+double differing(const Problem& one, const Problem& other) {
+  double count = 0, all = 0;
+  for (int t = 0; t < kCount; ++t) {
+    for (int64_t i = 0; i < kVariables[t].size; ++i, ++all) count += one.weight(t, i) != other.weight(t, i);
+  }
+  return count / all;
+}
+
 }  // namespace
 
 int main() {
@@ -132,10 +141,10 @@ int main() {
       Problem cpu(method, dtype), cuda(method, dtype), start(method, dtype);
       for (int i = 0; i < kUpdates; ++i) update_on_cpu(method, &cpu, settings), update_as_cuda(method, &cuda, settings);
       const double apart = difference(cpu, cuda), moved = difference(start, cuda);
-      // Random bits are other ones there: each update may round to the other side.
-      const double allowed = kind == 0 ? 2e-6 : kind == 1 ? 4e-3 : kUpdates * 8e-3;
-      if (!(apart <= allowed) || !(moved > 0)) {
-        std::printf("method %d, kind %d: apart by %g, moved by %g\n", method, kind, apart, moved);
+      // The last bit of a float32 may decide how a number is rounded to bfloat16, in few entries. Random bits are the same.
+      const double allowed = kind == 0 ? 2e-6 : 4e-3, share = kind == 0 ? 0 : differing(cpu, cuda);
+      if (!(apart <= allowed) || !(share < 1e-3) || !(moved > 0)) {
+        std::printf("method %d, kind %d: apart by %g, %g of all weights, moved by %g\n", method, kind, apart, share, moved);
         return 1;
       }
     }
