@@ -14,9 +14,9 @@ def fit(largest, element, rule):
         case "rceil":
             byte = _rounded_up(exact.magnitude(exact.multiply(exact.floats(largest), exact.float32(1 / element.max))))
         case "ceil":
-            byte = ops.right_shift(largest + exact.MANTISSA, 23) - element.max_exponent
+            byte = _field(largest + exact.MANTISSA) - element.max_exponent
         case "even":
-            byte = ops.right_shift(largest + (1 << (22 - element.mantissa)), 23) - element.max_exponent
+            byte = _field(largest + (1 << (22 - element.mantissa))) - element.max_exponent
         case _:
             byte = ops.right_shift(largest, 23) - element.max_exponent
     return ops.where(exact.is_finite(largest), ops.clip(byte, 0, 254), NAN)
@@ -30,6 +30,11 @@ def divide(x, byte):
 def multiply(x, byte):
     """x scale; NaN in blocks whose scale is NaN."""
     return ops.where(byte == NAN, float("nan"), exact.ldexp(x, byte - BIAS))
+
+
+def _field(size):
+    """The exponent field of a magnitude, at most that of the largest float32: 2^128 is none."""
+    return ops.minimum(ops.right_shift(size, 23), 254)
 
 
 def _rounded_up(size):

@@ -29,10 +29,14 @@ class Format:
         rceil   the exponent of (block maximum) / (largest element), rounded up: nothing saturates
         even    e - e_max, after the block maximum was rounded to the mantissa of the element, halves up
 
+    With `ceil` and `even`, a block maximum that would be rounded up to 2^128 is not, but saturates. With `rceil`, it has the
+    codes of the reference, and is dequantized to infinity.
+
     Scales of type `float32` make the block maximum the largest element: `exact`, or by a power of two that is not above that
     (`power_of_two`; the factor on the way in is rounded down). Scales of type `nvfp4` are E4M3, times one float32 number for
     the tensor; `four_over_six` chooses for each block whether its maximum becomes 6 or 4, by the smaller sum of absolute
-    errors (6 if they are equal).
+    errors (6 if they are equal). The errors of a block are added in pairs, an order that all backends share; the reference
+    leaves it to PyTorch's `sum`, so that where both sums are almost equal its choice may be the other one.
 
     Args:
         name: The name of the format.

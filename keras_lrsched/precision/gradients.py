@@ -69,9 +69,16 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
             upstream = upstream if factor is None else upstream * factor
             return hadamard(upstream, rotation, axis, signs, inverse=True) if rotation else upstream
 
-        return ops.cast(y, dtype), grad
+        return _saturated(y, dtype), grad
 
     return quantized(ops.convert_to_tensor(x))
+
+
+def _saturated(y, dtype):
+    """`y` in the dtype of the input: in float16, a number that was rounded up to 2^16 would be infinite."""
+    if keras.backend.standardize_dtype(dtype) == "float16":
+        y = ops.where(ops.isfinite(y), ops.clip(y, -65504.0, 65504.0), y)
+    return ops.cast(y, dtype)
 
 
 def dge_factor(x, element=E2M1, k=5, cap=3.0):

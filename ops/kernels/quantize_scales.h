@@ -37,7 +37,8 @@ KL_INLINE Scale fit_e8m0(int rule, uint32_t amax) {
     byte = static_cast<int32_t>(mantissa == 0 || (field == 0 && mantissa <= 1u << 22) ? field : field + 1);
   } else {
     const uint32_t up = rule == KL_CEIL ? kMantissa : rule == KL_EVEN ? 1u << (22 - E::M) : 0;
-    byte = static_cast<int32_t>((amax + up) >> 23) - E::kMaxExponent;
+    const int32_t field = static_cast<int32_t>((amax + up) >> 23);
+    byte = (field < 254 ? field : 254) - E::kMaxExponent;  // 2^128 is no float32
   }
   byte = byte < 0 ? 0 : byte > 254 ? 254 : byte;
   return of_byte(amax >= kInfinity ? kNanByte : static_cast<uint32_t>(byte));

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import FORMATS, dequantize, get_format, quantize
+from keras_lrsched.precision import FORMATS, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision.packing import unpack
 from tests.precision.compiled import quickly
 from tests.precision.vectors import (
@@ -236,6 +236,21 @@ def test_other_dtypes():
         same = ops.cast(ops.convert_to_tensor(x), dtype)
         wide = to_numpy(ops.cast(same, "float32"))
         np.testing.assert_array_equal(to_numpy(quantize(same, "MXFP4").codes), to_numpy(quantize(wide, "MXFP4").codes))
+
+
+@pytest.mark.parametrize("rule", ["floor", "ceil", "even"])
+@pytest.mark.parametrize("name", ["MXFP8_E4M3", "MXFP8_E5M2", "MXFP6_E2M3", "MXFP6_E3M2", "MXFP4", "MXINT8"])
+def test_the_largest_numbers_stay_finite(name, rule, plain_and_compiled):
+    """Block maxima from 2^127 on: the scale of a block is not that of 2^128, which is no float32."""
+    format = get_format(name, scale_rule=rule)
+    largest = np.finfo("float32").max
+    x = np.tile(np.array([[2.0**127], [1.5 * 2.0**127], [1.9375 * 2.0**127], [-largest], [largest]], "float32"), 32)
+    y = to_numpy(dequantize(quantize(x, format))).astype("float64")
+    assert np.all(np.isfinite(y))
+    assert np.all(np.abs(y - x) <= 0.25 * np.abs(x))  # E2M1 saturates at 1.5 2^127
+    np.testing.assert_array_equal(to_numpy(fake_quantize(x, format)), y)
+    narrow = ops.full((1, 32), 65504.0, "float16")
+    assert np.all(np.isfinite(to_numpy(fake_quantize(narrow, format))))
 
 
 def test_bad_input():
