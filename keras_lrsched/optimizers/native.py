@@ -24,7 +24,7 @@ if keras.backend.backend() == "tensorflow":
 
         def __init__(self, whole, indices):
             self.whole, self.indices = whole, indices
-            self.dtype = whole.dtype
+            self.dtype, self.name = whole.dtype, getattr(whole, "path", whole.name)
 
         def of(self, variables):
             """The same rows of other variables, by name."""

@@ -28,7 +28,7 @@ def numbers(name, values, check):
 
 def path(variable):
     """The path of a Keras variable; the name of a bare `tf.Variable`, which has none."""
-    return getattr(variable, "path", variable.name)
+    return variable.path if hasattr(variable, "path") else variable.name
 
 
 def first_match(name, rules, variables):

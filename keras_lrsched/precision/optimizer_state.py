@@ -123,9 +123,8 @@ class QuantizedState(Wrapper):
         if native.replicas() > 1:
             raise ValueError(f"QuantizedState works on one replica. Received: {native.replicas()} replicas")
         included = paths.included("exclude_from_quantization", self.exclude_from_quantization, variables)
-        self._coded_paths = {
-            paths.path(v) for v, is_in in zip(variables, included, strict=True) if is_in and self._is_fit(v)
-        }
+        # By key: several variables may have one path, as those have that were given no name.
+        self._coded = {self._var_key(v) for v, is_in in zip(variables, included, strict=True) if is_in and self._is_fit(v)}
         inner = self.inner_optimizer
         is_ours = isinstance(inner, optimizers.Optimizer)
         maker = "add_slot" if is_ours else "add_variable_from_reference"
@@ -146,7 +145,7 @@ class QuantizedState(Wrapper):
         """`make`, except that moments to be quantized never exist in float32."""
 
         def make_or_code(variable, name=None, *args, **options):
-            if name not in self._signs or paths.path(variable) not in self._coded_paths or options.get("shape") is not None:
+            if name not in self._signs or self._var_key(variable) not in self._coded or options.get("shape") is not None:
                 return make(variable, name, *args, **options)
             return self._make_moment(variable, name)
 

@@ -396,6 +396,18 @@ def test_sparse_gradients_are_like_dense_ones(case, options):
     assert_same(*histories, rtol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices")
+@pytest.mark.parametrize("make", [lambda value: keras.Variable(value, name="table"), None], ids=["Keras", "TensorFlow"])
+def test_rows_that_are_not_finite_have_a_name(make):
+    import tensorflow as tf
+
+    table = (make or (lambda value: tf.Variable(value, name="table")))(np.ones((4, 2), "float32"))
+    gradient = tf.IndexedSlices(tf.constant([[1.0, np.nan]]), tf.constant([0]), tf.constant([4, 2]))
+    optimizer = optimizers.AdamW(0.1, lazy_embeddings=True, nonfinite="raise")
+    with pytest.raises(FloatingPointError, match="gradient of table"):
+        optimizer.apply([gradient], [table])
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has two kinds of variables")
 @pytest.mark.parametrize(
     "options", [{}, {"fused": False}, {"nonfinite": "skip"}], ids=lambda options: next(iter(options), "")

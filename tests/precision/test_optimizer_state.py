@@ -527,3 +527,12 @@ def test_bad_uses():
         optimizer.build([made()])
     with pytest.raises(ValueError, match="no state yet"):
         optimizer.state_bytes()
+
+
+def test_variables_of_one_name():
+    """Each is coded, or not, by its own size."""
+    large, small = (keras.Variable(np.ones(shape, "float32"), name="same") for shape in ((64, 64), (3,)))
+    optimizer = QuantizedState(optimizers.AdamW(0.1), "coat")
+    optimizer.build([large, small])
+    assert [v.shape for v in optimizer.variables if "same_m" in v.path and "codes" not in v.path][-1] == (3,)
+    assert sum("codes" in v.path for v in optimizer.variables) == 2
