@@ -56,5 +56,11 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
             to one. Its second slot has one number a block. For state in 8 bits, two numbers: one of `CODES`, and how many
             neighbours share a scale. Defaults to `()`.
+
+    Raises:
+        ValueError: If a gradient is in another dtype.
     """
+    others = set(map(keras.backend.standardize_dtype, {gradient.dtype for gradient in gradients})) - set(DTYPES)
+    if others:
+        raise ValueError(f"Gradients must be in {' or '.join(DTYPES)}. Received: {', '.join(sorted(others))}")
     binding("update").update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks)

@@ -32,6 +32,8 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         w, states = variable.value, [slot.value for slot in own]
         if gradient.shape != w.shape:
             raise ValueError(f"A variable of shape {tuple(w.shape)} has a gradient of shape {tuple(gradient.shape)}.")
+        if {tensor.device.type for tensor in (w, gradient, *states)} != {"cpu"}:  # their addresses would be of no use
+            raise ValueError(f"The variable {variable.path}, its gradient and its state must be on one device, the CPU.")
         if not all(state.is_contiguous() for state in states):
             raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
         slots = [each.data_ptr() for each in states]

@@ -23,7 +23,7 @@ class Policy:
         settings: A non-empty list of dictionaries, all with the same keys: paths as `ScheduleHyperparameter` takes them,
             with their values, non-negative numbers.
         ends: As many numbers of updates, positive and strictly increasing, the last at most 1e8.
-        seed: The seed of the initial weights that the run began from. Defaults to `None`: not known.
+        seed: The seed of the initial weights that the run began from, below 2^32. Defaults to `None`: not known.
 
     Raises:
         ValueError: If an argument is not of its kind.
@@ -39,6 +39,8 @@ class Policy:
         self.settings = _checked_settings(settings)
         self.ends = checks.increasing("ends", ends, checks.positive_int)
         self.seed = None if seed is None else checks.non_negative_int("seed", seed)
+        if self.seed is not None and self.seed >= 2**32:
+            raise ValueError(f"`seed` must be below 2^32. Received: seed={seed!r:.200}")
         if len(self.ends) != len(self.settings):
             raise ValueError(
                 f"There must be as many `ends` as `settings`. Received: {len(self.ends)} and {len(self.settings)}"

@@ -199,3 +199,11 @@ def test_status_says_something_of_each_library():
     status = kernels.status()
     assert {"mode", "compiler", "cache", "core", "tensorflow", "tensorflow_xla", "jax", "jax_cuda"} < set(status)
     assert all(isinstance(value, str) and value for value in status.values())
+
+
+def test_status_without_a_home(monkeypatch):
+    """Where there is no cache, it has the reason in its place."""
+    monkeypatch.setenv("KERAS_LRSCHED_CACHE", "~no-such-user/cache")
+    status = kernels.status()
+    assert "There is no folder for compiled libraries" in status["cache"]
+    assert "There is no folder for compiled libraries" in status["core"]

@@ -310,3 +310,21 @@ def test_the_environment_decides(monkeypatch):
     optimizer.build([w])
     with pytest.raises(RuntimeError, match="nonfinite"):
         optimizer.apply([keras.ops.ones(4)], [w])
+
+
+def test_gradients_that_the_kernel_cannot_read():
+    """Nothing is called with the address of something else."""
+    w = keras.Variable(np.ones(4, "float32"))
+    narrow = keras.ops.ones(4, "float16")
+    with pytest.raises(ValueError, match="Gradients must be in float32 or bfloat16"):
+        kernels.update("sgd", [w], [[w]], [narrow], None, None, None)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere the framework checks it")
+def test_a_gradient_on_another_device():
+    import torch
+
+    w = keras.Variable(np.ones(4, "float32"))
+    with pytest.raises(ValueError, match="must be on one device"):
+        optimizers.Lion(0.1).apply([torch.ones(4, device="meta")], [w])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(w), 1)

@@ -53,6 +53,7 @@ def test_replay():
         ([{RATE: 0.1}, {RATE: 0.1}], [2, 2], {}, "`ends` must be strictly increasing"),
         ([{RATE: 0.1}], [10**9], {}, "must not exceed 100000000. Received: ends[-1]=1000000000"),
         ([{RATE: 0.1}], [1], {"seed": -1}, "`seed` must be a non-negative integer. Received: seed=-1"),
+        ([{RATE: 0.1}], [1], {"seed": 2**32}, "`seed` must be below"),
     ],
 )
 def test_bad_input(settings, ends, options, message):
