@@ -21,7 +21,7 @@ class QuantizedConvolution(Quantized):
     _kernel: Any
     lora_kernel_a: Any
     lora_kernel_b: Any
-    convolution_op: Any
+    lora_rank: Any
     filters: Any
     bias: Any
     activation: Any
@@ -33,14 +33,13 @@ class QuantizedConvolution(Quantized):
         x = ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         x = patches(x, self.kernel_size, self.strides, self.dilation_rate, self.padding)
         y = ops.cast(self.product(x, ops.reshape(self._kernel, (-1, self.filters))), self.compute_dtype)
-        y = add_adapter(self, y, lambda: self._adapter(inputs, channels_first))
+        y = add_adapter(self, y, lambda: self._adapter(x))
         y = y if self.bias is None else ops.add(y, self.bias)
         y = ops.moveaxis(y, -1, 1) if channels_first else y
         return y if self.activation is None else self.activation(y)
 
-    def _adapter(self, inputs, channels_first):
-        y = self.convolution_op(inputs, self.lora_kernel_a)
-        return ops.matmul(ops.moveaxis(y, 1, -1) if channels_first else y, self.lora_kernel_b)
+    def _adapter(self, x):
+        return ops.matmul(ops.matmul(x, ops.reshape(self.lora_kernel_a, (-1, self.lora_rank))), self.lora_kernel_b)
 
 
 def patches(x, size, strides, dilation, padding):
