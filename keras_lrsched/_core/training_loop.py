@@ -162,6 +162,16 @@ def is_building():
     return False
 
 
+def is_exporting():
+    """Whether the call stack has led here from an exporter: those of Keras, or `tf.saved_model.save`."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(("keras.src.export.", "tensorflow.python.saved_model.save")):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def build(model):
     """Create the variables that the first training step would create: of the model, its metrics, losses and optimizers.
 

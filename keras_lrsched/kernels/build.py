@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import cache
 from keras_lrsched.kernels.cache import BuildError
 
@@ -50,7 +51,10 @@ CUDA = [
 
 
 def mode():
-    """What `KERAS_LRSCHED_FUSED` says: `"auto"`, `"1"` or `"0"`."""
+    """What `KERAS_LRSCHED_FUSED` says: `"auto"`, `"1"` or `"0"`; `"0"` while a model is exported, so that
+    the export has operations of its framework only."""
+    if is_exporting():
+        return "0"
     value = os.environ.get("KERAS_LRSCHED_FUSED") or "auto"
     if value not in ("auto", "1", "0"):
         raise ValueError(f"KERAS_LRSCHED_FUSED must be auto, 1 or 0. Received: {value!r}")
