@@ -25,11 +25,9 @@ assert not any(name.startswith("keras_lrsched") for name in sys.modules)
 
 def test_exports_load_without_the_package(tmp_path):
     models = {}
-    for recipe in ("mxfp8", "int8_switchback", "nvfp4_2025", "fp8_delayed"):
+    for recipe in ("mxfp8", "int8_switchback"):
         model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(2)])
         quantize_model(model, recipe)
-        model.compile("sgd", "mse")
-        model.fit(X, X[:, :2], verbose=0)
         outer = keras.Sequential([keras.Input((32,)), model])
         outer.export(tmp_path / recipe, verbose=False)
         models[tmp_path / recipe] = model

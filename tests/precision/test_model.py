@@ -497,3 +497,14 @@ def test_no_function_goes_on_with_the_old_form(recipe):
     restore_model(inner)
     check()
     assert np.any(states[0] != states[1])
+
+
+def test_an_attention_without_changes_is_converted_by_its_projections():
+    class MyAttention(keras.layers.MultiHeadAttention):
+        pass
+
+    inputs = keras.Input((8, 32))
+    model = keras.Model(inputs, MyAttention(2, 16)(inputs, inputs))
+    with pytest.raises(ValueError, match=r"Name them in `head`.*attention_output"):
+        quantize_model(model, "fp4_zhou2025")
+    assert len(quantize_model(model, "fp4_zhou2025", head=()).quantized) == 4

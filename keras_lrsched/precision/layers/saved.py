@@ -6,6 +6,7 @@ import functools
 import keras
 
 from keras_lrsched._core import keras_private
+from keras_lrsched.precision.layers.attention import QuantizedAttention
 from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become
 from keras_lrsched.precision.recipe import Place, get_recipe
 
@@ -54,8 +55,13 @@ def saved_form(plain):
 
 
 def quantized_base(plain):
-    """The quantized form of the class that `plain` is a subclass of, if it computes as that does; else `None`."""
+    """The quantized form of the class that `plain` is a subclass of, if it computes as that does; else `None`.
+
+    Of subclasses of attention, the projections are converted.
+    """
     for base, quantized in QUANTIZED.items():
+        if issubclass(quantized, QuantizedAttention):
+            continue
         if plain is not base and issubclass(plain, base):
             return quantized if all(getattr(plain, name) is getattr(base, name) for name in _names(base)) else None
     return None
