@@ -25,7 +25,18 @@ def cache(tmp_path, monkeypatch):
     build._path.cache_clear()
 
 
-def test_built_once_then_found(cache, capsys):
+@pytest.fixture
+def quick_compiler(tmp_path, monkeypatch):
+    """A stand-in, whose libraries hold a word each."""
+    compiler = tmp_path / "quick"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exit 0\nwhile [ "$1" != -o ]; do shift; done\necho built > "$2"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+
+
+def test_built_once_then_found(cache, capsys, quick_compiler):
     path = build.library("core")
     assert capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once.\n"
     built = path.stat().st_mtime_ns
@@ -45,7 +56,7 @@ def test_other_flags_are_another_library(cache, monkeypatch):
     assert build._path("core", "update") != path
 
 
-def test_two_processes_at_once(cache):
+def test_two_processes_at_once(cache, quick_compiler):
     processes = [
         subprocess.Popen([sys.executable, "-c", PRINT_LIBRARY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
