@@ -1,11 +1,11 @@
 """The C interface of ops/kernels through `ctypes`, for PyTorch and for NumPy arrays."""
 
-import concurrent.futures
 import ctypes
 import functools
 import itertools
 
 from keras_lrsched.kernels.build import library
+from keras_lrsched.kernels.threads import pool
 
 NUMBERS = 12
 PARTS = 4
@@ -86,10 +86,5 @@ def _spread(function, chunks, threads):
         function(0, chunks)
         return
     borders = [chunks * part // threads for part in range(threads + 1)]
-    for each in [_pool(threads).submit(function, *part) for part in itertools.pairwise(borders)]:
+    for each in [pool(threads).submit(function, *part) for part in itertools.pairwise(borders)]:
         each.result()
-
-
-@functools.cache
-def _pool(threads):
-    return concurrent.futures.ThreadPoolExecutor(threads)

@@ -1,11 +1,11 @@
 """Products of int8 matrices by the C interface of ops/kernels, through `ctypes`: for PyTorch and for NumPy arrays."""
 
-import concurrent.futures
 import ctypes
 import functools
 import itertools
 
 from keras_lrsched.kernels.build import library
+from keras_lrsched.kernels.threads import pool
 
 OUTPUTS = ("int32", "scaled", "blocks")
 LARGE = 2**24  # products of two numbers, below which threads are not worth their start
@@ -62,12 +62,7 @@ def _spread(function, count, threads):
     """Calls `function(begin, end)` for all of `count`; `ctypes` lets other threads run meanwhile."""
     borders = [count * part // threads for part in range(threads + 1)]
     first, *others = itertools.pairwise(borders)
-    waiting = [_pool(threads).submit(function, *part) for part in others]
+    waiting = [pool(threads).submit(function, *part) for part in others]
     function(*first)
     for each in waiting:
         each.result()
-
-
-@functools.cache
-def _pool(threads):
-    return concurrent.futures.ThreadPoolExecutor(threads)

@@ -1,11 +1,11 @@
 """The C interface of quantization through `ctypes`, for PyTorch and for NumPy arrays."""
 
-import concurrent.futures
 import ctypes
 import functools
 import itertools
 
 from keras_lrsched.kernels.build import library
+from keras_lrsched.kernels.threads import pool
 
 FLOAT32, BFLOAT16 = 0, 1
 LARGE = 8  # chunks, below which threads are not worth their start
@@ -115,10 +115,5 @@ def _spread(function, quantizer, threads):
         function(0, chunks)
         return
     borders = [chunks * part // threads for part in range(threads + 1)]
-    for each in [_pool(threads).submit(function, *part) for part in itertools.pairwise(borders)]:
+    for each in [pool(threads).submit(function, *part) for part in itertools.pairwise(borders)]:
         each.result()
-
-
-@functools.cache
-def _pool(threads):
-    return concurrent.futures.ThreadPoolExecutor(threads)

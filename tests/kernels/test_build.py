@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 from keras_lrsched import kernels
-from keras_lrsched.kernels import build, loading
+from keras_lrsched.kernels import build, loading, threads
 
 PRINT_LIBRARY = "from keras_lrsched.kernels import build; print(build.library('core'))"
 
@@ -218,3 +218,18 @@ def test_status_without_a_home(monkeypatch):
     status = kernels.status()
     assert "There is no folder for compiled libraries" in status["cache"]
     assert "There is no folder for compiled libraries" in status["core"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_has_threads_of_its_own():
+    """It would wait for those of its parent, which it does not have."""
+    assert threads.pool(2).submit(int).result() == 0
+    child = os.fork()
+    if not child:
+        try:
+            threads.pool(2).submit(int).result(timeout=20)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
