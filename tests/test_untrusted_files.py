@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import pickle
 import re
 import string
 import tracemalloc
@@ -20,7 +21,7 @@ from keras_lrsched.laws.law import LAWS, Law
 from keras_lrsched.schedules import RefinedSchedule, Tabulated
 from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.tune.policy import Policy
-from keras_lrsched.workloads import claims
+from keras_lrsched.workloads import cifar10, claims
 
 fuzz = settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -253,7 +254,12 @@ def write_table(header, *rows):
     return lambda path: path.write_text("\n".join([header, *rows, ""]))
 
 
+def write_batch(path):
+    path.write_bytes(pickle.dumps({b"data": np.ones((2, 3072), "uint8"), b"labels": [3, 7]}, protocol=2))
+
+
 KINDS = {
+    "images": (write_batch, cifar10._load_batch, "data_batch_1"),
     "state": (write_state, state_file.read, "state"),
     **{name: (write_law(name), Law.load, "law.json") for name in LAWS},
     "schedule": (Tabulated([0.5, 0.25, 1e-3]).save, Tabulated.load, "schedule.json"),
@@ -302,7 +308,7 @@ def changed(content, chance):
 @pytest.mark.parametrize("tries", [30, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_that_were_changed(tmp_path, kind, tries):
-    """What is read can be used, and what cannot is refused by a `ValueError`; with all slow tests, 11,000 files."""
+    """What is read can be used, and what cannot is refused by a `ValueError`; with all slow tests, 12,000 files."""
     write, load, name = KINDS[kind]
     write(tmp_path / name)
     content, chance = (tmp_path / name).read_bytes(), np.random.default_rng(tries)

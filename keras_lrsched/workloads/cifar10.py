@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.workloads.base import ShuffledEpochs, Workload, required_file
 from keras_lrsched.workloads.resnet import resnet
@@ -74,14 +75,18 @@ def _load_jpegs(path):
 
     def decoded(data, offsets):
         files = (data[start:end].tobytes() for start, end in itertools.pairwise(offsets))
-        return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+        try:
+            return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+        except OSError as error:  # Pillow's, for what is no image
+            raise ValueError(str(error)) from error
 
     parts = ("train", "test")
-    arrays = read_arrays(path, [f"{part}_{name}" for part in parts for name in ("bytes", "offsets", "labels")])
-    return [
-        (decoded(arrays[f"{part}_bytes"], arrays[f"{part}_offsets"]), arrays[f"{part}_labels"].astype("int32"))
-        for part in parts
-    ]
+    with refused("images of CIFAR-10", path):
+        arrays = read_arrays(path, [f"{part}_{name}" for part in parts for name in ("bytes", "offsets", "labels")])
+        return [
+            (decoded(arrays[f"{part}_bytes"], arrays[f"{part}_offsets"]), arrays[f"{part}_labels"].astype("int32"))
+            for part in parts
+        ]
 
 
 def _load_batches(folder: Path):
@@ -93,9 +98,12 @@ def _load_batches(folder: Path):
 def _load_batch(path: Path):
     if not path.exists():
         raise FileNotFoundError(f"The data folder {str(path.parent)!r} has no {path.name}, which 'cifar10' needs.")
-    with path.open("rb") as file:
+    with refused("batch of CIFAR-10", path), path.open("rb") as file:
         batch = _ArrayUnpickler(file, encoding="bytes").load()
-    return batch[b"data"].array.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(batch[b"labels"], "int32")
+        images, labels = batch[b"data"].array.reshape(-1, 3, 32, 32), np.array(batch[b"labels"], "int32")
+        if labels.shape != images.shape[:1] or np.any((labels < 0) | (labels > 9)):
+            raise ValueError(f"labels of shape {labels.shape} for {len(images)} images, or not from 0 to 9")
+        return images.transpose(0, 2, 3, 1), labels
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -164,7 +164,7 @@ def test_cifar10_runs_no_code_from_a_data_file(tmp_path):
         def __reduce__(self):
             return print, ("this must not run",)
 
-    with pytest.raises(pickle.UnpicklingError, match="print"):
+    with pytest.raises(ValueError, match=r"asks for .*print.*data_batch_1"):
         workloads.load("cifar10", batches(tmp_path / "c", payload=Evil()))
 
 
@@ -174,7 +174,7 @@ def test_cifar10_runs_no_code_from_a_data_file(tmp_path):
 )
 def test_cifar10_takes_bytes_alone(data, message, tmp_path):
     folder = batches(tmp_path / "c", payload={b"data": data, b"labels": [0] * 4})
-    with pytest.raises(pickle.UnpicklingError, match=message):
+    with pytest.raises(ValueError, match=message):
         workloads.load("cifar10", folder)
 
 
@@ -183,7 +183,7 @@ def test_cifar10_allocates_no_more_than_the_file_has(tmp_path):
         def __reduce__(self):
             return np.ndarray, ((10**12,), np.dtype("u1"))
 
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="no batch of CIFAR-10"):
         workloads.load("cifar10", batches(tmp_path / "c", payload={b"data": Giant(), b"labels": [0]}))
 
 
