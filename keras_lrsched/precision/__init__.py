@@ -10,7 +10,8 @@
 `FORMATS` holds the named formats; a `Format` of one's own says which element type, block and scale it has.
 """
 
-from keras_lrsched.precision import layers, recipes
+from keras_lrsched.precision import layers as layers
+from keras_lrsched.precision import recipes as recipes
 from keras_lrsched.precision.elements import E2M1, E2M3, E3M2, E4M3, E5M2, FIXED8, INT4, INT8, Element
 from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_format
 from keras_lrsched.precision.gradients import dge_factor, fake_quantize
@@ -56,13 +57,11 @@ __all__ = [
     "get_recipe",
     "hadamard",
     "int8_matmul",
-    "layers",
     "matmul",
     "quantize",
     "quantize_model",
     "quest",
     "random_signs",
-    "recipes",
     "restore_model",
     "switch_recipe",
 ]

@@ -3,6 +3,8 @@
 The axis that is quantized goes last. Zeros fill it, and for blocks of several rows the axis before it, up to whole blocks.
 """
 
+import numbers
+
 from keras import ops
 
 from keras_lrsched.precision.packing import GROUP
@@ -19,9 +21,9 @@ class Blocks:
         self.format = format
         self.shape = tuple(shape)
         self.rank = len(shape)
-        if not isinstance(axis, int) or not -self.rank <= axis < self.rank:
+        if not isinstance(axis, numbers.Integral) or not -self.rank <= int(axis) < self.rank:
             raise ValueError(f"`axis` must be an axis of a tensor of shape {tuple(shape)}. Received: axis={axis!r}")
-        self.axis = axis % self.rank
+        self.axis = int(axis) % self.rank
         moved = [*shape[: self.axis], *shape[self.axis + 1 :], shape[self.axis]]
         if self.rank < 2 and format.rows > 1:
             raise ValueError(f"{format.name} needs a tensor with 2 axes or more. Received: shape={tuple(shape)}")

@@ -196,6 +196,17 @@ class QuantizedState(Wrapper):
         for part, old in zip(self._parts(), before[1:], strict=True):
             part.assign(ops.where(skipped, old, ops.convert_to_tensor(part)))
 
+    def load_own_variables(self, store):
+        for index, variable in enumerate(self.variables):
+            shape = tuple(store[str(index)].shape) if str(index) in store.keys() else None  # noqa: SIM118
+            if shape is not None and shape != tuple(variable.shape):
+                raise ValueError(
+                    "The file has state of another `kind`, `block_size` or `min_size`. Received: "
+                    f"kind={self.kind!r}, block_size={self.block_size}, min_size={self.min_size}, where {variable.path} has "
+                    f"shape={tuple(variable.shape)}, and in the file shape={shape}"
+                )
+        super().load_own_variables(store)
+
     def _parts(self):
         return [part for moment in self._all_moments() for part in moment.parts.values()]
 

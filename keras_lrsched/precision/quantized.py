@@ -15,9 +15,9 @@ from keras_lrsched.precision.philox import key_of, random_bits
 from keras_lrsched.schedules import checks
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """What `quantize` returns.
+    """What `quantize` returns. Two are equal if they are one object; on JAX it is a pytree of its arrays.
 
     Attributes:
         codes: uint8. The quantized axis is the last; it is filled with zeros up to whole blocks (and the axis before it, for
@@ -37,6 +37,12 @@ class QuantizedTensor:
     shape: tuple
     axis: int = -1
     tensor_scale: Any = None
+
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    jax.tree_util.register_dataclass(QuantizedTensor, ["codes", "scales", "tensor_scale"], ["format", "shape", "axis"])
 
 
 def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, signs=None):
@@ -85,13 +91,13 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, sign
     x, signs = rotate(x, format, blocks, rotation, signs)
     if compiled.usable(format, blocks, [x]):
         codes, stored, tensor_scale = compiled.quantize(x, format, blocks, key, signs)
-        return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), axis, tensor_scale)
+        return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), int(axis), tensor_scale)
     coded, blocks = encode(x, format, axis, rounding, key)
     stored = blocks.join_scales(coded.scales)
     codes = packing.pack(blocks.join_codes(coded.codes), format.element.bits)
     stored = stored if format.scale == "float32" else ops.cast(stored, "uint8")
     tensor_scale = None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ())
-    return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), axis, tensor_scale)
+    return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), int(axis), tensor_scale)
 
 
 def dequantize(x):

@@ -1,6 +1,7 @@
 """Recipes: which product of which layer is computed in which formats."""
 
 import dataclasses
+import difflib
 import re
 from typing import ClassVar
 
@@ -86,5 +87,9 @@ def get_recipe(recipe, **settings):
     if isinstance(recipe, Recipe):
         return dataclasses.replace(recipe, **settings)
     if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise ValueError(f"`recipe` must be a `Recipe` or one of {', '.join(sorted(RECIPES))}. Received: recipe={recipe!r}")
+        close = difflib.get_close_matches(str(recipe).lower(), RECIPES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise ValueError(
+            f"`recipe` must be a `Recipe` or one of {', '.join(sorted(RECIPES))}{hint} Received: recipe={recipe!r}"
+        )
     return RECIPES[recipe](**settings)

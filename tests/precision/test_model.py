@@ -509,3 +509,12 @@ def test_an_attention_without_changes_is_converted_by_its_projections():
     with pytest.raises(ValueError, match=r"Name them in `head`.*attention_output"):
         quantize_model(model, "fp4_zhou2025")
     assert len(quantize_model(model, "fp4_zhou2025", head=()).quantized) == 4
+
+
+def test_names_that_are_close_are_suggested():
+    with pytest.raises(ValueError, match="did you mean 'mxfp8'"):
+        quantize_model(transformer(), "MXFP")
+
+
+def test_a_star_import_leaves_the_layers_of_keras():
+    assert not {"layers", "recipes"} & set(precision.__all__)

@@ -536,3 +536,16 @@ def test_variables_of_one_name():
     optimizer.build([large, small])
     assert [v.shape for v in optimizer.variables if "same_m" in v.path and "codes" not in v.path][-1] == (3,)
     assert sum("codes" in v.path for v in optimizer.variables) == 2
+
+
+def test_a_state_of_other_blocks_is_refused():
+    def saved(block_size, store):
+        optimizer = QuantizedState(keras.optimizers.Adam(), "blockwise8", block_size=block_size, min_size=1)
+        optimizer.build([keras.Variable(np.ones((16, 32), "float32"))])
+        (optimizer.load_own_variables if store else optimizer.save_own_variables)(store)
+        return store
+
+    store = saved(256, {})
+    saved(256, store)
+    with pytest.raises(ValueError, match=r"another `kind`, `block_size` or `min_size`. Received: .*block_size=128"):
+        saved(128, store)

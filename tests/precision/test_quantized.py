@@ -1,5 +1,6 @@
 import zlib
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -271,3 +272,23 @@ def test_bad_input():
         dequantize(x)
     with pytest.raises(ValueError, match="`format` must be"):
         quantize(x, "FP3")
+
+
+def test_quantized_tensors_are_compared_as_objects():
+    x = np.ones((4, 32), "float32")
+    one, other = quantize(x, "MXFP4"), quantize(x, "MXFP4", axis=np.int64(-1))
+    assert one == one
+    assert one != other
+    assert len({one, other, one}) == 2
+    np.testing.assert_array_equal(ops.convert_to_numpy(dequantize(one)), ops.convert_to_numpy(dequantize(other)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX")
+def test_quantized_tensors_are_pytrees_of_jax():
+    import jax
+
+    for format in ("MXFP4", "NVFP4"):
+        one = quantize(np.ones((4, 32), "float32"), format)
+        other = jax.jit(lambda q: q)(one)
+        assert (other.format, other.shape, other.axis) == (one.format, one.shape, one.axis)
+        np.testing.assert_array_equal(dequantize(one), dequantize(other))
