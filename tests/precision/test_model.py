@@ -518,3 +518,22 @@ def test_names_that_are_close_are_suggested():
 
 def test_a_star_import_leaves_the_layers_of_keras():
     assert not {"layers", "recipes"} & set(precision.__all__)
+
+
+@pytest.mark.parametrize("recipe", ["mxfp8", "fp8_delayed"])
+def test_a_conversion_within_fit(recipe):
+    """From the next step on the model computes by the recipe, unless the optimizer lacks variables."""
+
+    class Convert(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                quantize_model(self.model, recipe)
+
+    x = RNG.normal(size=(32, 32)).astype("float32")
+    model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    refused = pytest.raises(ValueError, match="made steps without them already")
+    with refused if recipe == "fp8_delayed" else contextlib.nullcontext():
+        model.fit(x, x[:, :2], batch_size=8, verbose=0, callbacks=[Convert()])
+    calls = [int(w) for w in model.variables if w.path.endswith("calls")]
+    assert calls == ([2] if recipe == "mxfp8" else [])
