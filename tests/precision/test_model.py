@@ -411,6 +411,9 @@ def test_settings_whose_trained_scales_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="double_rounding has trainable variables"):
         switch_recipe(model, get_recipe("double_rounding", bits=(8, 4)))
     fit(model)
+    compiled(model)  # with an optimizer that has not seen them
+    with pytest.warns(UserWarning, match="weight_scale_moves, input_scale_moves do not fit the new settings"):
+        switch_recipe(model, get_recipe("double_rounding", bits=(8, 4)))
 
 
 def lora_model():

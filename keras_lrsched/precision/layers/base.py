@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import keras
 from keras import ops
@@ -79,7 +80,13 @@ class Quantized(keras.layers.Layer):
         rule = None if recipe is None else recipe.rule(self.place)
         if rule is None or self._product_by(recipe, rule) is not None:
             return
-        product = RuleProduct(rule, self.place, self, self.product_of(recipe))
+        known = self.product_of(recipe)
+        product = RuleProduct(rule, self.place, self, known)
+        kept = {id(variable) for variable in product.variables}
+        lost = [] if known is None else [each.name for each in known._trainable_variables if id(each) not in kept]
+        if lost:
+            message = f"{self.path}: {', '.join(lost)} do not fit the new settings of {recipe.name} and start anew."
+            warnings.warn(message, stacklevel=2)
         for variable in product.variables:
             keras_private.list_last(variable)
         # Not by `setattr`: what Keras tracks counts among the layers of the model.
