@@ -195,6 +195,38 @@ def state_between_steps(model, kind):
     return None if getattr(model, "_jax_state_synced", True) else model._jax_state[kind]
 
 
+def is_differentiated(tensors):
+    """Whether a gradient by one of some tensors may be taken of what is computed with them now.
+
+    On PyTorch, whether gradients are enabled and one of them needs one. Relies on `record.should_record_backprop` of
+    TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of gradients (JAX 0.10).
+    """
+    tensors = [each.value if isinstance(each, keras.Variable) else each for each in tensors]
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+            from tensorflow.python.eager import record
+
+            return bool(record.should_record_backprop(list(map(tf.convert_to_tensor, tensors))))
+        case "jax":
+            return any(type(each).__module__.endswith("interpreters.ad") for each in tensors)
+    import torch
+
+    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+
+
+def is_recomputed():
+    """Whether a forward pass is run once more within a backward pass, as `torch.utils.checkpoint` does on PyTorch.
+
+    Relies on `torch._C._current_graph_task_id`. Seen in PyTorch 2.13.
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch._C._current_graph_task_id() != -1
+
+
 def value_of(variable):
     """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
     return variable._value
@@ -446,17 +478,3 @@ def serialized_objects(model):
         except Exception:  # of any kind, from any class of the user
             return set()
         return set(global_state.get_global_attribute("shared_objects/id_to_config_map", {}))
-
-
-def build_optimizer_anew(optimizer, variables):
-    """Build an optimizer that has made no step yet for other variables. Its rate, and what else it had before, stay.
-
-    Relies on `build` adding to `_variables` and doing nothing while `built` is set. Seen in Keras 3.10 to 3.15.
-    """
-    within = [each for each in vars(optimizer).values() if isinstance(each, keras.optimizers.Optimizer)]
-    for each in [optimizer, *within]:
-        unbuilt = type(each).from_config(each.get_config())
-        set_optimizer_variables(each, each._variables[: len(unbuilt._variables)])
-        each._trainable_variables = []
-        each.built = False
-    optimizer.build(variables)

@@ -152,6 +152,17 @@ def is_looking_ahead():
     return any(map(_looks_ahead, sys._current_frames().values()))
 
 
+def phase():
+    """Which step of a Keras model is running, `"train"`, `"test"` or `"predict"`: the innermost; `None` outside of all."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name, _, rest = frame.f_code.co_name.partition("_")
+        if rest == "step" and name in ("train", "test", "predict") and isinstance(frame.f_locals.get("self"), keras.Model):
+            return name
+        frame = frame.f_back
+    return None
+
+
 def is_building():
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)

@@ -303,6 +303,16 @@ class Optimizer(keras.optimizers.Optimizer):
                 if mean is not None:
                     mean.assign(average(ops.cast(momentum, mean.dtype), wide(mean), wide(variable)))
 
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        """As in Keras; variables that gradients overwrite have no average, for which Keras fails on TensorFlow."""
+        means = self._model_variables_moving_average
+        if all(mean is not None for mean in means):
+            super()._overwrite_model_variables_with_average_value(trainable_variables)
+            return
+        for variable, mean in zip(trainable_variables, means, strict=True):
+            if mean is not None:
+                variable.assign(mean)
+
     def _check_finite(self, grads, variables):
         """Whether the update is to be done, as a tensor; `None` if it is in any case."""
         if self.nonfinite == "propagate":

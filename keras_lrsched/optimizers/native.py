@@ -131,6 +131,10 @@ if keras.backend.backend() == "tensorflow":
         """How many have to be told what the first has read: none, for workers of TensorFlow all read sums over all."""
         return 1
 
+    def trains_in_parts():
+        """Whether what runs now sees a part of the batch, which other replicas see the rest of."""
+        return replicas() > 1
+
     def assert_in_graph(condition, message):
         tf.debugging.Assert(condition, [message])
 
@@ -151,6 +155,14 @@ else:
 
     def replicas():
         return 1
+
+    def trains_in_parts():
+        """Whether what runs now sees a part of the batch: in processes of PyTorch. JAX sees all of it."""
+        if keras.backend.backend() != "torch":
+            return False
+        from torch import distributed
+
+        return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
     def summed_over_replicas(optimizer, grads):
         return grads

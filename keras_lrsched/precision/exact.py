@@ -38,6 +38,12 @@ def is_finite(magnitudes):
     return magnitudes < INFINITY
 
 
+def is_usable(x):
+    """Whether a tensor has numbers, all of them finite, so that statistics of it may be remembered."""
+    largest = ops.max(magnitude(x))  # negative, if there are no numbers
+    return ops.logical_and(largest >= 0, is_finite(largest))
+
+
 def float32(number):
     """A Python number as a tensor."""
     return ops.convert_to_tensor(number, "float32")

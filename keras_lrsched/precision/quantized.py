@@ -50,10 +50,9 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, sign
 
         codes = encode(x / scale)
 
-    `x` is taken in float32. Blocks with NaN or infinity get the scale NaN, and dequantize to NaN as a whole; only the FP8
-    formats with float32 scales keep NaN in elements, and infinity becomes their largest value. Results have the same bits on
-    every backend, eager and compiled, and also in C++, which is used where it can be had, see `keras_lrsched.kernels`. An
-    integer element has no negative zero.
+    `x` is taken in float32. Blocks with NaN or infinity get the scale NaN, and dequantize to NaN as a whole. Results have
+    the same bits on every backend, eager and compiled, and also in C++, which is used where it can be had, see
+    `keras_lrsched.kernels`. An integer element has no negative zero.
 
     Args:
         x: A floating-point tensor. The size of its quantized axis must be known; any size will do, see `QuantizedTensor`.

@@ -64,14 +64,15 @@ def _integers(x, largest, format):
 
 
 def _floats(x, largest, format):
-    """factor = (largest element) / amax, or 1 where amax is 0 or not finite; scale = 1 / factor."""
-    usable = ops.logical_and(is_finite(largest), largest > 0)
+    """factor = (largest element) / amax, or 1 where amax is 0; scale = 1 / factor, NaN where amax is not finite."""
+    finite = is_finite(largest)
+    usable = ops.logical_and(finite, largest > 0)
     amax = ops.where(usable, floats(largest), 1.0)
     factor = ops.minimum(divide(float32(format.element.max), amax), FLOAT32_MAX)
     if format.scale_rule == "power_of_two":
         factor = floats(ops.bitwise_and(magnitude(factor), INFINITY))
     factor = ops.where(usable, factor, 1.0)
-    return multiply(x, factor), divide(float32(1.0), factor)
+    return multiply(x, factor), ops.where(finite, divide(float32(1.0), factor), float("nan"))
 
 
 def _next_power_of_two(x):

@@ -53,13 +53,13 @@ KL_INLINE Scale fit_integers(int rule, uint32_t amax) {
   return {finite ? scale : 0, finite ? scale : kNan, 0};
 }
 
-// factor = (largest element) / amax, scale = 1 / factor
+// factor = (largest element) / amax, scale = 1 / factor; NaN where a number is not finite
 template <class E, class Numbers>
 KL_INLINE Scale fit_floats(int rule, uint32_t amax) {
   float factor = at_most_largest(Numbers::quotient(float_of(E::kMaxBits), float_of(amax)));
   if (rule == KL_POWER_OF_TWO) factor = float_of(bits_of(factor) & kInfinity);
-  const bool is_one = amax == 0 || amax >= kInfinity;
-  return {is_one ? 1 : factor, is_one ? 1 : Numbers::quotient(1, factor), 0};
+  if (amax >= kInfinity) return {1, kNan, 0};
+  return {amax == 0 ? 1 : factor, amax == 0 ? 1 : Numbers::quotient(1, factor), 0};
 }
 
 // What the blocks of a tensor in NVFP4 share: {the factor that makes its amax the largest scale, / 6; its scale}

@@ -60,6 +60,49 @@ def test_state_between_steps():
     assert keras_private.state_between_steps(model, "trainable_variables") is None
 
 
+def test_is_differentiated():
+    """Under what takes gradients; variables count as tensors."""
+    variable, other = keras.Variable([1.0]), np.ones(1, "float32")
+    seen = []
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        seen.append(keras_private.is_differentiated([other, variable]))
+        with tf.GradientTape():
+            seen.append(keras_private.is_differentiated([other, variable]))
+    elif BACKEND == "jax":
+        import jax
+
+        def function(x):
+            seen.append(keras_private.is_differentiated([x]))
+            return x
+
+        function(1.0)
+        jax.grad(function)(1.0)
+    else:
+        import torch
+
+        with torch.no_grad():
+            seen.append(keras_private.is_differentiated([variable]))
+        seen.append(keras_private.is_differentiated([variable]))
+    assert seen == [False, True]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torch.utils.checkpoint")
+def test_is_recomputed():
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    seen = []
+
+    def function(x):
+        seen.append(keras_private.is_recomputed())
+        return x**2
+
+    checkpoint(function, torch.ones(1, requires_grad=True), use_reentrant=False).backward()
+    assert seen == [False, True]
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, a batch is fetched within the compiled step")
 def test_watch_batches():
     """The batch that was seen last is the one that was trained last, at each batch of each epoch."""
@@ -133,21 +176,3 @@ def test_traces_that_read_a_variable():
     with pytest.raises(ValueError, match="traced before"):
         trace()
     assert len(list(data)) == 1
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_an_optimizer_is_built_anew(wrapped):
-    inner = keras.optimizers.Adam(1e-2)
-    optimizer = keras.optimizers.LossScaleOptimizer(inner) if wrapped else inner
-    first, second = keras.Variable([1.0]), keras.Variable([2.0])
-    optimizer.build([first])
-    optimizer.learning_rate = 0.5
-    keras_private.build_optimizer_anew(optimizer, [first, second])
-    plain = keras.optimizers.Adam(0.5)
-    plain = keras.optimizers.LossScaleOptimizer(plain) if wrapped else plain
-    plain.build([first, second])
-    assert [v.path.split("/")[-1] for v in optimizer.variables] == [v.path.split("/")[-1] for v in plain.variables]
-    assert float(optimizer.learning_rate) == 0.5
-    optimizer.apply([keras.ops.ones(1), keras.ops.ones(1)], [first, second])
-    assert float(first[0]) < 1
-    assert float(second[0]) < 2

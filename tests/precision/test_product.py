@@ -144,7 +144,7 @@ def test_the_two_products_of_a_step_draw_their_own_numbers():
 
 def test_unbiased_mxfp4_never_saturates():
     """3/4 of any number is within the grid; the mean of many draws is the number."""
-    x = np.array([[7.9, *RNG.uniform(-7.9, 7.9, 31)]], "float32")
+    x = np.array([[7.9, *np.random.default_rng(0).uniform(-7.9, 7.9, 31)]], "float32")
     mode = "graph" if "graph" in MODES else MODES[0]
     draw = compiled(lambda words: UnbiasedMXFP4().write(tensor(x), 1, words).values, mode)
     draws = np.array([numpy(draw(key(3, t))) for t in range(1000)], "float64")

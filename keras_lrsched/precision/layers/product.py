@@ -1,8 +1,12 @@
 """The layer inside a quantized layer: it multiplies by a rule, and keeps what the rule remembers."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_lrsched._core import keras_private
+from keras_lrsched.optimizers import native
+from keras_lrsched.precision.phase import is_training
 from keras_lrsched.precision.product import matrix
 
 SEEDS_PER_CALL = 64
@@ -56,11 +60,39 @@ class RuleProduct(keras.layers.Layer):
             self.named_variables[name].assign(value)
 
     def call(self, inputs, kernel, training=None):
-        seed = ops.stack([ops.cast(self.place.seed, "int32"), ops.convert_to_tensor(self.calls) * SEEDS_PER_CALL])
+        training = is_training(training, (inputs, kernel))
+        x, w = matrix(inputs), ops.cast(kernel, "float32")
+        if x.shape[0] == 0:
+            return ops.reshape(ops.matmul(x, w), (*ops.shape(inputs)[:-1], kernel.shape[-1]))
+        if training:
+            self._refuse_what_would_count_twice()
+            self._refuse_replicas()
+        seed = ops.stack(
+            [ops.convert_to_tensor(_int32(self.place.seed)), ops.convert_to_tensor(self.calls) * SEEDS_PER_CALL]
+        )
         if training:
             self.calls.assign_add(1)
-        outputs = self.rule(matrix(inputs), ops.cast(kernel, "float32"), self.kept, seed, bool(training))
+        outputs = self.rule(x, w, self.kept, seed, training)
         return ops.reshape(outputs, (*ops.shape(inputs)[:-1], kernel.shape[-1]))
+
+    def _refuse_replicas(self):
+        """Each replica would have statistics of its own part of the batch, and files those of one of them."""
+        if native.trains_in_parts() and any(map(_is_seen_in_forward_passes, self.kept.values())):
+            raise ValueError(
+                "The recipe of this layer has statistics of batches, and each replica would have its own: take a recipe "
+                f"without any, such as fp8_current or mxfp8. Received: layer={self.path}, several replicas"
+            )
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """The call itself: what a backward pass needs is kept as codes."""
+        return layer_call
+
+    def _refuse_what_would_count_twice(self):
+        if keras_private.is_recomputed():
+            raise ValueError(
+                "What is around a quantized layer is rematerialized, which calls it again in the backward pass, with other "
+                f"random numbers: leave that out. Received: layer={self.path}"
+            )
 
 
 def fits(variable, spec):
@@ -68,3 +100,13 @@ def fits(variable, spec):
     if variable is None or bool(spec.get("trainable", True)) != bool(variable.trainable):
         return False
     return tuple(variable.shape) == tuple(spec["shape"]) and spec.get("dtype", "float32") == variable.dtype
+
+
+def _int32(seed):
+    """The lowest 32 bits of a seed, with a sign: what a cast makes of it on every backend but JAX, which refuses it."""
+    return np.int32((seed + 2**31) % 2**32 - 2**31)
+
+
+def _is_seen_in_forward_passes(variable):
+    """Whether a forward pass writes a variable, and not an optimizer by the gradient of the whole batch."""
+    return not variable.trainable or getattr(variable, "overwrite_with_gradient", False)

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from keras_lrsched.precision.exact import float32
+from keras_lrsched.precision.exact import float32, is_usable
 from keras_lrsched.precision.layers.base import recipe_products
 from keras_lrsched.precision.learned_scale import Grid, LearnedScale
 from keras_lrsched.precision.product import Rule
@@ -122,9 +122,9 @@ class SharedScale(Rule):
         lowest = ops.minimum(ops.convert_to_tensor(variables["lowest_input"]), ops.min(ops.stop_gradient(x)))
         if training:
             variables["turn"].assign_add(1)
-            variables["lowest_input"].assign(lowest)
-            for name, value in largest.items():
-                variables[name].assign(value)
+            usable = ops.logical_and(is_usable(x), is_usable(w))
+            for name, value in {**largest, "lowest_input": lowest}.items():
+                variables[name].assign(ops.where(usable, value, ops.convert_to_tensor(variables[name])))
         moves = [ops.copy(ops.convert_to_tensor(variables[f"{name}_scale_moves"])) for name in ("weight", "input")]
         factors = ops.convert_to_tensor(self.factors, "float32")
         grid = self.weight_grid(chosen)

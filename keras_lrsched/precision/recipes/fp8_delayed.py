@@ -26,9 +26,11 @@ class FP8Delayed(Recipe):
         scale = largest element 2^-margin / max(amax of the last steps)
 
     The scale of step t knows the largest magnitudes (amax) up to step t - 1; Keras' float8 knows those up to t - 2. The
-    first step has the scale 1. Numbers beyond the largest element become it. A step whose amax is 0 changes nothing; while
-    the maximum is not finite, the scale stays. Both backward products use the numbers of the forward product and the
-    gradient in E5M2. Casts are the backend's own, so that XLA may compute such products on FP8 units.
+    first step has the scale 1. Numbers beyond the largest element become it; what is not finite becomes NaN, so that an
+    optimizer that leaves out such batches finds out. A step whose amax is 0 or not finite changes nothing (Transformer
+    Engine has it in the history, and keeps the scale until it has left). Both backward products use the numbers of the
+    forward product and the gradient in E5M2. Casts are the backend's own, so that XLA may compute such products on FP8
+    units.
 
     Only the backward pass sees the amax of the gradient. It becomes the "gradient" of a variable, `gradient_amax`, which
     Keras' optimizers and those of this package overwrite with it, also within `LossScaleOptimizer`, and with the largest one
@@ -133,10 +135,9 @@ class DelayedScaling(Rule):
         """-> scale and history after a step, from those before it."""
         rolled = ops.concatenate([history[1:], ops.reshape(amax, (1,))])
         past = ops.max(rolled) if self.algorithm == "max" else amax
-        usable = ops.logical_and(magnitude(past) > 0, is_finite(magnitude(past)))
-        fitted = largest * 2.0**-self.margin / ops.where(usable, past, 1.0)
-        seen = magnitude(amax) > 0
-        new_scale = ops.where(ops.logical_and(seen, usable), ops.minimum(fitted, FLOAT32_MAX), scale)
+        seen = ops.logical_and(magnitude(amax) > 0, is_finite(magnitude(amax)))
+        fitted = largest * 2.0**-self.margin / ops.where(seen, past, 1.0)
+        new_scale = ops.where(seen, ops.minimum(fitted, FLOAT32_MAX), scale)
         return new_scale, ops.where(seen, rolled, history)
 
 
@@ -153,7 +154,9 @@ class Scaled(Operand):
 
     def quantize(self, x, axis, seed):
         largest = LARGEST[self.dtype]
-        codes = ops.cast(ops.clip(ops.stop_gradient(x) * self.scale, -largest, largest), self.dtype)
+        x = ops.stop_gradient(x)
+        inside = ops.where(is_finite(magnitude(x)), ops.clip(x * self.scale, -largest, largest), float("nan"))
+        codes = ops.cast(inside, self.dtype)
         return QuantizedTensor(codes, 1 / self.scale, self.coded, tuple(ops.shape(x)))
 
     def write(self, x, axis, seed):

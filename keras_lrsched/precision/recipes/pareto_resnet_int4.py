@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched.precision.exact import is_usable
 from keras_lrsched.precision.layers.einsum_dense import matrix_form
 from keras_lrsched.precision.operand import Operand, Written
 from keras_lrsched.precision.product import Product, Products, Rule
@@ -94,9 +95,11 @@ class BoundedProduct(Rule):
         is_fixed = batches >= self.statistics_steps
         if training:
             new_bound, new_lowest = self._observe(ops.stop_gradient(x), batches, bound, lowest)
-            variables["bound"].assign(ops.where(is_fixed, bound, new_bound))
-            variables["lowest"].assign(ops.where(is_fixed, lowest, new_lowest))
-            variables["batches"].assign_add(1)
+            usable = is_usable(x)
+            stays = ops.logical_or(is_fixed, ops.logical_not(usable))
+            variables["bound"].assign(ops.where(stays, bound, new_bound))
+            variables["lowest"].assign(ops.where(stays, lowest, new_lowest))
+            variables["batches"].assign_add(ops.cast(usable, "int32"))
         bounds = ops.tile(bound, (x.shape[1] // bound.shape[0],))
         inputs = Bounded(self.activation_bits, bounds, lowest >= 0, is_fixed)
         return Products(Product(inputs, ChannelIntegers(self.weight_bits)), saved="written")(x, w)
