@@ -19,7 +19,8 @@ test: .venv/dev
 test-slow: .venv/backends
 	$(BIN)/python -m pytest -m slow
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/precision
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py tests/distributed
+	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m slow tests/distributed
 
 # Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
 faults: .venv/backends

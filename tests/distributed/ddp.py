@@ -17,7 +17,7 @@ from tests.distributed import problem
 
 def trained(name, model, share, around):
     """The weights after an epoch of which this process sees the `share`."""
-    optimizer = problem.optimizer(name, "REXDecay")
+    optimizer = problem.optimizer_cases()[name]()
     network, loss_of = around(model), keras.losses.MeanSquaredError()
     for start in range(0, problem.STEPS * problem.BATCH, problem.BATCH):
         x, y = (torch.tensor(each[start : start + problem.BATCH][share]) for each in problem.data())
