@@ -24,9 +24,10 @@ which five of `accumulation` failed; on JAX and PyTorch they were not run in ful
 - *exact*: the values are those of a run without this package, or of the method written by hand with Keras alone;
 - *refused*: a `ValueError` before any weight has changed, which names the class or what it received. Where only a training
   step can show the reason, by its logs or by the optimizers that it uses, the error comes after the first batch;
+- *warns*: the result is another one than asked for, and one warning names the object that is the reason;
 - an empty cell: the feature does not apply, or another row tests it.
 """
-MARKS = {"exact": "●", "refused": "refused", "-": ""}
+MARKS = {"exact": "●", "warned": "warns", "refused": "refused", "-": ""}
 
 
 def page():

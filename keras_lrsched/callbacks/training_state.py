@@ -311,7 +311,9 @@ class TrainingState(keras.callbacks.Callback):
                 f"each model a path of its own, or remove the file. Received: path={str(self.path)!r}"
             )
         then = state if state["fit"] == number else state["fits"][number]
-        run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), self.allow_changes)
+        # Of several processes each has data of its own; the file has those of the first.
+        allowed = self.allow_changes if native.is_first_worker(self.model) else (*self.allow_changes, "data", "seed")
+        run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), allowed)
         self._restore(state)
         self._step = state["step"]
         epochs = self.params["epochs"]

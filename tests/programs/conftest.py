@@ -23,7 +23,7 @@ def pytest_terminal_summary(terminalreporter):
     names = list(FEATURES)
     for number, name in enumerate(names, 1):
         terminalreporter.write_line(f"{number:3}  {name}")
-    counts = {"exact": 0, "refused": 0, "-": 0, "BUG": 0, "not run": 0}
+    counts = {"exact": 0, "warned": 0, "refused": 0, "-": 0, "BUG": 0, "not run": 0}
     terminalreporter.write_line(" " * 28 + "".join(f"{number:4}" for number in range(1, len(names) + 1)))
     for program, *supports in table()[1:]:
         line = f"{program:28}"
@@ -39,4 +39,4 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(", ".join(f"{name} ({SHORT[name]}): {count}" for name, count in counts.items()))
 
 
-SHORT = {"exact": "=", "refused": "x", "-": "-", "BUG": "BUG", "not run": "."}
+SHORT = {"exact": "=", "warned": "w", "refused": "x", "-": "-", "BUG": "BUG", "not run": "."}

@@ -1,11 +1,11 @@
-"""What each feature of the package does in a program: exact, refused, or nothing that it could do."""
+"""What each feature of the package does in a program: exact, warned, refused, or nothing that it could do."""
 
 import dataclasses
 from collections.abc import Callable
 
 from tests.programs.program import Program
 
-EXACT, REFUSED, NOTHING = "exact", "refused", "-"
+EXACT, WARNED, REFUSED, NOTHING = "exact", "warned", "refused", "-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,9 +15,10 @@ class Feature:
     Attributes:
         name: The class, or what is done.
         exact: What "exact" means for it, for the page of the matrix.
-        check: A function of a `Bench` that fails unless the feature is exact there.
+        check: A function of a `Bench` that fails unless the feature is exact there, or warns by name where it is not.
         refuse: A function of a `Bench` that fails unless the feature raises by name before training.
         refused: Traits of programs in which it is refused.
+        warned: Traits of programs in which it is not exact, and warns by name.
         nothing: Traits of programs in which it has no meaning, or none of its own.
         only: Traits of which a program must have one.
     """
@@ -27,6 +28,7 @@ class Feature:
     check: Callable
     refuse: Callable | None = None
     refused: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
     nothing: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 
@@ -36,4 +38,6 @@ class Feature:
             return NOTHING
         if program.has(*self.refused):
             return REFUSED
-        return NOTHING if program.has(*self.nothing) else EXACT
+        if program.has(*self.nothing):
+            return NOTHING
+        return WARNED if program.has(*self.warned) else EXACT

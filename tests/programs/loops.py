@@ -195,7 +195,7 @@ def generator_data(how):
     return Run(model, generate(), steps_per_epoch=3)
 
 
-@program("goes_on")
+@program("goes_on", "shuffled_anew")
 def shuffled_dataset(how):
     """A `tf.data` pipeline that is shuffled anew for each epoch and mapped."""
     import tensorflow as tf

@@ -143,10 +143,11 @@ _FEATURES = [
     ),
     Feature(
         "TrainingState",
-        "a killed run, started again, has the bits of one that was not; or a warning names what is not saved",
+        "a killed run, started again, has the bits of one that was not",
         resuming.killed_and_resumed,
         resuming.refuse_another_model,
         refused=("several_models",),
+        warned=tuple(resuming.UNSAVED),
         nothing=BY_HAND,
     ),
 ]
@@ -174,7 +175,7 @@ FEATURES = {feature.name: feature for feature in _FEATURES}
 
 
 def support(program: Program, feature: Feature):
-    """What a feature does in a program: `"exact"`, `"refused"` or `"-"`."""
+    """What a feature does in a program: `"exact"`, `"warned"`, `"refused"` or `"-"`."""
     return feature.support(program)
 
 

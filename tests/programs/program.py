@@ -106,6 +106,8 @@ TRAITS = {
     "arrays": "its data are arrays",
     "goes_on": "its data go on from epoch to epoch, in an order of their own",
     "phantom_updates": "Keras' own optimizers count a step without data at the end of each of its epochs",
+    "shuffled_anew": "its data are shuffled anew for each epoch by `tf.data`",
+    "noise_in_step": "its step draws random numbers of TensorFlow, not of `keras.random`",
     "read_once": "its data are a generator, which can be read once",
     "stateful_random": "draws from a generator of TensorFlow",
     "several_fits": "calls `fit` more than once",

@@ -192,7 +192,7 @@ def augmentation_in_model(how):
     return Run(model, x, y=y)
 
 
-@program("arrays", "stateful_random", "not_saved")
+@program("arrays", "stateful_random", "noise_in_step", "not_saved")
 def noise_of_tensorflow(how):
     """A `Lambda` layer that draws from TensorFlow's own generator."""
     import tensorflow as tf

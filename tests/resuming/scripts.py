@@ -257,6 +257,8 @@ def run(kind, path=None, kill=None):
     model.compile(OPTIMIZERS[optimizer_name](), "mse", metrics=["mae"])
     data, saving = DATA[data_name]()
     callbacks = [kill or Kills(), *CALLBACKS[callbacks_name]()]
+    if optimizer_name == "Schedule-Free":
+        callbacks.append(ours.ScheduleFreeEvaluation())  # which `restore_best_weights` needs
     if path is not None:
         callbacks.append(TrainingState(path, **saving))
     history = None
