@@ -152,24 +152,22 @@ _FEATURES = [
     ),
 ]
 
-THIN = frozenset(
+WHOLE = frozenset(
     (
-        *("subclassed", "nested", "collections", "dictionary_inputs", "sample_weights", "class_weights", "unet"),
-        *("augmentation_in_model", "mixed_bfloat16", "lora", "graph_network", "vae_by_add_loss", "bidirectional"),
-        *("padded_batches", "alignment_by_add_loss", "encoder_decoder", "autoencoder_by_parts", "frozen_teacher"),
-        *("adversarial_pairs", "masked_autoencoder", "cycle_gan", "callbacks_of_users", "generator_data", "py_dataset"),
-        *("k_folds", "small_fits", "transformer", "augmentation_in_map", "distillation", "neighbor_queue"),
+        *("functional", "sequential_without_input", "subclassed_with_training", "several_outputs", "accumulation", "lora"),
+        *("wrapped_optimizer", "own_step", "accumulation_by_hand", "filtered_dataset", "fit_in_a_loop", "train_on_batch"),
+        *("eager_loop", "filtered_dataset_without_xla"),
     )
 )
-"""Programs of which the quick run checks some features only; the slow tests check all."""
+"""Programs of which the quick run checks all features."""
 
-WIDE = frozenset(
-    (
-        *("StabilityMonitor", "CriticalBatchSize", "Lookahead", "ScheduleFreeSGD", "save, load, go on"),
-        *("ScheduleHyperparameter", "MagnitudePruning", "HypergradientLearningRate", "VolSched", "BatchSizeSchedule"),
-    )
+HEAVY = frozenset(("bidirectional", "encoder_decoder", "alignment_by_add_loss", "transformer", "vae", "padded_batches"))
+"""Programs that the slow tests alone run, but for what is refused: their steps take long where they are not compiled."""
+
+NARROW = frozenset(
+    ("LearningRateLogger", "LossRecorder", "GradientNormRecorder", "WeightAveraging", "SGD, AdamW", "TrainingState")
 )
-"""Features that the slow tests alone check in those programs."""
+"""Features that the quick run checks in all other programs."""
 
 FEATURES = {feature.name: feature for feature in _FEATURES}
 
@@ -194,7 +192,9 @@ def cells(backend="tensorflow"):
 
 def is_quick(program, feature):
     """Whether the quick run has the cell. It has all that are refused, which cost next to nothing."""
-    return program.name not in THIN or feature.name not in WIDE or support(program, feature) == "refused"
+    if support(program, feature) == "refused" or program.name in WHOLE:
+        return True
+    return program.name not in HEAVY and feature.name in NARROW
 
 
 def table():
