@@ -478,3 +478,17 @@ def serialized_objects(model):
         except Exception:  # of any kind, from any class of the user
             return set()
         return set(global_state.get_global_attribute("shared_objects/id_to_config_map", {}))
+
+
+def build_optimizer_anew(optimizer, variables):
+    """Build an optimizer that has made no step yet for other variables. Its rate, and what else it had before, stay.
+
+    Relies on `build` adding to `_variables` and doing nothing while `built` is set. Seen in Keras 3.10 to 3.15.
+    """
+    within = [each for each in vars(optimizer).values() if isinstance(each, keras.optimizers.Optimizer)]
+    for each in [optimizer, *within]:
+        unbuilt = type(each).from_config(each.get_config())
+        set_optimizer_variables(each, each._variables[: len(unbuilt._variables)])
+        each._trainable_variables = []
+        each.built = False
+    optimizer.build(variables)

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.traces import check_traces, forget_traces
 from keras_lrsched.precision import layers as quantized
 from keras_lrsched.precision import rematerialization
@@ -110,14 +111,16 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0, head=None):
             f"kept={_paths(kept)}, unsupported={_paths(unsupported)}"
         )
     _prepare_change(model, found)
-    _check_optimizer(model, recipe, places)
+    build = _needs_another_build(model, recipe, places)
     if unsupported:
         warnings.warn("These layers stay as they are: " + ", ".join(map(_described, unsupported)) + ".", stacklevel=2)
     for layer, place in places.items():
         quantized.convert(layer, recipe, place)
     rematerialization.leave_out(model)
     quantized.keep_in_configuration(model)
-    _finish_change(model, found)
+    if build:
+        keras_private.build_optimizer_anew(model.optimizer, model.trainable_variables)
+    forget_traces(model, found)
     return Conversion(recipe, *(tuple(map(_path, each)) for each in (used, kept, unsupported)))
 
 
@@ -147,7 +150,7 @@ def switch_recipe(model, recipe):
     found = quantized_layers(model)
     for layer in found:
         layer.use(recipe, layer.place)
-    _finish_change(model, found)
+    forget_traces(model, found)
 
 
 def prepare_recipe(model, recipe):
@@ -156,10 +159,13 @@ def prepare_recipe(model, recipe):
     if not found:
         raise ValueError(f"The model has no quantized layers: call `quantize_model` first. Received: model={model.name}")
     _prepare_change(model, found)
-    if recipe is not None:
-        _check_optimizer(model, recipe, {layer: layer.place for layer in found})
-        for layer in found:
-            layer.prepare(recipe)
+    if recipe is None:
+        return
+    build = _needs_another_build(model, recipe, {layer: layer.place for layer in found})
+    for layer in found:
+        layer.prepare(recipe)
+    if build:
+        keras_private.build_optimizer_anew(model.optimizer, model.trainable_variables)
 
 
 def restore_model(model):
@@ -188,7 +194,7 @@ def restore_model(model):
     for layer in found:
         layer.forget()
         quantized.become(layer, layer.plain)
-    _finish_change(model, found)
+    forget_traces(model, found)
 
 
 def quantized_layers(model):
@@ -200,10 +206,6 @@ def _prepare_change(model, layers):
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
     check_traces(layers)
-
-
-def _finish_change(model, layers):
-    forget_traces(model, layers)
 
 
 def _survey(model):
@@ -348,20 +350,27 @@ def _outputs(part):
     return keras.tree.flatten(getattr(part, "outputs", None) or []) if isinstance(part, keras.Model) else []
 
 
-def _check_optimizer(model, recipe, places):
-    """An optimizer that is built has its variables; it takes no others once it has made a step."""
-    if not (getattr(model, "optimizer", None) is not None and model.optimizer.built):
-        return
+def _needs_another_build(model, recipe, places):
+    """Whether the optimizer is built already, and not for the variables that a recipe adds.
+
+    It can be built anew while it has made no step, as on JAX, where `fit` builds it before callbacks are called.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return False
     for layer, place in [(part, place) for each, place in places.items() for part in _with_kernels(each)]:
         rule = recipe.rule(place)
         new = {} if rule is None else rule.variables(layer)
         known = layer.product_of(recipe) if isinstance(layer, Quantized) else None
         known = {} if known is None else known.named_variables
         if any(spec.get("trainable", True) and not quantized.fits(known.get(name), spec) for name, spec in new.items()):
-            raise ValueError(
-                f"{recipe.name} has trainable variables, and the optimizer is built already: convert the model before "
-                f"training. Received: layer={_path(layer)}"
-            )
+            if int(optimizer.iterations) > 0:
+                raise ValueError(
+                    f"{recipe.name} has trainable variables, and the optimizer has made steps without them already: convert "
+                    f"the model before training. Received: layer={_path(layer)}, recipe={recipe}"
+                )
+            return True
+    return False
 
 
 def _with_kernels(layer):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import get_recipe, quantize_model, switch_recipe
 from keras_lrsched.precision.recipes import ForwardOnly, Quest
@@ -106,3 +107,14 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             PrecisionSchedule(*arguments)
+
+
+def test_recipes_that_train_variables_of_their_own():
+    """On JAX the optimizer is built before callbacks are called; it is built anew."""
+    x = np.random.default_rng(0).normal(size=(16, 32)).astype("float32")
+    model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    model.fit(x, x[:, :1], batch_size=8, verbose=0, callbacks=[PrecisionSchedule(["fp8_delayed", "mxfp8"], boundaries=[1])])
+    assert any(w.path.endswith("gradient_amax") and float(w) > 0 for w in model.trainable_variables)
+    trained = {id(w) for w in keras_private.trained_by(model.optimizer)}
+    assert {id(w) for w in model.trainable_variables} <= trained

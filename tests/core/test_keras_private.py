@@ -176,3 +176,21 @@ def test_traces_that_read_a_variable():
     with pytest.raises(ValueError, match="traced before"):
         trace()
     assert len(list(data)) == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_optimizer_is_built_anew(wrapped):
+    inner = keras.optimizers.Adam(1e-2)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner) if wrapped else inner
+    first, second = keras.Variable([1.0]), keras.Variable([2.0])
+    optimizer.build([first])
+    optimizer.learning_rate = 0.5
+    keras_private.build_optimizer_anew(optimizer, [first, second])
+    plain = keras.optimizers.Adam(0.5)
+    plain = keras.optimizers.LossScaleOptimizer(plain) if wrapped else plain
+    plain.build([first, second])
+    assert [v.path.split("/")[-1] for v in optimizer.variables] == [v.path.split("/")[-1] for v in plain.variables]
+    assert float(optimizer.learning_rate) == 0.5
+    optimizer.apply([keras.ops.ones(1), keras.ops.ones(1)], [first, second])
+    assert float(first[0]) < 1
+    assert float(second[0]) < 2
