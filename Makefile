@@ -36,12 +36,13 @@ test-backends: .venv/backends
 # Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/programs.md shows it. A
 # sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs; `make test-slow` has the rest.
 PROGRAMS = -m pytest -n $(CORES) --dist loadgroup -m "programs and not slow" tests/programs/test_programs.py
-SAMPLE = functional or sequential_without_input or several_outputs or sample_weights or accumulation or fit_in_a_loop
+SAMPLE = sequential_without_input or sample_weights or accumulation or fit_in_a_loop
 
 test-programs: .venv/backends
 	$(BIN)/python $(PROGRAMS)
 	KERAS_BACKEND=jax $(BIN)/python $(PROGRAMS) -k "$(SAMPLE)"
-	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python $(PROGRAMS) -k "$(SAMPLE) or subclassed_with_training or masked_lstm"
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python $(PROGRAMS) -k "$(SAMPLE) or functional or \
+		subclassed_with_training or several_outputs or masked_lstm"
 
 # KerasHub's tasks, recommenders, tuners and trackers around `fit`, in an environment of their own.
 test-programs-examples: .venv-examples/made

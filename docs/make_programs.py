@@ -18,9 +18,9 @@ TEXT = """# In programs of other projects
 
 Small programs with the structures of public Keras projects, and what each feature does in them. Every cell is what a
 test expects on TensorFlow. `make test-programs` runs some of them before each change, with all features and nearly all
-programs, and those of six programs on JAX and eight on PyTorch; `make test-slow` runs the others. Of the 905 cells of
-TensorFlow, 662 passed in one run on 2026-11-28; the other 243, features that are tested in other programs, have not been
-run as a whole:
+programs, and those of four programs on JAX and eight on PyTorch; `make test-slow` runs the others. Of the 905 cells of
+TensorFlow, 662 passed in one run on 2026-11-28, as did those of six programs on JAX and eight on PyTorch; the other 243,
+features that are tested in other programs, have not been run as a whole:
 
 - *exact*: the values are those of a run without this package, or of the method written by hand with Keras alone;
 - *refused*: a `ValueError` before any weight has changed, which names the class or what it received. Where only a training
