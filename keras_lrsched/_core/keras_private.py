@@ -198,8 +198,9 @@ def state_between_steps(model, kind):
 def is_differentiated(tensors):
     """Whether a gradient by one of some tensors may be taken of what is computed with them now.
 
-    On PyTorch, whether gradients are enabled and one of them needs one. Relies on `record.should_record_backprop` of
-    TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of gradients (JAX 0.10).
+    Never on PyTorch, where gradients are recorded unless somebody says that they are not, so that it shows nothing. Relies
+    on `record.should_record_backprop` of TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of
+    gradients (JAX 0.10).
     """
     tensors = [each.value if isinstance(each, keras.Variable) else each for each in tensors]
     match keras.backend.backend():
@@ -210,9 +211,7 @@ def is_differentiated(tensors):
             return bool(record.should_record_backprop(list(map(tf.convert_to_tensor, tensors))))
         case "jax":
             return any(type(each).__module__.endswith("interpreters.ad") for each in tensors)
-    import torch
-
-    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+    return False
 
 
 def is_recomputed():

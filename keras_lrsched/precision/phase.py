@@ -10,7 +10,8 @@ def is_training(training, tensors):
     """The phase of a call: what `training` says, else the running step of `fit`, `evaluate` or `predict`.
 
     Models whose `call` takes no `training`, and steps that call parts of a model without it, do not pass it on. Outside of
-    Keras' steps, a call of which a gradient may be taken counts as training, with one warning.
+    Keras' steps, a call of which a gradient may be taken counts as training, with one warning; on PyTorch, where all calls
+    look like that, it counts as inference.
 
     Args:
         training: What the layer was given; `None` if nothing.
