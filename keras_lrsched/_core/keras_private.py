@@ -183,7 +183,7 @@ def batch_watcher(iterator):
 
 
 def state_between_steps(model, kind):
-    """What the last step of a running `fit` on JAX returned, while a model's variables are empty; `None` while they are not.
+    """Return the state after the last step of a running `fit` on JAX; `None` while the variables of the model hold it.
 
     Relies on `_jax_state_synced` and `_jax_state` of JAX' trainer. Seen in Keras 3.10 to 3.15.
 
@@ -196,7 +196,7 @@ def state_between_steps(model, kind):
 
 
 def is_differentiated(tensors):
-    """Whether a gradient by one of some tensors may be taken of what is computed with them now.
+    """Return `True` if a gradient with respect to one of some tensors may be taken of what is computed with them now.
 
     Never on PyTorch, where gradients are recorded unless somebody says that they are not, so that it shows nothing. Relies
     on `record.should_record_backprop` of TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of
@@ -215,7 +215,7 @@ def is_differentiated(tensors):
 
 
 def is_recomputed():
-    """Whether a forward pass is run once more within a backward pass, as `torch.utils.checkpoint` does on PyTorch.
+    """Return `True` within a backward pass that runs a forward pass again, as `torch.utils.checkpoint` does on PyTorch.
 
     Relies on `torch._C._current_graph_task_id`. Seen in PyTorch 2.13.
     """

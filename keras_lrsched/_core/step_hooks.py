@@ -33,7 +33,7 @@ def add_hook(model, hook):
 
 
 def is_patched(model, owner, name):
-    """Whether `patch` has been called for a method since the first hook was added."""
+    """Return `True` if `patch` has been called for a method since the first hook was added."""
     return any(each is owner and method == name for each, method, _ in vars(model)[_HOOKS].patches)
 
 
@@ -69,7 +69,7 @@ def make_step(model):
 
 
 def is_step_reused(model):
-    """Whether the compiled step is that of the last `fit`, so that hooks may not be called any more."""
+    """Return `True` if the compiled step is that of the last `fit`, in which hooks are not called again."""
     record = vars(model)[_HOOKS]
     return record.reusable is not None and model.train_function is record.reusable.function
 
@@ -118,11 +118,11 @@ class _Hooks:
         self.keys: list = []
         self.reusable = self.function if isinstance(self.function, _ReusableStep) else None
         self.step = None
-        """What is left of the compiled step, from the removal of the first hook on."""
+        """The compiled step, or `None`, that the model gets back; set when the first hook is removed."""
 
 
 class _ReusableStep:
-    """What a model has in the place of a compiled step after a `fit` with hooks.
+    """The `train_function` of a model after a `fit` with hooks.
 
     Called as the step, by a `fit` without hooks, it lets Keras make its own. For the next `fit` with equal hooks it holds
     theirs, which need not be traced once more. Whatever makes Keras trace anew, such as `compile`, drops it.

@@ -1,4 +1,4 @@
-"""Whether a layer is called to train, where the call itself does not say."""
+"""The phase of a call of a quantized layer: training or inference."""
 
 import functools
 import warnings

@@ -84,7 +84,7 @@ class RuleProduct(keras.layers.Layer):
             )
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """The call itself: what a backward pass needs is kept as codes."""
+        """Return the call itself: a second run would count twice and draw other random numbers."""
         return layer_call
 
     def _refuse_what_would_count_twice(self):
