@@ -114,7 +114,7 @@ def test_recipes_that_train_variables_of_their_own():
     x = np.random.default_rng(0).normal(size=(16, 32)).astype("float32")
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(1e-2), "mse")
-    model.fit(x, x[:, :1], batch_size=8, verbose=0, callbacks=[PrecisionSchedule(["fp8_delayed", "mxfp8"], boundaries=[1])])
+    model.fit(x, x[:, :1], batch_size=8, verbose=0, callbacks=[PrecisionSchedule(["mxfp8", "fp8_delayed"], boundaries=[1])])
     assert any(w.path.endswith("gradient_amax") and float(w) > 0 for w in model.trainable_variables)
     trained = {id(w) for w in keras_private.trained_by(model.optimizer)}
     assert {id(w) for w in model.trainable_variables} <= trained
