@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_lrsched.precision import get_recipe, quantize, quantize_model
+from keras_lrsched.precision.layers import projections
 from keras_lrsched.precision.model import quantized_layers
 
 WIDTH, HEADS = 1024, 16
@@ -94,8 +95,8 @@ def products(model):
     """Rule, inputs and outputs of each product with a kernel."""
     for layer in quantized_layers(model):
         rule = get_recipe(layer.recipe).rule(layer.place)
-        for each in layer.projections if hasattr(layer, "projections") else [layer]:
-            inputs = WIDTH if hasattr(layer, "projections") else each.kernel.shape[0]
+        for each in projections(layer) or [layer]:
+            inputs = each.kernel.shape[0] if each is layer else WIDTH
             if rule is not None:
                 yield rule, inputs, int(np.prod(each.kernel.shape)) // inputs
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_lrsched import precision
 from keras_lrsched.precision import Conversion, Recipe, get_recipe, quantize_model, restore_model, switch_recipe
+from keras_lrsched.precision.layers import projections
 from keras_lrsched.precision.product import Rule
 from tests.contract.backends import JIT
 
@@ -56,7 +57,7 @@ def test_which_layers_compute_in_few_bits():
     assert [layer.place.role for layer in map(model.get_layer, [*conversion.quantized, "head"])] == [
         *["attention", "linear", "convolution", "linear", "head"]
     ]
-    assert {type(layer).__qualname__ for layer in model.get_layer("attention").projections} == {"QuantizedEinsumDense"}
+    assert {type(layer).__qualname__ for layer in projections(model.get_layer("attention"))} == {"QuantizedEinsumDense"}
     assert model.get_layer("head").product is None
     assert model.get_layer("embedding").__class__ is keras.layers.Embedding
 

@@ -8,32 +8,30 @@ from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become, qu
 class QuantizedAttention(Quantized):
     """Mixed into an attention layer: its projections are quantized layers, which it makes when it is built."""
 
-    @property
-    def projections(self):
-        """The layers that multiply with a kernel: of queries, keys, values and outputs, and of a gate."""
-        return projections(self)
-
     def use(self, recipe, place):
         self.place = place
         self.recipe = recipe
-        for number, layer in enumerate(self.projections):
+        for number, layer in enumerate(projections(self)):
             if not isinstance(layer, Quantized):
                 become(layer, QUANTIZED[type(layer)])
             layer.use(recipe, place.part(number))
 
     def prepare(self, recipe):
-        for layer in self.projections:
+        for layer in projections(self):
             layer.prepare(recipe)
 
     def forget(self):
         super().forget()
-        for layer in self.projections:
+        for layer in projections(self):
             layer.forget()
             become(layer, layer.plain)
 
 
 def projections(attention):
-    """The layers in an attention layer that multiply with a kernel."""
+    """The layers in an attention layer that multiply with a kernel: of queries, keys, values and outputs, and of a gate.
+
+    No property of the layer: Keras saves layers under the first attribute that has them.
+    """
     return [layer for layer in attention._flatten_layers(include_self=False) if hasattr(layer, "equation")]
 
 

@@ -185,6 +185,24 @@ def test_weights_of_one_load_into_the_other(pair, suffix, tmp_path):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), ops.convert_to_numpy(value))
 
 
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
+@pytest.mark.parametrize("pair", [(None, "mxfp8"), ("mxfp8", None)])
+def test_weights_of_attention_load_into_the_other(kind, pair, tmp_path):
+    def make(recipe):
+        inputs = keras.Input((4, 32))
+        arguments = {"MultiHeadAttention": (2, 16), "GroupQueryAttention": (16, 2, 1)}[kind]
+        model = keras.Model(inputs, getattr(keras.layers, kind)(*arguments)(inputs, inputs))
+        if recipe is not None:
+            quantize_model(model, recipe, head=())
+        return model
+
+    one, other = map(make, pair)
+    one.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    for weight, value in zip(other.weights, one.weights, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), ops.convert_to_numpy(value))
+
+
 def test_states_of_other_settings_are_refused(tmp_path):
     model = converted(task, get_recipe("fp8_delayed", amax_history_length=4))
     model.save_weights(tmp_path / "model.weights.h5")
