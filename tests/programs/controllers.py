@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_lrsched import callbacks
 from keras_lrsched.schedules import BatchSizeWarmup, SparsityRamp
@@ -132,10 +133,17 @@ def arrays(run):
 
 
 def scheduled_batches(bench):
-    """The same batches, in the same order, are trained as `fit` trains arrays."""
+    """The same batches, in the same order, are trained as `fit` trains arrays.
+
+    A `fit` that makes a dataset of them is refused, with the remedy.
+    """
     run = bench.keras_run()
     given, size = arrays(run)
-    run.options["x"] = callbacks.ScheduledBatches(**given, batch_size=size, shuffle=False)
+    batches = run.options["x"] = callbacks.ScheduledBatches(**given, batch_size=size, shuffle=False)
+    if bench.program.has("makes_datasets"):
+        with pytest.raises(ValueError, match="to_tf_dataset"):
+            run.train()
+        run.options["x"] = batches.to_tf_dataset()
     assert_equal(run.train(), bench.baseline)
 
 

@@ -1,0 +1,102 @@
+"""Conversion of the backbones of KerasHub: no matrix is passed over, and what is saved comes back."""
+
+import gc
+import importlib.util
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched.precision import get_recipe, quantize_model, restore_model
+
+if importlib.util.find_spec("keras_hub"):
+    from tests.programs import backbones
+
+    NAMES, GENERATORS = list(backbones.BACKBONES), list(backbones.GENERATORS)
+else:
+    NAMES, GENERATORS = [], []
+
+pytestmark = pytest.mark.programs
+
+
+@pytest.fixture(autouse=True)
+def _frees_memory():
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def outputs(model, inputs):
+    return [np.array(each, "float32") for each in keras.tree.flatten(model(inputs))]
+
+
+def largest_difference(ones, others):
+    return max(np.max(np.abs(one - other), initial=0) for one, other in zip(ones, others, strict=True))
+
+
+def unlisted(model, conversion):
+    """Trained variables with more than one axis longer than 1 whose layers are in no list of a conversion."""
+    listed = (*conversion.quantized, *conversion.kept, *conversion.unsupported)
+    inside = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if any(f"{layer.path or layer.name}/".startswith(f"{path}/") for path in listed)
+        for variable in layer._trainable_variables
+    }
+    matrices = [each for each in model.trainable_variables if sum(size != 1 for size in each.shape) > 1]
+    return [each.path for each in matrices if id(each) not in inside]
+
+
+@pytest.mark.skipif(not NAMES, reason="needs KerasHub")
+def test_every_backbone_is_here():
+    assert sorted([*NAMES, *backbones.ABSTRACT]) == sorted(backbones.names())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backbone(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = backbones.BACKBONES[name].build()
+    inputs = backbones.inputs_of(name, model)
+    exact = outputs(model, inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers that stay as they are
+        conversion = quantize_model(model, "mxfp8", backbones.BACKBONES[name].keep, strict=False, head=())
+    assert conversion.quantized
+    assert unlisted(model, conversion) == []
+
+    rounded = outputs(model, inputs)
+    assert all(np.isfinite(each).all() for each in rounded)
+    assert largest_difference(rounded, exact) > 0
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_equal(outputs(loaded, inputs), rounded)
+    model.save_weights(tmp_path / "model.weights.h5")
+    keras.utils.set_random_seed(1)
+    twin = backbones.BACKBONES[name].build()
+    twin.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_equal(outputs(twin, inputs), exact)
+    restore_model(model)
+    np.testing.assert_equal(outputs(model, inputs), exact)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_texts_follow_a_conversion(name, tmp_path):
+    """`generate` is compiled at its first call; the head is the table of tokens, which is quantized as well."""
+    recipe = get_recipe("mxfp8", head=True)
+    converted = backbones.generator(name)
+    assert "token_embedding" in quantize_model(converted, recipe).quantized
+    wanted = backbones.generate(converted)
+
+    model = backbones.generator(name)
+    exact = backbones.generate(model)
+    assert (exact != wanted).any()
+    quantize_model(model, recipe)
+    np.testing.assert_array_equal(backbones.generate(model), wanted)
+    restore_model(model)
+    np.testing.assert_array_equal(backbones.generate(model), exact)
+
+    converted.save_to_preset(str(tmp_path))
+    loaded = backbones.greedy(getattr(backbones.models, name).from_preset(str(tmp_path)))
+    np.testing.assert_array_equal(backbones.generate(loaded), wanted)
