@@ -101,7 +101,7 @@ def eager_loop(how):
     return Run(model, script=script)
 
 
-@program("several_fits", "own_state")
+@program("several_fits", "own_state", "lists_variables")
 def small_fits(how):
     """Deep Q-learning: many `fit`s of one small batch from a memory, and a target network that is copied now and then."""
 

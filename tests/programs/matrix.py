@@ -1,6 +1,6 @@
 """The table of features: what each supports, by the traits of programs."""
 
-from tests.programs import controllers, loops, observers, optimizers, own_steps, resuming, sequences, structures
+from tests.programs import controllers, loops, observers, optimizers, own_steps, quantized, resuming, sequences, structures
 from tests.programs.features import Feature
 from tests.programs.program import PROGRAMS, Program
 
@@ -10,6 +10,8 @@ FAMILIES = [module.__name__.rpartition(".")[2] for module in (structures, sequen
 NO_LOSS = ("no_loss_in_logs",)
 ONE_OPTIMIZER = ("several_optimizers",)
 BY_HAND = ("no_fit", "phantom_updates")
+LISTS = ("lists_variables",)
+"""A recipe that adds trained variables after the program has made its list of them: Keras raises an error."""
 
 _FEATURES = [
     Feature(
@@ -150,6 +152,29 @@ _FEATURES = [
         warned=tuple(resuming.UNSAVED),
         nothing=BY_HAND,
     ),
+    *(
+        Feature(
+            f"quantize_model, {recipe}",
+            "the weights and statistics of a run whose layers were given the product of the recipe by hand",
+            quantized.weights_match(recipe),
+            quantized.refuse,
+            refused=("no_form",),
+            nothing=("several_models", "stateful_random", *(LISTS if recipe == quantized.STATISTICS else ())),
+        )
+        for recipe in quantized.FAMILIES
+    ),
+    Feature(
+        "in few bits: save, load, go on",
+        "a model in few bits that was saved, loaded and trained further has the bits of the one that went on",
+        quantized.saved_and_loaded,
+        nothing=("no_form", "several_models", "not_saved", "several_fits", *BY_HAND, "own_state", "goes_on"),
+    ),
+    Feature(
+        "in few bits: TrainingState",
+        "a killed run of a model in few bits, started again, has the bits of one that was not",
+        quantized.killed_and_resumed,
+        nothing=("no_form", "several_models", *LISTS, *resuming.UNSAVED, *BY_HAND),
+    ),
 ]
 
 WHOLE = frozenset(
@@ -168,6 +193,9 @@ NARROW = frozenset(
     ("LearningRateLogger", "LossRecorder", "GradientNormRecorder", "WeightAveraging", "SGD, AdamW", "TrainingState")
 )
 """Features that the quick run checks in all other programs."""
+
+IN_FEW_BITS = frozenset(("sequential_without_input", "own_step", "gan", "contrastive", "accumulation", "fit_in_a_loop"))
+"""Programs of which the quick run checks a recipe with statistics; of a functional and a subclassed model, all columns."""
 
 FEATURES = {feature.name: feature for feature in _FEATURES}
 
@@ -192,7 +220,13 @@ def cells(backend="tensorflow"):
 
 def is_quick(program, feature):
     """Whether the quick run has the cell. It has all that are refused, which cost next to nothing."""
-    if support(program, feature) == "refused" or program.name in WHOLE:
+    if support(program, feature) == "refused":
+        return True
+    if "quantize_model" in feature.name or "few bits" in feature.name:
+        return program.name in ("functional", "subclassed_with_training") or (
+            program.name in IN_FEW_BITS and quantized.STATISTICS in feature.name
+        )
+    if program.name in WHOLE:
         return True
     return program.name not in HEAVY and feature.name in NARROW
 

@@ -504,7 +504,7 @@ class Accumulator(keras.Model):
             each.assign(ops.zeros_like(each))
 
 
-@program("arrays", "own_train_step", "not_saved", "accumulates_by_hand")
+@program("arrays", "own_train_step", "not_saved", "accumulates_by_hand", "lists_variables")
 def accumulation_by_hand(how):
     """Gradients that the step accumulates itself, so that it applies them to the weights at every second batch."""
     inputs = keras.Input((6,))

@@ -121,6 +121,8 @@ TRAITS = {
     "own_state": "an object of the script has a state that Keras does not track",
     "no_targets": "its data are inputs alone",
     "no_kernels": "it trains no kernel",
+    "lists_variables": "lists the trainable variables of its model before training, or copies the list of its weights",
+    "no_form": "has a layer whose product has no form in few bits, or no product",
     "part_trained": "its step trains a part of the trainable variables",
 }
 

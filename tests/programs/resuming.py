@@ -35,21 +35,26 @@ class Kill(keras.callbacks.Callback):
         """What is left was counted before."""
 
 
-def killed_and_resumed(bench, folder):
-    """The second run is the undisturbed one, bit for bit; or one warning has told by name what is not saved."""
+def killed_and_resumed(bench, folder, make=None):
+    """The second run is the undisturbed one, bit for bit; or one warning has told by name what is not saved.
+
+    `make` returns a new run; `None` is that of the baseline.
+    """
+    undisturbed = bench.baseline if make is None else make().train()
+    make = make or bench.keras_run
     path = folder / "run.state"
     first = len(bench.truth.fits[0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run_lock.forget()  # this process stands for two
         try:
-            bench.keras_run().train([Kill(first // 2 + 2), TrainingState(path)])
+            make().train([Kill(first // 2 + 2), TrainingState(path)])
         except InterruptedError:
             pass
         else:
             raise AssertionError("it was not killed")
         run_lock.forget()  # as a new process has
-        run = bench.keras_run().train([Kill(), TrainingState(path)])
+        run = make().train([Kill(), TrainingState(path)])
     named = {str(each.message) for each in caught if "TrainingState" in str(each.message)}
     unsaved = [words for trait, words in UNSAVED.items() if bench.program.has(trait)]
     if unsaved:
@@ -57,7 +62,7 @@ def killed_and_resumed(bench, folder):
         assert all(words in warning for words in unsaved)
     else:
         assert not named
-        assert_equal(run, bench.baseline)
+        assert_equal(run, undisturbed)
 
 
 def refuse_another_model(bench, folder):

@@ -8,7 +8,7 @@ from tests.programs import data
 from tests.programs.program import EVERY, Run, program
 
 
-@program("arrays", backends=EVERY, optimizer="adamw")
+@program("arrays", "no_form", backends=EVERY, optimizer="adamw")
 def masked_lstm(how):
     """An `Embedding` with `mask_zero` before an LSTM with dropout."""
     model = keras.Sequential(
@@ -24,7 +24,7 @@ def masked_lstm(how):
     return Run(model, x, y=y[:, None].astype("float32"))
 
 
-@program("arrays")
+@program("arrays", "no_form")
 def bidirectional(how):
     """A bidirectional GRU that labels each token."""
     model = keras.Sequential(
@@ -40,7 +40,7 @@ def bidirectional(how):
     return Run(model, x, y=x % 2)
 
 
-@program("arrays", "stateful", "not_saved")
+@program("arrays", "stateful", "not_saved", "no_form")
 def stateful_rnn(how):
     """A stateful GRU, whose state goes on from batch to batch."""
     model = keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), layers.GRU(3, stateful=True), layers.Dense(1)])
@@ -49,7 +49,7 @@ def stateful_rnn(how):
     return Run(model, x.reshape(16, 3, 2), y=y)
 
 
-@program()
+@program("no_form")
 def padded_batches(how):
     """Sequences of several lengths, which `tf.data` pads to the longest of each batch."""
     import tensorflow as tf
@@ -78,7 +78,7 @@ class Alignment(layers.Layer):
         return predictions
 
 
-@program("arrays", "not_saved", "no_targets")
+@program("arrays", "not_saved", "no_targets", "no_form")
 def alignment_by_add_loss(how):
     """Characters of images by CTC: labels are an input, and the only loss is one that a layer adds."""
     inputs, labels = keras.Input((8, 4), name="image"), keras.Input((2,), name="label", dtype="int32")
@@ -89,7 +89,7 @@ def alignment_by_add_loss(how):
     return Run(model, {"image": x, "label": np.random.default_rng(0).integers(1, 5, (len(x), 2))})
 
 
-@program("arrays")
+@program("arrays", "no_form")
 def encoder_decoder(how):
     """An LSTM that begins with the state of another one; the targets are fed back, shifted by one."""
     source, target = keras.Input((None, 4), name="source"), keras.Input((None, 4), name="target")

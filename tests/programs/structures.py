@@ -167,7 +167,7 @@ def conv_batch_norm(how):
     return Run(model, x, y=y)
 
 
-@program("arrays")
+@program("arrays", "no_form")
 def unet(how):
     """A U-Net: down, up, and concatenations across."""
     inputs = keras.Input((8, 8, 1))
@@ -263,7 +263,7 @@ class Recommender(keras.Model):
         return keras.ops.sigmoid(product + self.user_bias(user) + self.item_bias(item))
 
 
-@program("arrays", "unbuilt", "no_kernels", backends=EVERY)
+@program("arrays", "unbuilt", "no_kernels", "no_form", backends=EVERY)
 def recommender(how):
     """Embeddings of users and items with regularizers and biases."""
     model = Recommender()

@@ -1,0 +1,196 @@
+"""Models that are converted to few bits, beside the same models whose layers were given the recipe's product by hand."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lrsched.precision import RECIPES, quantize_model
+from keras_lrsched.precision.layers import QUANTIZED
+from tests.programs import resuming
+from tests.programs.bench import BACKEND
+
+FAMILIES = {
+    "mxfp8": ("fp8_current", "int8_switchback", "int8_jetfire", "coat", "quest", "quartet_mxfp4", "forward_only"),
+    "nvfp4_2025": ("fp4_msr2025", "fp4_zhou2025", "wta_crs"),
+    "fp8_delayed": (),
+    "pareto_resnet_int4": ("double_rounding",),
+}
+"""By the recipe that is a column of the matrix, the others of its kind: without state, with random numbers, with a variable
+that gradients overwrite, and with statistics of the forward passes."""
+
+STATISTICS = "fp8_delayed"
+
+
+def weights_match(recipe):
+    """-> a check: the weights and statistics are those of layers that were given the product of `recipe` by hand."""
+
+    def check(bench):
+        run, by_hand = bench.keras_run(), bench.keras_run()
+        plain = [_built(each) for each in (run, by_hand)]
+        conversion = convert(run, recipe)
+        _assert_all_matrices_are_named(run.model, conversion)
+        products = _give_products(by_hand.model, run.model)
+        for each in (run, by_hand):
+            keras.utils.set_random_seed(2)
+            each.train()
+        for one, other in zip(*plain, strict=True):
+            np.testing.assert_array_equal(_array(one), _array(other), err_msg=one.path)
+        for layer, product in products:
+            for name, variable in layer.product.named_variables.items():
+                np.testing.assert_array_equal(_array(variable), _array(product.named[name]), err_msg=f"{layer.path} {name}")
+        assert any(_array(product.calls) > 0 for _, product in products)
+
+    return check
+
+
+def refuse(bench):
+    """A model with layers of which the conversion would leave out a product, or with nothing to convert."""
+    run = bench.keras_run()
+    _built(run)
+    with pytest.raises(ValueError, match=r"cannot compute in few bits: |No layer of the model would compute by "):
+        convert(run, "mxfp8")
+
+
+def killed_and_resumed(bench, folder):
+    """A run in few bits that is killed and started again has the bits of one that was not."""
+    resuming.killed_and_resumed(bench, folder, make=lambda: _converted(bench, STATISTICS))
+
+
+def saved_and_loaded(bench, folder):
+    """A model in few bits that is saved, loaded and trained further has the bits of the one that went on."""
+    run = _converted(bench, STATISTICS).train()
+    run.model.save(folder / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
+    for one, other in zip(loaded.non_trainable_variables, run.model.non_trainable_variables, strict=True):
+        if "seed_generator" in one.path:  # Keras saves no seeds
+            one.assign(_array(other))
+    seeded = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: keras.utils.set_random_seed(2))
+    run.fit([seeded], epochs=1)
+    kept, run.models = run.models, [loaded]
+    run.fit([seeded], epochs=1)
+    for one, other in zip(kept[-1].variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(_array(one), _array(other), err_msg=one.path)
+
+
+def convert(run, recipe):
+    """Converts the model of a run. Models without a graph have no head, so that all their layers take part."""
+    has_graph = bool(getattr(run.model, "outputs", None))
+    head = None if has_graph and len(_products(run.model)) > 1 else ()
+    return quantize_model(run.model, recipe, head=head)
+
+
+def all_recipes():
+    """The names of the recipes that are no column of the matrix, each with the column of its kind."""
+    pairs = {name: family for family, names in FAMILIES.items() for name in names}
+    assert set(pairs) | set(FAMILIES) == set(RECIPES)
+    return pairs
+
+
+def _converted(bench, recipe):
+    run = bench.keras_run()
+    _built(run)
+    convert(run, recipe)
+    return run
+
+
+def _built(run):
+    """The weights of a run's model, which is called once if it needs that to have them."""
+    if not run.model.built and type(run.model).call is not keras.Model.call:
+        x = run.options["x"]
+        x = next(iter(x))[0] if hasattr(x, "element_spec") else keras.tree.map_structure(lambda array: array[:4], x)
+        run.model(keras.tree.map_structure(keras.ops.convert_to_tensor, x))
+    return list(run.model.weights)
+
+
+def _products(model):
+    return [layer for layer in model._flatten_layers() if type(layer) in QUANTIZED and not hasattr(layer, "_query_dense")]
+
+
+def _assert_all_matrices_are_named(model, conversion):
+    """No trained matrix is passed over in silence."""
+    named = [*conversion.quantized, *conversion.kept, *conversion.unsupported]
+    for variable in model.trainable_variables:
+        if sum(size != 1 for size in variable.shape) > 1:
+            assert any(path in variable.path for path in named), variable.path
+
+
+class Product(keras.layers.Layer):
+    """What a quantized layer is to compute, and its state."""
+
+    def __init__(self, layer):
+        super().__init__(dtype="float32")
+        self.rule, self.seed = layer.product.rule, layer.product.place.seed
+        self.calls = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
+        self.kept = {name: self.add_weight(name=name, **spec) for name, spec in self.rule.variables(layer).items()}
+        self.named = {"calls": self.calls, **self.kept}
+        self.built = True
+
+    def __call__(self, inputs, kernel, training=None):
+        training = PHASE[-1] if training is None else training
+        rows = keras.ops.reshape(keras.ops.cast(inputs, "float32"), (-1, inputs.shape[-1]))
+        seed = keras.ops.stack(
+            [keras.ops.convert_to_tensor(np.int32(self.seed)), 64 * keras.ops.convert_to_tensor(self.calls)]
+        )
+        if training:
+            self.calls.assign_add(1)
+        outputs = self.rule(rows, keras.ops.cast(kernel, "float32"), self.kept, seed, training)
+        return keras.ops.reshape(outputs, (*keras.ops.shape(inputs)[:-1], kernel.shape[-1]))
+
+
+PHASE = [False]
+"""Whether what runs now is training, innermost last: a `train_step` is, but for what Keras has been told is not."""
+
+
+def _give_products(model, converted):
+    """Gives the layers of a plain model the products that those of the converted one have -> pairs of layer and product."""
+    products = []
+    pairs = zip(model._flatten_layers(), converted._flatten_layers(), strict=True)
+    for plain, layer in [(plain, layer) for plain, layer in pairs if getattr(layer, "product", None) is not None]:
+        kind = QUANTIZED[type(plain)]
+        product = Product(layer)
+        plain._tracker.unlock()
+        if BACKEND == "tensorflow":  # which needs no list of all state: `weights` has what is trained only
+            vars(plain)["product"] = product
+            plain.trained_by_recipe = product.trainable_variables
+        else:
+            plain.product = product
+        plain._tracker.lock()
+        for name in ("_multiply", "_adapter"):
+            if hasattr(kind, name):
+                setattr(plain, name, types.MethodType(getattr(kind, name), plain))
+        plain.call = types.MethodType(_told_its_phase(kind.call), plain)
+        products.append((layer, product))
+    for name in ("train_step", "test_step", "predict_step"):
+        vars(model)[name] = _in_phase(getattr(model, name), name == "train_step")
+    return products
+
+
+def _told_its_phase(call):
+    """`call`, and its product learns what Keras knows of the phase: the argument of the outermost layer that got one."""
+
+    def told(self, inputs, *args, **options):
+        training = keras.src.backend.common.global_state.get_global_attribute("current_call_ctx").training
+        PHASE.append(PHASE[-1] if training is None else bool(training))
+        try:
+            return call(self, inputs, *args, **options)
+        finally:
+            PHASE.pop()
+
+    return told
+
+
+def _in_phase(step, training):
+    def in_phase(*args, **options):
+        PHASE.append(training)
+        try:
+            return step(*args, **options)
+        finally:
+            PHASE.pop()
+
+    return in_phase
+
+
+def _array(variable):
+    return np.array(keras.ops.convert_to_numpy(variable))
