@@ -226,6 +226,16 @@ def is_recomputed():
     return torch._C._current_graph_task_id() != -1
 
 
+def is_calling():
+    """Return `True` while a layer is called.
+
+    Relies on the global attribute `current_call_ctx`. Seen in Keras 3.10 to 3.15.
+    """
+    from keras.src.backend.common import global_state
+
+    return global_state.get_global_attribute("current_call_ctx") is not None
+
+
 def value_of(variable):
     """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
     return variable._value

@@ -43,7 +43,8 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0, head=None):
     `Dense`, `EinsumDense`, `Conv1D`, `Conv2D`, `MultiHeadAttention`, `GroupQueryAttention` (their projections) and the head
     of a `ReversibleEmbedding` become quantized layers in place, also inside of other layers and models. So do the layers of
     their subclasses that have no computation of their own, and the projections of subclasses of the two attention layers.
-    What recipes remember is among `model.variables`, not among `model.weights`.
+    What recipes remember is among `model.variables`, not among `model.weights`. A layer that multiplies with the `kernel` of
+    one of its layers itself, and does not call it, computes as before, with a warning.
 
     Compiled functions that have traced these layers are traced once more at their next call: those of `fit`, `evaluate` and
     `predict` of this model and of others that contain it, and every `tf.function` or `jax.jit`. A concrete function of
@@ -250,8 +251,8 @@ def _check_built(layers):
     missing = [layer for layer in layers if not layer.built]
     if missing:
         raise ValueError(
-            "These layers have no weights yet: call the model once, or its `build`. Received: "
-            + ", ".join(map(_described, missing))
+            "These layers have no weights yet: call the model once, or its `build`; and name what it never calls in `keep`. "
+            "Received: " + ", ".join(map(_described, missing))
         )
 
 

@@ -99,6 +99,20 @@ def test_is_recomputed():
     assert seen == [False, True]
 
 
+def test_is_calling():
+    seen = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            seen.append(keras_private.is_calling())
+            return x
+
+    keras.Sequential([Layer()])(np.ones((1, 1)))
+    assert seen
+    assert all(seen)
+    assert not keras_private.is_calling()
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, a batch is fetched within the compiled step")
 def test_watch_batches():
     """The batch that was seen last is the one that was trained last, at each batch of each epoch."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -315,6 +316,42 @@ def test_layers_that_were_never_built_are_named():
 
     with pytest.raises(ValueError, match=r"no weights yet.*lazy \(Dense\)"):
         quantize_model(Lazy(), "mxfp8")
+
+
+def test_layers_that_are_never_called_are_named_in_keep():
+    class Spare(keras.layers.Layer):
+        def build(self, shape):
+            self.used, self.spare = keras.layers.Dense(4, name="used"), keras.layers.Dense(4, name="spare")
+            self.used.build(shape)
+
+        def call(self, x):
+            return self.used(x)
+
+    model = keras.Sequential([keras.Input((4,)), Spare(name="around")])
+    with pytest.raises(ValueError, match=r"never calls in `keep`.*spare"):
+        quantize_model(model, "mxfp8", head=())
+    assert quantize_model(model, "mxfp8", keep="spare", head=()).kept == ("spare",)
+
+
+def test_a_layer_that_multiplies_with_the_kernel_of_another_is_warned_of():
+    class Around(keras.layers.Layer):
+        def build(self, shape):
+            self.dense = keras.layers.Dense(4, use_bias=False, name="dense")
+            self.dense.build(shape)
+
+        def call(self, x):
+            return ops.matmul(self.dense(x), self.dense.kernel)
+
+    model = keras.Sequential([keras.Input((4,)), Around(name="around")])
+    quantize_model(model, "mxfp8", head=())
+    with pytest.warns(UserWarning, match=r"around/dense reads its kernel.*in `keep`"):
+        model(np.ones((1, 4)))
+    restore_model(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(np.ones((1, 4)))
+        quantize_model(model, "mxfp8", head=())
+        assert model.layers[0].dense.kernel.shape == (4, 4)
 
 
 class CachedAttention(keras.layers.MultiHeadAttention):

@@ -36,7 +36,8 @@ class Tiny:
         build: A function of nothing that returns it.
         sizes: Of its inputs, where its graph leaves them open: name -> shape without the batch.
         inputs: Inputs that are not random numbers, random tokens or masks of ones: name -> array.
-        keep: Of `quantize_model`: layers that it makes and never calls, which have no weights.
+        keep: Of `quantize_model`: layers that it makes and never calls, which have no weights; and those whose kernels a
+            layer around multiplies with itself.
     """
 
     build: Callable
@@ -134,7 +135,7 @@ tiny("GPT2Backbone", **TEXT, **HEADS, **LENGTH)
 tiny("GPTNeoXBackbone", **TEXT, **HEADS, **LENGTH, rotary_percentage=0.5)
 tiny("GemmaBackbone", **TEXT, **GROUPED, head_dim=4)
 tiny("Gemma3Backbone", **TEXT, **GROUPED, head_dim=4, image_size=16)
-tiny("Gemma4Backbone", **TEXT, **GROUPED, head_dim=4, image_size=16)
+tiny("Gemma4Backbone", keep=("ffw_",), **TEXT, **GROUPED, head_dim=4, image_size=16)
 tiny(
     "Gemma3nBackbone",
     text_vocab_size=TOKENS,

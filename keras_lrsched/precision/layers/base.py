@@ -25,6 +25,8 @@ def quantizes(plain):
         QUANTIZED[plain] = kind
         kind.plain = plain
         kind.build = _building(plain.build)
+        if hasattr(plain, "kernel"):
+            kind.kernel = _read_in_calls(plain.kernel)
         name, kind.__name__ = kind.__name__, plain.__name__
         return keras.saving.register_keras_serializable(package="keras_lrsched", name=name)(kind)
 
@@ -41,6 +43,22 @@ def _building(build):
         self.use(*self._first)
 
     return build_and_use
+
+
+def _read_in_calls(kernel):
+    """The property `kernel` of a plain layer, with a warning where the call of a layer around reads it."""
+
+    @property
+    def read(self):
+        if self.product is not None and keras_private.is_calling():
+            warnings.warn(
+                f"A layer around {self.path} reads its kernel. A product that it takes itself does not follow "
+                f"{self.recipe.name}: if so, name it in `keep` of `quantize_model`.",
+                stacklevel=2,
+            )
+        return kernel.fget(self)
+
+    return read
 
 
 class Quantized(keras.layers.Layer):
