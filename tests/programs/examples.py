@@ -36,7 +36,7 @@ def _next_token(model, how, samples=8):
     return Run(model, inputs, y=np.roll(x, -1, axis=1), sample_weight=np.ones(x.shape, "float32"))
 
 
-@example("keras_hub", "arrays", optimizer="adamw", rtol=2e-3)
+@example("keras_hub", "arrays", "makes_datasets", optimizer="adamw", rtol=2e-3)
 def bert_classifier(how):
     """A BERT classifier of texts."""
     import keras_hub
@@ -51,7 +51,7 @@ def bert_classifier(how):
     return Run(model, {"token_ids": x, "segment_ids": np.zeros_like(x), "padding_mask": np.ones_like(x)}, y=y)
 
 
-@example("keras_hub", "arrays", optimizer="adamw", rtol=2e-3)
+@example("keras_hub", "arrays", "makes_datasets", optimizer="adamw", rtol=2e-3)
 def gpt2(how):
     """GPT-2 as a causal language model."""
     import keras_hub
@@ -62,7 +62,7 @@ def gpt2(how):
     return _next_token(keras_hub.models.GPT2CausalLM(backbone, preprocessor=None), how)
 
 
-@example("keras_hub", "arrays", rtol=2e-3)
+@example("keras_hub", "arrays", "makes_datasets", rtol=2e-3)
 def gemma_lora(how):
     """Gemma as a causal language model, with low-rank adapters."""
     import keras_hub
@@ -80,7 +80,7 @@ def gemma_lora(how):
     return _next_token(keras_hub.models.GemmaCausalLM(backbone, preprocessor=None), how)
 
 
-@example("keras_hub", "arrays", optimizer="adamw", rtol=2e-3)
+@example("keras_hub", "arrays", "makes_datasets", optimizer="adamw", rtol=2e-3)
 def vit_classifier(how):
     """A vision transformer that classifies images."""
     import keras_hub
@@ -94,7 +94,7 @@ def vit_classifier(how):
     return Run(model, x, y=y)
 
 
-@example("keras_hub", "arrays", rtol=2e-3)
+@example("keras_hub", "arrays", "makes_datasets", rtol=2e-3)
 def resnet_classifier(how):
     """A residual network that classifies images."""
     import keras_hub
@@ -215,8 +215,9 @@ def mlflow_run(how):
     import mlflow
 
     def script(run, callbacks):
-        mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
-        with mlflow.start_run():
+        folder = tempfile.mkdtemp()
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        with mlflow.start_run(experiment_id=mlflow.create_experiment("fit", artifact_location=folder)):
             run.fit([*callbacks, mlflow.keras.MlflowCallback() if hasattr(mlflow, "keras") else Logs(mlflow)])
 
     model = _mlp()

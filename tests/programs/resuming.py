@@ -48,7 +48,7 @@ def killed_and_resumed(bench, folder, make=None):
         warnings.simplefilter("always")
         run_lock.forget()  # this process stands for two
         try:
-            make().train([Kill(first // 2 + 2), TrainingState(path)])
+            make().train([Kill(min(first // 2 + 2, first - 1)), TrainingState(path)])
         except InterruptedError:
             pass
         else:
