@@ -145,3 +145,44 @@ def test_statistics_of_one_replica_are_refused(name):
         with pytest.raises(ValueError, match="such as fp8_current or mxfp8"):
             layer(X, training=True)
         layer(X, training=False)
+
+
+def delayed(model, optimizer, batches=4):
+    """The counter and the histories of the first layer after so many batches, the oldest first."""
+    quantize_model(model, "fp8_delayed")
+    model.compile(optimizer, "mse", jit_compile=False)
+    model.fit(X, X[:, :1], batch_size=16 // batches, shuffle=False, verbose=0)
+    product = next(layer for layer in model.layers if getattr(layer, "product", None) is not None).product
+    histories = {name: np.array(product.kept[f"{name}_amax_history"].numpy()) for name in ("inputs", "gradient")}
+    return int(product.calls.numpy()), {name: history[history > 0] for name, history in histories.items()}
+
+
+def dense(*units):
+    return keras.Sequential([keras.Input((32,)), *map(keras.layers.Dense, units)])
+
+
+AMAX = np.abs(X).reshape(4, -1).max(axis=1)
+
+
+def test_each_accumulated_batch_counts():
+    calls, histories = delayed(dense(32, 1), SGD(1e-6, gradient_accumulation_steps=2))
+    assert calls == 4
+    np.testing.assert_array_equal(histories["inputs"], AMAX)
+
+
+def test_each_call_of_a_shared_layer_counts():
+    inputs, shared = keras.Input((32,)), keras.layers.Dense(32, use_bias=False)
+    model = keras.Model(inputs, keras.layers.Dense(1)(shared(0.5 * inputs) + shared(inputs)))
+    calls, histories = delayed(model, SGD(1e-6))
+    assert calls == 8
+    np.testing.assert_allclose(histories["inputs"], np.stack([0.5 * AMAX, AMAX], axis=1).ravel(), rtol=1e-6)
+
+
+def test_a_finite_batch_counts_when_the_optimizer_leaves_its_step_out():
+    """As in Transformer Engine; the gradient, which has overflown, is in no history."""
+    optimizer = SGD(1e-6)
+    calls, histories = delayed(dense(32, 1), LossScaleOptimizer(optimizer, initial_scale=2.0**126))
+    assert not int(optimizer.iterations.numpy())
+    assert calls == 4
+    np.testing.assert_array_equal(histories["inputs"], AMAX)
+    assert not histories["gradient"].size

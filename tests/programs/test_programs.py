@@ -6,8 +6,10 @@ import inspect
 import keras
 import pytest
 
+from tests.programs import quantized
 from tests.programs.bench import Bench
-from tests.programs.matrix import cells, is_quick, support
+from tests.programs.matrix import FEATURES, cells, is_quick, support
+from tests.programs.program import PROGRAMS
 
 BACKEND = keras.backend.backend()
 _bench: list = []
@@ -33,3 +35,20 @@ def test_cell(program, feature, tmp_path):
     bench = bench_of(program)
     check = feature.refuse if support(program, feature) == "refused" else feature.check
     check(bench, tmp_path) if "folder" in inspect.signature(check).parameters else check(bench)
+
+
+STRUCTURES = ("functional", "subclassed_with_training", "nested", "conv_batch_norm", "transformer", "contrastive", "lora")
+"""Those in which all recipes are tried: of which layers are called in which way, they have one each."""
+
+
+@pytest.mark.programs
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "kind"), sorted(quantized.all_recipes().items()))
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_other_recipes(name, recipe, kind):
+    """What holds for a recipe that is a column holds for the others of its kind."""
+    program = PROGRAMS[name]
+    if BACKEND not in program.backends:
+        pytest.skip("not on this backend")
+    assert support(program, FEATURES[f"quantize_model, {kind}"]) == "exact"
+    quantized.weights_match(recipe)(bench_of(program))
