@@ -138,7 +138,7 @@ def whisper(how):
     return Run(model, inputs, y=np.roll(x, -1, axis=1))
 
 
-@example("keras_rs", "arrays", "unbuilt", rtol=2e-3)
+@example("keras_rs", "arrays", "unbuilt", "no_form", rtol=2e-3)
 def two_towers(how):
     """Retrieval with two towers of KerasRS: the items of a batch are each other's negatives."""
     import keras_rs
