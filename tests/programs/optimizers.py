@@ -23,7 +23,11 @@ def in_place_of_keras(bench):
 
 def save_and_load(bench, folder):
     """A model that is saved, loaded and trained further does what the model itself does."""
-    run = getattr(bench, "ours", None) or bench.our_run().train()
+    goes_on_when_loaded(getattr(bench, "ours", None) or bench.our_run().train(), folder)
+
+
+def goes_on_when_loaded(run, folder):
+    """The model of a run that has ended, saved, loaded and trained further, has the bits of the one that trains on."""
     run.model.save(folder / "model.keras")
     loaded = keras.saving.load_model(folder / "model.keras")
     for one, other in zip(loaded.non_trainable_variables, run.model.non_trainable_variables, strict=True):

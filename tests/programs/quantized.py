@@ -10,6 +10,7 @@ from keras_lrsched.precision import RECIPES, quantize_model
 from keras_lrsched.precision.layers import QUANTIZED
 from tests.programs import resuming
 from tests.programs.bench import BACKEND
+from tests.programs.optimizers import goes_on_when_loaded
 
 FAMILIES = {
     "mxfp8": ("fp8_current", "int8_switchback", "int8_jetfire", "coat", "quest", "quartet_mxfp4", "forward_only"),
@@ -60,18 +61,7 @@ def killed_and_resumed(bench, folder):
 
 def saved_and_loaded(bench, folder):
     """A model in few bits that is saved, loaded and trained further has the bits of the one that went on."""
-    run = _converted(bench, STATISTICS).train()
-    run.model.save(folder / "model.keras")
-    loaded = keras.saving.load_model(folder / "model.keras")
-    for one, other in zip(loaded.non_trainable_variables, run.model.non_trainable_variables, strict=True):
-        if "seed_generator" in one.path:  # Keras saves no seeds
-            one.assign(_array(other))
-    seeded = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: keras.utils.set_random_seed(2))
-    run.fit([seeded], epochs=1)
-    kept, run.models = run.models, [loaded]
-    run.fit([seeded], epochs=1)
-    for one, other in zip(kept[-1].variables, loaded.variables, strict=True):
-        np.testing.assert_array_equal(_array(one), _array(other), err_msg=one.path)
+    goes_on_when_loaded(_converted(bench, STATISTICS).train(), folder)
 
 
 def convert(run, recipe):
