@@ -48,7 +48,6 @@ def _building(build):
 def _read_in_calls(kernel):
     """The property `kernel` of a plain layer, with a warning where the call of a layer around reads it."""
 
-    @property
     def read(self):
         if self.product is not None and keras_private.is_calling():
             warnings.warn(
@@ -58,7 +57,7 @@ def _read_in_calls(kernel):
             )
         return kernel.fget(self)
 
-    return read
+    return property(read, doc=kernel.__doc__)
 
 
 class Quantized(keras.layers.Layer):
