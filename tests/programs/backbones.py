@@ -38,24 +38,26 @@ class Tiny:
         inputs: Inputs that are not random numbers, random tokens or masks of ones: name -> array.
         keep: Of `quantize_model`: layers that it makes and never calls, which have no weights; and those whose kernels a
             layer around multiplies with itself.
+        unreached: A part of the paths of layers that have weights and are not called with these inputs.
     """
 
     build: Callable
     sizes: dict = dataclasses.field(default_factory=dict)
     inputs: dict = dataclasses.field(default_factory=dict)
     keep: tuple = ()
+    unreached: str | None = None
 
 
 BACKBONES: dict[str, Tiny] = {}
 
 
-def tiny(name, sizes=None, inputs=None, keep=(), parts=dict, **settings):
+def tiny(name, sizes=None, inputs=None, keep=(), unreached=None, parts=dict, **settings):
     """Registers a class of `keras_hub.models` by its settings, and by a function that makes those that are models."""
 
     def build():
         return getattr(models, name)(**settings, **parts())
 
-    BACKBONES[name] = Tiny(build, sizes or {}, inputs or {}, keep)
+    BACKBONES[name] = Tiny(build, sizes or {}, inputs or {}, keep, unreached)
 
 
 def inputs_of(name, backbone):
@@ -287,6 +289,7 @@ def _named(**makers):
 BACKBONES["ResNetBackbone"] = Tiny(lambda: resnet(**IMAGE))
 tiny(
     "BASNetBackbone",
+    unreached="conv1_conv",
     image_shape=(32, 32, 3),
     num_classes=1,
     parts=_named(image_encoder=lambda: resnet(4)),
@@ -321,6 +324,7 @@ tiny("DeiTBackbone", **VIT, **IMAGE, patch_size=4, intermediate_dim=16)
 tiny("DenseNetBackbone", stackwise_num_repeats=[1, 1], growth_rate=2, **IMAGE)
 tiny(
     "DepthAnythingBackbone",
+    unreached="fusion_stage_0/residual_layer1",
     reassemble_factors=[2, 1],
     neck_hidden_dims=[4, 8],
     fusion_hidden_dim=8,
@@ -599,6 +603,7 @@ tiny(
 )
 tiny(
     "SAMBackbone",
+    unreached="mask_downscaler",
     keep=(r"^dense_\d+$",),  # its mask decoder, which a task calls
     inputs={"masks": np.zeros((2, 0, 16, 16, 1), "float32")},
     sizes={"points": (1, 2), "labels": (1,), "boxes": (1, 2, 2)},
