@@ -3,10 +3,12 @@
 One thread for OpenBLAS: the laws search with small matrices, over which more threads only wait for each other.
 The garbage collector leaves alone what was imported, and what TensorFlow keeps of each function that it traced: millions of
 objects after some thousand tests, through which it would look for seconds again and again.
+JAX compiles equal code of several models once in a process: it finds the first result in a folder.
 """
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,18 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+compiled_by_jax = None
+if os.environ.get("KERAS_BACKEND") == "jax":
+    compiled_by_jax = tempfile.TemporaryDirectory(prefix="compiled-by-jax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled_by_jax.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure(config):
+    if compiled_by_jax is not None:
+        compiled_by_jax.cleanup()
 
 
 BETWEEN_FREEZES = 25
