@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import warnings
 from typing import Any
 
 import keras
@@ -39,7 +40,8 @@ class Optimizer(keras.optimizers.Optimizer):
         learning_rate_multipliers: A dictionary from regular expressions to numbers. The first that is found in the path of
             a variable multiplies its learning rate. Defaults to `None`, for none.
         master_weights: Whether to keep a float32 copy of each variable in lower precision, so that updates too small for
-            that precision add up. Defaults to `False`.
+            that precision add up. Defaults to `None`: none are kept, with a warning where a variable is in lower precision
+            and is not rounded at random. `False` keeps none without the warning.
         stochastic_rounding: Whether to round a bfloat16 variable up or down at random, so that small updates count on
             average. Defaults to `False`.
         lazy_embeddings: Whether a sparse gradient, which an `Embedding` has on TensorFlow, updates only the rows that occur
@@ -73,7 +75,7 @@ class Optimizer(keras.optimizers.Optimizer):
         weight_decay=None,
         exclude_from_weight_decay=None,
         learning_rate_multipliers=None,
-        master_weights=False,
+        master_weights=None,
         stochastic_rounding=False,
         lazy_embeddings=False,
         seed=None,
@@ -137,6 +139,7 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.built or not variables:  # Keras loads .h5 files with none: rules by path wait for those of the model
             return
         self.resolve_paths(variables)
+        self._warn_of_lost_updates(variables)
         super().build(variables)
         self._slots = [self._make_all_slots(variable) for variable in variables]
         self._scalars = self.make_scalars()
@@ -157,10 +160,10 @@ class Optimizer(keras.optimizers.Optimizer):
             name=f"{paths.path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 
-    def add_scalar(self, name, value=0.0, dtype="float32"):
-        """A number that all variables share."""
+    def add_scalar(self, name, value=0.0, dtype="float32", shape=()):
+        """A number that all variables share, or several."""
         initializer = keras.initializers.Constant(value)
-        return self.add_variable((), initializer, dtype, aggregation="only_first_replica", name=name)
+        return self.add_variable(shape, initializer, dtype, aggregation="only_first_replica", name=name)
 
     def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
         """As Keras uses it for accumulated gradients and averages, but float32."""
@@ -190,6 +193,16 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
             slots["master"] = self.add_slot(variable, "master")
         return slots
+
+    def _warn_of_lost_updates(self, variables):
+        narrow = [v for v in variables if wide_dtype(v.dtype) != v.dtype]
+        if narrow and self.master_weights is None and not self.stochastic_rounding:
+            warnings.warn(
+                f"Variables in {keras.backend.standardize_dtype(narrow[0].dtype)}, such as {paths.path(narrow[0])}, do not "
+                "change by updates that are too small for their precision. Pass master_weights=True or "
+                "stochastic_rounding=True, or master_weights=False to leave it at that.",
+                stacklevel=2,
+            )
 
     def _widen_learning_rate(self, value):
         """Keras keeps it in `floatx`: in two or three digits, if that has 16 bits."""

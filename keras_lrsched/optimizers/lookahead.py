@@ -17,7 +17,9 @@ class Lookahead(Wrapper):
         slow = slow + slow_step_size (w - slow)     each sync_period updates
         w    = slow                                 at the same time
 
-    At first, slow = w. Between two of these steps the model has the fast weights w, also for `evaluate` and in files. The
+    At first, slow = w. The state is w - slow alone, how far the inner optimizer has come since the last step back: so weights
+    that are set from outside, loaded or restored, move both, and a variable that takes no part in an update stays what it is.
+    Between two of these steps the model has the fast weights w, also for `evaluate` and in files. The
     inner optimizer keeps its momentum. It has the learning rate, which is seen and set through this one, the counter of
     updates, clipping, weight decay and gradient accumulation, of which only whole updates count here. State: one float32
     number for each parameter beside the inner state.
@@ -49,7 +51,7 @@ class Lookahead(Wrapper):
     [8.]
     """
 
-    slots = ("slow",)
+    slots = ("gap",)
 
     def __init__(self, optimizer, sync_period=6, slow_step_size=0.5, name=None):
         super().__init__(optimizer, name)
@@ -62,21 +64,19 @@ class Lookahead(Wrapper):
             )
 
     def before_update(self, steps):
-        """At first the slow weights are those of the model: now, and not when this was built."""
+        """The number of micro-batches so far, and the weights."""
         done = ops.copy(ops.convert_to_tensor(self._iterations))
-        for variable, index in steps:
-            slow = self._slots[index]["slow"]
-            self.assign(slow, ops.where(ops.equal(done, 0), self.value_of(variable, index), wide(slow)))
-        return done
+        return done, [self.value_of(variable, index) for variable, index in steps]
 
     def after_update(self, steps, before):
+        done_before, weights = before
         done, period = ops.convert_to_tensor(self._iterations), self.sync_period * (self.gradient_accumulation_steps or 1)
-        is_due = ops.logical_and(ops.not_equal(done, before), ops.equal(done % period, 0))
-        for variable, index in steps:
-            fast, slow = self.value_of(variable, index), self._slots[index]["slow"]
-            moved = wide(slow) + self.slow_step_size * (fast - wide(slow))
-            self.assign(slow, ops.where(is_due, moved, wide(slow)))
-            self.set_value(variable, index, ops.where(is_due, moved, fast))
+        is_due = ops.logical_and(ops.not_equal(done, done_before), ops.equal(done % period, 0))
+        for (variable, index), w in zip(steps, weights, strict=True):
+            fast, slot = self.value_of(variable, index), self._slots[index]["gap"]
+            gap = wide(slot) + (fast - w)
+            self.assign(slot, ops.where(is_due, 0.0, gap))
+            self.set_value(variable, index, ops.where(is_due, fast - (1 - self.slow_step_size) * gap, fast))
 
     def get_config(self):
         return {**super().get_config(), "sync_period": self.sync_period, "slow_step_size": self.slow_step_size}

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop
@@ -26,7 +27,9 @@ class ScheduleFree(Optimizer):
         z - y = (1 - c) ((z - y) - beta k u)
         x = y + (1 - 1 / beta) (z - y)
 
-    so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference.
+    so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference. A
+    variable that takes no part in an update stays what it is, x after an evaluation. As x is what y and z - y lead to, a y in
+    bfloat16 that stands still, since updates are too small for it, takes x the wrong way: use `master_weights=True`.
 
     A callback that restores weights of an earlier epoch (`EarlyStopping`) restores y, and x of that epoch is lost. So it is
     refused in the first update, unless `ScheduleFreeEvaluation` is there, with which it restores x.
@@ -45,7 +48,9 @@ class ScheduleFree(Optimizer):
 
     def make_scalars(self):
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
-        return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32")}
+        # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y.
+        count = len(self._trainable_variables)
+        return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32", shape=(count,))}
 
     def direction(self, y, g, slots, now):
         """u of one variable."""
@@ -56,7 +61,7 @@ class ScheduleFree(Optimizer):
         return 1.0
 
     def before_update(self, steps):
-        """The weight c of this update in the average, and whether the model has x."""
+        """The weight c of this update in the average, and of which variables the model has x."""
         if not self._callbacks_checked:
             self._callbacks_checked = True
             restoring = self._restoring_callback()
@@ -71,12 +76,14 @@ class ScheduleFree(Optimizer):
         weight = t**self.r * scalars.largest_rate**self.weight_lr_power
         scalars.weight_sum = scalars.weight_sum + weight
         c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
-        averaged, scalars.averaged = scalars.averaged, ops.zeros((), "int32")
+        averaged, others = scalars.averaged, np.ones(len(self._slots), "int32")
+        others[[step.index for step in steps]] = 0
+        scalars.averaged = averaged * others
         return c, ops.cast(averaged, "float32")
 
     def step(self, w, g, slots, now):
         c, averaged = map(now.own, now.shared)
-        y = w - averaged * (1 - 1 / self.beta) * slots.gap  # after an evaluation that did not go back
+        y = w - averaged[now.index] * (1 - 1 / self.beta) * slots.gap  # after an evaluation that did not go back
         step = self.factor(now.t) * now.learning_rate * self.direction(y, g, slots, now)
         gap = slots.gap
         slots.gap = (1 - c) * (gap - self.beta * step)
@@ -86,8 +93,8 @@ class ScheduleFree(Optimizer):
 
     @property
     def is_averaged(self):
-        """Whether the model has the average x; otherwise it has the weights of the training, y."""
-        return self.built and bool(ops.convert_to_numpy(self._scalars["averaged"]))
+        """Whether the model has the average x of all variables; of those in the last update it else has y."""
+        return self.built and bool(self._averaged().all())
 
     def use_average(self):
         """Gives x to the model, for evaluation, prediction and files. Does nothing if it has it."""
@@ -119,15 +126,19 @@ class ScheduleFree(Optimizer):
             return None
         return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
 
+    def _averaged(self):
+        """Of which variables the model has x."""
+        return ops.convert_to_numpy(self._scalars["averaged"]).astype(bool)
+
     def _switch(self, to_average):
-        if not self.built or self.is_averaged == to_average:
+        if not self.built or (self._averaged() == to_average).all():
             return
         factor = (1 - 1 / self.beta) * (1 if to_average else -1)
-        for variable, state in zip(self._trainable_variables, self._slots, strict=True):
-            if state:
+        for variable, state, has_average in zip(self._trainable_variables, self._slots, self._averaged(), strict=True):
+            if state and has_average != to_average:
                 slots = Slots(state)
                 value = exact_value(variable, slots) + factor * slots.gap
                 if "master" in slots:
                     state["master"].assign(value)
                 variable.assign(ops.cast(value, variable.dtype))
-        self._scalars["averaged"].assign(int(to_average))
+        self._scalars["averaged"].assign(np.full(len(self._slots), to_average, "int32"))

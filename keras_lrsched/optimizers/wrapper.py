@@ -78,6 +78,11 @@ class Wrapper(keras.optimizers.Optimizer):
     def iterations(self):
         return self.inner_optimizer.iterations
 
+    @iterations.setter
+    def iterations(self, variable):
+        self.inner_optimizer.iterations = variable
+        self._iterations = variable
+
     @property
     def variables(self):
         return self._variables + self.inner_optimizer.variables

@@ -1,5 +1,7 @@
 """What the base does for every optimizer, as far as the contract does not show it."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -197,3 +199,14 @@ def test_weight_decay_from_a_callback(jit):
 def test_schedule_counts_updates_of_accumulated_gradients():
     optimizer = Lion(LinearDecay(1.0, 2), gradient_accumulation_steps=2)
     assert fit(optimizer, jit=JIT[-1]) == pytest.approx(1 - 1.0 - 0.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"master_weights": True}, {"master_weights": False}, {"stochastic_rounding": True}])
+def test_updates_that_a_variable_cannot_show_are_warned_of(options):
+    optimizer = AdamW(1e-3, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer.build([keras.Variable([1.0], dtype="bfloat16", name="kernel")])
+    named = [str(each.message) for each in caught if "master_weights=True" in str(each.message)]
+    assert len(named) == (not options)
+    assert all("bfloat16, such as kernel" in message for message in named)

@@ -33,6 +33,30 @@ def test_slow_weights_start_where_training_does():
     assert updated(w, optimizer, 2) == [1, 1]
 
 
+def test_what_takes_no_part_in_an_update_stays():
+    """Neither weights of which training begins later, nor those that are frozen for a time, are pulled anywhere."""
+    w, v, alone = (keras.Variable([value]) for value in (0.0, 5.0, 5.0))
+    optimizer, single = (Lookahead(keras.optimizers.SGD(1.0), 2) for _ in range(2))
+    optimizer.build([w, v])
+    for _ in range(3):
+        optimizer.apply([ops.full((1,), -1.0)], [w])
+        assert ops.convert_to_numpy(v).item() == 5
+    single.build([alone])
+    single.iterations.assign(3)
+    for _ in range(3):
+        optimizer.apply([ops.full((1,), -1.0)] * 2, [w, v])
+        single.apply([ops.full((1,), -1.0)], [alone])
+        assert ops.convert_to_numpy(v).item() == ops.convert_to_numpy(alone).item()
+
+
+def test_weights_that_are_set_from_outside_are_where_training_goes_on():
+    w = keras.Variable([0.0])
+    optimizer = Lookahead(keras.optimizers.SGD(1.0), 4)
+    updated(w, optimizer, 4)
+    w.assign([10.0])
+    assert updated(w, optimizer, 4) == [11, 12, 13, 12]
+
+
 def test_each_step_to_the_end_is_the_inner_optimizer():
     w, v = keras.Variable([1.0]), keras.Variable([1.0])
     wrapped, plain = Lookahead(AdamW(0.1), 1, 1.0), AdamW(0.1)
@@ -57,7 +81,7 @@ def test_slow_weights_of_low_precision_are_exact():
     w = keras.Variable([256.0], dtype="bfloat16")
     optimizer = Lookahead(AdamW(0.5, weight_decay=None, master_weights=True), 1, 0.125)
     updated(w, optimizer, 64)
-    slow = ops.convert_to_numpy(optimizer._slots[0]["slow"]).item()
+    slow = ops.convert_to_numpy(optimizer.value_of(w, 0)).item()
     assert slow == pytest.approx(256 + 64 * 0.5 / 8, rel=1e-4)
     assert ops.convert_to_numpy(ops.cast(w, "float32")).item() == 260
 

@@ -70,6 +70,24 @@ def test_updates_go_on_from_the_training_weights(method):
     np.testing.assert_allclose(number(w), number(v), rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_takes_no_part_in_an_update_stays(method):
+    """A variable that is frozen, or without a gradient, keeps its average through evaluations and further training."""
+    optimizer = method(learning_rate=0.1)
+    w, v = keras.Variable(START), keras.Variable(START)
+    for _ in range(3):
+        optimizer.apply([ops.convert_to_tensor(each) + 0.0 for each in (w, v)], [w, v])
+    optimizer.use_average()
+    x = number(v)
+    for _ in range(3):
+        descend(optimizer, w, 2)
+        optimizer.use_average()
+        assert optimizer.is_averaged
+        np.testing.assert_array_equal(number(v), x)
+    optimizer.use_training_weights()
+    np.testing.assert_allclose(number(v) - x, (1 / optimizer.beta - 1) * number(optimizer._slots[1]["gap"]), rtol=1e-4)
+
+
 def test_before_the_first_update():
     optimizer, w = ScheduleFreeSGD(), keras.Variable(START)
     for _ in range(2):
