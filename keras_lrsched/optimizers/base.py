@@ -138,6 +138,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built or not variables:  # Keras loads .h5 files with none: rules by path wait for those of the model
             return
+        paths.refuse_complex(variables)
         self.resolve_paths(variables)
         self._warn_of_lost_updates(variables)
         super().build(variables)
@@ -187,7 +188,7 @@ class Optimizer(keras.optimizers.Optimizer):
         self._not_decayed += paths.patterns("var_names", [*(var_names or ()), *exact])
 
     def _make_all_slots(self, variable):
-        if self._overwrite_variable_with_gradient(variable):
+        if self._overwrite_variable_with_gradient(variable) or 0 in variable.shape:
             return {}
         slots = self.make_slots(variable)
         if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
@@ -250,7 +251,10 @@ class Optimizer(keras.optimizers.Optimizer):
                 "TensorFlow accumulates no gradients on several replicas: leave `gradient_accumulation_steps` out. "
                 f"Received: gradient_accumulation_steps={self.gradient_accumulation_steps}, {native.replicas()} replicas"
             )
-        pairs = [self._wide_gradient(g, v) for g, v in zip(grads, trainable_variables, strict=True)]
+        pairs = [(g, v) for g, v in zip(grads, trainable_variables, strict=True) if 0 not in v.shape]
+        if not pairs:
+            return
+        pairs = [self._wide_gradient(g, v) for g, v in pairs]
         super()._backend_apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
 
     def _wide_gradient(self, gradient, variable):

@@ -17,8 +17,8 @@ class Lookahead(Wrapper):
         slow = slow + slow_step_size (w - slow)     each sync_period updates
         w    = slow                                 at the same time
 
-    At first, slow = w. The state is w - slow alone, how far the inner optimizer has come since the last step back: so weights
-    that are set from outside, loaded or restored, move both, and a variable that takes no part in an update stays what it is.
+    At first, slow = w. The state is w - slow alone, how far the inner optimizer has come since the last step back, so that
+    weights that are set from outside, loaded or restored, move both, and what takes no part in an update stays what it is.
     Between two of these steps the model has the fast weights w, also for `evaluate` and in files. The
     inner optimizer keeps its momentum. It has the learning rate, which is seen and set through this one, the counter of
     updates, clipping, weight decay and gradient accumulation, of which only whole updates count here. State: one float32

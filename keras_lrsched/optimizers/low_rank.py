@@ -80,7 +80,7 @@ class LowRank(Optimizer):
         small = [
             f"{paths.path(variable)} of shape {tuple(variable.shape)}"
             for variable, matrix in zip(variables, self._matrices, strict=True)
-            if matrix and self._rank(matrix) > matrix.rows
+            if matrix and 0 not in variable.shape and self._rank(matrix) > matrix.rows
         ]
         if small:
             raise ValueError(

@@ -1,7 +1,11 @@
 """What MoMo and MoMo-Adam share: a model of the loss from past gradients, and a step towards its minimum."""
 
+import math
+import warnings
+
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers.distance_estimate import ratio
 from keras_lrsched.optimizers.maths import dot
 from keras_lrsched.optimizers.true_loss import NeedsLoss
@@ -29,7 +33,11 @@ class MomentumModel(NeedsLoss):
 
     def make_scalars(self):
         own = {name: self.add_scalar(name) for name in ("mean_loss", "mean_product")}
-        return {**super().make_scalars(), **own, "lower_bound": self.add_scalar("lower_bound", self.lb)}
+        own |= {
+            "lower_bound": self.add_scalar("lower_bound", self.lb),
+            "lowest_loss": self.add_scalar("lowest_loss", math.inf),
+        }
+        return {**super().make_scalars(), **own}
 
     @property
     def lower_bound(self):
@@ -51,6 +59,7 @@ class MomentumModel(NeedsLoss):
     def before_update(self, steps):
         """Updates the means; the share of the learning rate that is used goes into the steps."""
         scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
+        scalars.lowest_loss = ops.minimum(scalars.lowest_loss, scalars.loss)
         product = inner = inner_decayed = square = square_decayed = 0.0
         for now in steps:
             w, g, slots = now.value, now.gradient, now.slots
@@ -72,6 +81,18 @@ class MomentumModel(NeedsLoss):
         if self.use_fstar:
             scalars.lower_bound = ops.maximum((f + inner - c - 0.5 * share * square) / rho, self.lb)
         return share
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if not self.built or not keras_private.has_value(self._scalars["lowest_loss"]):
+            return
+        lowest = float(ops.convert_to_numpy(self._scalars["lowest_loss"]))
+        if lowest < self.lb:
+            warnings.warn(
+                f"{type(self).__name__} stands still where the loss is below `lb`, which must lie below all losses. "
+                f"Received: lb={self.lb}, a loss of {lowest:.6g}",
+                stacklevel=2,
+            )
 
     def step(self, w, g, slots, now):
         u = now.own(now.shared) * now.learning_rate * slots.d / self.metric(now)

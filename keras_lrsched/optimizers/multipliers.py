@@ -111,6 +111,11 @@ def mup_multiplier(base_shape, shape, rule):
 
 
 def _layer_patterns(model):
+    if not any(layer.trainable_variables for layer in model.layers):
+        raise ValueError(
+            "The layers of the model have no trainable weights: build it first, or name the layers by regular expressions. "
+            f"Received: model={model.name}, built={model.built}"
+        )
     layers = [[path(variable) for variable in layer.trainable_variables] for layer in model.layers]
     return [f"^({'|'.join(map(re.escape, names))})$" for names in layers if names]
 

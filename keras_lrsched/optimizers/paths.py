@@ -2,6 +2,8 @@
 
 import re
 
+import keras
+
 from keras_lrsched.schedules import checks
 
 
@@ -47,6 +49,13 @@ def first_match(name, rules, variables):
 def included(name, excluded, variables):
     """For each variable whether none of the regular expressions is found in its path."""
     return [rule is None for rule in first_match(name, excluded, variables)]
+
+
+def refuse_complex(variables):
+    """Raises an error for variables whose gradients have an imaginary part, which no method here has a formula for."""
+    for variable in variables:
+        if "complex" in keras.backend.standardize_dtype(variable.dtype):
+            raise ValueError(f"Variables must be real. Received: {path(variable)}, dtype={variable.dtype}")
 
 
 def _pattern(name, value):

@@ -10,7 +10,7 @@ from keras_lrsched._core.control_flow import after
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.low_precision import bytes_of, wide_dtype
-from keras_lrsched.optimizers.paths import path
+from keras_lrsched.optimizers.paths import path, refuse_complex
 from keras_lrsched.optimizers.step import Slots, exact_value
 
 
@@ -110,6 +110,7 @@ class Wrapper(keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built or not variables:  # see `Optimizer.build`
             return
+        refuse_complex(variables)
         self.inner_optimizer.build(variables)
         slots = [self._make_slots(variable) for variable in variables]
         self.__dict__.update(_slots=slots, _trainable_variables=list(variables), built=True)

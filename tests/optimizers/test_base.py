@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.callbacks import ScheduleHyperparameter
-from keras_lrsched.optimizers import AdamW, Lion, Optimizer
+from keras_lrsched.optimizers import AdamW, Lion, Lookahead, Optimizer, catalog
 from keras_lrsched.schedules import LinearDecay
 
 BACKEND = keras.backend.backend()
@@ -210,3 +210,23 @@ def test_updates_that_a_variable_cannot_show_are_warned_of(options):
     named = [str(each.message) for each in caught if "master_weights=True" in str(each.message)]
     assert len(named) == (not options)
     assert all("bfloat16, such as kernel" in message for message in named)
+
+
+@pytest.mark.parametrize("make", [AdamW, lambda: Lookahead(keras.optimizers.SGD(0.1))])
+def test_complex_variables_are_refused(make):
+    w = keras.Variable(np.array([1 + 1j], "complex64"), dtype="complex64", name="phase")
+    with pytest.raises(ValueError, match=r"must be real. Received: phase, dtype=complex64"):
+        make().build([w])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "galore", "fira", "apollo_mini", "adam_mini", "adafactor"])
+def test_variables_without_entries_are_left_alone(name):
+    empty, w = keras.Variable(np.zeros((0, 4), "float32"), name="empty"), keras.Variable(np.ones((8, 8), "float32"))
+    optimizer, alone = catalog.get(name).build(), catalog.get(name).build()
+    optimizer.apply([ops.zeros((0, 4)), ops.ones((8, 8))], [empty, w])
+    v = keras.Variable(np.ones((8, 8), "float32"))
+    alone.apply([ops.ones((8, 8))], [v])
+    np.testing.assert_array_equal(ops.convert_to_numpy(w), ops.convert_to_numpy(v))
+    assert all(np.isfinite(ops.convert_to_numpy(each)).all() for each in optimizer.variables)
+    optimizer.apply([ops.zeros((0, 4))], [empty])
+    assert int(optimizer.iterations) == 2

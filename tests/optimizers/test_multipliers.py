@@ -95,3 +95,9 @@ def test_mup_arguments():
         multipliers.mup_multiplier((2,), (2, 2), "adam")
     with pytest.raises(ValueError, match="two wide axes at most"):
         multipliers.mup_multiplier((2, 2, 2), (4, 4, 4), "adam")
+
+
+def test_layer_decay_of_a_model_without_weights():
+    model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="have no trainable weights: build it first"):
+        multipliers.layer_decay(0.5, model)

@@ -1,5 +1,7 @@
 """How MoMo comes to know the loss, in `fit` and by hand; and that its step is the one that it should be."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -133,3 +135,18 @@ def test_variables_in_float64(method):
         optimizer.apply([ops.convert_to_tensor(w) + 0.0 for w in weights], weights)
     np.testing.assert_allclose(weights[0].numpy(), weights[1].numpy(), rtol=1e-6)
     assert np.all(weights[0].numpy() < [3.0, 4.0])
+
+
+@pytest.mark.parametrize("method", [MoMo, MoMoAdam])
+def test_losses_below_the_bound_are_warned_of(method):
+    for losses, expected in (([0.5, 0.1], 0), ([0.5, -0.25, 0.5], 1)):
+        optimizer, w = method(0.1), keras.Variable([1.0])
+        for loss in losses:
+            optimizer.set_loss(loss)
+            optimizer.apply([ops.ones((1,))], [w])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            optimizer.finalize_variable_values([w])
+        messages = [str(each.message) for each in caught if "`lb`" in str(each.message)]
+        assert len(messages) == expected
+        assert all(message.endswith("lb=0.0, a loss of -0.25") for message in messages)

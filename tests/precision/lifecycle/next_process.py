@@ -12,6 +12,6 @@ from tests.precision.lifecycle.structures import made, train
 folder, name = Path(sys.argv[1]), sys.argv[2]
 _, x, y = made(name)
 model = keras.saving.load_model(folder / "model.keras")
-outputs = model.predict(x, batch_size=8, verbose=0)
+outputs = model.predict(x, batch_size=16, verbose=0)
 train(model, x, y)
 np.savez(folder / "next.npz", outputs, *(np.array(variable.numpy()) for variable in model.variables))

@@ -18,7 +18,7 @@ from tests.precision.lifecycle.structures import STRUCTURES, made, train, train_
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BACKEND != "tensorflow", reason="exports of TensorFlow")]
 RECIPES = ("mxfp8", "fp8_delayed", "int8_jetfire")
-"""Without state, with statistics of batches, with random numbers that come from counters."""
+"""Without state, with statistics of batches, with blocks that reach over tokens, and so over the samples of a batch."""
 
 
 def run(script, *arguments):
@@ -33,13 +33,13 @@ def run(script, *arguments):
 @pytest.mark.parametrize("name", sorted(STRUCTURES))
 def test_the_same_all_the_way(name, recipe, tmp_path):
     model, x, y = made(name)
-    plain = model.predict(x, batch_size=8, verbose=0)
+    plain = model.predict(x, batch_size=16, verbose=0)
     convert = functools.partial(quantize_model, recipe=recipe, strict=False)
     convert(model)
-    written = model.predict(x, batch_size=8, verbose=0)
+    written = model.predict(x, batch_size=16, verbose=0)
     assert 0 < np.abs(written - plain).max() < 0.25 * np.abs(plain).max()
     train_first(name, model, x, y, convert)
-    outputs = model.predict(x, batch_size=8, verbose=0)
+    outputs = model.predict(x, batch_size=16, verbose=0)  # in one batch, as the exported model will
     model.save(tmp_path / "model.keras")
     model.export(tmp_path / "exported", verbose=False)
     (tmp_path / "x.pickle").write_bytes(pickle.dumps(x))
@@ -47,7 +47,7 @@ def test_the_same_all_the_way(name, recipe, tmp_path):
     clone = keras.models.clone_model(model)
     for variable, other in zip(clone.variables, model.variables, strict=True):
         variable.assign(other)
-    np.testing.assert_array_equal(clone.predict(x, batch_size=8, verbose=0), outputs)
+    np.testing.assert_array_equal(clone.predict(x, batch_size=16, verbose=0), outputs)
 
     train(model, x, y)
     run("next_process.py", tmp_path, name)
