@@ -32,12 +32,8 @@ class MomentumModel(NeedsLoss):
         self.use_fstar = use_fstar
 
     def make_scalars(self):
-        own = {name: self.add_scalar(name) for name in ("mean_loss", "mean_product")}
-        own |= {
-            "lower_bound": self.add_scalar("lower_bound", self.lb),
-            "lowest_loss": self.add_scalar("lowest_loss", math.inf),
-        }
-        return {**super().make_scalars(), **own}
+        starts = {"mean_loss": 0.0, "mean_product": 0.0, "lower_bound": self.lb, "lowest_loss": math.inf}
+        return {**super().make_scalars(), **{name: self.add_scalar(name, start) for name, start in starts.items()}}
 
     @property
     def lower_bound(self):

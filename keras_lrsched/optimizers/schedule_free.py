@@ -28,7 +28,7 @@ class ScheduleFree(Optimizer):
         x = y + (1 - 1 / beta) (z - y)
 
     so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference. A
-    variable that takes no part in an update stays what it is, x after an evaluation. As x is what y and z - y lead to, a y in
+    variable that takes no part in an update stays what it is, x after an evaluation. As y and z - y lead to x, a y in
     bfloat16 that stands still, since updates are too small for it, takes x the wrong way: use `master_weights=True`.
 
     A callback that restores weights of an earlier epoch (`EarlyStopping`) restores y, and x of that epoch is lost. So it is

@@ -2,6 +2,7 @@
 
 import re
 
+import keras
 import pytest
 
 from keras_lrsched.optimizers import multipliers
