@@ -49,7 +49,11 @@ def layer_decay(decay, layers):
     Args:
         decay: Above 0 and at most 1.
         layers: From the input to the output: a list of regular expressions, each for the variables of one layer; or a model,
-            each of whose direct layers with weights then counts as one.
+            each of whose layers with trainable weights then counts as one, as do those of models among them. A layer that is
+            made of others, such as a block of a Transformer, counts as one.
+
+    Raises:
+        ValueError: If `decay` is out of its range, or the model has no trainable weights.
 
     >>> layer_decay(0.5, ["stem", "block_1", "head"])
     {'stem': 0.25, 'block_1': 0.5, 'head': 1.0}
@@ -111,13 +115,29 @@ def mup_multiplier(base_shape, shape, rule):
 
 
 def _layer_patterns(model):
-    if not any(layer.trainable_variables for layer in model.layers):
+    """A pattern for the trainable weights of each layer, from input to output; a shared weight is of the first that has it."""
+    known: set[str] = set()
+    patterns = []
+    for layer in _layers_in_order(model):
+        names = [path(variable) for variable in layer.trainable_variables if path(variable) not in known]
+        known.update(names)
+        if names:
+            patterns.append(f"^({'|'.join(map(re.escape, names))})$")
+    if not patterns:
         raise ValueError(
             "The layers of the model have no trainable weights: build it first, or name the layers by regular expressions. "
             f"Received: model={model.name}, built={model.built}"
         )
-    layers = [[path(variable) for variable in layer.trainable_variables] for layer in model.layers]
-    return [f"^({'|'.join(map(re.escape, names))})$" for names in layers if names]
+    return patterns
+
+
+def _layers_in_order(model):
+    """The layers of a model, and in the place of a model among them, its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_in_order(layer)
+        else:
+            yield layer
 
 
 def _shapes(model):

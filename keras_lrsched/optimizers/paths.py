@@ -1,5 +1,10 @@
-"""Rules by the path of a variable, such as `"dense_1/bias"`; a rule is a regular expression that is searched for in it."""
+"""Rules by the path of a variable, such as `"dense_1/bias"`; a rule is a regular expression that is searched for in it.
 
+Two rules are standing words: `"bias"`, and `"normalization"`, which finds the weights of all normalization layers, whatever
+these are called. Unlike a pattern, they may find nothing.
+"""
+
+import difflib
 import re
 
 import keras
@@ -37,13 +42,30 @@ def first_match(name, rules, variables):
     """For each variable the first of the regular expressions that is found in its path, or `None`.
 
     Raises:
-        ValueError: If one is found in no path.
+        ValueError: If one that is no standing word is found in no path.
     """
-    paths = [path(variable) for variable in variables]
     for rule in rules:
-        if not any(re.search(rule, each) for each in paths):
-            raise ValueError(f"`{name}`: {rule!r} is found in none of the paths {', '.join(paths)}.")
-    return [next((rule for rule in rules if re.search(rule, each)), None) for each in paths]
+        if rule not in STANDING_WORDS and not any(_is_found(rule, each) for each in variables):
+            known = [path(variable) for variable in variables]
+            nearest = difflib.get_close_matches(rule, known, n=3, cutoff=0)
+            raise ValueError(
+                f"`{name}`: {rule!r} is found in none of the {len(known)} paths; the nearest are {', '.join(nearest)}."
+            )
+    return [next((rule for rule in rules if _is_found(rule, each)), None) for each in variables]
+
+
+STANDING_WORDS = ("bias", "normalization")
+
+
+def _is_found(rule, variable):
+    return bool(re.search(rule, path(variable))) or (rule == "normalization" and _is_of_normalization(variable))
+
+
+def _is_of_normalization(variable):
+    """Whether a variable is a scale or an offset along one axis, by the names that normalization layers give them."""
+    is_vector = sum(size != 1 for size in variable.shape) <= 1
+    *layers, name = path(variable).lower().split("/")
+    return is_vector and (name in ("gamma", "beta", "scale") or "norm" in "".join(layers[-1:]))
 
 
 def included(name, excluded, variables):

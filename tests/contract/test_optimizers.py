@@ -563,9 +563,7 @@ def test_pattern_that_is_found_nowhere(case, argument):
         pytest.skip("has no such argument")
     optimizer = case.build(**{argument: {"bia": 1.0} if "multi" in argument else ["bia"]})
     for _ in range(2):
-        with pytest.raises(
-            ValueError, match=f"`{argument}`: 'bia' is found in none of the paths scalar, vector, matrix, kern"
-        ):
+        with pytest.raises(ValueError, match=f"`{argument}`: 'bia' is found in none of the "):
             optimizer.build(made())
 
 

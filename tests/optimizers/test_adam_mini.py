@@ -120,7 +120,7 @@ def test_rules_that_are_no_rules(rule):
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ({"table": [0]}, "`blocks`: 'table' is found in none of the paths kernel"),
+        ({"table": [0]}, "`blocks`: 'table' is found in none of the 1 paths; the nearest are kernel"),
         ({"kernel": [2]}, r"kernel of shape \(3, 4\) has not all of the axes \[2\]"),
         ({"kernel": 5}, r"kernel of shape \(3, 4\) cannot be cut into 5 blocks"),
         (lambda path, shape: "row", "`blocks` must hold .* Received: 'row'"),

@@ -84,9 +84,7 @@ def test_first_pattern_counts():
 def test_pattern_that_is_found_nowhere(argument):
     optimizer = LayerwiseLearningRate(AdamW(), **{argument: {"heads": 2.0}})
     for _ in range(2):
-        with pytest.raises(
-            ValueError, match=f"`{argument}`: 'heads' is found in none of the paths first_kernel, first_bias, la"
-        ):
+        with pytest.raises(ValueError, match=f"`{argument}`: 'heads' is found in none of the "):
             optimizer.build(variables())
     assert not optimizer.inner_optimizer.built
 
@@ -159,7 +157,7 @@ def test_blockwise():
     blocks = {"query": 8, "key": 8, "value": 4, "attention_output": 4, "feedforward": 6, "norm": 1, "tokens": 10, "head": 1}
     for path, rate in rates.items():
         assert rate == next(number for part, number in blocks.items() if part in path.removeprefix("attention/")), path
-    with pytest.raises(ValueError, match="'norm' is found in none of the paths w"):
+    with pytest.raises(ValueError, match="'norm' is found in none of the 1 paths; the nearest are w"):
         LayerwiseLearningRate.blockwise(AdamW()).build([keras.Variable([1.0], name="w")])
     rates = rates_of(
         LayerwiseLearningRate.blockwise(AdamW(), norm=None, embedding=3.0, patterns={"embedding": "head"}), model

@@ -102,3 +102,15 @@ def test_layer_decay_of_a_model_without_weights():
     model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="have no trainable weights: build it first"):
         multipliers.layer_decay(0.5, model)
+
+
+def test_layer_decay_counts_the_layers_of_nested_models():
+    body = keras.Sequential(
+        [keras.Input((8,)), *(keras.layers.Dense(8, name=f"block_{i}") for i in range(4))], name="backbone"
+    )
+    inputs = keras.Input((8,))
+    hidden = body(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(hidden + body.layers[-1](hidden)))
+    rates = multipliers.layer_decay(0.5, model)
+    assert sorted(rates.values()) == [0.0625, 0.125, 0.25, 0.5, 1.0]
+    assert rate(rates, "backbone/block_0/kernel") == 0.0625

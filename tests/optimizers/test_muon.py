@@ -84,8 +84,11 @@ def test_rules_survive_saving():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exclude_from_muon": ["head"]}, "`exclude_from_muon`: 'head' is found in none of the paths kernel"),
-        ({"input_axes": {"head": 1}}, "`input_axes`: 'head' is found in none of the paths kernel"),
+        (
+            {"exclude_from_muon": ["head"]},
+            "`exclude_from_muon`: 'head' is found in none of the 1 paths; the nearest are kernel",
+        ),
+        ({"input_axes": {"head": 1}}, "`input_axes`: 'head' is found in none of the 1 paths; the nearest are kernel"),
         ({"input_axes": {"kernel": 2}}, r"`input_axes` must leave an axis .*2 for kernel of shape \(3, 4\)"),
     ],
 )

@@ -31,8 +31,20 @@ def test_rules_of_layers():
 
 
 def test_a_rule_that_is_found_nowhere():
-    with pytest.raises(ValueError, match="`rules`: 'z' is found in none of the paths a, b"):
+    with pytest.raises(ValueError, match="`rules`: 'z' is found in none of the 2 paths; the nearest are "):
         paths.first_match("rules", ["a", "z"], variables("a", "b"))
+
+
+def test_standing_words_may_find_nothing():
+    dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+    assert paths.included("rules", ["bias", "normalization"], dense.trainable_variables) == [True]
+
+
+def test_normalization_is_found_by_its_weights():
+    """Networks of `keras.applications` call their layers `bn_1`."""
+    layers = [keras.layers.Conv2D(2, 3, name="stem"), keras.layers.BatchNormalization(name="bn_1")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.RMSNormalization(name="rms")])
+    assert paths.included("rules", ["normalization"], model.trainable_variables) == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("bad", ["bias", 3, ["("], [3], [None]])
