@@ -115,7 +115,7 @@ def mup_multiplier(base_shape, shape, rule):
 
 
 def _layer_patterns(model):
-    """A pattern for the trainable weights of each layer, from input to output; shared ones are of the first that has them."""
+    """A pattern for the trainable weights of each layer, from input to output; the first layer has those that are shared."""
     known: set[str] = set()
     patterns = []
     for layer in _layers_in_order(model):
