@@ -28,14 +28,14 @@ def runs(tmp_path):
 @pytest.fixture
 def law(runs, tmp_path, capsys):
     path = str(tmp_path / "law.json")
-    assert cli.main(["predict", "fit", *runs, "-o", path]) == 0
+    assert cli.main(["predict", "fit", *runs, "--law", "multi_power", "-o", path]) == 0
     capsys.readouterr()
     return path
 
 
 def test_fit(runs, tmp_path, capsys):
     path = tmp_path / "law.json"
-    assert cli.main(["predict", "fit", *runs, "-o", str(path)]) == 0
+    assert cli.main(["predict", "fit", *runs, "--law", "multi_power", "-o", str(path)]) == 0
     assert "cosine" in capsys.readouterr().out
     wsd = catalog.parse("wsd", PEAK, STEPS, warmup_steps=15)
     assert Law.load(path).final_loss(wsd, STEPS) == pytest.approx(TRUTH.final_loss(wsd, STEPS), rel=2e-3)
@@ -82,6 +82,55 @@ def test_best_is_trained_with(law, tmp_path, capsys):
     words = ["--schedules", f"cosine,file:{best}", "--budget", "40", "--seeds", "1", "--evaluations", "2"]
     assert cli.main(["compare", *words, "--out", str(tmp_path / "out")]) == 0
     assert "best.json" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_usual_law(runs, tmp_path, capsys):
+    """The convex bound for two schedules, the multi-power law for three; another seed is no other schedule."""
+    linear = LossCurve.load(runs[1])
+    rates = catalog.parse("linear", PEAK, STEPS, warmup_steps=15).values(STEPS)
+    three = [*runs, str(tmp_path / "linear.npz")]
+    LossCurve(TRUTH.predict(rates, at=linear.step), rates, linear.step).save(three[-1])
+    path = str(tmp_path / "law.json")
+    for files, kind in (
+        (runs, "ConvexBound"),
+        ([*runs, runs[0]], "ConvexBound"),
+        (three, "MultiPowerLaw"),
+    ):
+        assert cli.main(["predict", "fit", *files, "-o", path, "--force"]) == 0
+        assert type(Law.load(path)).__name__ == kind
+    assert "good" in capsys.readouterr().out
+
+
+def test_a_poor_law_is_called_so(runs, tmp_path, capsys):
+    curve = LossCurve.load(runs[0])
+    bent = LossCurve(np.where(curve.step < 200, 3.0, 2.0), curve.rates, curve.step)
+    bent.save(tmp_path / "bent.npz")
+    assert cli.main(["predict", "fit", str(tmp_path / "bent.npz"), runs[1], "-o", str(tmp_path / "law.json")]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("poor") >= 2
+    assert "do not trust" in out
+    assert "ConvexBound does not fit" in err
+
+
+def test_no_file_is_lost(runs, law, tmp_path, capsys):
+    picture = tmp_path / "p.png"
+    picture.write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for words in (
+        ["predict", "fit", *runs, "-o", runs[0]],
+        ["predict", "fit", *runs, "-o", f"{tmp_path}/../{tmp_path.name}/constant.npz", "--force"],
+        ["predict", "best", law, "-o", law],
+        ["predict", "loss", law, "-o", law, "--force"],
+        ["plot", f"file:{law}", "-o", law, "--force"],
+    ):
+        assert "is an input, which would be lost" in fails(capsys, *words)
+    for words in (["predict", "fit", *runs], ["predict", "best", law], ["predict", "loss", law], ["plot", "rex"]):
+        assert f"'{picture}' exists: give another one by --out, or replace it by --force." in fails(
+            capsys, *words, "-o", str(picture)
+        )
+    assert before == {path: path.read_bytes() for path in before}
+    assert cli.main(["plot", "rex", "-o", str(picture), "--force"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def fails(capsys, *words):

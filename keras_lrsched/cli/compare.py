@@ -20,6 +20,7 @@ def add(commands):
     command.add_argument("--evaluations", type=positive(int), default=10, help="on held-out data, a run (default: 10)")
     command.add_argument("--data-dir", help="folder with the data of cifar10 and shakespeare")
     command.add_argument("--out", default="comparison", help="folder for the results (default: comparison)")
+    command.add_argument("--force", action="store_true", help="replace an earlier comparison in this folder")
     command.set_defaults(run=compare)
 
 
@@ -37,7 +38,7 @@ def compare(arguments) -> int:
             require(package, "compare")
         chosen = [workloads.load(name, arguments.data_dir) for name in arguments.workload.split(",")]
         jobs = plan(chosen, labels, arguments.seeds, arguments.budget, arguments.learning_rate, arguments.warmup)
-        folder = report.new_folder(arguments.out)
+        folder = report.new_folder(arguments.out, replace=arguments.force)
 
     runs: list = []
     console = Console()

@@ -5,9 +5,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched.cli.support import UsageError, list_of, positive, require, share, usage_errors
+from keras_lrsched.cli.support import (
+    UsageError,
+    add_output,
+    check_output,
+    files_of,
+    list_of,
+    positive,
+    require,
+    share,
+    usage_errors,
+)
 
 KINDS = {"multi_power": "MultiPowerLaw", "annealing": "AnnealingLaw", "convex_bound": "ConvexBound"}
+
+GRADES = (("good", 0.01), ("fair", 0.03))
+"""Up to which part of the loss, missed for an eighth of the run, a law is how good."""
+POOR = "poor"
 
 
 def add(commands):
@@ -21,8 +35,10 @@ def add(commands):
         metavar="RUN",
         help="files of LossRecorder or LossCurve.save (.csv, .npz); one of several runs as FILE#NUMBER",
     )
-    command.add_argument("--law", choices=KINDS, default="multi_power", help="default: multi_power")
-    command.add_argument("-o", "--out", default="law.json", help="the law (default: law.json)")
+    command.add_argument(
+        "--law", choices=KINDS, help="default: multi_power for runs of three schedules or more, else convex_bound"
+    )
+    add_output(command, "law.json", "the law")
     command.set_defaults(run=fit)
 
     command = steps.add_parser("loss", help="predict the loss of schedules")
@@ -32,13 +48,13 @@ def add(commands):
         help="names, separated by commas, or file:PATH; see `plot`",
     )  # fmt: skip
     _add_run(command)
-    command.add_argument("-o", "--out", default="predicted.png", help="the picture (default: predicted.png)")
+    add_output(command, "predicted.png", "the picture")
     command.set_defaults(run=loss)
 
     command = steps.add_parser("best", help="the schedule that the law likes best")
     command.add_argument("law", metavar="LAW", help="a file of `predict fit`")
     _add_run(command)
-    command.add_argument("-o", "--out", default="best.json", help="for `compare --schedules file:...` (default: best.json)")
+    add_output(command, "best.json", "for `compare --schedules file:...`")
     command.set_defaults(run=best)
 
 
@@ -52,17 +68,35 @@ def fit(arguments) -> int:
     with usage_errors(ImportError, OSError, ValueError):
         from keras_lrsched import laws
 
-        curves = [laws.LossCurve.load(*_file_and_run(name)) for name in arguments.runs]
-        law = getattr(laws, KINDS[arguments.law]).fit(curves)
+        runs = [_file_and_run(name) for name in arguments.runs]
+        check_output(arguments.out, [path for path, _ in runs], arguments.force)
+        curves = [laws.LossCurve.load(path, run) for path, run in runs]
+        law = getattr(laws, KINDS[arguments.law or _usual_law(curves)]).fit(curves)
         law.save(arguments.out)
-    table = Table("run", "updates", "peak", "mean error of the law", title=repr(law), title_justify="left")
+    table = Table("run", "updates", "peak", "mean error of the law", "the law is", title=repr(law), title_justify="left")
     for curve in curves:
         after = curve.between(curve.peak_step).subsample(400)
         error = abs(law.residuals(after)).mean()
-        table.add_row(curve.name, f"{len(curve.rates)}", f"{curve.rates.max():.6g}", f"{error:.2%}")
+        table.add_row(curve.name, f"{len(curve.rates)}", f"{curve.rates.max():.6g}", f"{error:.2%}", _grade(law, after))
     Console().print(table)
+    for grade, limit in GRADES:
+        print(f"{grade}: it misses no eighth of the run by more than {limit:.0%} of the loss beyond the noise")
+    print(f"{POOR}: it misses one by more; do not trust what it predicts")
     print(arguments.out)
     return 0
+
+
+def _usual_law(curves):
+    """The law that the docs recommend for as many different schedules."""
+    schedules = {curve.rates.tobytes() for curve in curves}
+    return "multi_power" if len(schedules) >= 3 else "convex_bound"
+
+
+def _grade(law, curve):
+    from keras_lrsched.laws.regime import lasting_misfit
+
+    misfit = lasting_misfit(law, curve)
+    return next((grade for grade, limit in GRADES if misfit <= limit), POOR)
 
 
 def _file_and_run(name):
@@ -73,6 +107,7 @@ def _file_and_run(name):
 
 def loss(arguments) -> int:
     law = _law(arguments)
+    check_output(arguments.out, [arguments.law, *files_of(arguments.schedules)], arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
         figure, axes = _panels(arguments.steps)
@@ -92,6 +127,7 @@ def loss(arguments) -> int:
 
 def best(arguments) -> int:
     law = _law(arguments)
+    check_output(arguments.out, [arguments.law], arguments.force)
     if len(arguments.steps) != 1:
         raise UsageError("The best schedule is one for one number of updates: give --steps once.")
     steps = arguments.steps[0]

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched.cli.support import positive, require, share, usage_errors
+from keras_lrsched.cli.support import add_output, check_output, files_of, positive, require, share, usage_errors
 
 
 def add(commands):
@@ -16,7 +16,7 @@ def add(commands):
     )
     command.add_argument("--steps", type=positive(int), default=1000, help="updates (default: 1000)")
     command.add_argument("--warmup", type=share, default=0.05, help="warmup as a share of the updates (default: 0.05)")
-    command.add_argument("-o", "--out", default="schedules.png", help="the picture (default: schedules.png)")
+    add_output(command, "schedules.png", "the picture")
     command.set_defaults(run=plot)
 
 
@@ -53,6 +53,7 @@ def _first_line(documented):
 def plot(arguments) -> int:
     from keras_lrsched.schedules import catalog
 
+    check_output(arguments.out, files_of(arguments.names), arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
         schedules = {

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -33,6 +34,29 @@ def share(text):
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1: {text}")
     return value
+
+
+def add_output(command, default, what):
+    """The option `--out` for a file that the command writes, and `--force`."""
+    command.add_argument("-o", "--out", default=default, help=f"{what} (default: {default})")
+    command.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def check_output(out, inputs, force):
+    """Refuses to write over a file that the command reads, and over any other one without `--force`."""
+    path = Path(out)
+    if not path.exists():
+        return
+    for name in inputs:
+        if Path(name).exists() and path.samefile(name):
+            raise UsageError(f"The output {out!r} is an input, which would be lost: give another one by --out.")
+    if not force:
+        raise UsageError(f"The output {out!r} exists: give another one by --out, or replace it by --force.")
+
+
+def files_of(schedules):
+    """The files among the schedules that a user named."""
+    return [name.removeprefix("file:") for name in schedules if name.startswith("file:")]
 
 
 @contextlib.contextmanager

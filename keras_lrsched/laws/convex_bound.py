@@ -84,6 +84,9 @@ class ConvexBound(Law):
 
         Raises:
             ValueError: If there are fewer than three points, or the best distance or gradient norm is 0.
+
+        Warns:
+            RegimeWarning: If a curve leaves a plateau, or is missed by the law.
         """
         return convex_bound_fit.fit(cls, curves, skip, points)
 
@@ -162,16 +165,25 @@ class ConvexBound(Law):
 
         Returns:
             A `Tabulated`, which `compile` takes.
+
+        Warns:
+            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to.
         """
+        best = self._best(steps, peak, warmup_steps)
+        self._warn_of_extrapolation(best)
+        return Tabulated(best)
+
+    def _best(self, steps, peak, warmup_steps):
+        """The rates of `optimize`."""
         checks.shorter("warmup_steps", warmup_steps, "steps", steps)
         steps, warmup_steps = int(steps), int(warmup_steps)
         warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(steps)[warmup_steps:]
         if peak is None:
             shape = convex_bound_optimum.free(norms)
             shape = np.append(shape[0] * warmup, shape)
-            return Tabulated(self.optimal_rate(shape).learning_rate * shape)
+            return self.optimal_rate(shape).learning_rate * shape
         peak = checks.positive_float("peak", peak)
-        return Tabulated(convex_bound_optimum.capped(self.bound, norms, peak, peak * warmup))
+        return convex_bound_optimum.capped(self.bound, norms, peak, peak * warmup)
 
     def _terms(self, learning_rate):
         """T1 and T2."""

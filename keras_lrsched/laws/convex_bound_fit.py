@@ -3,15 +3,17 @@
 import numpy as np
 from scipy.optimize import nnls
 
-from keras_lrsched.laws import convex_bound_curve
+from keras_lrsched.laws import convex_bound_curve, regime
+from keras_lrsched.laws.fitting import as_curves
 from keras_lrsched.schedules import checks
 
 
 def fit(kind, curves, skip, points):
     """See `ConvexBound.fit`."""
-    curves, skip, points = list(curves), checks.fraction("skip", skip), checks.positive_int("points", points)
-    rows = [_rows(curve, skip, points) for curve in curves]
-    columns = np.concatenate(rows) if rows else np.empty((0, 3))
+    curves, skip, points = as_curves(curves), checks.fraction("skip", skip), checks.positive_int("points", points)
+    used = [curve.between(first) for curve in curves if (first := _first(curve, skip)) <= curve.step[-1]]
+    measured = [curve.subsample(points) for curve in used]
+    columns = np.concatenate([np.empty((0, 3)), *map(_rows, measured)])
     if len(columns) < 3:
         raise ValueError(f"The convex bound is fitted to three or more points after warmup. Received: {len(columns)}")
     size = columns.max(axis=0)
@@ -22,14 +24,17 @@ def fit(kind, curves, skip, points):
             "The curves do not fall as a convex problem's: fit to runs that differ in their learning rates. "
             f"Received: curves with a best distance^2 of {distance:.3g} and gradient_norm^2 of {norm:.3g}"
         )
-    return kind(distance**0.5, norm**0.5, offset)._fitted_to(curves)
+    fitted = kind(distance**0.5, norm**0.5, offset)._fitted_to(curves)
+    regime.check(fitted, measured)
+    return fitted
 
 
-def _rows(curve, skip, points):
-    """What distance^2, gradient_norm^2 and offset are multiplied by at some points of a curve, over the loss there."""
-    curve = curve.between(max(curve.peak_step, int(skip * len(curve.rates))))
-    if not len(curve.loss):
-        return np.empty((0, 3))
-    curve = curve.subsample(points)
+def _first(curve, skip):
+    """The first update that is used."""
+    return max(curve.peak_step, int(skip * len(curve.rates)))
+
+
+def _rows(curve):
+    """What distance^2, gradient_norm^2 and offset are multiplied by at the points of a curve, over the loss there."""
     initial, noise = convex_bound_curve.parts(curve.rates, np.ones(len(curve.rates)))
     return np.stack([initial, noise, np.ones(len(curve.rates))], axis=1)[curve.step] / curve.loss[:, None]

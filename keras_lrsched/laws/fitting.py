@@ -18,9 +18,7 @@ def usable(curves, skip=0.0, least=20):
         ValueError: If there is none, or one has fewer than `least` points there.
     """
     skip = checks.fraction("skip", skip)
-    curves = [curves] if isinstance(curves, LossCurve) else list(curves)
-    if not curves or not all(isinstance(curve, LossCurve) for curve in curves):
-        raise ValueError(f"`curves` must hold LossCurves, at least one. Received: curves={curves!r:.200}")
+    curves = as_curves(curves)
     usable = []
     for curve in curves:
         first = max(curve.peak_step, int(skip * len(curve.rates)))
@@ -32,6 +30,21 @@ def usable(curves, skip=0.0, least=20):
             )
         usable.append(curve.between(first))
     return usable
+
+
+def as_curves(curves):
+    """A list of `LossCurve`s, from several or one.
+
+    Raises:
+        ValueError: If there is none, or something else among them.
+    """
+    curves = [curves] if isinstance(curves, LossCurve | str) or not hasattr(curves, "__iter__") else list(curves)
+    if not curves or not all(isinstance(curve, LossCurve) for curve in curves):
+        raise ValueError(
+            f"`curves` must hold LossCurves, at least one; `LossCurve.read` makes one of a file. "
+            f"Received: curves={curves!r:.200}"
+        )
+    return curves
 
 
 def need_a_fall(curves):

@@ -68,14 +68,17 @@ class Law:
             ValueError: If a rate is negative or not finite, all are 0, or `at` lies outside of the run.
 
         Warns:
-            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to.
+            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to, or if a
+                predicted loss is below 0.
         """
         learning_rate = rates(schedule, steps)
         at = np.arange(len(learning_rate)) if at is None else updates("at", at)
         if at.size and not 0 <= at.min() <= at.max() < len(learning_rate):
             raise ValueError(f"`at` must lie in [0, {len(learning_rate)}). Received: at from {at.min()} to {at.max()}")
         self._warn_of_extrapolation(learning_rate)
-        return self.loss_at(learning_rate, at)
+        predicted = self.loss_at(learning_rate, at)
+        self._warn_below_zero(predicted, at)
+        return predicted
 
     def final_loss(self, schedule, steps=None) -> float:
         """The predicted loss at the last update. Arguments as of `predict`."""
@@ -83,8 +86,10 @@ class Law:
         return float(self.predict(learning_rate, at=[len(learning_rate) - 1])[0])
 
     def residuals(self, curve) -> np.ndarray:
-        """log(measured loss) - log(predicted loss) at each point of a `LossCurve`."""
-        return np.log(curve.loss) - np.log(self.predict(curve.rates, at=curve.step))
+        """log(measured loss) - log(predicted loss) at each point of a `LossCurve`; infinite where that is below 0."""
+        predicted = self.predict(curve.rates, at=curve.step)
+        with np.errstate(divide="ignore"):
+            return np.log(curve.loss) - np.log(np.maximum(predicted, 0.0))
 
     def save(self, path) -> None:
         """Writes the law into a JSON file."""
@@ -169,6 +174,17 @@ class Law:
                     ExtrapolationWarning,
                     stacklevel=4,
                 )
+
+    def _warn_below_zero(self, predicted, at):
+        below = np.flatnonzero(predicted < 0)
+        if len(below):
+            worst = below[np.argmin(predicted[below])]
+            warnings.warn(
+                f"{type(self).__name__} predicts losses below 0, down to {predicted[worst]:.4g} at update {at[worst]}: the "
+                "run is too unlike those that the law was fitted to",
+                ExtrapolationWarning,
+                stacklevel=4,
+            )
 
 
 def _refuse_unusable(law, peak):

@@ -53,7 +53,10 @@ def slopes(curve):
 
 def lasting_misfit(law, curve):
     """The largest mean difference of log loss over an eighth of the points, less twice its error."""
-    eighths = [part for part in np.array_split(law.residuals(curve), 8) if len(part) > 1]
+    residuals = law.residuals(curve)
+    if not np.all(np.isfinite(residuals)):
+        return np.inf
+    eighths = [part for part in np.array_split(residuals, 8) if len(part) > 1]
     sizes = [abs(part.mean()) - 2 * part.std(ddof=1) / len(part) ** 0.5 for part in eighths]
     return max(sizes, default=0.0)
 

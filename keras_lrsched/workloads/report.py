@@ -1,20 +1,31 @@
 """The report of a comparison: a Markdown table, CSV files, pictures and TensorBoard event files in one folder."""
 
 import csv
+import dataclasses
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+FILES = ("report.md", "runs.csv", "steps.csv", "evaluations.csv", "tensorboard")
 
-def new_folder(path) -> Path:
+
+def new_folder(path, replace=False) -> Path:
     """The folder, made if it is missing.
 
+    Args:
+        path: The folder.
+        replace: Whether what an earlier comparison wrote there is removed. Defaults to `False`.
+
     Raises:
-        OSError: If it cannot be made or written to, or holds something already.
+        OSError: If it cannot be made or written to, or holds something already; with `replace`, something else than a
+            comparison.
     """
     folder = Path(path).expanduser()
+    if replace and folder.is_dir():
+        _remove_comparison(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         empty = not any(folder.iterdir())
@@ -27,12 +38,33 @@ def new_folder(path) -> Path:
     return folder
 
 
+def _headings(report):
+    """The lines `## WORKLOAD: BUDGET updates`."""
+    lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
+    return [line for line in lines if re.match(r"## \S+: \d+ updates", line)]
+
+
+def _remove_comparison(folder):
+    """Removes what `write` wrote, if there is nothing else."""
+    present = list(folder.iterdir())
+    own = {*FILES, *(f"{line.split()[1].rstrip(':')}.png" for line in _headings(folder / "report.md"))}
+    others = [item.name for item in present if item.name not in own]
+    if others:
+        raise FileExistsError(
+            f"The output folder {str(folder)!r} holds something else than a comparison, and is not replaced: "
+            f"{', '.join(sorted(others)):.200}."
+        )
+    for item in present:
+        shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+
 def write(runs, folder: Path, planned: int, command: str = ""):
     """Writes all files for the runs that were made, which are `planned` ones unless the comparison was interrupted.
 
     `report.md` (tables), `runs.csv` (one row a run), `steps.csv` (loss and learning rate of every update),
     `evaluations.csv` (validation data), one `WORKLOAD.png` each, and `tensorboard/WORKLOAD/BUDGET/SCHEDULE/SEED/`.
     """
+    runs = labelled(runs)
     (folder / "report.md").write_text(markdown(runs, planned, command), encoding="utf-8")
     _write_csv(folder / "runs.csv", _run_rows(runs))
     _write_csv(folder / "steps.csv", _step_rows(runs))
@@ -41,6 +73,26 @@ def write(runs, folder: Path, planned: int, command: str = ""):
         draw(group, folder / f"{workload.name}.png")
     for run in runs:
         _write_events(run, folder / "tensorboard")
+
+
+def labelled(runs):
+    """The runs, with the peak in the label where schedules of one label and budget differ in it."""
+    peaks: dict = {}
+    for run in runs:
+        peaks.setdefault(_label(run), set()).add(_peak(run))
+    return [_with_peak(run) if len(peaks[_label(run)]) > 1 else run for run in runs]
+
+
+def _label(run):
+    return run.job.workload.name, run.job.budget, run.job.label
+
+
+def _peak(run):
+    return f"{run.job.schedule.values(run.job.budget).max():.6g}"
+
+
+def _with_peak(run):
+    return dataclasses.replace(run, job=dataclasses.replace(run.job, label=f"{run.job.label} (peak {_peak(run)})"))
 
 
 def grouped(runs, key):
@@ -53,6 +105,7 @@ def grouped(runs, key):
 
 def markdown(runs, planned: int, command: str = "") -> str:
     """The tables: a section a workload and budget, the lowest validation loss first."""
+    runs = labelled(runs)
     lines = ["# Comparison of learning-rate schedules", ""]
     if len(runs) < planned:
         lines += [f"**Partial: {len(runs)} of {planned} runs were finished before the comparison was interrupted.**", ""]

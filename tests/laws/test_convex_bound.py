@@ -267,6 +267,17 @@ def test_fit_recovers_the_law():
         law.predict(unseen, 600)
 
 
+def test_fit_takes_one_curve():
+    curve = curves_of(ConvexBound(1.5, 2.5, offset=3.0))[0]
+    assert repr(ConvexBound.fit(curve)) == repr(ConvexBound.fit([curve]))
+
+
+def test_optimize_warns_of_extrapolation():
+    law = ConvexBound.fit(curves_of(ConvexBound(1.5, 2.5, offset=3.0)))
+    with pytest.warns(ExtrapolationWarning, match="updates 3000 is 10 times"):
+        law.optimize(3000, peak=0.02)
+
+
 def test_fit_with_noise_and_skipped_points():
     truth, rng = ConvexBound(1.5, 2.5, offset=3.0), np.random.default_rng(0)
     noisy = [LossCurve(c.loss * np.exp(rng.normal(0, 0.02, len(c.loss))), c.rates) for c in curves_of(truth)]
@@ -278,9 +289,11 @@ def test_fit_with_noise_and_skipped_points():
 
 
 def test_fit_raises():
-    with pytest.raises(ValueError, match="three or more points after warmup"):
+    with pytest.raises(ValueError, match=r"at least one.*Received: curves=\[\]"):
         ConvexBound.fit([])
-    with pytest.raises(ValueError, match="Received: 1"):
+    with pytest.raises(ValueError, match=r"LossCurve.read.*Received: curves=\['a.csv'\]"):
+        ConvexBound.fit(["a.csv"])
+    with pytest.raises(ValueError, match=r"three or more points after warmup\. Received: 1"):
         ConvexBound.fit([LossCurve(np.ones(5), np.linspace(0.1, 1, 5))])
     rising = LossCurve(1 + np.arange(100.0), np.full(100, 0.1))
     with pytest.raises(ValueError, match=r"do not fall as a convex problem's.*Received: .*distance\^2 of 0 "):

@@ -95,6 +95,16 @@ def test_extrapolation_says_how_far():
         LAW.predict(100.0, steps=1000)  # made from numbers: nobody knows where it holds
 
 
+def test_losses_below_0_are_named():
+    with pytest.warns(ExtrapolationWarning, match=r"SpentLaw predicts losses below 0, down to -2 at update 0: the run"):
+        assert SpentLaw(level=-3.0).predict([1.0, 1.0]) == pytest.approx([-2.0, -1.0])
+
+
+def test_residuals_of_losses_below_0_are_infinite():
+    with pytest.warns(ExtrapolationWarning, match="below 0"):
+        assert SpentLaw(level=-3.0).residuals(LossCurve([1.0, 1.0], [1.0, 3.0])).tolist() == [np.inf, 0.0]
+
+
 EVERY_LAW = [
     AnnealingLaw(2.6, 0.6, 0.45, 0.4, decay=0.99, warmup="sum"),
     ContinualLaw.published("target", S1pt=4.0, S2pt=0.25),

@@ -5,7 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from keras_lrsched.laws import AnnealingLaw, LossCurve, MultiPowerLaw, RegimeWarning, regime
+from keras_lrsched.laws import (
+    AnnealingLaw,
+    ConvexBound,
+    ExtrapolationWarning,
+    LossCurve,
+    MultiPowerLaw,
+    RegimeWarning,
+    regime,
+)
 from tests.laws.official_runs import constant, cosine, two_stage, wsd
 
 STEPS = 2000
@@ -60,6 +68,12 @@ def test_a_law_that_misses():
             check(higher, [curve])
 
 
+def test_predictions_below_0_are_a_misfit():
+    curve = following(cosine(STEPS), 0)
+    with pytest.warns(RegimeWarning, match="curve 0 is missed by"), pytest.warns(ExtrapolationWarning, match="below 0"):
+        regime.check_misfit(AnnealingLaw(0.0, 0.6, 0.4, 1e4, decay=0.99), [curve])
+
+
 def test_a_spike_within_an_eighth_is_a_misfit():
     curve = following(constant(STEPS), 0)
     loss = curve.loss * np.where((curve.step > 1200) & (curve.step < 1600), 1.1, 1.0)
@@ -87,7 +101,7 @@ def test_few_points_say_nothing():
     assert regime.slopes(LossCurve(np.linspace(3, 2, 60), rates).between(50)) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("kind", [MultiPowerLaw, AnnealingLaw])
+@pytest.mark.parametrize("kind", [MultiPowerLaw, AnnealingLaw, ConvexBound])
 def test_fits_warn(kind):
     falling = noisy(plateau(1).loss, two_stage(STEPS), 2)
     with pytest.warns(RegimeWarning) as caught:

@@ -1,6 +1,7 @@
 """The report holds what the runs were."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def test_a_partial_report_says_so(runs):
     assert "**Partial: 0 of 4 runs" in report.markdown([], planned=4)
 
 
+def test_one_label_at_two_peaks_is_not_merged(runs, tmp_path):
+    others = plan([workloads.load("digits")], ["constant"], seeds=2, budgets=[4], peak_learning_rate=0.5)
+    both = [*runs, *(dataclasses.replace(runs[0], job=job, learning_rate=job.schedule.values(4)) for job in others)]
+    lines = [line for line in report.markdown(both, planned=6).splitlines() if line.startswith("| constant")]
+    assert [line.split(" |")[0] for line in lines] == ["| constant (peak 0.1)", "| constant (peak 0.5)"]
+    report.write(both, tmp_path, planned=6)
+    assert {row["schedule"] for row in rows(tmp_path / "steps.csv")} == {
+        "constant (peak 0.1)",
+        "constant (peak 0.5)",
+        "linear:alpha=0.1",
+    }
+
+
 def test_one_seed_has_no_spread(runs):
     assert "| 0.1000 | 0.9900 | 4 (1/1) | 1.5 |" in report.markdown(runs[:2], planned=2)
 
@@ -81,6 +95,17 @@ def test_an_output_folder_is_new(tmp_path):
         report.new_folder(tmp_path / "mine.txt")
     with pytest.raises(OSError, match="cannot be written to"):
         report.new_folder(tmp_path / "mine.txt" / "below")
+
+
+def test_an_earlier_comparison_is_replaced_on_request(runs, tmp_path):
+    report.write(runs, tmp_path, planned=4)
+    assert report.new_folder(tmp_path, replace=True) == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    for name in ("mine.png", "mine.txt"):
+        (tmp_path / name).touch()
+        with pytest.raises(FileExistsError, match=f"something else than a comparison, and is not replaced: {name}"):
+            report.new_folder(tmp_path, replace=True)
+        (tmp_path / name).unlink()
 
 
 def test_smoothing_keeps_a_constant_and_its_start():
