@@ -81,7 +81,7 @@ class MultiplicativeCyclic(Schedule):
         if xp is np:
             return since - np.take(self._starts, cycle), np.take(self._lengths, cycle)
         dtype = keras.backend.standardize_dtype(since.dtype)
-        limit = np.iinfo(dtype).max
+        limit = (np.iinfo if "int" in dtype else np.finfo)(dtype).max
         starts, lengths = (
             ops.convert_to_tensor([min(steps, limit) for steps in table], dtype) for table in (self._starts, self._lengths)
         )

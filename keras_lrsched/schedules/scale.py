@@ -13,10 +13,10 @@ class Scale(Schedule):
 
     Args:
         schedule: A `LearningRateSchedule`, or a number for a constant.
-        factor: A positive number.
+        factor: A number, at least 0.
 
     Raises:
-        ValueError: If `factor` is not positive.
+        ValueError: If `factor` is negative.
 
     Example:
 
@@ -27,7 +27,7 @@ class Scale(Schedule):
 
     def __init__(self, schedule, factor):
         self.schedule = as_schedule("schedule", schedule)
-        self.factor = checks.positive_float("factor", factor)
+        self.factor = checks.non_negative_float("factor", factor)
         self.total_steps = getattr(self.schedule, "total_steps", None)
 
     def compute(self, step, xp):

@@ -21,7 +21,7 @@ class Warmup(Schedule):
 
     Args:
         schedule: A `LearningRateSchedule`, or a number for a constant.
-        warmup_steps: Updates until the peak, a positive integer.
+        warmup_steps: Updates until the peak; 0 for the schedule as it is.
         warmup_start: The value at t = 0 as a fraction of the peak. Defaults to `0.0`. Goyal et al. start at 1 / k for a
             batch that is k times the usual one.
         profile: A `Profile` or its name. Defaults to `"linear"`.
@@ -40,7 +40,7 @@ class Warmup(Schedule):
 
     def __init__(self, schedule, warmup_steps, warmup_start=0.0, profile="linear"):
         self.schedule = as_schedule("schedule", schedule)
-        self.warmup_steps = checks.positive_int("warmup_steps", warmup_steps)
+        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
         self.warmup_start = checks.fraction("warmup_start", warmup_start)
         self.profile = profiles.get(profile, floor=self.warmup_start)
         rest = getattr(self.schedule, "total_steps", None)
@@ -48,6 +48,8 @@ class Warmup(Schedule):
         self._rise = Phase(self.warmup_steps, self.warmup_start, 1.0, self.profile)
 
     def compute(self, step, xp):
+        if not self.warmup_steps:
+            return compute(self.schedule, step, xp)
         done, left = progress(step, 0, self.warmup_steps, xp)
         rise = self._rise.value(done, left, xp)
         rest = compute(self.schedule, at_least(step - self.warmup_steps, 0, xp), xp)

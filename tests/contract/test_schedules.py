@@ -162,12 +162,13 @@ def test_call_with_a_symbol(case, jit):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere a narrow integer is no different inside a function")
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "float32"])
 def test_call_with_a_narrow_symbol(dtype):
     import tensorflow as tf
 
-    schedule = schedules.LinearDecay(0.0, 900, warmup_target=1.0, warmup_steps=100)  # 1000 is no int8
-    assert_close(tf.function(schedule.__call__)(tf.constant([3, 120], dtype)), schedule.values(np.array([3, 120])))
+    line = schedules.LinearDecay(0.0, 900, warmup_target=1.0, warmup_steps=100)  # 1000 is no int8
+    for schedule in (line, schedules.MultiplicativeCyclic(1.0, first_decay_steps=2)):
+        assert_close(tf.function(schedule.__call__)(tf.constant([3, 120], dtype)), schedule.values(np.array([3, 120])))
 
 
 @every_case
@@ -375,7 +376,7 @@ ZERO_IS_FINE = {
     *("alpha", "warmup_start", "initial_learning_rate", "value"),  # from 0, to 0
     *("base_momentum", "max_momentum"),  # none
     *("warmup_steps", "stable_steps", "constant_steps", "annealing_steps", "warmup_tokens"),  # a phase that is left out
-    "drift",  # none
+    *("drift", (schedules.Scale, "factor")),  # none
     *("initial_sparsity", "tau", "mid", "begin_step", "start_step"),  # none, at once
 }
 VALID = {}  # for each class and each of its numeric arguments, a construction that holds it
@@ -395,7 +396,7 @@ BAD_NUMBERS = [
     pytest.param(cls, {**arguments, argument: bad}, bad, id=f"{cls.__name__} {argument}={bad!r}")
     for (cls, argument), arguments in VALID.items()
     for bad in ((*BAD, 2.5) if isinstance(arguments[argument], int) else BAD)
-    if not (bad == 0 and argument in ZERO_IS_FINE) and not (bad is None and _may_be_none(cls, argument))
+    if not (bad == 0 and {argument, (cls, argument)} & ZERO_IS_FINE) and not (bad is None and _may_be_none(cls, argument))
 ]
 
 

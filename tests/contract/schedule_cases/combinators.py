@@ -48,6 +48,7 @@ CASES = [
             {"schedule": 1.0, "warmup_steps": 5, "profile": "exponential"},
         ),
     ),
+    Case("Warmup of no length", lambda: Warmup(LINE, 0), {0: 1, 1: 0.75, 4: 0, 5: 0}, "form"),
     Case("Warmup of a number", lambda: Warmup(0.5, 5), {0: 0, 1: 0.1, 4: 0.4, 5: 0.5, 6: 0.5}, "form"),
     Case(
         "Warmup along a cosine",
@@ -124,6 +125,7 @@ CASES = [
         rtol=1e-6,
     ),
     Case("Scale", lambda: 3 * LINE, {0: 3, 1: 2.25, 3: 0.75, 4: 0, 5: 0}, "form"),
+    Case("Scale to nothing", lambda: 0 * LINE, {0: 0, 1: 0, 4: 0}, "form"),
     Case("Scale down", lambda: LINE / 4, {0: 0.25, 1: 0.1875, 4: 0, 5: 0}, "form"),
     Case(
         "Scale of Keras' own",
