@@ -52,6 +52,8 @@ class AdaBound(Optimizer):
     array([0.9  , 0.991], dtype=float32)
     """
 
+    elementwise = True
+
     def __init__(
         self,
         learning_rate=1e-3,

@@ -47,6 +47,7 @@ class AdaMod(Optimizer):
     """
 
     slots = ("m", "v", "e")
+    elementwise = True
 
     def __init__(
         self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, beta_3=0.999, epsilon=1e-8, weight_decay=None, **options

@@ -43,6 +43,7 @@ class AdaMomentum(Optimizer):
     """
 
     slots = ("m", "v")
+    elementwise = True
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-16, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)

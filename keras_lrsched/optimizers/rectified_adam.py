@@ -61,6 +61,7 @@ class RectifiedAdam(Optimizer):
     """
 
     slots = ("m", "v")
+    elementwise = True
 
     def __init__(
         self,

@@ -103,7 +103,15 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __repr__(self):
         parameters = inspect.signature(type(self)).parameters
         given = {name: value for name, value in self.arguments().items() if value != parameters[name].default}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
+
+
+def _shown(value):
+    """`repr` of an argument, on one line: of a long list, its first numbers and its last."""
+    if not isinstance(value, (list, tuple)) or len(value) <= 20:
+        return repr(value)
+    opening, closing = "()" if isinstance(value, tuple) else "[]"
+    return f"{opening}{', '.join(map(repr, value[:3]))}, ..., {value[-1]!r}{closing}"
 
 
 def float_dtype():
