@@ -30,10 +30,8 @@ def pytest_unconfigure(config):
         compiled_by_jax.cleanup()
 
 
-BETWEEN_FREEZES = 25
-"""Tests; each may leave thousands of objects behind."""
-
-_finished = 0
+BETWEEN_FREEZES = 2
+"""Collections of the second generation, one after each 200,000 new objects: after any test that traces some functions."""
 
 
 def freeze_objects():
@@ -48,9 +46,7 @@ def pytest_collection_finish(session):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item):
-    global _finished
-    _finished += 1
-    if _finished % BETWEEN_FREEZES == 0:
+    if gc.get_count()[2] >= BETWEEN_FREEZES:
         freeze_objects()
 
 

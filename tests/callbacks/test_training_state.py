@@ -22,6 +22,8 @@ from tests.contract.backends import BACKEND, JIT
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(22, 3)), RANDOM.normal(size=(22, 1))
 EPOCHS, STEPS = 3, 18
+EAGERLY = BACKEND == "tensorflow"
+"""How most runs here train: in fewer steps than tracing a function is worth. The contract suite resumes traced ones."""
 
 
 class Interrupts(keras.callbacks.Callback):
@@ -73,7 +75,8 @@ def script(path=None, every="epoch", interrupt=None, callbacks=None, data=None, 
     keras.utils.set_random_seed(7)
     layers = [keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
-    model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"], jit_compile=jit)
+    eagerly = EAGERLY and not jit
+    model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"], jit_compile=jit, run_eagerly=eagerly)
     data = ScheduledBatches(X, Y, batch_size=4, seed=1) if data is None else data
     others = [Draws(), LossRecorder()] if callbacks is None else callbacks()
     given = [interrupt or Interrupts(), *others, *([TrainingState(path, every)] if path else [])]
@@ -353,7 +356,7 @@ def test_refuses_another_script(tmp_path):
 
 def model_of(*layers, features=3, optimizer="adam"):
     model = keras.Sequential([keras.layers.Input((features,)), *layers, keras.layers.Dense(1)])
-    model.compile(optimizer, loss="mse")
+    model.compile(optimizer, loss="mse", run_eagerly=EAGERLY)
     return model
 
 
@@ -385,11 +388,11 @@ def test_refuses_a_file_of_something_else(tmp_path):
 # More than one run
 
 
-def linear(optimizer="adam", seed=0):
+def linear(optimizer="adam", seed=0, eagerly=EAGERLY):
     keras.utils.set_random_seed(seed)
     layers = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", run_eagerly=eagerly)
     return model
 
 
@@ -404,7 +407,7 @@ def fit(model, path, *callbacks, epochs=1, new_process=True, **options):
 
 def test_a_loop_of_fits_goes_on_where_it_was_killed(tmp_path):
     def loop(fits, path):
-        model, losses = linear(), []
+        model, losses = linear(eagerly=False), []
         run_lock.forget()
         for _ in range(fits):
             losses += fit(model, path, new_process=False).history["loss"]
@@ -431,7 +434,7 @@ def test_the_next_fold_is_refused_the_state_of_the_last(tmp_path):
 
 def test_two_stages_with_another_optimizer(tmp_path):
     def stages(path, epochs):
-        model = linear()
+        model = linear(eagerly=False)
         run_lock.forget()
         fit(model, path, epochs=min(epochs, 2), new_process=False)
         if epochs > 2:
@@ -548,9 +551,9 @@ class UsersOwn(keras.callbacks.Callback):
 
 
 def test_state_of_a_users_callback(tmp_path):
-    whole, other = linear(), linear()
+    whole, other = linear(eagerly=False), linear(eagerly=False)
     fit(whole, tmp_path / "whole", UsersOwn(None), epochs=4)
-    fit(linear(), tmp_path / "state", UsersOwn(None), epochs=2)
+    fit(linear(eagerly=False), tmp_path / "state", UsersOwn(None), epochs=2)
     fit(other, tmp_path / "state", UsersOwn(None), epochs=4)
     assert all(map(np.array_equal, whole.get_weights(), other.get_weights()))
     assert (tmp_path / "state").stat().st_size < 50_000  # without the images

@@ -32,6 +32,7 @@ def network(jit=False, optimizer=None):
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
     model.set_weights(START)
     model.compile(optimizer or keras.optimizers.SGD(0.1, momentum=0.5), loss="mse", jit_compile=jit)
+    model.optimizer.build(model.trainable_variables)  # within the first step, TensorFlow would trace the step twice
     return model
 
 

@@ -1,6 +1,7 @@
 """What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
 
 import copy
+import functools
 import inspect
 import json
 import pickle
@@ -274,16 +275,21 @@ def test_variables_without_a_gradient_stay(case):
     assert moved == [True, False, True, False]
 
 
+@functools.cache
+def gradients_of(dtype):
+    return [[*numbers(seed=t, dtype=dtype).values()] for t in range(200)]
+
+
 @in_ways(("dtype",), ("bfloat16",), ("float16",))
 def test_low_precision_moves_and_stays_finite(case, dtype):
-    start = values(made(dtype=dtype))
+    start, batches = values(made(dtype=dtype)), gradients_of(dtype)
     for options in ({}, {"master_weights": True}) + (
         ({"stochastic_rounding": True, "seed": 1},) if dtype == "bfloat16" else ()
     ):
         weights, optimizer = made(dtype=dtype), case.build(**options)
         update = compiled_update(optimizer, weights)
-        for t in range(200):
-            update([*numbers(seed=t, dtype=dtype).values()])
+        for grads in batches:
+            update(grads)
         for new, old in zip(values(weights), start, strict=True):
             assert np.all(np.isfinite(new))
             assert np.any(new != old)
@@ -496,7 +502,10 @@ def test_accumulated_gradients_count_as_one_update(case, jit):
     options = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
     one, four = case.build(**options), case.build(**options, gradient_accumulation_steps=4)
     big, small = made(), made()
-    update_big, update_small = compiled_update(one, big, jit), compiled_update(four, small, jit)
+    if jit or case.name in OF_EACH_KIND:
+        update_big, update_small = compiled_update(one, big, jit), compiled_update(four, small, jit)
+    else:
+        update_big, update_small = quick_update(one, big), quick_update(four, small)
     for t in range(3):
         micro = [[*numbers(seed=10 * t + i).values()] for i in range(4)]
         update_big([sum(each) / 4 for each in zip(*micro, strict=True)])
@@ -567,10 +576,10 @@ def test_pattern_that_is_found_nowhere(case, argument):
             optimizer.build(made())
 
 
-@pytest.mark.parametrize("options", [{"clipnorm": 0.1}, {"clipvalue": 0.1}, {"global_clipnorm": 0.1}])
-def test_clipping(case, options):
-    (name, limit), weights, others = *options.items(), made(), made()
-    clipped, plain = case.build(**options), case.build()
+@in_ways(("name",), ("clipnorm",), ("clipvalue",), ("global_clipnorm",))
+def test_clipping(case, name):
+    limit, weights, others = 0.1, made(), made()
+    clipped, plain = case.build(**{name: limit}), case.build()
     for t in range(3):
         grads = numbers(seed=t)
         clipped.apply([*grads.values()], weights)
@@ -595,11 +604,12 @@ def test_moving_average_of_weights(case):
 # A model
 
 
+@functools.cache
 def digits():
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return (x / 16).astype("float32"), y
+    return (x[:1792] / 16).astype("float32"), y[:1792]  # whole batches: a batch of another size is compiled by itself
 
 
 @in_ways(
@@ -622,13 +632,15 @@ def test_fit(case, policy, jit, options):
         ]
     )
     model.dtype_policy = keras.DTypePolicy(policy)
-    schedule = LinearDecay(case.digits_rate, 3 * 57)
+    schedule = LinearDecay(case.digits_rate, 3 * 56)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(case.build(learning_rate=schedule, **options), loss, jit_compile=jit)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    if case.name not in OF_EACH_KIND or jit != JIT[0]:  # built within the first step, TensorFlow traces the step twice
+        model.optimizer.build(model.trainable_variables)
     model.fit(x, y, batch_size=32, epochs=3, verbose=0)
     assert np.mean(np.argmax(ops.convert_to_numpy(ops.cast(model(x), "float32")), axis=-1) == y) > 0.9
-    assert int(model.optimizer.iterations) >= 3 * 57 - 15
+    assert int(model.optimizer.iterations) >= 3 * 56 - 15
 
 
 # The room

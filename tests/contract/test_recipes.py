@@ -42,6 +42,8 @@ def network(jit=JIT[0], width=128):
 
 
 def fit(model, epochs=1, x=X):
+    if not model.optimizer.built:  # within the first step, TensorFlow would trace the step twice
+        model.optimizer.build(model.trainable_variables)
     return model.fit(x, Y, batch_size=8, epochs=epochs, shuffle=False, verbose=0).history["loss"]
 
 

@@ -14,6 +14,16 @@ def quickly(function, *arrays):
     return keras.tree.map_structure(ops.convert_to_numpy, compiled(function, mode)(*map(ops.convert_to_tensor, arrays)))
 
 
+def runner(mode):
+    """Calls a function of arrays, eager or as a compiler of the backend has compiled it; gives NumPy arrays."""
+
+    def call(function, *arrays):
+        results = compiled(function, mode)(*map(ops.convert_to_tensor, arrays))
+        return keras.tree.map_structure(ops.convert_to_numpy, results)
+
+    return call
+
+
 def compiled(function, mode):
     if mode == "eager":
         return function

@@ -1,8 +1,6 @@
-import keras
 import pytest
-from keras import ops
 
-from tests.precision.compiled import MODES, compiled
+from tests.precision.compiled import MODES, runner
 
 SLOW_MODES = [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])]
 
@@ -10,21 +8,13 @@ SLOW_MODES = [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in
 @pytest.fixture(params=MODES)
 def run_in_every_mode(request):
     """Calls a function of arrays, eager or as a compiler of the backend has compiled it; gives NumPy arrays."""
-    return _runner(request.param)
+    return runner(request.param)
 
 
 @pytest.fixture(params=SLOW_MODES)
 def run(request):
     """The same; what TensorFlow compiles, a second or more for each of many small functions, only among the slow tests."""
-    return _runner(request.param)
-
-
-def _runner(mode):
-    def call(function, *arrays):
-        results = compiled(function, mode)(*map(ops.convert_to_tensor, arrays))
-        return keras.tree.map_structure(ops.convert_to_numpy, results)
-
-    return call
+    return runner(request.param)
 
 
 @pytest.fixture(params=["plain", "compiled"])

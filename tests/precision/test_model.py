@@ -38,6 +38,8 @@ def compiled(model, jit=JIT[0]):
 
 
 def fit(model, epochs=1):
+    if not model.optimizer.built:  # within the first step, TensorFlow would trace the step twice
+        model.optimizer.build(model.trainable_variables)
     return model.fit(X, Y, batch_size=8, epochs=epochs, shuffle=False, verbose=0).history["loss"]
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched.precision import FORMATS, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision.packing import unpack
-from tests.precision.compiled import quickly
+from tests.precision.compiled import MODES, quickly, runner
 from tests.precision.vectors import (
     MX_CASES,
     MX_NAMES,
@@ -198,9 +198,19 @@ def checksum(name, run):
     return zlib.crc32(b"".join(np.ascontiguousarray(part).tobytes() for parts in stored for part in parts))
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_all_backends_give_the_same_bits(name, run_in_every_mode):
-    assert checksum(name, run_in_every_mode) == CHECKSUMS[name]
+OF_EACH_KIND = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
+"""Formats of each kind of scale, alone in what TensorFlow compiles for seconds each; the others among the slow tests."""
+
+BITS = [
+    pytest.param(name, mode, marks=() if mode == MODES[0] or name in OF_EACH_KIND else pytest.mark.slow)
+    for name in FORMATS
+    for mode in MODES
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), BITS)
+def test_all_backends_give_the_same_bits(name, mode):
+    assert checksum(name, runner(mode)) == CHECKSUMS[name]
 
 
 @pytest.mark.parametrize("name", ["MXFP4", "MXFP6_E3M2", "MXFP8_E4M3", "NVFP4", "INT8_GROUP128", "INT4", "FP8_E5M2"])
