@@ -27,7 +27,8 @@ class Adafactor(Optimizer):
 
     `keras.optimizers.Adafactor` allocates a second moment of full size beside the factors, which saves nothing, and limits
     the learning rate to 1 / sqrt(t) also if `relative_step=False`. In Hugging Face transformers `relative_step` has the
-    fixed limit 1e-2, which is the default of `learning_rate` here. PyTorch multiplies the weight decay by lr rather than a.
+    fixed limit 1e-2, which is the default of `learning_rate` here. PyTorch and Keras multiply the weight decay by lr rather
+    than a.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. With `relative_step` it is an
