@@ -47,7 +47,7 @@ class CriticalBatchSize(Controller):
     Raises:
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
             are a generator, or the largest batch is more than `samples`; at a measurement, if the data do not tell the size
-            of their batches before.
+            of their batches before, or batches have samples of other shapes.
 
     Reference: arXiv:2505.23971, from its abstract and a detailed summary. That `samples` should be about 2 billion tokens
     is from there; f and the doubling agree with the official callback in allenai/OLMo-core, which was read.
@@ -140,7 +140,16 @@ class CriticalBatchSize(Controller):
                 break
         batch_size = _length(parts[0])
         self._check_samples(batch_size)
+        self._check_shapes(parts)
         return tree.map_structure(lambda *arrays: np.concatenate(arrays)[:samples], *parts), batch_size
+
+    def _check_shapes(self, parts):
+        shapes = {tuple(each.shape[1:] for each in tree.flatten(part)) for part in parts}
+        if len(shapes) > 1:
+            raise ValueError(
+                "CriticalBatchSize cuts other batches from the data, for which all samples must have one shape: pad all "
+                f"batches to the same length. Received: batches of samples with the shapes {sorted(shapes)}"
+            )
 
     def _check_samples(self, batch_size):
         largest = self.multipliers[-1] * batch_size * self._parts

@@ -55,7 +55,8 @@ class Apollo(LowRank):
 
     Reference:
         Zhu et al., APOLLO: SGD-like Memory, AdamW-level Performance, arXiv:2412.05270. Trajectories agree with the authors'
-        package apollo-torch 1.0.3, given its random numbers. `APOLLO` of pytorch_optimizer is another method before its version 4.
+        package apollo-torch 1.0.3, given its random numbers. Before version 4, the `APOLLO` of pytorch_optimizer is another
+        method.
 
     Example:
 

@@ -185,7 +185,12 @@ def batches(given):
         return DataLoader(given, batch_size=None)
     import tensorflow as tf
 
-    first, *others = (tf.data.Dataset.from_tensors(each) for each in given)
+    first, *others = (tf.data.Dataset.from_tensors(_without_lists(each)) for each in given)
     for each in others:
         first = first.concatenate(each)
     return first
+
+
+def _without_lists(structure):
+    """Tuples in the place of lists, of which `tf.data` makes one tensor."""
+    return tuple(map(_without_lists, structure)) if isinstance(structure, (list, tuple)) else structure

@@ -49,7 +49,7 @@ def stateful_rnn(how):
     return Run(model, x.reshape(16, 3, 2), y=y)
 
 
-@program("no_form")
+@program("no_form", "lengths_differ")
 def padded_batches(how):
     """Sequences of several lengths, which `tf.data` pads to the longest of each batch."""
     import tensorflow as tf
