@@ -101,6 +101,28 @@ def test_the_usual_law(runs, tmp_path, capsys):
     assert "good" in capsys.readouterr().out
 
 
+def test_logs_of_other_programs(runs, tmp_path, capsys):
+    """Both runs in one table that counts from 1, with other names."""
+    rows = ["name,iter,train loss,rate"]
+    for path in runs:
+        curve = LossCurve.load(path)
+        table = zip(curve.step, curve.loss, curve.learning_rate, strict=True)
+        rows += [f"{curve.name},{step + 1},{loss},{rate}" for step, loss, rate in table]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join(rows))
+    path = str(tmp_path / "law.json")
+    words = ["--learning-rate", "rate", "--first", "1", "-o", path]
+    assert "told apart by name" in fails(capsys, "predict", "fit", str(log), *words)
+    assert "pass first=0 or first=1" in fails(capsys, "predict", "fit", f"{log}#name=cosine", "-o", path)
+    assert "no learning rate under a usual name" in fails(
+        capsys, "predict", "fit", f"{log}#name=cosine", "--first", "1", "-o", path
+    )
+    assert cli.main(["predict", "fit", f"{log}#name=constant", f"{log}#name=cosine", *words]) == 0
+    again = str(tmp_path / "again.json")
+    assert cli.main(["predict", "fit", *runs, "-o", again]) == 0
+    assert Law.load(path).distance == pytest.approx(Law.load(again).distance, rel=1e-2)
+
+
 def test_a_poor_law_is_called_so(runs, tmp_path, capsys):
     curve = LossCurve.load(runs[0])
     bent = LossCurve(np.where(curve.step < 200, 3.0, 2.0), curve.rates, curve.step)
@@ -148,7 +170,7 @@ def test_mistakes(law, tmp_path, capsys):
     nothing.write_text("epoch\n0\n")
     out = ["-o", str(tmp_path / "no")]
     assert "No such file" in fails(capsys, "predict", "fit", str(tmp_path / "none.csv"), *out)
-    assert "no column" in fails(capsys, "predict", "fit", str(nothing), *out)
+    assert "no training loss under a usual name: pass loss=" in fails(capsys, "predict", "fit", str(nothing), *out)
     assert "holds no law" in fails(capsys, "predict", "loss", str(table), *out)
     assert "Unknown schedule 'cosinus'" in fails(capsys, "predict", "loss", law, "--schedules", "cosinus", *out)
     assert "one for 2 updates" in fails(capsys, "predict", "loss", law, "--schedules", f"file:{table}", *out)

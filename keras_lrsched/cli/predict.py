@@ -33,8 +33,16 @@ def add(commands):
         "runs",
         nargs="+",
         metavar="RUN",
-        help="files of LossRecorder or LossCurve.save (.csv, .npz); one of several runs as FILE#NUMBER",
+        help="files of LossRecorder, or the logs of other programs that `LossCurve.read` takes; one of several runs as "
+        "FILE#NUMBER, FILE#NAME, or FILE#column=value,column=value",
     )
+    command.add_argument("--learning-rate", metavar="LR", help="a column of the logs, or a number (default: a usual name)")
+    command.add_argument(
+        "--loss", type=lambda text: text.split(","), help="a column of the logs, or several that add up to it"
+    )
+    command.add_argument("--steps-per-epoch", type=positive(int), help="for logs that count epochs")
+    command.add_argument("--first", type=int, choices=(0, 1), help="what the logs call the first update or epoch")
+    command.add_argument("--drop-nan", action="store_true", help="leave out losses that are not finite")
     command.add_argument(
         "--law", choices=KINDS, help="default: multi_power for runs of three schedules or more, else convex_bound"
     )
@@ -70,7 +78,14 @@ def fit(arguments) -> int:
 
         runs = [_file_and_run(name) for name in arguments.runs]
         check_output(arguments.out, [path for path, _ in runs], arguments.force)
-        curves = [laws.LossCurve.load(path, run) for path, run in runs]
+        options = {
+            "learning_rate": _number_or_name(arguments.learning_rate),
+            "loss": arguments.loss,
+            "steps_per_epoch": arguments.steps_per_epoch,
+            "first": arguments.first,
+            "drop_nan": arguments.drop_nan,
+        }
+        curves = [laws.LossCurve.read(path, run=run, **options) for path, run in runs]
         law = getattr(laws, KINDS[arguments.law or _usual_law(curves)]).fit(curves)
         law.save(arguments.out)
     table = Table("run", "updates", "peak", "mean error of the law", "the law is", title=repr(law), title_justify="left")
@@ -100,9 +115,20 @@ def _grade(law, curve):
 
 
 def _file_and_run(name):
-    """A path, and the number of a run in it, if there is one behind a `#`."""
+    """A path, and the number, name or columns of a run in it, if there are any behind a `#`."""
     path, mark, run = name.rpartition("#")
-    return (path, int(run)) if mark and run.isdecimal() and not Path(name).exists() else (name, None)
+    if not mark or Path(name).exists():
+        return name, None
+    if run.isdecimal():
+        return path, int(run)
+    return path, dict(part.split("=", 1) for part in run.split(",")) if "=" in run else run
+
+
+def _number_or_name(text):
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def loss(arguments) -> int:

@@ -1,6 +1,7 @@
 """LossCurve: what a run showed, the loss and learning rate of its updates."""
 
 import csv
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,9 @@ from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.laws.drops import warmup_end
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.law import updates
+from keras_lrsched.laws.logs import curve as log_curve
+from keras_lrsched.laws.logs import reader
+from keras_lrsched.laws.logs.log import LogError
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.array_file import read_arrays
 
@@ -40,6 +44,11 @@ class LossCurve:
     name: str = ""
 
     def __post_init__(self):
+        if callable(self.rates):
+            raise ValueError(
+                "`rates` must be the learning rates of all updates: of a schedule, schedule.values(steps). "
+                f"Received: rates={self.rates!r:.100}"
+            )
         loss, rates = np.array(self.loss, float), rates_of(np.array(self.rates, float))
         step = np.arange(len(rates)) if self.step is None else updates("step", self.step)
         vars(self).update(loss=loss, rates=rates, step=step)
@@ -86,11 +95,18 @@ class LossCurve:
             name: A label.
         """
         logs = getattr(history, "history", history)
+        if not isinstance(logs, dict):
+            raise ValueError(
+                f"`history` must be a `History` or its `.history`; `LossCurve.read` takes files. "
+                f"Received: history={history!r:.100}"
+            )
         for entry in (loss, *([] if schedule is not None else ["learning_rate"])):
             if entry not in logs:
                 raise ValueError(f"The history has no {entry!r}. It has: {', '.join(logs)}")
         per_epoch = checks.positive_int("steps_per_epoch", steps_per_epoch)
         epochs = max(len(values) for values in logs.values())
+        if not epochs:
+            raise ValueError(f"The history must have an epoch or more. Received: history={logs!r:.100}")
         if len(logs[loss]) != epochs:
             raise ValueError(f"The history must have {loss!r} for each of its {epochs} epochs. Received: {len(logs[loss])}")
         if schedule is None:
@@ -99,6 +115,73 @@ class LossCurve:
             rates = rates_of(schedule, epochs * per_epoch)
         place = per_epoch - 1 if loss.startswith("val_") else (per_epoch - 1) // 2
         return cls(logs[loss], rates, np.arange(epochs) * per_epoch + place, name=name)
+
+    @classmethod
+    def read(
+        cls,
+        path,
+        learning_rate=None,
+        *,
+        run=None,
+        loss=None,
+        steps=None,
+        steps_per_epoch=None,
+        first=None,
+        drop_nan=False,
+        name=None,
+    ) -> Self:
+        """The curve of a run in a log that some program wrote.
+
+        Files of `LossRecorder` and `save` are read by `load`. Other forms: Keras' `CSVLogger` and `history.history`, Hugging
+        Face's `trainer_state.json`, Lightning's `metrics.csv`, tables and JSON that W&B and TensorBoard export, event files
+        of TensorBoard, lines as nanoGPT, llm.c and Megatron print them, Ultralytics' `results.csv`, and any table with a
+        header (separated by commas, semicolons or tabs), JSON list or JSON lines whose columns have usual names.
+
+        Rows without a loss, such as those of evaluations, are left out. A learning rate that is logged at some updates only
+        is taken to be a straight line between them, one that is logged for epochs to be the same for a whole epoch. The
+        mean loss of an epoch is put at its middle, a validation loss at its end; Hugging Face's loss, the mean since the row
+        before, at the middle of its updates.
+
+        Args:
+            path: A file; a folder with event files; or a Keras `History`, or its `.history`.
+            learning_rate: A number, a schedule, the rates of all updates, or the name of a column. Defaults to `None`: a
+                column under a usual name.
+            run: Which of several runs: a dictionary from columns to values, such as `{"schedule": "cosine", "seed": 0}`; the
+                number of one, from 0, of those that follow one another; a list of such numbers, each of which goes on from
+                the one before; or a name, for a table that W&B exports from a chart, or for a folder below `path`. Defaults
+                to `None`: the only one.
+            loss: The name of the loss's column, or a list of columns that add up to it. Defaults to `None`: a training loss
+                under a usual name.
+            steps: Updates of the run. Defaults to `None`: up to the last that the log counts.
+            steps_per_epoch: Updates in an epoch, needed for a log that counts epochs, or updates within each epoch.
+            first: What the log calls the first update or epoch of the run, 0 or 1. Defaults to `None`: what the form, or the
+                numbers themselves make clear. Of 25, 50, 75 the first is taken to be the loss of 25 updates (`first=1`), of
+                24, 49, 74 and of 0, 25, 50 that of the update of this number, counted from 0.
+            drop_nan: Whether losses and learning rates that are not finite are left out, with a warning that has their
+                number. Defaults to `False`: they are refused.
+            name: A label. Defaults to `None`: that of the file.
+
+        Raises:
+            ValueError: If the file is of no known form, holds several runs and none is chosen, or lacks something; the
+                message ends with what to pass.
+
+        Example:
+
+        >>> history = {"loss": [3.0, 2.0], "val_loss": [3.1, 2.3]}
+        >>> curve = LossCurve.read(history, learning_rate=0.1, steps_per_epoch=5)
+        >>> curve.step, curve.loss, len(curve.rates)
+        (array([2, 7]), array([3., 2.]), 10)
+        """
+        asked = log_curve.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
+        if asked._replace(run=None) == log_curve.Choice() and _is_ours(path):
+            curve = cls.load(path, run)
+            return curve if name is None else replace(curve, name=name)
+        try:
+            columns = log_curve.columns(reader.read(path), asked)
+        except LogError as error:
+            raise ValueError(f"{error}. Received: path={str(path)!r:.100}, run={run!r:.100}") from error
+        stem = Path(path).stem if isinstance(path, str | os.PathLike) else ""
+        return cls(**columns, name=stem if name is None else name)
 
     @classmethod
     def load(cls, path, run=None) -> Self:
@@ -130,6 +213,8 @@ class LossCurve:
                 return cls(**columns, name=path.stem)
         except SeveralRunsError as error:
             raise ValueError(f"The file is not one curve: {error}. Received: path={str(path)!r}, run={run!r}") from error
+        except ValueError as error:
+            raise ValueError(f"{error}. `LossCurve.read` takes the logs of other programs, too") from error
 
     def save(self, path) -> None:
         """Writes the curve into an `.npz` file."""
@@ -174,13 +259,25 @@ class LossCurve:
 
 
 COLUMNS = ("loss", "step", "batch_size", "tokens")
+RECORDED = [b"step", b"loss", b"learning_rate", b"batch_size", b"tokens"]
 
 
 KNOWN = ("run", *COLUMNS, "learning_rate")
 
 
+def _is_ours(path):
+    """Whether a file is one that `LossRecorder` or `save` writes."""
+    if not isinstance(path, str | os.PathLike) or Path(path).is_dir():
+        return False
+    if Path(path).suffix == ".npz":
+        return True
+    with Path(path).open("rb") as file:
+        header = file.readline(200).strip().split(b",")
+    return header == RECORDED or {*RECORDED[:3], b"run"} <= set(header) <= {*RECORDED, b"run"}
+
+
 def _recorded(path, run):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8-sig")
     whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
     reader = csv.DictReader(whole.splitlines())
     missing = {"step", "loss", "learning_rate"} - set(reader.fieldnames or ())
