@@ -16,6 +16,7 @@ from keras_lrsched.laws.law import updates
 from keras_lrsched.laws.logs import curve as log_curve
 from keras_lrsched.laws.logs import reader
 from keras_lrsched.laws.logs.log import LogError
+from keras_lrsched.laws.logs.runs import telling
 from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.array_file import read_arrays
 
@@ -172,6 +173,8 @@ class LossCurve:
         >>> curve.step, curve.loss, len(curve.rates)
         (array([2, 7]), array([3., 2.]), 10)
         """
+        if isinstance(path, str | os.PathLike):
+            path = Path(path).expanduser()
         asked = log_curve.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
         if asked._replace(run=None) == log_curve.Choice() and _is_ours(path):
             curve = cls.load(path, run)
@@ -180,8 +183,7 @@ class LossCurve:
             columns = log_curve.columns(reader.read(path), asked)
         except LogError as error:
             raise ValueError(f"{error}. Received: path={str(path)!r:.100}, run={run!r:.100}") from error
-        stem = Path(path).stem if isinstance(path, str | os.PathLike) else ""
-        return cls(**columns, name=stem if name is None else name)
+        return cls(**columns, name=name if name is not None else path.stem if isinstance(path, Path) else "")
 
     @classmethod
     def load(cls, path, run=None) -> Self:
@@ -267,11 +269,11 @@ KNOWN = ("run", *COLUMNS, "learning_rate")
 
 def _is_ours(path):
     """Whether a file is one that `LossRecorder` or `save` writes."""
-    if not isinstance(path, str | os.PathLike) or Path(path).is_dir():
+    if not isinstance(path, Path) or path.is_dir():
         return False
-    if Path(path).suffix == ".npz":
+    if path.suffix == ".npz":
         return True
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         header = file.readline(200).strip().split(b",")
     return header == RECORDED or {*RECORDED[:3], b"run"} <= set(header) <= {*RECORDED, b"run"}
 
@@ -289,7 +291,14 @@ def _recorded(path, run):
     tables = _tables(rows)
     if not tables:
         raise ValueError("it has no updates")
-    return _columns(one_run(tables, run))
+    try:
+        return _columns(one_run(tables, run))
+    except SeveralRunsError as error:
+        apart = [] if "run" in rows[0][1] else telling([row for _, row in rows], lambda row: int(row["step"]))
+        if run is not None or not apart:
+            raise
+        choice = {name: rows[0][1][name] for name in apart}
+        raise SeveralRunsError(f"{error}. They are told apart by {', '.join(apart)}, too, as run={choice}") from error
 
 
 def _selected(rows, wanted):

@@ -254,6 +254,13 @@ def test_binary_and_nested_files(tmp_path):
         LossCurve.read(tmp_path / "c.csv")
 
 
+def test_load_names_the_columns_that_tell_runs_apart(log):
+    with pytest.raises(
+        ValueError, match=r"several runs.*told apart by schedule, seed, too, as run=\{'schedule': 'constant'"
+    ):
+        LossCurve.load(log(SEVERAL))
+
+
 def test_load_and_others_name_read(log):
     with pytest.raises(ValueError, match=r"no column learning_rate.*`LossCurve.read` takes the logs of other programs"):
         LossCurve.load(log("step,loss\n0,3\n"))
