@@ -121,6 +121,7 @@ def test_a_keras_history():
         ("step,loss,a\n0,3,.3\n1,2,.2\n", {"learning_rate": "a"}, [0, 1], [0.3, 0.2]),
         (" Step ; Loss ; LR \n 0.0 ; 3,0 ; 0,1 \n\n 1.0 ; 2,0 ; 0,1 \n", {}, [0, 1], [0.1, 0.1]),
         ("epoch,step,loss,lr\n0,0,4,.1\n0,1,3,.1\n1,0,2,.1\n1,1,1,.1\n", {"steps_per_epoch": 2}, [0, 1, 2, 3], [0.1] * 4),
+        ("# made by hand\nstep\tloss\tlr\n0\t3\t.1\n1\t2\t.1\n", {}, [0, 1], [0.1, 0.1]),
         ("epoch,loss,lr\n0,3,.1\n3,2,.1\n", {"steps_per_epoch": 1}, [0, 3], [0.1] * 4),
         ("step,loss,lr\n0,3,.1\n1,2,.1\n2,1", {}, [0, 1], [0.1, 0.1]),  # cut off
     ],

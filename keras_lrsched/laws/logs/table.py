@@ -13,19 +13,18 @@ OF_A_RUN = " - "
 
 def begins(text):
     """Whether a text begins with the header of a table: one of its cells is the usual name of a counter."""
-    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    header_line = _header_line(_without_comments(text))
     cells = header_line.replace(";", ",").replace("\t", ",").split(",")
     return any(names.plain(cell.strip('"')) in (*names.STEPS, *names.EPOCHS) for cell in cells)
 
 
 def read(text) -> RunLog:
-    """The rows of a table: separated by commas, semicolons or tabs, blanks around cells, headers that come again.
+    """The rows of a table: separated by commas, semicolons or tabs, blanks around cells, comments, headers that come again.
 
     A last line with fewer cells than the header was cut off and is left out.
     """
-    lines = text.splitlines()
-    header_line = next((line for line in lines if line.strip()), "")
-    delimiter = max(",;\t", key=header_line.count)
+    lines = _without_comments(text)
+    delimiter = max(",;\t", key=_header_line(lines).count)
     rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, skipinitialspace=True))
     cells = [[cell.strip() for cell in row] for row in rows]
     numbered = [(line, row) for line, row in enumerate(cells, 1) if any(row)]
@@ -46,6 +45,15 @@ def read(text) -> RunLog:
             parts[-1].append(_row(header, row, delimiter))
     parts = [part for part in parts if part]
     return RunLog(named=_by_run(header, parts)) if any(OF_A_RUN in name for name in header) else RunLog(parts)
+
+
+def _without_comments(text):
+    """The lines, of which those that begin with # are empty."""
+    return ["" if line.startswith("#") else line for line in text.splitlines()]
+
+
+def _header_line(lines):
+    return next((line for line in lines if line.strip()), "")
 
 
 def _row(header, cells, delimiter):
