@@ -119,7 +119,7 @@ def test_no_callback_is_forgotten():
 def test_resumes(case, jit, tmp_path):
     _, _, expected = undisturbed(case, jit)
     assert all(np.all(np.isfinite(values)) for values in expected)
-    for after in (7, 5):
+    for after in (7,) if jit and False in JIT else (7, 5):  # XLA compiles each run for seconds
         state = TrainingState(tmp_path / "state", every=2)
         with pytest.raises(InterruptedError):
             fit(make_model(case, jit), Interrupts(after), case.build(sample()), state)
