@@ -106,9 +106,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
 
 
+LONG = 1000
+"""Lists with more numbers are not shown as a whole."""
+
+
 def _shown(value):
     """`repr` of an argument, on one line: of a long list, its first numbers and its last."""
-    if not isinstance(value, (list, tuple)) or len(value) <= 20:
+    if not isinstance(value, (list, tuple)) or len(value) <= LONG:
         return repr(value)
     opening, closing = "()" if isinstance(value, tuple) else "[]"
     return f"{opening}{', '.join(map(repr, value[:3]))}, ..., {value[-1]!r}{closing}"

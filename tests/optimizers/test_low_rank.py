@@ -147,8 +147,11 @@ def test_rank_above_the_shorter_side(method):
     [
         ({"input_axes": {"kernel": 0}}, "`input_axes` must be a positive integer. Received: input_axes=0"),
         ({"input_axes": {"kernel": 2}}, r"`input_axes` must leave .* 2 for kernel of shape \(3, 4\)"),
-        ({"input_axes": {"dense": 1}}, "`input_axes`: 'dense' is found in none of the paths kernel"),
-        ({"exclude_from_projection": ["dense"]}, "`exclude_from_projection`: 'dense' is found in none of the paths kernel"),
+        ({"input_axes": {"dense": 1}}, "`input_axes`: 'dense' is found in none of the 1 paths; the nearest are kernel"),
+        (
+            {"exclude_from_projection": ["dense"]},
+            "`exclude_from_projection`: 'dense' is found in none of the 1 paths; the nearest are kernel",
+        ),
     ],
 )
 def test_rules_that_do_not_fit(options, message):
