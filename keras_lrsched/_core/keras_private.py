@@ -198,8 +198,8 @@ def state_between_steps(model, kind):
 def is_differentiated(tensors):
     """Return `True` if a gradient with respect to one of some tensors may be taken of what is computed with them now.
 
-    Never on PyTorch, where gradients are recorded unless somebody says that they are not, so that it shows nothing. Relies
-    on `record.should_record_backprop` of TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of
+    Always `False` on PyTorch, which records gradients by default, so that recording shows nothing. Relies on
+    `record.should_record_backprop` of TensorFlow (2.18 to 2.21), and on the module `interpreters.ad` of JAX' tracers of
     gradients (JAX 0.10).
     """
     tensors = [each.value if isinstance(each, keras.Variable) else each for each in tensors]

@@ -35,6 +35,6 @@ def _first(curve, skip):
 
 
 def _rows(curve):
-    """What distance^2, gradient_norm^2 and offset are multiplied by at the points of a curve, over the loss there."""
+    """The factors of distance^2, gradient_norm^2 and offset at the points of a curve, divided by the loss there."""
     initial, noise = convex_bound_curve.parts(curve.rates, np.ones(len(curve.rates)))
     return np.stack([initial, noise, np.ones(len(curve.rates))], axis=1)[curve.step] / curve.loss[:, None]

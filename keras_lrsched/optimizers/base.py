@@ -36,7 +36,8 @@ class Optimizer(keras.optimizers.Optimizer):
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments.
         weight_decay: A number, a `LearningRateSchedule`, or `None` for none. Defaults to `None`.
         exclude_from_weight_decay: Regular expressions; a variable is not decayed if one is found in its path, such as
-            `"dense_1/bias"`. Defaults to `None`, for none.
+            `"dense_1/bias"`. `"bias"` and `"normalization"` may find nothing; the second also finds vectors called `gamma`,
+            `beta` or `scale`. Any other expression must be found. Defaults to `None`, for none.
         learning_rate_multipliers: A dictionary from regular expressions to numbers. The first that is found in the path of
             a variable multiplies its learning rate. Defaults to `None`, for none.
         master_weights: Whether to keep a float32 copy of each variable in lower precision, so that updates too small for
@@ -201,7 +202,7 @@ class Optimizer(keras.optimizers.Optimizer):
             warnings.warn(
                 f"Variables in {keras.backend.standardize_dtype(narrow[0].dtype)}, such as {paths.path(narrow[0])}, do not "
                 "change by updates that are too small for their precision. Pass master_weights=True or "
-                "stochastic_rounding=True, or master_weights=False to leave it at that.",
+                "stochastic_rounding=True, or master_weights=False to silence this warning.",
                 stacklevel=2,
             )
 

@@ -1,7 +1,7 @@
 """Rules by the path of a variable, such as `"dense_1/bias"`; a rule is a regular expression that is searched for in it.
 
-Two rules are standing words: `"bias"`, and `"normalization"`, which finds the weights of all normalization layers, whatever
-these are called. Unlike a pattern, they may find nothing.
+Two rules are standing words: `"bias"`, and `"normalization"`, which also finds vectors that are called `gamma`, `beta` or
+`scale`, as in normalization layers, and those of layers with `norm` in their names. Unlike a pattern, they may find nothing.
 """
 
 import difflib

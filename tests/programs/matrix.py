@@ -155,7 +155,7 @@ _FEATURES = [
     *(
         Feature(
             f"quantize_model, {recipe}",
-            "the weights and statistics of a run whose layers were given the product of the recipe by hand",
+            "the weights and statistics of a float model whose layers call the product of the recipe directly",
             quantized.weights_match(recipe),
             quantized.refuse,
             refused=("no_form",),
@@ -164,14 +164,14 @@ _FEATURES = [
         for recipe in quantized.FAMILIES
     ),
     Feature(
-        "in few bits: save, load, go on",
-        "a model in few bits that was saved, loaded and trained further has the bits of the one that went on",
+        "low precision: save, load, go on",
+        "a quantized model that was saved, loaded and trained further has the bits of the one that was not saved",
         quantized.saved_and_loaded,
         nothing=("no_form", "several_models", "not_saved", "several_fits", *BY_HAND, "own_state", "goes_on"),
     ),
     Feature(
-        "in few bits: TrainingState",
-        "a killed run of a model in few bits, started again, has the bits of one that was not",
+        "low precision: TrainingState",
+        "a killed run of a quantized model, started again, has the bits of one that was not killed",
         quantized.killed_and_resumed,
         nothing=("no_form", "several_models", *LISTS, *resuming.UNSAVED, *BY_HAND),
     ),
@@ -194,7 +194,7 @@ NARROW = frozenset(
 )
 """Features that the quick run checks in all other programs."""
 
-IN_FEW_BITS = frozenset(("sequential_without_input", "own_step", "gan", "contrastive", "accumulation", "fit_in_a_loop"))
+LOW_PRECISION = frozenset(("sequential_without_input", "own_step", "gan", "contrastive", "accumulation", "fit_in_a_loop"))
 """Programs of which the quick run checks a recipe with statistics; of a functional and a subclassed model, all columns."""
 
 FEATURES = {feature.name: feature for feature in _FEATURES}
@@ -222,9 +222,9 @@ def is_quick(program, feature):
     """Whether the quick run has the cell. It has all that are refused, which cost next to nothing."""
     if support(program, feature) == "refused":
         return True
-    if "quantize_model" in feature.name or "few bits" in feature.name:
+    if "quantize_model" in feature.name or "low precision" in feature.name:
         return program.name in ("functional", "subclassed_with_training") or (
-            program.name in IN_FEW_BITS and quantized.STATISTICS in feature.name
+            program.name in LOW_PRECISION and quantized.STATISTICS in feature.name
         )
     if program.name in WHOLE:
         return True

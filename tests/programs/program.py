@@ -123,7 +123,7 @@ TRAITS = {
     "no_kernels": "it trains no kernel",
     "lists_variables": "lists the trainable variables of its model before training, or copies the list of its weights",
     "lengths_differ": "its batches are padded to lengths of their own",
-    "no_form": "has a layer whose product has no form in few bits, or no product",
+    "no_form": "has a layer without a quantized form, or no layer with a product",
     "makes_datasets": "its `fit` makes a `tf.data.Dataset` of what it is given",
     "part_trained": "its step trains a part of the trainable variables",
 }

@@ -1,4 +1,4 @@
-"""Models that are converted to few bits, beside the same models whose layers were given the recipe's product by hand."""
+"""Quantized models, beside float models whose layers call the recipe's product directly."""
 
 import types
 
@@ -25,7 +25,7 @@ STATISTICS = "fp8_delayed"
 
 
 def weights_match(recipe):
-    """-> a check: the weights and statistics are those of layers that were given the product of `recipe` by hand."""
+    """-> a check: the weights and statistics are those of layers that call the product of `recipe` directly."""
 
     def check(bench):
         run, by_hand = bench.keras_run(), bench.keras_run()
@@ -55,12 +55,12 @@ def refuse(bench):
 
 
 def killed_and_resumed(bench, folder):
-    """A run in few bits that is killed and started again has the bits of one that was not."""
+    """A run of a quantized model that is killed and started again has the bits of one that was not."""
     resuming.killed_and_resumed(bench, folder, make=lambda: _converted(bench, STATISTICS))
 
 
 def saved_and_loaded(bench, folder):
-    """A model in few bits that is saved, loaded and trained further has the bits of the one that went on."""
+    """A quantized model that is saved, loaded and trained further has the bits of the one that went on."""
     goes_on_when_loaded(_converted(bench, STATISTICS).train(), folder)
 
 
@@ -150,17 +150,17 @@ def _give_products(model, converted):
         for name in ("_multiply", "_adapter"):
             if hasattr(kind, name):
                 setattr(plain, name, types.MethodType(getattr(kind, name), plain))
-        plain.call = types.MethodType(_told_its_phase(kind.call), plain)
+        plain.call = types.MethodType(_in_known_phase(kind.call), plain)
         products.append((layer, product))
     for name in ("train_step", "test_step", "predict_step"):
         vars(model)[name] = _in_phase(getattr(model, name), name == "train_step")
     return products
 
 
-def _told_its_phase(call):
-    """`call`, and its product learns what Keras knows of the phase: the argument of the outermost layer that got one."""
+def _in_known_phase(call):
+    """`call`, with the phase that Keras passes on: the argument of the outermost layer that got one."""
 
-    def told(self, inputs, *args, **options):
+    def in_known_phase(self, inputs, *args, **options):
         training = keras.src.backend.common.global_state.get_global_attribute("current_call_ctx").training
         PHASE.append(PHASE[-1] if training is None else bool(training))
         try:
@@ -168,7 +168,7 @@ def _told_its_phase(call):
         finally:
             PHASE.pop()
 
-    return told
+    return in_known_phase
 
 
 def _in_phase(step, training):
