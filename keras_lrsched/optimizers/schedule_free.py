@@ -78,7 +78,7 @@ class ScheduleFree(Optimizer):
         c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
         averaged, others = scalars.averaged, np.ones(len(self._slots), "int32")
         others[[step.index for step in steps]] = 0
-        scalars.averaged = averaged * others
+        scalars.averaged = ops.multiply(averaged, others)
         return c, ops.cast(averaged, "float32")
 
     def step(self, w, g, slots, now):
