@@ -219,7 +219,9 @@ class LossCurve:
             raise ValueError(f"{error}. `LossCurve.read` takes the logs of other programs, too") from error
 
     def save(self, path) -> None:
-        """Writes the curve into an `.npz` file."""
+        """Writes the curve into a file whose name ends in `.npz`, by which `load` tells it from a table."""
+        if Path(path).suffix != ".npz":
+            raise ValueError(f"A curve is written into an .npz file. Received: path={str(path)!r}")
         columns = {name: getattr(self, name) for name in (*COLUMNS, "rates") if getattr(self, name) is not None}
         with Path(path).open("wb") as file:
             np.savez_compressed(file, **columns)

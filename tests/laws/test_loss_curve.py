@@ -195,6 +195,11 @@ def test_a_binary_file_is_no_csv(tmp_path):
         LossCurve.load(tmp_path / "run.csv")
 
 
+def test_save_refuses_a_name_that_load_takes_for_a_table(tmp_path):
+    with pytest.raises(ValueError, match=r"written into an \.npz file. Received: path=.*run.csv"):
+        LossCurve([3.0, 2.0], [0.1, 0.1]).save(tmp_path / "run.csv")
+
+
 @pytest.mark.parametrize("options", [{}, {"batch_size": [8.0, 9.0], "tokens": [1.0, 2.0]}])
 def test_npz(options, tmp_path):
     made = curve([4.0, 3.0], step=[1, 3], **options)
