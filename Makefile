@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-ray test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -52,6 +52,10 @@ test-programs-examples: .venv-examples/made
 # an old TensorFlow, and Python 3.11 at most.
 test-peers: .venv-peers/made .venv-tfa/made
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest -n $(CORES) -m peers tests/peers
+
+# Searches by workers of Ray, on this machine and on a cluster of two nodes, in an environment of their own.
+test-ray: .venv-ray/made
+	KERAS_BACKEND=jax .venv-ray/bin/python -m pytest -m slow tests/tune
 
 # The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-native:
@@ -121,10 +125,15 @@ lint: .venv/dev
 	.venv-examples/bin/python -m pip install --quiet -e '.[tensorflow,examples]' pytest pytest-timeout
 	touch $@
 
+.venv-ray/made: setup.cfg
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet -e '.[jax,ray]' pytest pytest-timeout scikit-learn
+	touch $@
+
 .venv-tfa/made: tests/peers/requirements_tfa.txt
 	$(PYTHON) -m venv .venv-tfa
 	.venv-tfa/bin/python -m pip install --quiet -r tests/peers/requirements_tfa.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-tfa .venv-examples build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-tfa .venv-examples .venv-ray build *.egg-info .mypy_cache .pytest_cache .ruff_cache

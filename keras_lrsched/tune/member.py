@@ -3,6 +3,7 @@
 import math
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import keras
 from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState, run_lock
 from keras_lrsched.tune.on_ray import same_backend
 from keras_lrsched.tune.policy import Policy
+from keras_lrsched.tune.progress import save_outcome
 
 STATE, POLICY = "member.state", "policy.json"
 OURS = ("epochs", "initial_epoch")
@@ -84,15 +86,22 @@ class Worker:
         self._make, self._options = make, {"epochs": epochs, "metric": metric, "mode": mode}
 
     def train(self, seed, settings, source, place):
-        """One round of the member in the folder `source`, or of a new one if that is `None`; it is saved in `place`."""
+        """One round of the member in the folder `source`, or of a new one if that is `None`.
+
+        It is saved in `place`, whole or not at all.
+        """
         keras.backend.clear_session()
         with tempfile.TemporaryDirectory() as folder:
             member = Member(self._make, seed, folder, **self._options)
             if source is not None:
                 member.load(source)
             outcome = member.train(settings)
-            place.mkdir(parents=True, exist_ok=True)
-            member.save(place)
+            unfinished = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+            unfinished.mkdir(parents=True)
+            member.save(unfinished)
+            save_outcome(unfinished, outcome)
+        shutil.rmtree(place, ignore_errors=True)  # of a worker that was lost after it had saved
+        unfinished.rename(place)
         return outcome
 
 

@@ -1,13 +1,26 @@
 """Ray, which runs the workers: imported only when a search begins."""
 
+import collections
 import contextlib
+import math
+import signal
+import threading
+import time
+import warnings
+from typing import Any
 
 import keras
 
 from keras_lrsched.schedules import checks
 
-RESTARTS = 2
-"""How often a worker that dies is started again, and what it was about to do is tried again."""
+RETRIES = 2
+"""How often a job is done again after the worker that did it was lost, and how many workers may be lost as they start."""
+
+PATIENCE = 60.0
+"""Seconds until a warning that fewer workers run than were asked for."""
+
+HOPELESS = 600.0
+"""Seconds until an error if no worker runs and no node of the cluster is large enough for one; it may be about to grow."""
 
 
 def load_ray():
@@ -21,7 +34,10 @@ def load_ray():
 
 @contextlib.contextmanager
 def pool(worker, arguments, workers, resources=None):
-    """An `ActorPool` of workers: on the cluster that the program is on, or else on this machine.
+    """A `Pool` of workers.
+
+    It is on the Ray runtime of the program, or else on the cluster that `RAY_ADDRESS` or `ray start` names, or else on this
+    machine.
 
     Args:
         worker: A class.
@@ -30,26 +46,198 @@ def pool(worker, arguments, workers, resources=None):
         resources: What one takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
     """
     workers, ray = checks.positive_int("workers", workers), load_ray()
-    options = {"num_cpus": 1, "max_restarts": RESTARTS, "max_task_retries": RESTARTS, **(resources or {})}
-    was_there = ray.is_initialized()
-    if not was_there:
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-        backend = {"env_vars": {"KERAS_BACKEND": keras.backend.backend()}}
-        ray.init(num_cpus=workers, runtime_env=backend, **quiet)
-    actors = [ray.remote(**options)(worker).remote(*arguments) for _ in range(workers)]
-    try:
-        yield ray.util.ActorPool(actors)
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-        if not was_there:
-            ray.shutdown()
+    options = {"num_cpus": 1, **(resources or {})}
+    options["runtime_env"] = _with_backend(options.get("runtime_env"))
+    with _connected(ray, cpus=max(1, math.ceil(workers * (options["num_cpus"] or 0)))):
+        remote = ray.remote(**options)(worker)
+        members = Pool(ray, lambda: remote.remote(*arguments), workers, _demand(options))
+        try:
+            yield members
+        finally:
+            members.close()
+
+
+class Pool:
+    """Workers that do jobs. It goes on with those there are, while others wait for room or are started again.
+
+    Ray would restart a lost worker itself, but its job would have to wait for it, for ever if its node has left.
+
+    Args:
+        ray: The module.
+        start: A function that returns the handle of a new worker.
+        workers: How many.
+        demand: What one takes: a dictionary from resources, as Ray names them, to amounts.
+    """
+
+    def __init__(self, ray, start, workers, demand):
+        self._ray, self._start, self._demand, self._asked = ray, start, demand, workers
+        self._lost = ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
+        self._lost_as_they_start = 0
+        self._workers: list[Any] = []
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}  # from what is ready as soon as a worker is
+        self._waiting_since, self._warned_of = time.monotonic(), -1
+        for _ in range(workers):
+            self._add()
+
+    def map(self, call, values):
+        """The outcomes of `call(worker, value)`, which returns a reference of Ray, in the order of the values.
+
+        Raises:
+            Whatever a job raises; the error of Ray, if its worker is lost again and again.
+            RuntimeError: If no node is large enough for a worker.
+        """
+        values = list(values)
+        jobs = collections.deque((index, 0) for index in range(len(values)))
+        running: dict[Any, Any] = {}
+        outcomes: dict[int, Any] = {}
+        while len(outcomes) < len(values):
+            while self._idle and jobs:
+                worker, job = self._idle.pop(), jobs.popleft()
+                running[call(worker, values[job[0]])] = worker, job
+            for reference in self._finished(list(running)):
+                worker, (index, losses) = running.pop(reference)
+                try:
+                    outcomes[index] = self._ray.get(reference)
+                except self._lost:
+                    if losses == RETRIES:
+                        raise
+                    jobs.appendleft((index, losses + 1))
+                    self._replace(worker)
+                else:
+                    self._idle.append(worker)
+        return [outcomes[index] for index in range(len(values))]
+
+    def close(self):
+        """End all workers, also those that are at work."""
+        for worker in self._workers:
+            self._kill(worker)
+
+    def _add(self):
+        if not self._starting:
+            self._waiting_since, self._warned_of = time.monotonic(), -1
+        worker = self._start()
+        self._workers.append(worker)
+        self._starting[worker.__ray_ready__.remote()] = worker
+
+    def _replace(self, worker):
+        self._kill(worker)  # it may only be out of reach
+        self._workers.remove(worker)
+        self._add()
+
+    def _finished(self, running):
+        """Those of the running jobs that are over, after one is or a worker has started."""
+        timeout = min(PATIENCE, HOPELESS) if self._starting else None
+        done, _ = self._ray.wait([*running, *self._starting], num_returns=1, timeout=timeout)
+        for reference in set(done) & set(self._starting):
+            self._welcome(reference)
+        if not done:
+            self._complain(len(running))
+        return [reference for reference in done if reference in running]
+
+    def _welcome(self, reference):
+        """Takes a worker that has started among the idle ones, or starts another one if it has not survived that."""
+        worker = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._lost as error:
+            self._lost_as_they_start += 1
+            if getattr(error, "actor_init_failed", False) or self._lost_as_they_start > RETRIES:
+                raise
+            self._replace(worker)
+        else:
+            self._idle.append(worker)
+
+    def _complain(self, busy):
+        waited, here = time.monotonic() - self._waiting_since, busy + len(self._idle)
+        if not here and waited >= HOPELESS and not self._fits_a_node():
+            raise RuntimeError(
+                f"No node of the Ray cluster is large enough for a worker after {waited:.0f} s: {self._figures()}"
+            )
+        if here != self._warned_of:
+            self._warned_of = here
+            goes_on = f"The search goes on with {here}" if here else "The search waits for the first"
+            warnings.warn(
+                f"{here} of {self._asked} workers run after {waited:.0f} s. {goes_on}; those that are missing join when the "
+                f"Ray cluster has room for them: {self._figures()}",
+                stacklevel=2,
+            )
+
+    def _figures(self):
+        """What workers take, and what of it is free, such as `CPU: 1 a worker, 0 free of 4`."""
+        free, total = self._ray.available_resources(), self._ray.cluster_resources()
+        return "; ".join(
+            f"{name}: {amount:g} a worker, {free.get(name, 0):g} free of {total.get(name, 0):g}"
+            for name, amount in self._demand.items()
+        )
+
+    def _fits_a_node(self):
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return any(all(node.get(name, 0) >= amount for name, amount in self._demand.items()) for node in nodes)
+
+    def _kill(self, worker):
+        with contextlib.suppress(Exception):  # it may be gone, and Ray with it
+            self._ray.kill(worker)
 
 
 def same_backend(backend):
     """Refuses a worker whose Keras runs on another backend than the program that started it."""
     if keras.backend.backend() != backend:
         raise ValueError(
-            "The workers of a Ray cluster must use the backend of the program: set KERAS_BACKEND where Ray is started. "
-            f"Received: {keras.backend.backend()!r} on a worker, {backend!r} in the program"
+            "The workers of a Ray cluster must use the backend of the program: leave KERAS_BACKEND out of the `runtime_env` "
+            f"in `resources`. Received: {keras.backend.backend()!r} on a worker, {backend!r} in the program"
         )
+
+
+def _with_backend(runtime_env):
+    """The environment of a worker, whose Keras runs on the backend of the program wherever Ray was started."""
+    runtime_env = dict(runtime_env or {})
+    return {**runtime_env, "env_vars": {"KERAS_BACKEND": keras.backend.backend(), **runtime_env.get("env_vars", {})}}
+
+
+def _demand(options):
+    """What a worker takes, by Ray's names of resources."""
+    named = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    return {name: amount for name, amount in {**named, **(options.get("resources") or {})}.items() if amount}
+
+
+@contextlib.contextmanager
+def _connected(ray, cpus):
+    """Connects to Ray, unless the program is: to the cluster that is there, or to one of this machine with `cpus`."""
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    with _own_sigterm() as put_back:
+        try:
+            ray.init(num_cpus=cpus, **quiet)
+        except ValueError:  # there is a cluster, whose nodes have CPUs of their own
+            ray.init(**quiet)
+        put_back()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigterm():
+    """Yields a function that undoes what `ray.init` does to SIGTERM: it replaces the handler of the program for good.
+
+    Where the program has none, SIGTERM raises `SystemExit` until the end of the block, so that the workers are ended, too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    former = signal.getsignal(signal.SIGTERM)
+    if former is None:  # set outside of Python, which could not put it back
+        yield lambda: None
+        return
+    try:
+        yield lambda: signal.signal(signal.SIGTERM, _end if former is signal.SIG_DFL else former)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _end(number, frame):
+    raise SystemExit(128 + number)

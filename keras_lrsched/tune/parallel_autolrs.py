@@ -33,7 +33,8 @@ class ParallelAutoLRS(AutoLRS):
             on the workers.
         min_learning_rate: As in `AutoLRS`, like all other arguments; `validation_data` are arrays.
         max_learning_rate: As in `AutoLRS`.
-        workers: How many candidates are trained at once, a positive integer. Defaults to `2`.
+        workers: How many candidates are trained at once, a positive integer. With less room on a Ray cluster, a search goes
+            on with the workers that fit, and warns. Defaults to `2`.
         resources: What one worker takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
         **options: As in `AutoLRS`.
 
@@ -107,12 +108,22 @@ class ParallelAutoLRS(AutoLRS):
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
+        self._close()
+
+    def _close(self):
         self._pool = None
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
 
     def _search(self):
+        try:
+            return self._searched()
+        except BaseException:  # after which Keras calls no callback
+            self._close()
+            raise
+
+    def _searched(self):
         if self.validation_data is not None and self.first_loss is None:
             self.first_loss = self._validation_loss()
         start = self._validation_loss() if self.is_validating else None
@@ -122,7 +133,7 @@ class ParallelAutoLRS(AutoLRS):
         tried: list[list[float]] = []
         while len(tried) < self.candidates:
             rates = self.next_rates(tried)
-            outcomes = list(self._pool.map(lambda worker, rate: worker.run.remote(trial, rate), rates))
+            outcomes = self._pool.map(lambda worker, rate: worker.run.remote(trial, rate), rates)
             start = outcomes[0][0][0] if start is None else start
             if not math.isfinite(start):
                 raise ValueError(f"The loss is no number before any rate is tried, at step {self.step}. Received: {start}")

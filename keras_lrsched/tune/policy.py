@@ -66,7 +66,7 @@ class Policy:
     def save(self, path) -> None:
         """Writes a JSON file, which `load` reads."""
         content = {"settings": self.settings, "ends": self.ends, "seed": self.seed}
-        Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        Path(path).expanduser().write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path):
@@ -76,7 +76,7 @@ class Policy:
             ValueError: If the file holds none.
         """
         with refused("policy", path):
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls(**json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
 
 
 def _checked_settings(settings):

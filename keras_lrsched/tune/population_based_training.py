@@ -8,10 +8,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched.callbacks import run_lock
 from keras_lrsched.schedules import checks
 from keras_lrsched.tune.member import POLICY, STATE, Worker
 from keras_lrsched.tune.on_ray import pool
 from keras_lrsched.tune.policy import Policy
+from keras_lrsched.tune.progress import SEARCH, Progress, load_outcome
 
 
 @dataclass(frozen=True)
@@ -120,45 +122,97 @@ class PopulationBasedTraining:
             make: A function without arguments that returns a compiled model and a dictionary of arguments for `fit`:
                 data, `validation_data`, `callbacks`, ... It is called on the workers, before each round. Give
                 `ScheduledBatches`, so that a copy goes on in its data too.
-            folder: A new or empty folder, which all workers can reach. In the end it has `policy.json`, `best.state`, and a
-                file for each setting that `Tabulated.load` reads.
-            workers: How many members are trained at once. Defaults to `2`.
+            folder: A folder that the program and all workers share: a new or empty one, or one in which the same search was
+                interrupted. That search goes on, with the members that had finished their round. In the end the folder has
+                `policy.json`, `best.state`, and a file for each setting that `Tabulated.load` reads.
+            workers: How many members are trained at once. With less room on a Ray cluster, the search goes on with the
+                workers that fit, and warns. Defaults to `2`.
             resources: What one worker takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
 
         Returns:
             A `Discovery`.
 
         Raises:
-            ValueError: If the folder is not empty.
+            ValueError: If the folder holds anything else, or is not shared; if the metric of all members is no number.
+            RuntimeError: If no node of the Ray cluster is large enough for a worker.
             Whatever went wrong on a worker.
         """
-        folder = Path(folder).resolve()
+        if not callable(make):
+            raise ValueError(f"`make` must be a function. Received: make={make!r:.200}")
+        folder = Path(folder).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ValueError(f"`folder` must be empty. Received: folder={str(folder)!r}")
-        arguments = make, self.epochs, self.metric, self.mode, keras.backend.backend()
-        with pool(Worker, arguments, workers, resources) as members:
-            return self.evolve(lambda jobs: list(members.map(lambda worker, job: worker.train.remote(*job), jobs)), folder)
+        _check_folder(folder)
+        run_lock.lock(folder / SEARCH)
+        try:
+            arguments = make, self.epochs, self.metric, self.mode, keras.backend.backend()
+            with pool(Worker, arguments, workers, resources) as members:
+                return self.evolve(lambda jobs: members.map(lambda worker, job: worker.train.remote(*job), jobs), folder)
+        finally:
+            run_lock.unlock(folder / SEARCH)
 
     def evolve(self, train, folder):
-        """The search, where `train` makes one round of all members: of a list of arguments of `Worker.train`."""
+        """The search, where `train` makes one round of members: of a list of arguments of `Worker.train`.
+
+        It goes on with what an interrupted one has left in the folder.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        progress = Progress.load(folder, self._arguments())
         numbers = np.random.default_rng(self.seed)
-        settings = [self.draw(numbers) for _ in range(self.population)]
-        sources: list[Path | None] = [None] * self.population
-        values, copies = [], []
-        for round_ in range(self.rounds):
-            places = [folder / "rounds" / str(round_) / str(i) for i in range(self.population)]
-            seeds = range(self.seed, self.seed + self.population)
-            outcomes = train(list(zip(seeds, settings, sources, places, strict=True)))
-            values.append([value for value, _ in outcomes])
-            shutil.rmtree(folder / "rounds" / str(round_ - 1), ignore_errors=True)
-            pairs = self.exploit([score for _, score in outcomes], numbers) if round_ + 1 < self.rounds else []
-            sources = list(places)
-            for member, source in pairs:
-                sources[member], settings[member] = places[source], self.explore(settings[source], numbers)
-                copies.append([round_, member, source])
-        best = int(np.argmax([score for _, score in outcomes]))
-        return _written(places[best], folder, values, best, copies)
+        if progress is None:
+            settings = [self.draw(numbers) for _ in range(self.population)]
+            progress = Progress(settings, [None] * self.population, numbers.bit_generator.state)
+        numbers.bit_generator.state = progress.numbers
+        while progress.rounds < self.rounds:
+            progress.save(folder, self._arguments())
+            shutil.rmtree(_rounds(folder) / str(progress.rounds - 2), ignore_errors=True)
+            outcomes = self._round(train, folder, progress)
+            self._advance(progress, outcomes, numbers)
+        progress.save(folder, self._arguments())
+        best = int(np.argmax(progress.scores))
+        return _written(_rounds(folder) / str(self.rounds - 1) / str(best), folder, progress, best)
+
+    def _round(self, train, folder, progress):
+        """Trains in the next round those members that had not finished it before an interruption: the outcomes of all."""
+        places = [_rounds(folder) / str(progress.rounds) / str(i) for i in range(self.population)]
+        outcomes = [load_outcome(place) for place in places]
+        left = [i for i, outcome in enumerate(outcomes) if outcome is None]
+        jobs = []
+        for i in left:
+            shutil.rmtree(places[i], ignore_errors=True)
+            source = progress.sources[i]
+            begin = None if source is None else _rounds(folder) / str(progress.rounds - 1) / str(source)
+            jobs.append((self.seed + i, progress.settings[i], begin, places[i]))
+        for i, outcome in zip(left, train(jobs), strict=True):
+            outcomes[i] = outcome
+        missing = [str(place) for place in places if not (place / STATE).exists()]
+        if missing:
+            raise ValueError(
+                f"`folder` must be one that the program and all workers share: {missing[0]} was written by a worker, and is "
+                f"not here. Received: folder={str(folder)!r}"
+            )
+        return outcomes
+
+    def _advance(self, progress, outcomes, numbers):
+        """Notes the outcomes of a round, and chooses what the next one begins with."""
+        values, scores = ([pair[i] for pair in outcomes] for i in range(2))
+        if max(scores) == -math.inf:
+            raise ValueError(
+                f"All {self.population} members have diverged in round {progress.rounds}, counted from 0: narrow the ranges "
+                f"in `settings`, and search in a new folder. Received: {self.metric}={values!r:.200}"
+            )
+        pairs = self.exploit(scores, numbers) if progress.rounds + 1 < self.rounds else []
+        sources = list(range(self.population))
+        for member, source in pairs:
+            sources[member], progress.settings[member] = source, self.explore(progress.settings[source], numbers)
+            progress.copies.append([progress.rounds, member, source])
+        progress.sources, progress.scores = sources, scores
+        progress.values.append(values)
+        progress.numbers = numbers.bit_generator.state
+
+    def _arguments(self):
+        names = ["settings", "metric", "mode", "population", "rounds", "epochs", "quantile_fraction"]
+        names += ["resample_probability", "perturbation_factors", "seed"]
+        return {name: getattr(self, name) for name in names}
 
     def draw(self, numbers):
         """Settings of a member without a past."""
@@ -183,15 +237,36 @@ class PopulationBasedTraining:
         return float(np.clip(value * numbers.choice(self.perturbation_factors), *space))
 
 
-def _written(place, folder, values, best, copies):
-    """The best member, in files of its own; the others are removed."""
-    shutil.copyfile(place / POLICY, folder / POLICY)
+def _rounds(folder):
+    return folder / "rounds"
+
+
+def _check_folder(folder):
+    """Refuses a folder that is neither empty nor one in which a search was interrupted."""
+    names = {path.name for path in folder.iterdir()}
+    if SEARCH in names or not names - {f"{SEARCH}.lock", f"{SEARCH}.new"}:
+        return
+    if POLICY in names:
+        raise ValueError(
+            "The folder holds a search that is finished: read it with `Policy.load`, or give a new `folder`. "
+            f"Received: folder={str(folder)!r}"
+        )
+    raise ValueError(
+        f"`folder` must be empty, or one in which this search was interrupted. Received: folder={str(folder)!r} with "
+        f"{', '.join(sorted(names)):.200}"
+    )
+
+
+def _written(place, folder, progress, best):
+    """The best member, in files of its own; the others, and what an interrupted search goes on from, are removed."""
     shutil.copyfile(place / STATE, folder / "best.state")
-    shutil.rmtree(folder / "rounds")
-    policy = Policy.load(folder / POLICY)
+    policy = Policy.load(place / POLICY)
     for target, schedule in policy.schedules().items():
         schedule.save(folder / f"{target}.json")
-    return Discovery(policy, values[-1][best], folder / "best.state", values, copies)
+    policy.save(folder / POLICY)
+    (folder / SEARCH).unlink()
+    shutil.rmtree(_rounds(folder))
+    return Discovery(policy, progress.values[-1][best], folder / "best.state", progress.values, progress.copies)
 
 
 def _space(target, values):

@@ -1,5 +1,7 @@
 """All but the processes, in this one: the rule, members that are copied, and the replay."""
 
+import contextlib
+import fcntl
 import json
 
 import keras
@@ -8,8 +10,9 @@ import pytest
 
 from keras_lrsched.callbacks import ScheduledBatches
 from keras_lrsched.schedules import Tabulated
-from keras_lrsched.tune import PopulationBasedTraining
+from keras_lrsched.tune import Policy, PopulationBasedTraining, population_based_training
 from keras_lrsched.tune.member import Member, Worker
+from keras_lrsched.tune.progress import save_outcome
 
 RATE, MOMENTUM = "optimizer.learning_rate", "optimizer.momentum"
 SETTINGS = {RATE: (1e-3, 1.0), MOMENTUM: [0.5, 0.9, 0.95]}
@@ -183,8 +186,114 @@ def test_bad_input(options, message):
 
 def test_folder_in_use(tmp_path):
     (tmp_path / "mine").write_text("")
-    with pytest.raises(ValueError, match="`folder` must be empty"):
+    with pytest.raises(ValueError, match=r"`folder` must be empty, or one in which this search was .* with mine$"):
         PopulationBasedTraining(SETTINGS).search(make, tmp_path)
+    (tmp_path / "policy.json").write_text("")
+    with pytest.raises(ValueError, match=r"The folder holds a search that is finished: read it with `Policy.load`"):
+        PopulationBasedTraining(SETTINGS).search(make, tmp_path)
+
+
+class Jobs:
+    """Makes up what `Worker.train` does. The metric of a member is its seed, and is no number if it has `diverged`.
+
+    `interrupt`: The number of a job, counted from 0, in the place of which Ctrl-C comes.
+    """
+
+    def __init__(self, interrupt=None, diverged=(), written=True):
+        self.interrupt, self.diverged, self.written, self.done = interrupt, diverged, written, []
+
+    def __call__(self, jobs):
+        return [self.train(*job) for job in jobs]
+
+    def train(self, seed, settings, source, place):
+        if len(self.done) == self.interrupt:
+            raise KeyboardInterrupt
+        self.done.append((place.parent.name, place.name))
+        outcome = (np.nan, -np.inf) if seed in self.diverged else (float(seed), -float(seed))
+        if self.written:
+            policy = Policy([settings], [1], seed)
+            if source is not None:
+                policy = Policy.load(source / "policy.json")
+                policy = policy.with_piece(settings, policy.ends[-1] + 1)
+            place.mkdir(parents=True)
+            policy.save(place / "policy.json")
+            (place / "member.state").write_text("weights")
+            save_outcome(place, outcome)
+        return outcome
+
+
+@pytest.mark.parametrize("interrupt", [0, 2, 4, 5, 11])
+def test_an_interrupted_search_goes_on(interrupt, tmp_path):
+    """It finds what it would have found, and no member trains a round twice."""
+    search = PopulationBasedTraining(SETTINGS, population=4, rounds=3)
+    whole = Jobs()
+    expected = search.evolve(whole, tmp_path / "whole")
+    first, second = Jobs(interrupt), Jobs()
+    with pytest.raises(KeyboardInterrupt):
+        search.evolve(first, tmp_path / "found")
+    found = search.evolve(second, tmp_path / "found")
+    assert first.done + second.done == whole.done
+    assert (found.values, found.copies, found.value) == (expected.values, expected.copies, expected.value)
+    assert found.policy.settings == expected.policy.settings
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_what_a_member_has_left_of_a_round_is_removed(tmp_path):
+    search = PopulationBasedTraining(SETTINGS, population=2, rounds=1)
+    with pytest.raises(KeyboardInterrupt):
+        search.evolve(Jobs(1), tmp_path)
+    (tmp_path / "rounds/0/1").mkdir()
+    (tmp_path / "rounds/0/1/member.state").write_text("half")
+    search.evolve(Jobs(), tmp_path)
+    assert (tmp_path / "best.state").read_text() == "weights"
+
+
+def test_goes_on_only_as_it_began(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        PopulationBasedTraining(SETTINGS, population=4).evolve(Jobs(5), tmp_path)
+    other = PopulationBasedTraining(SETTINGS, population=4, rounds=3, seed=1)
+    with pytest.raises(ValueError, match=r"a search with other arguments.*: rounds=3, there rounds=10; seed=1, there"):
+        other.evolve(Jobs(), tmp_path)
+    (tmp_path / "search.json").write_text('{"search": 3}')
+    with pytest.raises(ValueError, match="The file holds no search"):
+        other.evolve(Jobs(), tmp_path)
+
+
+def test_a_search_in_which_all_diverge_is_an_error(tmp_path):
+    search = PopulationBasedTraining(SETTINGS, population=2, rounds=3)
+    message = r"All 2 members have diverged in round 0, .*narrow the ranges in `settings`.* Received: val_loss=\[nan, nan\]"
+    with pytest.raises(ValueError, match=message):
+        search.evolve(Jobs(diverged=(0, 1)), tmp_path)
+    assert not (tmp_path / "policy.json").exists()
+
+
+def test_a_folder_that_workers_do_not_share(tmp_path):
+    search = PopulationBasedTraining(SETTINGS, population=2, rounds=3)
+    with pytest.raises(ValueError, match=r"one that the program and all workers share: .*rounds.0.0 was written by"):
+        search.evolve(Jobs(written=False), tmp_path)
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(population_based_training, "pool", lambda *arguments: contextlib.nullcontext(Here()))
+    search = PopulationBasedTraining(SETTINGS, population=2, rounds=1)
+    assert search.search(make, "~/found").state == tmp_path / "found" / "best.state"
+    assert Policy.load("~/found/policy.json").ends == [1]
+    assert not (tmp_path / "found" / "search.json.lock").exists()
+
+
+class Here:
+    """A pool that has `Jobs` done."""
+
+    def map(self, call, jobs):
+        return Jobs()(jobs)
+
+
+def test_another_process_that_searches_in_the_folder(tmp_path):
+    with (tmp_path / "search.json.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="Another process"):
+            PopulationBasedTraining(SETTINGS).search(make, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +325,12 @@ def test_without_ray(tmp_path, monkeypatch):
         PopulationBasedTraining(SETTINGS).search(make, tmp_path)
 
 
+def test_bad_function(tmp_path):
+    with pytest.raises(ValueError, match="`make` must be a function"):
+        PopulationBasedTraining(SETTINGS).search(None, tmp_path)
+
+
 def test_files_are_data(tmp_path):
-    Worker(make, 1, "val_loss", "min", BACKEND).train(0, {RATE: 0.1}, None, tmp_path)
+    outcome = Worker(make, 1, "val_loss", "min", BACKEND).train(0, {RATE: 0.1}, None, tmp_path)
+    assert json.loads((tmp_path / "outcome.json").read_text()) == list(outcome)
     assert json.loads((tmp_path / "policy.json").read_text()) == {"settings": [{RATE: 0.1}], "ends": [4], "seed": 0}
