@@ -1,5 +1,6 @@
 """The commands, and the one line that each mistake ends with."""
 
+import io
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import keras
 import pytest
 
 from keras_lrsched import cli
+from keras_lrsched.cli import support
 from keras_lrsched.schedules import catalog
 from keras_lrsched.workloads import WORKLOADS
 from keras_lrsched.workloads.compare import Trainer
@@ -35,21 +37,74 @@ def fails(capsys):
     return call
 
 
-def test_list_names_everything(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_list_names_everything(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     others = [row.name for row in catalog.OTHERS]
     for name in [*catalog.names(), *others, *WORKLOADS, "PerUpdate", "masking rate", "schedule_free_adamw"]:
         assert name in out
-    assert "arXiv:2107.04197" in out
+    assert "rex\tREX\tREXDecay\tarXiv:2107.04197" in out.splitlines()
+
+
+class Terminal(io.TextIOWrapper):
+    """A stdout that is a terminal of an encoding."""
+
+    def __init__(self, encoding="utf-8"):
+        super().__init__(io.BytesIO(), encoding)
+
+    def isatty(self):
+        return True
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_no_name_is_cut_on_a_narrow_terminal(encoding, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", Terminal(encoding))
+    assert cli.main(["list"]) == 0
+    out = sys.stdout.text()
+    assert "multiplicative_cyclic" in out
+    assert "…" not in out
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_any_encoding_prints(encoding, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    support.print_in_any_encoding()
+    support.show("Title", ["name", "value"], [["Pólya \u2026", "1 ± 2\t3\n4"]])
+    sys.stdout.flush()
+    text = sys.stdout.buffer.getvalue().decode(encoding)
+    row = "Pólya \\u2026\t1 ± 2 3 4".encode(encoding, "backslashreplace").decode(encoding)
+    assert text.splitlines() == ["# Title", "name\tvalue", row, ""]
 
 
 def test_doctor_names_versions_and_backend(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert keras.__version__ in out
-    assert keras.backend.backend() in out
+    assert f"backend\t{keras.backend.backend()}" in out
+
+
+def test_doctor_lives_without_a_backend(capsys, monkeypatch):
+    """What is missing is a line of its table, and its exit code is 1."""
+    monkeypatch.setenv("KERAS_BACKEND", "caffe")
+    assert cli.main(["doctor"]) == 1
+    out, err = capsys.readouterr()
+    assert keras.__version__ in out
+    assert "backend\tnone that works: Unknown backend 'caffe'. Known: tensorflow, jax, torch." in out.splitlines()
+    assert err == ""
+
+
+@pytest.mark.parametrize("out", ["p.xyz", "p", "p."])
+def test_a_picture_of_an_unknown_type_is_refused_at_once(fails, out, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "parse", None)
+    monkeypatch.chdir(tmp_path)
+    assert "a type that Matplotlib writes: .avif, .eps" in fails("plot", "rex", "-o", out)
+    assert not os.listdir(tmp_path)
 
 
 def test_plot_draws(tmp_path, capsys):
@@ -83,7 +138,12 @@ def test_compare_writes_its_results(tmp_path, capsys):
     ("words", "message"),
     [
         (["--schedules", "lineer"], "Unknown schedule 'lineer'. Did you mean linear"),
-        (["--schedules", "rex:c=1"], "option"),
+        (
+            ["--schedules", "rex:c=1"],
+            "'rex' has no option 'c'. It has: alpha, a, b, sample_every, ",
+        ),
+        (["--schedules", "noam:c=1"], "'noam' has no option 'c'. It has: d_model, scale. Received: 'noam:c=1'"),
+        (["--schedules", "constant:c=1"], "'constant' has no option 'c'. It has: none."),
         (["--schedules", "rex:a"], "name:option=value"),
         (["--schedules", "rex:a=-1:b=2"], "a=-1"),
         (["--workload", "digitz"], "Unknown workload 'digitz'. Did you mean digits"),
@@ -101,16 +161,37 @@ def test_mistakes_end_in_one_line_and_write_nothing(fails, words, message, tmp_p
 def test_an_output_folder_that_cannot_be(fails, tmp_path):
     (tmp_path / "file").touch()
     assert "cannot be written to" in fails("compare", "--out", str(tmp_path / "file"))
-    assert "not empty" in fails("compare", "--out", str(tmp_path))
+    assert "not empty: give another one by --out, or replace the comparison in it by --force." in fails(
+        "compare", "--out", str(tmp_path)
+    )
     assert "No such file" in fails("plot", "rex", "-o", str(tmp_path / "no" / "p.png"))
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("words", [["--seeds", "0"], ["--budget", "10,x"], ["--learning-rate", "-1"], ["--warmup", "1"]])
-def test_numbers_out_of_range(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0"], "argument --seeds: must be a positive integer. Received: 0"),
+        (["--seeds", "1.5"], "argument --seeds: must be a positive integer. Received: 1.5"),
+        (
+            ["--budget", "10,x"],
+            "argument --budget: must be a positive integer, or several separated by commas. Received: 10",
+        ),
+        (["--learning-rate", "-1"], "argument --learning-rate: must be a positive number. Received: -1"),
+        (["--learning-rate", "nan"], "argument --learning-rate: must be a positive number. Received: nan"),
+        (["--warmup", "1"], "argument --warmup: must be at least 0 and below 1. Received: 1"),
+        (["--warmup", "few"], "argument --warmup: must be at least 0 and below 1. Received: few"),
+        (["--bugdet", "3"], "There is no option '--bugdet'. Did you mean --budget? Options: --budget, --data-dir, "),
+        (["--zz=3"], "There is no option '--zz=3'. Options: --budget, --data-dir, --evaluations, --force, --help, "),
+        (["--bud", "3"], "There is no option '--bud'. "),
+    ],
+)
+def test_a_wrong_option_is_one_line(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["compare", *words])
-    assert words[0] in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(f"keras-lrsched compare: {message}")
+    assert err.count("\n") == 1
 
 
 def test_unknown_backend(fails, monkeypatch):
@@ -170,6 +251,46 @@ def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, mon
     assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
     assert "1 of 4 runs" in capsys.readouterr().out
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_an_error_in_a_run_leaves_the_others(tmp_path, monkeypatch):
+    train, out = Trainer.run, tmp_path / "out"
+
+    def broken(self, job, *args, **kwargs):
+        if job.label == "wsd":
+            rows = (out / "runs.csv").read_text().splitlines()  # as they are while it runs
+            assert [row.split(",")[2] for row in rows] == ["schedule", "linear"]
+            assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
+            assert "Partial: 1 of 2 runs" in (out / "report.md").read_text()
+            raise MemoryError("mine")
+        return train(self, job, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "run", broken)
+    words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "1", "--out", str(out)]
+    with pytest.raises(MemoryError, match="mine"):
+        cli.main(["compare", *words])
+    assert len((out / "runs.csv").read_text().splitlines()) == 2
+    assert (out / "digits.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_killed_comparison_keeps_what_is_finished(tmp_path):
+    out = tmp_path / "out"
+    words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "keras_lrsched", *words], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "runs.csv").exists() or len((out / "runs.csv").read_text().splitlines()) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()
+    assert (out / "runs.csv").read_text().splitlines()[1].startswith("digits,20,linear,0,")
+    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 20
+    assert "Partial: 1 of 2 runs" in (out / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def test_mistakes(law, tmp_path, capsys):
     Tabulated([0.1, 0.2]).save(table)
     nothing = tmp_path / "nothing.csv"
     nothing.write_text("epoch\n0\n")
-    out = ["-o", str(tmp_path / "no")]
+    out = ["-o", str(tmp_path / "no.png")]
     assert "No such file" in fails(capsys, "predict", "fit", str(tmp_path / "none.csv"), *out)
     assert "no training loss under a usual name: pass loss=" in fails(capsys, "predict", "fit", str(nothing), *out)
     assert "holds no law" in fails(capsys, "predict", "loss", str(table), *out)
@@ -176,7 +176,8 @@ def test_mistakes(law, tmp_path, capsys):
     assert "one for 2 updates" in fails(capsys, "predict", "loss", law, "--schedules", f"file:{table}", *out)
     assert "give --steps once" in fails(capsys, "predict", "best", law, "--steps", "30,40", *out)
     assert "holds no schedule" in fails(capsys, "compare", "--schedules", f"file:{law}", "--out", out[1])
-    assert not (tmp_path / "no").exists()
+    assert "a type that Matplotlib writes" in fails(capsys, "predict", "loss", law, "-o", str(tmp_path / "no"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("no.")]
 
 
 def test_a_law_made_from_numbers_needs_a_run(tmp_path, capsys):

@@ -22,7 +22,7 @@ class RunFile:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.begin_run()
 
     def begin_run(self):

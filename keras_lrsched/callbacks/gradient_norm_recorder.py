@@ -72,7 +72,7 @@ class GradientNormRecorder(GradientController):
 
     def __init__(self, path=None, norm="l2", flush_every=100):
         super().__init__()
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser()
         if self.path is not None and self.path.suffix != ".csv":
             raise ValueError(f"`path` must be a .csv file. Received: path={str(path)!r}")
         self.norm = checks.one_of("norm", norm, ("l2", "l1"))

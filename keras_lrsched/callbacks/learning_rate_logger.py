@@ -65,7 +65,7 @@ class LearningRateLogger(keras.callbacks.Callback):
 
     def __init__(self, path=None, log_dir=None):
         super().__init__()
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser()
         self.log_dir = log_dir
         self._file: Any = None if path is None else RunFile(path)
         self._writer: Any = None

@@ -69,7 +69,7 @@ class LossRecorder(keras.callbacks.Callback):
 
     def __init__(self, path=None, flush_every=100, tokens_per_example=None, monitor="loss", learning_rate=None):
         super().__init__()
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser()
         self.flush_every = checks.positive_int("flush_every", flush_every)
         if tokens_per_example is not None:
             tokens_per_example = checks.positive_int("tokens_per_example", tokens_per_example)

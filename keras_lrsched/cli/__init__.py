@@ -4,7 +4,6 @@ Wrong input ends with one line on stderr and exit code 2, before anything is wri
 takes seconds and depends on the backend that is asked for.
 """
 
-import argparse
 import importlib
 import importlib.util
 import os
@@ -12,15 +11,26 @@ import sys
 import warnings
 
 from keras_lrsched.cli import compare, doctor, predict, schedules
-from keras_lrsched.cli.support import BACKENDS, UsageError, devices, silent_stderr, usage_errors
+from keras_lrsched.cli.support import (
+    BACKENDS,
+    Parser,
+    UsageError,
+    devices,
+    print_in_any_encoding,
+    silent_stderr,
+    usage_errors,
+)
 from keras_lrsched.version import __version__
 
 
 def main(argv=None) -> int:
+    print_in_any_encoding()
     arguments = _parser().parse_args(argv)
     arguments.words = sys.argv[1:] if argv is None else argv
+    arguments.load_keras = lambda: _load_keras(arguments.backend)
     try:
-        _load_keras(arguments.backend)
+        if arguments.needs_keras:
+            arguments.load_keras()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return arguments.run(arguments)
@@ -35,7 +45,8 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras-lrsched", description="Which learning rate, which schedule?")
+    parser = Parser(prog="keras-lrsched", description="Which learning rate, which schedule?")
+    parser.set_defaults(needs_keras=True)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)}; default: what Keras is set to")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -54,7 +65,7 @@ def _load_keras(backend):
             raise UsageError(f"The backend {backend!r} is not installed: pip install 'keras-lrsched[{backend}]'")
         os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with usage_errors(ImportError, ValueError), silent_stderr():
+    with usage_errors(ImportError, RuntimeError, ValueError), silent_stderr():
         import keras
 
         importlib.import_module("keras_lrsched.schedules")

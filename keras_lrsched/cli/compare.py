@@ -4,7 +4,7 @@ import shlex
 
 from rich.console import Console
 
-from keras_lrsched.cli.support import list_of, positive, require, share, silent_stderr, usage_errors
+from keras_lrsched.cli.support import list_of, positive, require, share, show, silent_stderr, usage_errors
 
 
 def add(commands):
@@ -25,8 +25,6 @@ def add(commands):
 
 
 def compare(arguments) -> int:
-    from rich.markdown import Markdown
-
     from keras_lrsched import workloads
     from keras_lrsched.schedules import catalog
     from keras_lrsched.workloads import report
@@ -41,19 +39,27 @@ def compare(arguments) -> int:
         folder = report.new_folder(arguments.out, replace=arguments.force)
 
     runs: list = []
-    console = Console()
-    with _progress(console) as progress:
-        code = _until_interrupted(lambda watch: _run(chosen, jobs, arguments.evaluations, runs, progress, watch))
     command = shlex.join(["keras-lrsched", *arguments.words])
-    with silent_stderr():  # the event files are written by TensorFlow's libraries
-        report.write(runs, folder, len(jobs), command)
-    console.print(Markdown(report.markdown(runs, len(jobs), command)))
-    console.print(f"\n{len(runs)} of {len(jobs)} runs. Tables, curves and pictures: {folder}/", highlight=False)
+    journal = report.Journal(folder, jobs, command)
+
+    def finished(run):
+        runs.append(run)
+        journal.add(runs)
+
+    try:
+        with _progress() as progress:
+            code = _until_interrupted(lambda watch: _run(chosen, jobs, arguments.evaluations, finished, progress, watch))
+    finally:  # also after an error in one of the runs
+        with silent_stderr():  # the event files are written by TensorFlow's libraries
+            report.write(runs, folder, len(jobs), command)
+    for heading, conditions, (header, *rows) in report.tables(runs):
+        show(f"{heading}. {conditions}", header, rows)
+    print(f"{len(runs)} of {len(jobs)} runs. Tables, curves and pictures: {folder}/")
     return code
 
 
-def _run(workloads, jobs, evaluations, runs, progress, watch):
-    """Trains all jobs, and adds each run that is finished to `runs`."""
+def _run(workloads, jobs, evaluations, finished, progress, watch):
+    """Trains all jobs, and calls `finished` with each run."""
     import keras
 
     from keras_lrsched.workloads.compare import Trainer
@@ -70,7 +76,7 @@ def _run(workloads, jobs, evaluations, runs, progress, watch):
         for job in mine:
             progress.update(task, now=f"{job.label}, {job.budget} updates, seed {job.seed}")
             advance = keras.callbacks.LambdaCallback(on_train_batch_end=after_batch)
-            runs.append(trainer.run(job, evaluations, callbacks=[advance]))
+            finished(trainer.run(job, evaluations, callbacks=[advance]))
         progress.update(task, now="")
 
 
@@ -88,7 +94,8 @@ def _until_interrupted(work):
     return 0
 
 
-def _progress(console):
+def _progress():
+    """On stderr, since stdout is for results."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -97,5 +104,5 @@ def _progress(console):
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[now]}"),
-        console=console,
+        console=Console(stderr=True),
     )

@@ -3,35 +3,43 @@
 import importlib.metadata
 import platform
 
-from rich.console import Console
-from rich.table import Table
-
-from keras_lrsched.cli.support import BACKENDS, devices
+from keras_lrsched.cli.support import BACKENDS, UsageError, devices, show
 from keras_lrsched.version import __version__
 
 
 def add(commands):
     command = commands.add_parser("doctor", help="versions, backend, devices, and what is compiled")
-    command.set_defaults(run=doctor)
+    command.set_defaults(run=doctor, needs_keras=False)
 
 
 def doctor(arguments) -> int:
+    rows = [
+        ["keras-lrsched", __version__],
+        ["Python", f"{platform.python_version()} on {platform.platform()}"],
+    ]
+    for package in ("keras", *BACKENDS, "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "tensorboard"):
+        rows.append([package, _version(package)])
+    try:
+        arguments.load_keras()
+        rows += _of_the_backend()
+        code = 0
+    except UsageError as error:
+        rows.append(["backend", f"none that works: {error}"])
+        code = 1
+    show("keras-lrsched doctor", None, rows)
+    return code
+
+
+def _of_the_backend():
     import keras
 
     from keras_lrsched import kernels
 
-    table = Table(show_header=False, title="keras-lrsched doctor", title_justify="left")
-    table.add_row("keras-lrsched", __version__)
-    table.add_row("Python", f"{platform.python_version()} on {platform.platform()}")
-    for package in ("keras", *BACKENDS, "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "tensorboard"):
-        table.add_row(package, _version(package))
-    table.add_row("backend", keras.backend.backend())
-    table.add_row("devices", ", ".join(devices()))
-    table.add_row("float type", keras.config.floatx())
+    yield ["backend", keras.backend.backend()]
+    yield ["devices", ", ".join(devices())]
+    yield ["float type", keras.config.floatx()]
     for name, state in kernels.status().items():
-        table.add_row(f"kernels: {name}", state)
-    Console().print(table)
-    return 0
+        yield [f"kernels: {name}", state]
 
 
 def _version(package):

@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from keras_lrsched.cli.support import (
     UsageError,
     add_output,
     check_output,
+    check_picture,
     files_of,
     list_of,
     positive,
     require,
     share,
+    show,
     usage_errors,
 )
 
@@ -88,12 +87,12 @@ def fit(arguments) -> int:
         curves = [laws.LossCurve.read(path, run=run, **options) for path, run in runs]
         law = getattr(laws, KINDS[arguments.law or _usual_law(curves)]).fit(curves)
         law.save(arguments.out)
-    table = Table("run", "updates", "peak", "mean error of the law", "the law is", title=repr(law), title_justify="left")
+    rows = []
     for curve in curves:
         after = curve.between(curve.peak_step).subsample(400)
         error = abs(law.residuals(after)).mean()
-        table.add_row(curve.name, f"{len(curve.rates)}", f"{curve.rates.max():.6g}", f"{error:.2%}", _grade(law, after))
-    Console().print(table)
+        rows.append([curve.name, f"{len(curve.rates)}", f"{curve.rates.max():.6g}", f"{error:.2%}", _grade(law, after)])
+    show(repr(law), ["run", "updates", "peak", "mean error of the law", "the law is"], rows)
     for grade, limit in GRADES:
         print(f"{grade}: it misses no eighth of the run by more than {limit:.0%} of the loss beyond the noise")
     print(f"{POOR}: it misses one by more; do not trust what it predicts")
@@ -117,7 +116,7 @@ def _grade(law, curve):
 def _file_and_run(name):
     """A path, and the number, name or columns of a run in it, if there are any behind a `#`."""
     path, mark, run = name.rpartition("#")
-    if not mark or Path(name).exists():
+    if not mark or Path(name).expanduser().exists():
         return name, None
     if run.isdecimal():
         return path, int(run)
@@ -136,17 +135,18 @@ def loss(arguments) -> int:
     check_output(arguments.out, [arguments.law, *files_of(arguments.schedules)], arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
+        check_picture(arguments.out)
         figure, axes = _panels(arguments.steps)
-        table = Table("schedule", *(f"loss after {steps}" for steps in arguments.steps))
+        rows = []
         for label in arguments.schedules:
             chosen = [_schedule(label, arguments, steps) for steps in arguments.steps]
             losses = [law.final_loss(schedule, steps) for schedule, steps in zip(chosen, arguments.steps, strict=True)]
-            table.add_row(label, *(f"{value:.4f}" for value in losses))
+            rows.append([label, *(f"{value:.4f}" for value in losses)])
             for schedule, steps, ax in zip(chosen, arguments.steps, axes, strict=True):
                 _draw(law, schedule, steps, label, ax)
         axes[-1].legend(frameon=False)
-        figure.savefig(arguments.out, dpi=120)
-    Console().print(table)
+        figure.savefig(Path(arguments.out).expanduser(), dpi=120)
+    show("Predicted losses", ["schedule", *(f"loss after {steps}" for steps in arguments.steps)], rows)
     print(arguments.out)
     return 0
 
@@ -162,11 +162,10 @@ def best(arguments) -> int:
             raise ValueError(f"{type(law).__name__} predicts schedules, it cannot find the best one.")
         schedule = law.optimize(steps, arguments.peak, warmup_steps=int(arguments.warmup * steps))
         schedule.save(arguments.out)
-    table = Table("schedule", f"loss after {steps}")
-    table.add_row(arguments.out, f"{law.final_loss(schedule, steps):.4f}")
-    for label in ("cosine", "linear", "wsd"):
-        table.add_row(label, f"{law.final_loss(_schedule(label, arguments, steps), steps):.4f}")
-    Console().print(table)
+    schedules = {arguments.out: schedule}
+    schedules |= {label: _schedule(label, arguments, steps) for label in ("cosine", "linear", "wsd")}
+    rows = [[label, f"{law.final_loss(each, steps):.4f}"] for label, each in schedules.items()]
+    show("Predicted losses", ["schedule", f"loss after {steps}"], rows)
     print(arguments.out)
     return 0
 

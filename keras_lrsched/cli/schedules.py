@@ -1,9 +1,18 @@
 """`keras-lrsched list` and `plot`: which schedules there are, and how they look."""
 
-from rich.console import Console
-from rich.table import Table
+from pathlib import Path
 
-from keras_lrsched.cli.support import add_output, check_output, files_of, positive, require, share, usage_errors
+from keras_lrsched.cli.support import (
+    add_output,
+    check_output,
+    check_picture,
+    files_of,
+    positive,
+    require,
+    share,
+    show,
+    usage_errors,
+)
 
 
 def add(commands):
@@ -25,24 +34,44 @@ def list_all(arguments) -> int:
     from keras_lrsched.schedules import catalog
     from keras_lrsched.workloads import WORKLOADS
 
-    table = Table("name", "schedule", "class", "paper", title="Schedules", title_justify="left")
-    for entry in catalog.CATALOG:
-        table.add_row(entry.name, entry.title, entry.schedule.__name__, entry.reference)
-    others = Table("name", "schedule", "what it schedules", "class", "paper", title="Other schedules", title_justify="left")
-    for entry in catalog.OTHERS:
-        others.add_row(entry.name, entry.title, entry.kind, entry.schedule.__name__, entry.reference)
-    combinators = Table("class", "what it does", title="Combinators", title_justify="left")
-    for schedule in catalog.COMBINATORS:
-        combinators.add_row(schedule.__name__, _first_line(schedule))
-    methods = Table("name", "optimizer", "class", "paper", title="Optimizers", title_justify="left")
-    for row in optimizers.CATALOG:
-        methods.add_row(row.name, row.title, row.optimizer.__name__, row.reference)
-    workloads = Table("name", "workload", "target", "data", title="Workloads", title_justify="left")
-    for name, workload in WORKLOADS.items():
-        comes_from = "--data-dir" if workload.needs_data_dir else "installed packages"
-        workloads.add_row(name, workload.title, f"{workload.metric} {workload.target:g}", comes_from)
-    Console().print(table, others, combinators, methods, workloads)
+    show(
+        "Schedules",
+        ["name", "schedule", "class", "paper"],
+        [[row.name, row.title, row.schedule.__name__, row.reference] for row in catalog.CATALOG],
+    )
+    show(
+        "Other schedules",
+        ["name", "schedule", "what it schedules", "class", "paper"],
+        [[row.name, row.title, row.kind, row.schedule.__name__, row.reference] for row in catalog.OTHERS],
+    )
+    show(
+        "Combinators",
+        ["class", "what it does"],
+        [[schedule.__name__, _first_line(schedule)] for schedule in catalog.COMBINATORS],
+    )
+    show(
+        "Optimizers",
+        ["name", "optimizer", "class", "paper"],
+        [[row.name, row.title, row.optimizer.__name__, row.reference] for row in optimizers.CATALOG],
+    )
+    show(
+        "Workloads",
+        ["name", "workload", "target", "data"],
+        [
+            [
+                name,
+                each.title,
+                f"{each.metric} {each.target:g}",
+                _source(each),
+            ]
+            for name, each in WORKLOADS.items()
+        ],
+    )
     return 0
+
+
+def _source(workload):
+    return "--data-dir" if workload.needs_data_dir else "installed packages"
 
 
 def _first_line(documented):
@@ -56,6 +85,7 @@ def plot(arguments) -> int:
     check_output(arguments.out, files_of(arguments.names), arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
+        check_picture(arguments.out)
         schedules = {
             name: catalog.parse(name, 1.0, arguments.steps, int(arguments.warmup * arguments.steps))
             for name in arguments.names
@@ -69,6 +99,6 @@ def plot(arguments) -> int:
     ax.set_ylabel("fraction of the peak")
     ax.legend(frameon=False)
     with usage_errors(OSError, ValueError):
-        figure.savefig(arguments.out, dpi=120)
+        figure.savefig(Path(arguments.out).expanduser(), dpi=120)
     print(arguments.out)
     return 0

@@ -2,9 +2,15 @@
 
 import argparse
 import contextlib
+import difflib
 import importlib.util
+import io
 import os
+import sys
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -13,27 +19,65 @@ class UsageError(Exception):
     """What the user asked for cannot be done; the message is the one line that says why."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line. It takes no options that it does not have, and no abbreviated ones."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message):
+        print(f"{self.prog}: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            suggestion = f" Did you mean {near[0]}?" if near else ""
+            self.error(f"There is no option {unknown[0]!r}.{suggestion} Options: {', '.join(sorted(known))}.")
+        return namespace, unknown
+
+
 def positive(kind):
     def parse(text):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"must be positive: {text}")
+        with argument_errors(f"must be {NAMES[kind]}", text):
+            value = kind(text)
+            if not 0 < value < float("inf"):
+                raise ValueError
         return value
 
-    parse.__name__ = kind.__name__
     return parse
+
+
+NAMES = {int: "a positive integer", float: "a positive number"}
 
 
 def list_of(kind):
     parse = positive(kind)
-    return lambda text: [parse(part) for part in text.split(",")]
+
+    def parse_all(text):
+        with argument_errors(f"must be {NAMES[kind]}, or several separated by commas", text):
+            return [parse(part) for part in text.split(",")]
+
+    return parse_all
 
 
 def share(text):
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1: {text}")
+    with argument_errors("must be at least 0 and below 1", text):
+        value = float(text)
+        if not 0 <= value < 1:
+            raise ValueError
     return value
+
+
+@contextlib.contextmanager
+def argument_errors(message, text):
+    """Turns whatever is wrong with the text of an option into one message."""
+    try:
+        yield
+    except (ValueError, OverflowError, argparse.ArgumentTypeError) as error:
+        raise argparse.ArgumentTypeError(f"{message}. Received: {text}") from error
 
 
 def add_output(command, default, what):
@@ -44,19 +88,62 @@ def add_output(command, default, what):
 
 def check_output(out, inputs, force):
     """Refuses to write over a file that the command reads, and over any other one without `--force`."""
-    path = Path(out)
+    path = Path(out).expanduser()
     if not path.exists():
         return
     for name in inputs:
-        if Path(name).exists() and path.samefile(name):
+        source = Path(name).expanduser()
+        if source.exists() and path.samefile(source):
             raise UsageError(f"The output {out!r} is an input, which would be lost: give another one by --out.")
     if not force:
         raise UsageError(f"The output {out!r} exists: give another one by --out, or replace it by --force.")
 
 
+def check_picture(out):
+    """Refuses a picture of a type that Matplotlib does not write; without a type, it would write to another file."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    types = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(out).suffix.removeprefix(".").lower() not in types:
+        raise UsageError(
+            f"The picture must be of a type that Matplotlib writes: .{', .'.join(types)}. Received: --out {out}"
+        )
+
+
 def files_of(schedules):
     """The files among the schedules that a user named."""
     return [name.removeprefix("file:") for name in schedules if name.startswith("file:")]
+
+
+def show(title, header, rows):
+    """Prints a table: drawn on a terminal, else separated by tabs. No cell is cut.
+
+    Args:
+        title: A line above it.
+        header: The names of the columns; `None` if they have none.
+        rows: Lists of texts.
+    """
+    rows = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        print(f"# {title}")
+        for row in rows if header is None else [header, *rows]:
+            print("\t".join(row))
+        print()
+        return
+    table = Table(title=title, title_justify="left", show_header=header is not None)
+    for i, name in enumerate(header or rows[0]):
+        whole = max((len(row[0]) for row in rows), default=0) if i == 0 else None  # what one copies stays in one line
+        table.add_column(name if header else "", overflow="fold", min_width=whole)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table, crop=False)
+
+
+def print_in_any_encoding():
+    """Lets stdout and stderr print what their encoding lacks as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ class Law:
         """Writes the law into a JSON file."""
         content = {"law": type(self).__name__, "fitted": self.fitted}
         content |= {name: getattr(self, name) for name in (*self.parameters, *self.options)}
-        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        Path(path).expanduser().write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path) -> Any:
@@ -105,7 +105,7 @@ class Law:
             ValueError: If the file holds no law, one of another kind, or one whose numbers together give no finite loss.
         """
         with refused("law", path):
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).expanduser().read_text())
             kind = LAWS[content.pop("law")]
             fitted = {name: checks.positive_float(name, value) for name, value in content.pop("fitted").items()}
             if fitted and fitted.keys() != {"steps", "learning_rate"}:

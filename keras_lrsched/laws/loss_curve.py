@@ -203,7 +203,7 @@ class LossCurve:
             ValueError: If the file holds no curve, if there are several runs and none is chosen, or if some update of the
                 run is missing.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         try:
             with refused("curve", path, passing=(SeveralRunsError,)):
                 if path.suffix == ".npz":
@@ -223,7 +223,7 @@ class LossCurve:
         if Path(path).suffix != ".npz":
             raise ValueError(f"A curve is written into an .npz file. Received: path={str(path)!r}")
         columns = {name: getattr(self, name) for name in (*COLUMNS, "rates") if getattr(self, name) is not None}
-        with Path(path).open("wb") as file:
+        with Path(path).expanduser().open("wb") as file:
             np.savez_compressed(file, **columns)
 
     def between(self, first, last=None) -> Self:

@@ -11,6 +11,7 @@ REXDecay(initial_learning_rate=1.0, decay_steps=100, a=0.1, b=0.9)
 """
 
 import difflib
+import inspect
 import json
 from dataclasses import dataclass, field
 
@@ -159,7 +160,33 @@ def parse(text, peak_learning_rate, total_steps, warmup_steps=0):
     try:
         return entry.for_budget(peak_learning_rate, total_steps, warmup_steps=warmup_steps, **options)
     except TypeError as error:
-        raise ValueError(f"An option of {text!r} does not exist: {error}") from error
+        known = _options(entry, peak_learning_rate, total_steps, warmup_steps)
+        unknown = [key for key in options if key not in known]
+        if not unknown:
+            raise ValueError(f"An option of {text!r} has a value of the wrong kind: {error}") from error
+        raise ValueError(
+            f"{name!r} has no option {unknown[0]!r}. It has: {', '.join(known) or 'none'}. Received: {text!r}"
+        ) from error
+
+
+BUDGET = ("warmup_steps", "warmup_target", "name")
+"""Arguments of schedules that are no options: they come from the budget and the entry."""
+
+
+def _options(entry, *budget):
+    """The names of the options that go with a budget: those with a default that the budget does not set itself."""
+
+    def goes(name, value):
+        try:
+            entry.for_budget(*budget, **{name: value})
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    functions = entry.schedule.__init__, entry.schedule.for_budget
+    parameters = {name: each for function in functions for name, each in inspect.signature(function).parameters.items()}
+    parameters = {name: each for name, each in parameters.items() if each.default is not each.empty}
+    return [name for name, each in parameters.items() if name not in BUDGET and goes(name, each.default)]
 
 
 def _from_file(path, total_steps):

@@ -86,7 +86,7 @@ class RefinedSchedule(Schedule):
                 runs and none is chosen.
         """
         cls([1.0, 1.0], **options)  # what is wrong with the options is not the file's fault
-        norms = _recorded(Path(path), run)
+        norms = _recorded(Path(path).expanduser(), run)
         with refused("recorded run", path):
             return cls(norms, **options)
 

@@ -36,7 +36,7 @@ class Tabulated(Schedule):
 
     def save(self, path) -> None:
         """Writes the values into a JSON file, which `load` and `keras-lrsched compare --schedules file:PATH` read."""
-        Path(path).write_text(json.dumps({"values": self._table.tolist()}) + "\n")
+        Path(path).expanduser().write_text(json.dumps({"values": self._table.tolist()}) + "\n")
 
     @classmethod
     def load(cls, path):
@@ -46,7 +46,7 @@ class Tabulated(Schedule):
             ValueError: If the file holds none.
         """
         with refused("schedule", path):
-            return cls(json.loads(Path(path).read_text())["values"])
+            return cls(json.loads(Path(path).expanduser().read_text())["values"])
 
     def arguments(self):  # the attribute `values` is the method of every schedule
         return {"values": self._table.tolist()}

@@ -68,7 +68,7 @@ class Claim:
 
 def save(claims, path="claims.csv"):
     """Writes the claims of a notebook into a CSV file, a line each; a claim's advantages are parted by spaces."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    with Path(path).expanduser().open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Claim)], lineterminator="\n")
         writer.writeheader()
         for claim in claims:
@@ -82,7 +82,7 @@ def load(path):
     Raises:
         ValueError: If the file holds something else.
     """
-    with refused("claims", path), Path(path).open(newline="", encoding="utf-8") as file:
+    with refused("claims", path), Path(path).expanduser().open(newline="", encoding="utf-8") as file:
         return [_claim(**row) for row in csv.DictReader(file)]
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import io
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -34,7 +36,10 @@ def new_folder(path, replace=False) -> Path:
     except OSError as error:
         raise OSError(f"The output folder {str(path)!r} cannot be written to: {error.strerror}.") from error
     if not empty:
-        raise FileExistsError(f"The output folder {str(path)!r} is not empty: two comparisons would be mixed.")
+        raise FileExistsError(
+            f"The output folder {str(path)!r} is not empty: give another one by --out, or replace the comparison in it by "
+            "--force."
+        )
     return folder
 
 
@@ -48,6 +53,7 @@ def _remove_comparison(folder):
     """Removes what `write` wrote, if there is nothing else."""
     present = list(folder.iterdir())
     own = {*FILES, *(f"{line.split()[1].rstrip(':')}.png" for line in _headings(folder / "report.md"))}
+    own |= {f"{name}.new" for name in own}  # of a program that was killed while it wrote
     others = [item.name for item in present if item.name not in own]
     if others:
         raise FileExistsError(
@@ -65,7 +71,7 @@ def write(runs, folder: Path, planned: int, command: str = ""):
     `evaluations.csv` (validation data), one `WORKLOAD.png` each, and `tensorboard/WORKLOAD/BUDGET/SCHEDULE/SEED/`.
     """
     runs = labelled(runs)
-    (folder / "report.md").write_text(markdown(runs, planned, command), encoding="utf-8")
+    _replace(folder / "report.md", markdown(runs, planned, command))
     _write_csv(folder / "runs.csv", _run_rows(runs))
     _write_csv(folder / "steps.csv", _step_rows(runs))
     _write_csv(folder / "evaluations.csv", _evaluation_rows(runs))
@@ -73,6 +79,53 @@ def write(runs, folder: Path, planned: int, command: str = ""):
         draw(group, folder / f"{workload.name}.png")
     for run in runs:
         _write_events(run, folder / "tensorboard")
+
+
+class Journal:
+    """The tables of a comparison while it runs: each run is added as it ends, so that it is there whatever ends the program.
+
+    `write` replaces them in the end, and adds pictures and event files.
+
+    Args:
+        folder: That of the comparison.
+        jobs: All jobs that are planned.
+        command: Stated in the report. Defaults to `""`.
+    """
+
+    def __init__(self, folder: Path, jobs, command: str = ""):
+        self._folder, self._planned, self._command = folder, len(jobs), command
+        metrics = [job.workload.metric for job in jobs]
+        self._tables = (
+            ("steps.csv", _step_rows, ["step", "loss", "learning_rate"]),
+            ("evaluations.csv", _evaluation_rows, ["updates", "val_loss", *metrics]),
+            ("runs.csv", _run_rows, ["val_loss", *metrics, "steps_to_target", "seconds"]),  # the last: its runs are whole
+        )
+        for name, _, columns in self._tables:
+            _append(folder / name, [dict.fromkeys([*IDENTITY, *columns])])
+        _replace(folder / "report.md", markdown([], self._planned, command))
+
+    def add(self, runs):
+        """Writes the last of the runs that were made."""
+        for name, rows, columns in self._tables:
+            names = dict.fromkeys([*IDENTITY, *columns])
+            _append(self._folder / name, ([row.get(column, "") for column in names] for row in rows(runs[-1:])))
+        _replace(self._folder / "report.md", markdown(runs, self._planned, self._command))
+
+
+def _append(path, rows):
+    """Adds lines to a CSV file, all at once."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(lines.getvalue())
+
+
+def _replace(path, text):
+    """Writes a file so that what was there stays whole until the new one is."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w", newline="", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(new, path)
 
 
 def labelled(runs):
@@ -105,16 +158,22 @@ def grouped(runs, key):
 
 def markdown(runs, planned: int, command: str = "") -> str:
     """The tables: a section a workload and budget, the lowest validation loss first."""
-    runs = labelled(runs)
     lines = ["# Comparison of learning-rate schedules", ""]
     if len(runs) < planned:
         lines += [f"**Partial: {len(runs)} of {planned} runs were finished before the comparison was interrupted.**", ""]
     if command:
         lines += [f"    {command}", ""]
-    for (workload, budget), group in grouped(runs, lambda run: (run.job.workload, run.job.budget)):
-        lines += [f"## {workload.name}: {budget} updates", "", f"{workload.title}; {_conditions(group)}", ""]
-        lines += _table(workload, group)
+    for heading, conditions, (header, *rows) in tables(runs):
+        lines += [f"## {heading}", "", conditions, ""]
+        lines += [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(lines)
+
+
+def tables(runs):
+    """A table a workload and budget: its heading, the conditions, and its rows, the header first."""
+    for (workload, budget), group in grouped(labelled(runs), lambda run: (run.job.workload, run.job.budget)):
+        yield f"{workload.name}: {budget} updates", f"{workload.title}; {_conditions(group)}", _rows(workload, group)
 
 
 def _conditions(runs):
@@ -126,19 +185,19 @@ def _conditions(runs):
     )
 
 
-def _table(workload, runs):
+def _rows(workload, runs):
     metric = workload.metric
     columns = ["schedule", "val_loss", *([metric] if metric != "val_loss" else [])]
     columns += [f"updates to {workload.target:g}", "seconds"]
-    rows = [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
+    rows = [columns]
     by_schedule = grouped(runs, lambda run: run.job.label)
     for label, group in sorted(by_schedule, key=lambda item: np.mean([run.validation_loss[-1] for run in item[1]])):
         cells = [label, _spread([run.validation_loss[-1] for run in group], 4)]
         if metric != "val_loss":
             cells.append(_spread([run.metric[-1] for run in group], 4))
         cells += [_to_target(group), _spread([run.seconds for run in group], 1)]
-        rows.append(f"| {' | '.join(cells)} |")
-    return [*rows, ""]
+        rows.append(cells)
+    return rows
 
 
 def _spread(values, digits):
@@ -150,6 +209,9 @@ def _to_target(runs):
     """The mean over the runs that reached the target, and how many did."""
     reached = [run.steps_to_target for run in runs if run.steps_to_target is not None]
     return f"{np.mean(reached):.0f} ({len(reached)}/{len(runs)})" if reached else f"- (0/{len(runs)})"
+
+
+IDENTITY = ("workload", "budget", "schedule", "seed")
 
 
 def _identity(run):
@@ -186,10 +248,11 @@ def _evaluation_rows(runs):
 def _write_csv(path, rows):
     rows = list(rows)
     columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))  # workloads differ in their metric
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(path, lines.getvalue())
 
 
 def draw(runs, path: Path):

@@ -77,6 +77,20 @@ def test_files(runs, tmp_path):
     assert "digits: 4 updates" in (folder / "report.md").read_text()
 
 
+def test_runs_are_written_as_they_end(runs, tmp_path):
+    """In the end as `write` does; what was left of a killed one is replaced on request."""
+    journal = report.Journal(report.new_folder(tmp_path / "a"), [run.job for run in runs], "the command")
+    assert "**Partial: 0 of 4 runs" in (tmp_path / "a" / "report.md").read_text()
+    for i in range(len(runs)):
+        journal.add(runs[: i + 1])
+        assert len(rows(tmp_path / "a" / "runs.csv")) == i + 1
+    report.write(runs, report.new_folder(tmp_path / "b"), 4, "the command")
+    for name in ("runs.csv", "steps.csv", "evaluations.csv", "report.md"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+    (tmp_path / "a" / "report.md.new").touch()
+    assert report.new_folder(tmp_path / "a", replace=True) == tmp_path / "a"
+
+
 def test_tensorboard_reads_the_event_files(runs, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
