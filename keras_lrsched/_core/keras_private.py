@@ -39,6 +39,14 @@ def forget_global_seed_generator():
     global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
 
 
+def optimizer_classes(*names):
+    """Keras' optimizers of these names, for `isinstance`; without those that the installed version does not have.
+
+    `ScheduleFreeAdamW` came with Keras 3.14, `MultiOptimizer` with 3.15.
+    """
+    return tuple(vars(keras.optimizers)[name] for name in names if name in vars(keras.optimizers))
+
+
 def trains_by_own_step(model):
     """Whether the class of a model overrides `train_step`.
 

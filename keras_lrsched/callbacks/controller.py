@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
 from keras_lrsched.callbacks.host_values import agreed, inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.run import Run
@@ -274,7 +274,7 @@ def _refuse_learning_rate(name, model):
     optimizer = inner_optimizer(model.optimizer)
     if optimizer is None:
         raise ValueError(f"{name} sets the learning rate of `model.optimizer`. Received: model.optimizer=None")
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if isinstance(optimizer, keras_private.optimizer_classes("MultiOptimizer")):
         raise ValueError(f"{name} sets one learning rate; a MultiOptimizer has several. Received: {optimizer.name!r}")
     rate = vars(optimizer).get("_learning_rate")
     if not isinstance(rate, keras.Variable):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import step_hooks, training_loop
+from keras_lrsched._core import keras_private, step_hooks, training_loop
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
@@ -236,7 +236,7 @@ def optimizers_of(model):
 
 
 def _parts(optimizer):
-    if not isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if not isinstance(optimizer, keras_private.optimizer_classes("MultiOptimizer")):
         return [("", optimizer)]
     parts = optimizer.optimizers
     names = [it.name for it in parts]

@@ -2,12 +2,13 @@
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers import multipliers as rules
 from keras_lrsched.optimizers import paths
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 
-HAVE_OWN_WEIGHTS = (keras.optimizers.Ftrl, keras.optimizers.ScheduleFreeAdamW)
+HAVE_OWN_WEIGHTS = keras_private.optimizer_classes("Ftrl", "ScheduleFreeAdamW")
 """Their state determines the weights, so that a scaled update would be undone by the next one."""
 
 
