@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-ray test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -56,6 +56,11 @@ test-peers: .venv-peers/made .venv-tfa/made
 # Searches by workers of Ray, on this machine and on a cluster of two nodes, in an environment of their own.
 test-ray: .venv-ray/made
 	KERAS_BACKEND=jax .venv-ray/bin/python -m pytest -m slow tests/tune
+
+# The foundation and the contracts of schedules, optimizers and callbacks on the oldest Keras that setup.cfg admits; `make test`
+# installs the newest.
+test-keras-versions: .venv-keras/made
+	.venv-keras/bin/python -m pytest $(PARALLEL) tests/core tests/contract
 
 # The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-native:
@@ -130,10 +135,15 @@ lint: .venv/dev
 	.venv-ray/bin/python -m pip install --quiet -e '.[jax,ray]' pytest pytest-timeout scikit-learn
 	touch $@
 
+.venv-keras/made: setup.cfg
+	$(PYTHON) -m venv .venv-keras
+	.venv-keras/bin/python -m pip install --quiet -e '.[tensorflow,dev]' keras==3.12.0
+	touch $@
+
 .venv-tfa/made: tests/peers/requirements_tfa.txt
 	$(PYTHON) -m venv .venv-tfa
 	.venv-tfa/bin/python -m pip install --quiet -r tests/peers/requirements_tfa.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-tfa .venv-examples .venv-ray build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache

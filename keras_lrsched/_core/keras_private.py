@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models import functional
 from keras.src.random import seed_generator
 from keras.src.saving import serialization_lib
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
@@ -29,22 +30,27 @@ def global_seed_generator():
 def existing_global_seed_generator():
     """The same; `None` if nothing has drawn from it yet.
 
-    Relies on `keras.src.backend.common.global_state` and `seed_generator.GLOBAL_SEED_GENERATOR`. Seen in Keras 3.10 to 3.15.
+    Relies on `keras.src.backend.common.global_state` and its attribute "global_seed_generator". Seen in Keras 3.10 to 3.15.
     """
-    return global_state.get_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR)
+    return global_state.get_global_attribute("global_seed_generator")
 
 
 def forget_global_seed_generator():
     """Lets the next draw make a new generator. Relies on the same names as `existing_global_seed_generator`."""
-    global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+    global_state.set_global_attribute("global_seed_generator", None)
 
 
-def optimizer_classes(*names):
-    """Keras' optimizers of these names, for `isinstance`; without those that the installed version does not have.
+def existing(module, *names):
+    """The classes of these names in a public module of Keras, for `isinstance`, as far as the installed version has them.
 
-    `ScheduleFreeAdamW` came with Keras 3.14, `MultiOptimizer` with 3.15.
+    `ReversibleEmbedding` came with Keras 3.12, `ScheduleFreeAdamW` with 3.14, `MultiOptimizer` with 3.15.
     """
-    return tuple(vars(keras.optimizers)[name] for name in names if name in vars(keras.optimizers))
+    return tuple(vars(module)[name] for name in names if name in vars(module))
+
+
+def functional_model():
+    """The class of functional models. Relies on `keras.src.models.functional.Functional`. Seen in Keras 3.10 to 3.15."""
+    return functional.Functional
 
 
 def trains_by_own_step(model):

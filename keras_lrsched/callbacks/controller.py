@@ -274,7 +274,7 @@ def _refuse_learning_rate(name, model):
     optimizer = inner_optimizer(model.optimizer)
     if optimizer is None:
         raise ValueError(f"{name} sets the learning rate of `model.optimizer`. Received: model.optimizer=None")
-    if isinstance(optimizer, keras_private.optimizer_classes("MultiOptimizer")):
+    if isinstance(optimizer, keras_private.existing(keras.optimizers, "MultiOptimizer")):
         raise ValueError(f"{name} sets one learning rate; a MultiOptimizer has several. Received: {optimizer.name!r}")
     rate = vars(optimizer).get("_learning_rate")
     if not isinstance(rate, keras.Variable):

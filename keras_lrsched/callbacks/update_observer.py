@@ -236,7 +236,7 @@ def optimizers_of(model):
 
 
 def _parts(optimizer):
-    if not isinstance(optimizer, keras_private.optimizer_classes("MultiOptimizer")):
+    if not isinstance(optimizer, keras_private.existing(keras.optimizers, "MultiOptimizer")):
         return [("", optimizer)]
     parts = optimizer.optimizers
     names = [it.name for it in parts]

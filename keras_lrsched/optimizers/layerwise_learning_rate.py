@@ -8,7 +8,7 @@ from keras_lrsched.optimizers import paths
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 
-HAVE_OWN_WEIGHTS = keras_private.optimizer_classes("Ftrl", "ScheduleFreeAdamW")
+HAVE_OWN_WEIGHTS = keras_private.existing(keras.optimizers, "Ftrl", "ScheduleFreeAdamW")
 """Their state determines the weights, so that a scaled update would be undone by the next one."""
 
 

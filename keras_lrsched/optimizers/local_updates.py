@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 from keras_lrsched.schedules import checks
 
@@ -58,7 +57,7 @@ class LocalUpdates(Wrapper):
         is_schedule = isinstance(period, keras.optimizers.schedules.LearningRateSchedule)
         self.period = period if is_schedule else checks.positive_int("period", period)
         inner = self.inner_optimizer
-        if inner.use_ema or isinstance(inner, (ScheduleFree, *keras_private.optimizer_classes("ScheduleFreeAdamW"))):
+        if inner.use_ema or isinstance(inner, SCHEDULE_FREE):
             raise ValueError(
                 f"LocalUpdates needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )

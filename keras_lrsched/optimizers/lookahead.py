@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 from keras_lrsched.schedules import checks
 
@@ -59,7 +58,7 @@ class Lookahead(Wrapper):
         self.sync_period = checks.positive_int("sync_period", sync_period)
         self.slow_step_size = checks.positive_fraction("slow_step_size", slow_step_size)
         inner = self.inner_optimizer
-        if inner.use_ema or isinstance(inner, (ScheduleFree, *keras_private.optimizer_classes("ScheduleFreeAdamW"))):
+        if inner.use_ema or isinstance(inner, SCHEDULE_FREE):
             raise ValueError(
                 f"Lookahead needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )

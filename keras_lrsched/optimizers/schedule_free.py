@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -142,3 +143,7 @@ class ScheduleFree(Optimizer):
                     state["master"].assign(value)
                 variable.assign(ops.cast(value, variable.dtype))
         self._scalars["averaged"].assign(np.full(len(self._slots), to_average, "int32"))
+
+
+SCHEDULE_FREE = (ScheduleFree, *keras_private.existing(keras.optimizers, "ScheduleFreeAdamW"))
+"""Ours and Keras' own, for `isinstance`."""

@@ -24,7 +24,7 @@ def floats(x):
 
 
 def _view(x, dtype):
-    if len(x.shape) and x.shape[-1] is None:  # Keras wants to know the last axis
+    if not len(x.shape) or x.shape[-1] is None:  # Keras needs a last axis of known size; 3.14 and earlier one at all
         return ops.squeeze(ops.view(ops.expand_dims(x, -1), dtype), -1)
     return ops.view(x, dtype)
 

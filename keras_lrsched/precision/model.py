@@ -305,7 +305,7 @@ def _places(model, layers, seed, recipe, head):
 
 
 def _role(layer, projections):
-    if isinstance(layer, keras.layers.ReversibleEmbedding):
+    if isinstance(layer, keras_private.existing(keras.layers, "ReversibleEmbedding")):
         return "head"
     if isinstance(layer, ATTENTION) or layer in projections:
         return "attention"

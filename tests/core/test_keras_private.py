@@ -204,3 +204,13 @@ def test_an_optimizer_is_built_anew(wrapped):
     optimizer.apply([keras.ops.ones(1), keras.ops.ones(1)], [first, second])
     assert float(first[0]) < 1
     assert float(second[0]) < 2
+
+
+def test_existing_classes():
+    """Those of other versions of Keras are left out."""
+    assert keras_private.existing(keras.optimizers, "Adam", "OfAnotherVersion") == (keras.optimizers.Adam,)
+
+
+def test_functional_model():
+    inputs = keras.Input((1,))
+    assert type(keras.Model(inputs, keras.layers.Dense(1)(inputs))) is keras_private.functional_model()

@@ -1,11 +1,12 @@
 """Keras layers that compute in few bits, and how an existing layer becomes one."""
 
+import keras
+
 from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, projections
 from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become
 from keras_lrsched.precision.layers.convolution import QuantizedConv1D, QuantizedConv2D
 from keras_lrsched.precision.layers.dense import QuantizedDense
 from keras_lrsched.precision.layers.einsum_dense import QuantizedEinsumDense, matrix_form
-from keras_lrsched.precision.layers.embedding import QuantizedReversibleEmbedding
 from keras_lrsched.precision.layers.product import fits
 from keras_lrsched.precision.layers.saved import (
     convert,
@@ -24,7 +25,6 @@ __all__ = [
     "QuantizedEinsumDense",
     "QuantizedGroupQueryAttention",
     "QuantizedMultiHeadAttention",
-    "QuantizedReversibleEmbedding",
     "become",
     "convert",
     "fits",
@@ -35,3 +35,8 @@ __all__ = [
     "projections",
     "quantized_base",
 ]
+
+if hasattr(keras.layers, "ReversibleEmbedding"):  # since Keras 3.12
+    from keras_lrsched.precision.layers.embedding import QuantizedReversibleEmbedding as QuantizedReversibleEmbedding
+
+    __all__ += ["QuantizedReversibleEmbedding"]

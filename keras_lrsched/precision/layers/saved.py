@@ -97,7 +97,7 @@ def _has_in_configuration(part):
     """Whether all converted layers in a layer or model are in its configuration; or no configuration can be made."""
     inside = flattened(part)
     converted = {layer for layer in inside if isinstance(layer, Quantized)}
-    if not converted or type(part) in (keras.Sequential, _functional()):
+    if not converted or type(part) in (keras.Sequential, keras_private.functional_model()):
         return True
     known = keras_private.serialized_objects(part)
     for layer in inside:
@@ -111,13 +111,6 @@ def forget_in_configuration(model):
     for part in flattened(model):
         if isinstance(part, Converted) and not isinstance(part, Quantized):
             become(part, part.plain)
-
-
-@functools.cache
-def _functional():
-    """Keras' class of functional models, which is not public."""
-    inputs = keras.Input((1,))
-    return type(keras.Model(inputs, inputs))
 
 
 def _records(part):
