@@ -121,11 +121,11 @@ def made(method, steps):
 
     rate = LinearDecay(PEAK, decay_steps=steps)
     if method == "AdamW":
-        return AdamW(rate), steps
+        return AdamW(rate, epsilon=1e-8), steps
     if "QSR" not in method:
-        return LocalUpdates(AdamW(rate), BASE), steps // BASE
+        return LocalUpdates(AdamW(rate, epsilon=1e-8), BASE), steps // BASE
     period = SynchronizationPeriod(rate, ALPHA, base_period=BASE)
-    return LocalUpdates(AdamW(rate), period), len(period.averages())
+    return LocalUpdates(AdamW(rate, epsilon=1e-8), period), len(period.averages())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Run: python benchmarks/fused_step.py --millions 25,100 [lion adamw lars lamb sgd
 import argparse
 import concurrent.futures
 import ctypes
+import functools
 import json
 import os
 import statistics
@@ -44,7 +45,7 @@ PASSES = {
     "lamb": ["lamb_first", "lamb_last"],
 }
 OURS = {
-    "sgd": optimizers.SGD,
+    "sgd": functools.partial(optimizers.SGD, momentum=0.9),
     "lion": optimizers.Lion,
     "adamw": optimizers.AdamW,
     "lars": optimizers.Lars,

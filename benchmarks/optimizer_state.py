@@ -29,7 +29,7 @@ from keras_lrsched.workloads.pydoc import PydocTopics
 STATES = ("float32", "blockwise8", "coat")
 COMPILED = tuple(f"{state}, compiled" for state in STATES)
 OPTIMIZERS = {
-    "AdamW": functools.partial(optimizers.AdamW, weight_decay=0.1),
+    "AdamW": functools.partial(optimizers.AdamW, weight_decay=0.1, epsilon=1e-8),
     "Lion": functools.partial(optimizers.Lion, weight_decay=1.0),
 }
 PEAKS = {("AdamW", "digits"): 3e-3, ("AdamW", "pydoc"): 5e-3, ("Lion", "digits"): 3e-4, ("Lion", "pydoc"): 5e-4}

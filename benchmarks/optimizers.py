@@ -29,7 +29,7 @@ import numpy as np
 
 from keras_lrsched import workloads
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
-from keras_lrsched.optimizers import AdamW, SharpnessAware, SophiaModel, catalog
+from keras_lrsched.optimizers import SharpnessAware, SophiaModel, catalog
 from keras_lrsched.optimizers.low_precision import bytes_of
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
 from keras_lrsched.schedules.catalog import parse
@@ -83,7 +83,7 @@ class Bench:
 
     def run(self, chosen=None):
         makers = {BASELINE: keras.optimizers.AdamW, **{entry.name: entry.build for entry in catalog.CATALOG}}
-        makers["sharpness_aware"] = AdamW
+        makers["sharpness_aware"] = catalog.get("adamw").build
         for name in chosen.split(",") if chosen else makers:
             self._runs(name, makers[name])
 

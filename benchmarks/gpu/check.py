@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_lrsched import optimizers
+from keras_lrsched.optimizers import catalog
 
 SHAPES = ((3, 5), (1,), (257, 129), (70_001,), (1024, 513))
 RATE, DECAY, UPDATES = 0.01, 0.1, 20
@@ -54,11 +55,11 @@ def by_columns(**options):
 
 
 METHODS = {
-    sgd: optimizers.SGD,
-    lion: optimizers.Lion,
-    adamw: optimizers.AdamW,
+    sgd: catalog.get("sgd").build,
+    lion: catalog.get("lion").build,
+    adamw: catalog.get("adamw").build,
     lars: optimizers.Lars,
-    lamb: optimizers.Lamb,
+    lamb: catalog.get("lamb").build,
     mini: by_columns,
 }
 

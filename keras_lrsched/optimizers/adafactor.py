@@ -25,24 +25,26 @@ class Adafactor(Optimizer):
     In a variable with more axes, such as a kernel of a convolution in Keras' layout, the last two are the matrix. With fewer
     than two axes the second moment is whole.
 
-    `keras.optimizers.Adafactor` allocates a second moment of full size beside the factors, which saves nothing, and limits
-    the learning rate to 1 / sqrt(t) also if `relative_step=False`. In Hugging Face transformers `relative_step` has the
-    fixed limit 1e-2, which is the default of `learning_rate` here. PyTorch and Keras multiply the weight decay by lr rather
-    than a.
+    The arguments of `keras.optimizers.Adafactor` in its order, with its defaults; the paper has `learning_rate=1e-2`, as has
+    Hugging Face transformers with `relative_step`. Keras' Adafactor allocates a second moment of full size beside the
+    factors, which saves nothing, and limits the learning rate to 1 / sqrt(t) also if `relative_step=False`. PyTorch and
+    Keras multiply the weight decay by lr rather than a.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. With `relative_step` it is an
-            upper limit. Defaults to `1e-2`.
+            upper limit. Defaults to `1e-3`.
         beta_2_decay: Exponent of the weight of a new gradient in the means, below 0. Defaults to `-0.8`.
         epsilon_1: Added to squared gradients, above 0. Defaults to `1e-30`.
         epsilon_2: Least root mean square of w for the step. Defaults to `1e-3`.
         clip_threshold: Largest root mean square of the update u. Defaults to `1.0`.
         relative_step: Whether the learning rate falls as 1 / sqrt(t). Defaults to `True`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         scale_parameter: Whether the step is relative to the root mean square of w. Defaults to `True`.
         warmup_init: Whether the learning rate of `relative_step` rises as 1e-6 t at first. Defaults to `False`.
         beta_1: Decay rate of a mean of a u, which takes one float32 number more for each parameter. Defaults to `None`, for
             none.
-        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
         **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
@@ -56,7 +58,7 @@ class Adafactor(Optimizer):
     Example:
 
     >>> w = keras.Variable(keras.ops.ones((512, 512)))
-    >>> optimizer = Adafactor()
+    >>> optimizer = Adafactor(1e-2)
     >>> optimizer.apply([keras.ops.full((512, 512), -3.0)], [w])
     >>> float(w[0, 0])
     1.0099999904632568
@@ -66,19 +68,41 @@ class Adafactor(Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-2,
+        learning_rate=0.001,
         beta_2_decay=-0.8,
         epsilon_1=1e-30,
         epsilon_2=1e-3,
         clip_threshold=1.0,
         relative_step=True,
+        weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
         scale_parameter=True,
         warmup_init=False,
         beta_1=None,
-        weight_decay=None,
         **options,
     ):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.beta_2_decay = checks.negative_float("beta_2_decay", beta_2_decay)
         self.epsilon_1 = checks.positive_float("epsilon_1", epsilon_1)
         self.epsilon_2 = checks.non_negative_float("epsilon_2", epsilon_2)

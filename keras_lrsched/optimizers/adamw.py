@@ -15,20 +15,24 @@ class AdamW(FusedOptimizer):
         m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
         w = (1 - lr weight_decay) w - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
 
-    `keras.optimizers.AdamW` keeps m, v and beta_2 in the dtype of the variable; in bfloat16, 0.999 is 1 and nothing moves.
-    It adds epsilon before the bias correction, so that it counts more in the first updates. State: two float32 numbers for
-    each parameter.
+    The arguments of `keras.optimizers.AdamW` in its order, with its defaults; the paper and PyTorch have `epsilon=1e-8`, and
+    PyTorch `weight_decay=0.01`. Keras' AdamW keeps m, v and beta_2 in the dtype of the variable; in bfloat16, 0.999 is 1 and
+    nothing moves. It adds epsilon before the bias correction, so that it counts more in the first updates. State: two
+    float32 numbers for each parameter.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`.
         beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
-        epsilon: Added to the root. Defaults to `1e-8`.
-        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`, as in Keras.
+        epsilon: Added to the root. Defaults to `1e-7`.
+        amsgrad: Must be `False`, its default; `keras.optimizers.AdamW` has AMSGrad.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or `amsgrad` is true.
 
     Reference:
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv:1711.05101, with lr weight_decay as one factor,
@@ -46,11 +50,48 @@ class AdamW(FusedOptimizer):
     elementwise = True
     kernel = "adamw"
 
-    def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=0.004, **options):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+    def __init__(
+        self,
+        learning_rate=0.001,
+        weight_decay=0.004,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-7,
+        amsgrad=False,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
+        **options,
+    ):
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.beta_1 = checks.beta("beta_1", beta_1)
         self.beta_2 = checks.beta("beta_2", beta_2)
         self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        if amsgrad:
+            raise ValueError(
+                "`amsgrad` must be False: take keras.optimizers.AdamW, or AdaBound(amsbound=True). "
+                f"Received: amsgrad={amsgrad!r}"
+            )
+        self.amsgrad = False
 
     def step(self, w, g, slots, now):
         slots.m = average(self.beta_1, slots.m, g)

@@ -35,6 +35,8 @@ class Optimizer(keras.optimizers.Optimizer):
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments.
         weight_decay: A number, a `LearningRateSchedule`, or `None` for none. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in `keras.optimizers.Optimizer`.
         exclude_from_weight_decay: Regular expressions; a variable is not decayed if one is found in its path, such as
             `"dense_1/bias"`. `"bias"` and `"normalization"` may find nothing; the second also finds vectors called `gamma`,
             `beta` or `scale`. Any other expression must be found. Defaults to `None`, for none.
@@ -54,8 +56,7 @@ class Optimizer(keras.optimizers.Optimizer):
             update out, as if the batch had not been; `skipped_updates` counts them. `"raise"`: do so and raise
             `FloatingPointError`: at once in eager code, as `InvalidArgumentError` in a `tf.function`; at the end of `fit` if
             the step was compiled by XLA, which cannot raise. Defaults to `"propagate"`.
-        **options: `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`, `ema_overwrite_frequency`,
-            `loss_scale_factor`, `gradient_accumulation_steps` and `name`, as in `keras.optimizers.Optimizer`.
+        **options: Refused, but for `decay`, which Keras ignores with a warning.
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
@@ -74,6 +75,15 @@ class Optimizer(keras.optimizers.Optimizer):
         self,
         learning_rate,
         weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
         exclude_from_weight_decay=None,
         learning_rate_multipliers=None,
         master_weights=None,
@@ -83,7 +93,20 @@ class Optimizer(keras.optimizers.Optimizer):
         nonfinite="propagate",
         **options,
     ):
-        super().__init__(_rate("learning_rate", learning_rate), weight_decay=_rate("weight_decay", weight_decay), **options)
+        super().__init__(
+            checked_rate("learning_rate", learning_rate),
+            weight_decay=checked_rate("weight_decay", weight_decay),
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self._not_decayed = paths.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
         self.learning_rate_multipliers = paths.multipliers("learning_rate_multipliers", learning_rate_multipliers)
         if master_weights and stochastic_rounding:
@@ -239,9 +262,12 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _current_weight_decay(self):
         """`None` if there is none."""
-        if isinstance(self.weight_decay, LearningRateSchedule):
-            return self.weight_decay(self.iterations)
-        return None if self.weight_decay is None or self.weight_decay == 0 else self.weight_decay
+        return self._current_decay(self.weight_decay)
+
+    def _current_decay(self, decay):
+        if isinstance(decay, LearningRateSchedule):
+            return decay(self.iterations)
+        return None if decay is None or decay == 0 else decay
 
     def _apply_weight_decay(self, variables):
         """Keras' place for it; here it belongs to each method's formula."""
@@ -353,8 +379,9 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def get_config(self):
         config = super().get_config()
+        config["weight_decay"] = _to_config(self.weight_decay)  # Keras serializes no schedule there
         for name in self._argument_names():
-            if name not in ("learning_rate", "exclude_from_weight_decay"):  # Keras' own matter; a method of Keras
+            if name not in config and name != "exclude_from_weight_decay":  # a method of Keras
                 config[name] = _to_config(getattr(self, name))
         return {**config, "exclude_from_weight_decay": list(self._not_decayed)}
 
@@ -370,7 +397,7 @@ class Optimizer(keras.optimizers.Optimizer):
             yield from (parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD)
 
 
-def _rate(name, value):
+def checked_rate(name, value):
     """A learning rate or weight decay: a number as a float, all else as Keras takes it."""
     if value is None or isinstance(value, LearningRateSchedule) or callable(value):
         refuse_per_update("The optimizer", name, value)

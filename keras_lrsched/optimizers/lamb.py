@@ -17,24 +17,26 @@ class Lamb(FusedOptimizer):
         u = (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon) + weight_decay w
         w = w - lr (||w|| / ||u||) u          with the ratio 1 where a norm is 0
 
-    The weight decay lies inside the trust ratio, as in the paper; `keras.optimizers.Lamb` has it outside. Each variable has
-    one ratio, so a fused QKV kernel behaves differently from three. State: two float32 numbers for each parameter.
+    The arguments of `keras.optimizers.Lamb` in its order, with its defaults; the weight decay lies inside the trust ratio,
+    as in the paper, where Keras' Lamb has it outside. Each variable has one ratio, so a fused QKV kernel behaves differently
+    from three. State: two float32 numbers for each parameter.
 
-    The defaults are those of the authors' code, with bias correction, as in TensorFlow Addons and optax. Others:
-
+    - The authors' code, TensorFlow Addons and optax: `epsilon=1e-6`; the authors' code with `bias_correction=False`.
     - TensorFlow Addons: give what `exclude_from_weight_decay` lists as `exclude_from_layer_adaptation` too.
-    - timm: `weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its `decoupled_decay=True` is
+    - timm: `epsilon=1e-6, weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its `decoupled_decay=True` is
       `decay_placement="outside"`.
-    - NVIDIA apex `FusedLAMB`: `weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its `use_nvlamb=True` is
-      `always_adapt=True`, its `adam_w_mode=False` is `decay_placement="gradient"`.
-    - `keras.optimizers.Lamb`: `epsilon=1e-7, decay_placement="outside"`.
+    - NVIDIA apex `FusedLAMB`: `epsilon=1e-6, weight_decay=0.01, max_grad_norm=1.0, always_adapt=False`; its
+      `use_nvlamb=True` is `always_adapt=True`, its `adam_w_mode=False` is `decay_placement="gradient"`.
+    - `keras.optimizers.Lamb`: `decay_placement="outside"`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
         beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
-        epsilon: Added to the root. Defaults to `1e-6`.
+        epsilon: Added to the root. Defaults to `1e-7`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         decay_placement: `"inside"` the trust ratio; `"outside"`, where w is multiplied by 1 - lr weight_decay before the
             step; or in the `"gradient"`, as L2 regularization. Defaults to `"inside"`.
         exclude_from_layer_adaptation: Regular expressions; a variable has the ratio 1 if one is found in its path. Defaults
@@ -68,11 +70,20 @@ class Lamb(FusedOptimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
+        learning_rate=0.001,
         beta_1=0.9,
         beta_2=0.999,
-        epsilon=1e-6,
+        epsilon=1e-7,
         weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
         decay_placement="inside",
         exclude_from_layer_adaptation=None,
         always_adapt=True,
@@ -82,7 +93,20 @@ class Lamb(FusedOptimizer):
         grad_averaging=True,
         **options,
     ):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.beta_1 = checks.beta("beta_1", beta_1)
         self.beta_2 = checks.beta("beta_2", beta_2)
         self.epsilon = checks.non_negative_float("epsilon", epsilon)

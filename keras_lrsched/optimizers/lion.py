@@ -14,14 +14,17 @@ class Lion(FusedOptimizer):
         w = (1 - lr weight_decay) w - lr sign(beta_1 m + (1 - beta_1) g)
         m = beta_2 m + (1 - beta_2) g
 
-    The learning rate should be 3 to 10 times smaller than for AdamW, the weight decay as many times larger. The sign is
-    taken in float32, so it is right also for gradients in 16 bits. State: one float32 number for each parameter.
+    The arguments of `keras.optimizers.Lion` in its order, with its defaults; the authors' code has `learning_rate=1e-4`. The
+    learning rate should be 3 to 10 times smaller than for AdamW, the weight decay as many times larger. The sign is taken in
+    float32, so it is right also for gradients in 16 bits. State: one float32 number for each parameter.
 
     Args:
-        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-4`.
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
         beta_1: Weight of the momentum in the update, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.99`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
@@ -43,8 +46,37 @@ class Lion(FusedOptimizer):
     elementwise = True
     kernel = "lion"
 
-    def __init__(self, learning_rate=1e-4, beta_1=0.9, beta_2=0.99, weight_decay=None, **options):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+    def __init__(
+        self,
+        learning_rate=0.001,
+        beta_1=0.9,
+        beta_2=0.99,
+        weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
+        **options,
+    ):
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.beta_1 = checks.beta("beta_1", beta_1)
         self.beta_2 = checks.beta("beta_2", beta_2)
 

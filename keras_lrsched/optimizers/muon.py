@@ -7,10 +7,20 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers import paths
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.base import Optimizer, checked_rate
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.newton_schulz import orthogonalized
 from keras_lrsched.schedules import checks
+
+ORIGINAL = {
+    "weight_decay": None,
+    "adjust_lr": "original",
+    "adam_lr_ratio": 0.015,
+    "adam_beta_2": 0.95,
+    "adam_weight_decay": None,
+    "epsilon": 1e-10,
+}
+"""The defaults of the authors' code beside the learning rate."""
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -20,40 +30,50 @@ class Muon(Optimizer):
         m = momentum m + (1 - momentum) g
         u = momentum m + (1 - momentum) g         if nesterov, else m
         w = (1 - lr weight_decay) w - lr q orthogonalized(u)
-        q = sqrt(max(1, outputs / inputs)), or 0.2 sqrt(max(outputs, inputs)) to match the length of AdamW's steps
+        q = rms_rate sqrt(max(outputs, inputs)) to match the length of AdamW's steps, or sqrt(max(1, outputs / inputs))
 
-    AdamW, with `adam_lr_ratio` lr, updates variables with less than two axes, those called `embeddings` or `bias`, and those
-    that `exclude_from_muon` lists: the last layer should be among them, which no rule can tell from a hidden one. A kernel
-    with more axes is a matrix (inputs, outputs): all axes but the last are inputs, as in convolutions, but only the first is
-    in `query`, `key` and `value` of an attention layer, (features, heads, size); `input_axes` says so for others, and
-    brings them under Muon whatever they are called.
+    AdamW, with `adam_lr_ratio` lr and `adam_weight_decay`, updates variables with less than two axes, those called
+    `embeddings` or `bias`, and those that `exclude_layers` lists: the last layer should be among them, which no rule can
+    tell from a hidden one. A kernel with more axes is a matrix (inputs, outputs): all axes but the last are inputs, as in
+    convolutions, but only the first is in `query`, `key` and `value` of an attention layer, (features, heads, size);
+    `input_axes` says so for others, and brings them under Muon whatever they are called.
 
-    - The authors' code: `ns_dtype="bfloat16"`. For convolutions it takes q from the last two axes of (out, in, height,
-      width), so 1; here it is that of the matrix.
-    - `torch.optim.Muon`: `ns_dtype="bfloat16", learning_rate=1e-3, weight_decay=0.1`, and `adjust_lr` as its `adjust_lr_fn`.
-    - Moonlight: `adjust_lr="match_rms_adamw"`. Its momentum is a sum, which orthogonalization makes the same.
-    - `keras.optimizers.Muon`: `adjust_lr="match_rms_adamw"`, with its `rms_rate=0.2`; it takes variables of two axes only.
+    The arguments of `keras.optimizers.Muon` in its order, with its defaults, and its values in matrices. It leaves variables
+    with more than two axes to AdamW, and those with `embedding` anywhere in their paths; AdamW differs from Keras' as
+    `AdamW` does. `keras.optimizers.get("Muon")` is Keras' own. Others:
+
+    - The authors' code: `Muon.original()`, with `ns_dtype="bfloat16"`. For convolutions it takes q from the last two axes of
+      (out, in, height, width), so 1; here it is that of the matrix.
+    - `torch.optim.Muon`: `ns_dtype="bfloat16", weight_decay=0.1`, and `adjust_lr` as its `adjust_lr_fn`.
+    - Moonlight: the defaults. Its momentum is a sum, which orthogonalization makes the same.
 
     optax mixes m and g in another way in the first updates, which is not offered. State: one float32 number for each
     parameter under Muon, two under AdamW.
 
     Args:
-        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.02`.
+        learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
+        adam_beta_1: As in AdamW. Defaults to `0.9`.
+        adam_beta_2: As in AdamW. Defaults to `0.999`.
+        adam_weight_decay: The weight decay under AdamW: a number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`.
+        epsilon: As in AdamW. Defaults to `1e-7`.
+        weight_decay: The weight decay under Muon: a number, a `LearningRateSchedule`, or `None`. Defaults to `0.004`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
+        exclude_layers: Regular expressions; AdamW updates a variable if one is found in its path. Defaults to `None`, for
+            none.
+        exclude_embeddings: Whether AdamW updates variables called `embeddings`. Defaults to `True`.
+        muon_a, muon_b, muon_c: Coefficients of the Newton-Schulz iteration. Default to `3.4445`, `-4.775` and `2.0315`.
+        adam_lr_ratio: The learning rate of AdamW, divided by that of Muon. Defaults to `1`.
         momentum: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.95`.
-        nesterov: Whether to look one gradient ahead. Defaults to `True`.
         ns_steps: The number of Newton-Schulz iterations. Defaults to `5`.
+        nesterov: Whether to look one gradient ahead. Defaults to `True`.
+        rms_rate: The root mean square of an update at a learning rate of 1; `None` for q = 1. Defaults to `0.2`.
         ns_dtype: The precision of these. `"bfloat16"` is faster on GPUs and TPUs, and right to 2 or 3 digits. Defaults to
             `"float32"`.
-        adjust_lr: The factor q: `"original"` or `"match_rms_adamw"`. Defaults to `"original"`.
-        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
-        exclude_from_muon: Regular expressions; AdamW updates a variable if one is found in its path. Defaults to `None`, for
-            none.
+        adjust_lr: The factor q: `"match_rms_adamw"`, or `"original"`, which has no use for `rms_rate`. Defaults to
+            `"match_rms_adamw"`.
         input_axes: A dictionary from regular expressions to how many of the first axes of a kernel are inputs. Defaults to
             `None`, as above.
-        adam_lr_ratio: The learning rate of AdamW, divided by that of Muon. Defaults to `0.015`, so 3e-4 beside 0.02.
-        adam_beta_1: As in AdamW. Defaults to `0.9`.
-        adam_beta_2: As in AdamW. Defaults to `0.95`.
-        adam_epsilon: As in AdamW. Defaults to `1e-10`.
         **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
@@ -68,48 +88,87 @@ class Muon(Optimizer):
     Example:
 
     >>> w = keras.Variable(keras.ops.zeros((3, 3)))
-    >>> Muon(learning_rate=1.0).apply([keras.ops.diag([4.0, 0.1, 2.0])], [w])
+    >>> Muon.original(learning_rate=1.0).apply([keras.ops.diag([4.0, 0.1, 2.0])], [w])
     >>> (-w.numpy().diagonal()).round(1)
     array([0.7, 0.8, 1.1], dtype=float32)
     """
 
     def __init__(
         self,
-        learning_rate=0.02,
-        momentum=0.95,
-        nesterov=True,
-        ns_steps=5,
-        ns_dtype="float32",
-        adjust_lr="original",
-        weight_decay=None,
-        exclude_from_muon=None,
-        input_axes=None,
-        adam_lr_ratio=0.015,
+        learning_rate=0.001,
         adam_beta_1=0.9,
-        adam_beta_2=0.95,
-        adam_epsilon=1e-10,
+        adam_beta_2=0.999,
+        adam_weight_decay=0.004,
+        epsilon=1e-7,
+        weight_decay=0.004,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
+        exclude_layers=None,
+        exclude_embeddings=True,
+        muon_a=3.4445,
+        muon_b=-4.775,
+        muon_c=2.0315,
+        adam_lr_ratio=1,
+        momentum=0.95,
+        ns_steps=5,
+        nesterov=True,
+        rms_rate=0.2,
+        ns_dtype="float32",
+        adjust_lr="match_rms_adamw",
+        input_axes=None,
         **options,
     ):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.momentum = checks.beta("momentum", momentum)
-        self.nesterov = nesterov
-        self.ns_steps = checks.positive_int("ns_steps", ns_steps)
-        self.ns_dtype = checks.one_of("ns_dtype", ns_dtype, ("float32", "bfloat16"))
-        self.adjust_lr = checks.one_of("adjust_lr", adjust_lr, ("original", "match_rms_adamw"))
-        self.exclude_from_muon = paths.patterns("exclude_from_muon", exclude_from_muon)
-        self.input_axes = paths.numbers("input_axes", input_axes, checks.positive_int)
-        self.adam_lr_ratio = checks.positive_float("adam_lr_ratio", adam_lr_ratio)
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.adam_beta_1 = checks.beta("adam_beta_1", adam_beta_1)
         self.adam_beta_2 = checks.beta("adam_beta_2", adam_beta_2)
-        self.adam_epsilon = checks.non_negative_float("adam_epsilon", adam_epsilon)
+        self.adam_weight_decay = checked_rate("adam_weight_decay", adam_weight_decay)
+        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.exclude_layers = paths.patterns("exclude_layers", exclude_layers)
+        self.exclude_embeddings = exclude_embeddings
+        self.muon_a = checks.finite_float("muon_a", muon_a)
+        self.muon_b = checks.finite_float("muon_b", muon_b)
+        self.muon_c = checks.finite_float("muon_c", muon_c)
+        self.adam_lr_ratio = checks.positive_float("adam_lr_ratio", adam_lr_ratio)
+        self.momentum = checks.beta("momentum", momentum)
+        self.ns_steps = checks.positive_int("ns_steps", ns_steps)
+        self.nesterov = nesterov
+        self.rms_rate = None if rms_rate is None else checks.positive_float("rms_rate", rms_rate)
+        self.ns_dtype = checks.one_of("ns_dtype", ns_dtype, ("float32", "bfloat16"))
+        self.adjust_lr = checks.one_of("adjust_lr", adjust_lr, ("original", "match_rms_adamw"))
+        self.input_axes = paths.numbers("input_axes", input_axes, checks.positive_int)
+
+    @classmethod
+    def original(cls, learning_rate=0.02, **options):
+        """Returns the optimizer with the defaults of the authors' code: no decay, and AdamW with 3e-4 beside 0.02."""
+        return cls(learning_rate, **{**ORIGINAL, **options})
 
     def resolve_paths(self, variables):
         super().resolve_paths(variables)
-        taken = paths.included("exclude_from_muon", self.exclude_from_muon, variables)
+        taken = paths.included("exclude_layers", self.exclude_layers, variables)
         rules = paths.first_match("input_axes", self.input_axes, variables)
         axes = [self.input_axes.get(rule) for rule in rules]
         self._matrix_shapes = [
-            _matrix_shape(variable, n) if is_taken else None
+            _matrix_shape(variable, n, self.exclude_embeddings) if is_taken else None
             for variable, n, is_taken in zip(variables, axes, taken, strict=True)
         ]
 
@@ -120,6 +179,14 @@ class Muon(Optimizer):
     def make_slots(self, variable):
         names = ("m", "v") if self.matrix_shape(variable) is None else ("momentum",)
         return {name: self.add_slot(variable, name) for name in names}
+
+    def _make_step(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
+        if self.matrix_shape(variable) is None:
+            weight_decay = self._current_adam_decay()
+        return super()._make_step(variable, gradient, scalars, learning_rate, weight_decay, iterations)
+
+    def _current_adam_decay(self):
+        return self._current_decay(self.adam_weight_decay)
 
     def step(self, w, g, slots, now):
         shape = self._matrix_shapes[now.index]
@@ -136,26 +203,28 @@ class Muon(Optimizer):
     def _orthogonal(self, g, slots, shape):
         m = slots.momentum = average(self.momentum, slots.momentum, g)
         u = average(self.momentum, m, g) if self.nesterov else m
-        return orthogonalized(ops.reshape(u, shape), self.ns_steps, self.ns_dtype)
+        coefficients = self.muon_a, self.muon_b, self.muon_c
+        return orthogonalized(ops.reshape(u, shape), self.ns_steps, self.ns_dtype, coefficients)
 
     def _scale(self, shape):
         inputs, outputs = shape
         if self.adjust_lr == "original":
             return math.sqrt(max(1, outputs / inputs))
-        return 0.2 * math.sqrt(max(inputs, outputs))
+        return 1.0 if self.rms_rate is None else self.rms_rate * math.sqrt(max(inputs, outputs))
 
     def _adam(self, g, slots, t):
         slots.m = average(self.adam_beta_1, slots.m, g)
         slots.v = average(self.adam_beta_2, slots.v, ops.square(g))
         v = slots.v / bias_correction(self.adam_beta_2, t)
-        return slots.m / bias_correction(self.adam_beta_1, t) / (ops.sqrt(v) + self.adam_epsilon)
+        return slots.m / bias_correction(self.adam_beta_1, t) / (ops.sqrt(v) + self.epsilon)
 
 
-def _matrix_shape(variable, input_axes):
+def _matrix_shape(variable, input_axes, exclude_embeddings):
     """(inputs, outputs) of a variable that is not excluded by a rule; `None` if it is no matrix."""
     path, shape = paths.path(variable), tuple(variable.shape)
     if input_axes is None:
-        if len(shape) < 2 or re.search(r"(embeddings|bias)$", path):
+        excluded = r"(embeddings|bias)$" if exclude_embeddings else "bias$"
+        if len(shape) < 2 or re.search(excluded, path):
             return None
         attention = len(shape) == 3 and re.search(r"(^|/)(query|key|value)/kernel$", path)
         input_axes = 1 if attention else len(shape) - 1

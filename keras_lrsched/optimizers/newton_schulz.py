@@ -4,8 +4,10 @@ from keras import ops
 
 from keras_lrsched.optimizers.maths import norm
 
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
-def orthogonalized(x, steps, dtype):
+
+def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
     """The singular vectors of a matrix, with singular values that are not far from 1.
 
     X = G / (||G|| + 1e-7), then as many times as `steps` says: A = X X^T; X = a X + (b A + c A A) X. The coefficients give
@@ -16,8 +18,9 @@ def orthogonalized(x, steps, dtype):
         x: The matrix.
         steps: The number of iterations.
         dtype: In what to multiply matrices: `"bfloat16"` has 2 to 3 digits.
+        coefficients: a, b and c.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a, b, c = coefficients
 
     def product(one, other):
         return ops.cast(ops.matmul(ops.cast(one, dtype), ops.cast(other, dtype)), x.dtype)

@@ -29,6 +29,12 @@ class NorMuon(Muon):
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.02`.
         beta_2: Decay rate of the second moment, at least 0 and below 1. Defaults to `0.95`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        adjust_lr: The factor q: `"original"` or `"match_rms_adamw"`. Defaults to `"original"`.
+        adam_lr_ratio: The learning rate of AdamW, divided by that of NorMuon. Defaults to `0.015`, so 3e-4 beside 0.02.
+        adam_beta_2: As in AdamW. Defaults to `0.95`.
+        adam_weight_decay: The weight decay under AdamW. Defaults to `None`, for that of NorMuon.
+        epsilon: As in AdamW. Defaults to `1e-10`.
         **options: See `Muon`.
 
     Raises:
@@ -47,9 +53,32 @@ class NorMuon(Muon):
     array([0.934, 0.934, 0.934], dtype=float32)
     """
 
-    def __init__(self, learning_rate=0.02, beta_2=0.95, **options):
-        super().__init__(learning_rate, **options)
+    def __init__(
+        self,
+        learning_rate=0.02,
+        beta_2=0.95,
+        weight_decay=None,
+        adjust_lr="original",
+        adam_lr_ratio=0.015,
+        adam_beta_2=0.95,
+        adam_weight_decay=None,
+        epsilon=1e-10,
+        **options,
+    ):
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            adjust_lr=adjust_lr,
+            adam_lr_ratio=adam_lr_ratio,
+            adam_beta_2=adam_beta_2,
+            adam_weight_decay=adam_weight_decay,
+            epsilon=epsilon,
+            **options,
+        )
         self.beta_2 = checks.beta("beta_2", beta_2)
+
+    def _current_adam_decay(self):
+        return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
     def make_slots(self, variable):
         slots, shape = super().make_slots(variable), self.matrix_shape(variable)
@@ -62,6 +91,6 @@ class NorMuon(Muon):
         return self._length(o, shape) / (norm(p) + 1e-10) * p
 
     def _length(self, o, shape):
-        if self.adjust_lr == "match_rms_adamw":
-            return 0.2 * (shape[0] * shape[1]) ** 0.5
+        if self.adjust_lr == "match_rms_adamw" and self.rms_rate is not None:
+            return self.rms_rate * (shape[0] * shape[1]) ** 0.5
         return self._scale(shape) * norm(o)

@@ -22,18 +22,23 @@ class ScheduleFreeAdamW(ScheduleFree):
     update goes back to y. To have x in `evaluate`, `predict` and files within `fit`, and BatchNorm statistics that belong to
     it, add the callback `ScheduleFreeEvaluation`; in a loop of your own, call `use_average()` and `use_training_weights()`.
 
+    The arguments of `keras.optimizers.ScheduleFreeAdamW` in its order, with its defaults, which are those of the authors'
+    code. On TensorFlow and PyTorch, Keras' class reads z after it has changed, so that y is the plain mean of z; it never
+    gives x to the model.
+
     Good learning rates are 1 to 10 times those of AdamW; a warmup helps; for long runs beta_1 may be 0.95 or 0.98. If the
-    learning rate has a schedule, what it falls to counts no less in the average. Weights decay at y. On TensorFlow and
-    PyTorch, `keras.optimizers.ScheduleFreeAdamW` reads z after it has changed, so that y is the plain mean of z; it never
-    gives x to the model. State: two float32 numbers for each parameter, three with `inner_momentum`.
+    learning rate has a schedule, what it falls to counts no less in the average. Weights decay at y. State: two float32
+    numbers for each parameter, three with `inner_momentum`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.0025`.
         beta_1: How much of y is x, between 0 and 1, both excluded. Defaults to `0.9`.
         beta_2: Decay rate of the mean of squared gradients, at least 0 and below 1. Defaults to `0.999`.
         epsilon: Added to the root. Defaults to `1e-8`.
-        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
         warmup_steps: Updates until the learning rate is reached, in a line. Defaults to `0`.
+        weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         r: Power of t in the weights of the average, at least 0. Defaults to `0.0`.
         weight_lr_power: Power of the largest learning rate so far in them, at least 0. Defaults to `2.0`.
         inner_momentum: Decay rate of a mean of gradients that takes the place of g above the root, at least 0 and below 1.
@@ -66,14 +71,38 @@ class ScheduleFreeAdamW(ScheduleFree):
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        weight_decay=None,
         warmup_steps=0,
+        weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
         r=0.0,
         weight_lr_power=2.0,
         inner_momentum=0.0,
         **options,
     ):
-        super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
+        super().__init__(
+            learning_rate,
+            weight_decay,
+            r,
+            weight_lr_power,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.beta_1 = self.beta = checks.inner_fraction("beta_1", beta_1)
         self.beta_2 = checks.beta("beta_2", beta_2)
         self.epsilon = checks.non_negative_float("epsilon", epsilon)

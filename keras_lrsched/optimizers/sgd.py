@@ -14,15 +14,17 @@ class SGD(FusedOptimizer):
         w = (1 - lr weight_decay) w - lr m                      (heavy ball)
         w = (1 - lr weight_decay) w - lr (g + momentum m)       (Nesterov)
 
-    The learning rate stays outside of the momentum, as in PyTorch: when a schedule lowers it, the step is lower at once.
-    `keras.optimizers.SGD` keeps `lr g` in its momentum; with a constant rate the two are the same. State: one float32 number
-    for each parameter.
+    The arguments of `keras.optimizers.SGD` in its order, with its defaults; 0.9 is the usual momentum. The learning rate
+    stays outside of the momentum, as in PyTorch: when a schedule lowers it, the step is lower at once. Keras' SGD keeps
+    `lr g` in its momentum; with a constant rate the two are the same. State: one float32 number for each parameter.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.01`.
-        momentum: At least 0 and below 1. Defaults to `0.9`.
+        momentum: At least 0 and below 1. Defaults to `0.0`.
         nesterov: Whether to look ahead. Defaults to `False`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps, name: As in Keras.
         **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
@@ -47,8 +49,37 @@ class SGD(FusedOptimizer):
     elementwise = True
     kernel = "sgd"
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, nesterov=False, weight_decay=None, **options):
-        super().__init__(learning_rate, weight_decay=weight_decay, **options)
+    def __init__(
+        self,
+        learning_rate=0.01,
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name=None,
+        **options,
+    ):
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **options,
+        )
         self.momentum = checks.beta("momentum", momentum)
         self.nesterov = nesterov
 

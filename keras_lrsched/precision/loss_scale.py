@@ -18,9 +18,10 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         after one with a gradient that is not finite:        scale = scale / 2, and no update
         where that makes scale <= min_scale:                 scale stays, and FloatingPointError
 
-    `compile` takes it as it is, where it would put an optimizer into the one of Keras. That begins with 2^15, grows after
-    2,000 batches and has no minimum, so that a model whose gradients are NaN trains on forever without a change. Neither has
-    it a bound: where gradients are zero for long, its scale becomes infinite, and all later updates are left out.
+    `compile` takes it as it is, where it would put an optimizer into the one of Keras. That has the same arguments and
+    defaults, but no minimum, so that a model whose gradients are NaN trains on forever without a change. Neither has it a
+    bound: where gradients are zero for long, its scale becomes infinite, and all later updates are left out. fairseq's
+    values are `initial_scale=128.0, dynamic_growth_steps=16384`.
 
     The error comes at once in eager code; as `InvalidArgumentError` in a `tf.function`. What is compiled by XLA, as on JAX,
     cannot raise; there it comes at the end of `fit`, or from `raise_if_aborted`, which a callback may call:
@@ -33,9 +34,9 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     Args:
         inner_optimizer: The optimizer; also its name or config as for `keras.optimizers.get`.
-        initial_scale: The first scale. Defaults to `128.0`, as fairseq's command has it.
-        dynamic_growth_steps: Finite batches in a row after which the scale doubles. Defaults to `16384`, as in fairseq on
-            one device; it divides that number by the number of devices.
+        initial_scale: The first scale; 128.0 in fairseq's command. Defaults to `32768.0`.
+        dynamic_growth_steps: Finite batches in a row after which the scale doubles; 16,384 in fairseq on one device, which
+            divides that number by the number of devices. Defaults to `2000`.
         name: As in Keras.
         tolerance: Part of the batches since the scale last changed that may be not finite before it is lowered, from 0 to 1.
             Defaults to `0.0`.
@@ -54,7 +55,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     Example:
 
     >>> w = keras.Variable([1.0])
-    >>> optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.5))
+    >>> optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=128.0)
     >>> for gradient in (float("inf"), 64.0):
     ...     optimizer.apply([keras.ops.array([gradient])], [w])
     ...     print(float(optimizer.dynamic_scale), w.numpy())
@@ -65,8 +66,8 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     def __init__(
         self,
         inner_optimizer,
-        initial_scale=2.0**7,
-        dynamic_growth_steps=2**14,
+        initial_scale=2.0**15,
+        dynamic_growth_steps=2000,
         name=None,
         tolerance=0.0,
         min_scale=1e-4,

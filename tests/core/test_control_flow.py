@@ -38,7 +38,7 @@ OPTIMIZERS = {
     "AdamW, accumulating, scaled": lambda: keras.optimizers.LossScaleOptimizer(AdamW(0.1, gradient_accumulation_steps=2)),
     "Keras' SGD in Lookahead": lambda: Lookahead(sgd(), sync_period=2),
     "Keras' SGD by layers, with an average": lambda: LayerwiseLearningRate(sgd(), {"bias": 0.5}),
-    "Keras' SGD, scaled as in fairseq": lambda: LossScaleOptimizer(sgd(use_ema=True)),
+    "Keras' SGD, scaled as in fairseq": lambda: LossScaleOptimizer(sgd(use_ema=True), 128.0),
 }
 
 

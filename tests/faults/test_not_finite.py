@@ -72,7 +72,7 @@ def test_rolled_back(clean, report):
 
 def test_left_out_by_loss_scaling(clean, report):
     batches, _ = inputs()
-    optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9), min_scale=2.0**-60)
+    optimizer = LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9), 128.0, min_scale=2.0**-60)
     model, _ = train(batches, optimizer=optimizer)
     assert_equal(model.get_weights(), clean)
     report("Burst of NaN gradients, `LossScaleOptimizer`", BURSTS, "updates left out: the same bits as without them")
@@ -82,7 +82,7 @@ def test_an_abort_of_loss_scaling(report):
     batches, _ = inputs()
     batches[5:] = np.nan
     with pytest.raises(Exception, match=r"loss scale has come down to its minimum|not finite"):
-        train(batches, optimizer=LossScaleOptimizer(keras.optimizers.SGD(0.05)))
+        train(batches, optimizer=LossScaleOptimizer(keras.optimizers.SGD(0.05), 128.0))
     report("NaN gradients without end, `LossScaleOptimizer`", 1, "clear error")
 
 

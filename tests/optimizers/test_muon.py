@@ -6,10 +6,12 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import Muon, NorMuon
+from keras_lrsched.optimizers.muon import ORIGINAL
 from keras_lrsched.optimizers.newton_schulz import orthogonalized
+from keras_lrsched.schedules import LinearDecay
 from tests.contract.optimizer_problem import RUNS, gradients, variables
 
-MUON = {"learning_rate": 0.02, "weight_decay": 0.01}
+MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +21,7 @@ MUON = {"learning_rate": 0.02, "weight_decay": 0.01}
 def test_bfloat16_agrees_with_that_of_others(run, options):
     """Their products of matrices have 2 to 3 digits; with (out, in) as rows and columns."""
     w = keras.Variable(ops.transpose(variables()["kernel"]), name="kernel")
-    optimizer = Muon(**MUON, ns_dtype="bfloat16", **options)
+    optimizer = Muon(**{**MUON, **options}, ns_dtype="bfloat16")
     for t, expected in enumerate(RUNS[run]["traj"], start=1):
         optimizer.apply([ops.transpose(gradients(t)[0])], [w])
         actual, expected = ops.convert_to_numpy(ops.transpose(w)).ravel(), np.array(expected["W"])
@@ -45,7 +47,7 @@ def test_variables_that_are_matrices():
     )
     model.build((None, 9))
     weights = [*model.trainable_variables, *attention().trainable_variables]
-    optimizer = Muon(exclude_from_muon=["head/"])
+    optimizer = Muon(exclude_layers=["head/"])
     optimizer.build(weights)
     shapes = {v.path.removeprefix("model/"): optimizer.matrix_shape(v) for v in weights}
     assert {path: shape for path, shape in shapes.items() if shape is not None} == {
@@ -76,7 +78,7 @@ def test_a_kernel_with_more_axes_moves_as_its_matrix(optimizer):
 
 
 def test_rules_survive_saving():
-    options = {"exclude_from_muon": ["^head"], "input_axes": {"einsum": 2}}
+    options = {"exclude_layers": ["^head"], "input_axes": {"einsum": 2}}
     config = Muon(**options).get_config()
     assert {name: config[name] for name in options} == options
 
@@ -85,8 +87,8 @@ def test_rules_survive_saving():
     ("options", "message"),
     [
         (
-            {"exclude_from_muon": ["head"]},
-            "`exclude_from_muon`: 'head' is found in none of the 1 paths; the nearest are kernel",
+            {"exclude_layers": ["head"]},
+            "`exclude_layers`: 'head' is found in none of the 1 paths; the nearest are kernel",
         ),
         ({"input_axes": {"head": 1}}, "`input_axes`: 'head' is found in none of the 1 paths; the nearest are kernel"),
         ({"input_axes": {"kernel": 2}}, r"`input_axes` must leave an axis .*2 for kernel of shape \(3, 4\)"),
@@ -105,8 +107,35 @@ def test_rules_that_are_no_rules():
 def test_adamw_has_its_own_learning_rate():
     """The first step of AdamW is the learning rate."""
     w = keras.Variable([1.0, -1.0], name="bias")
-    Muon(learning_rate=0.02).apply([ops.convert_to_tensor([3.0, -5.0])], [w])
+    Muon.original(learning_rate=0.02).apply([ops.convert_to_tensor([3.0, -5.0])], [w])
     np.testing.assert_allclose(ops.convert_to_numpy(w), [1 - 3e-4, -1 + 3e-4], rtol=1e-6)
+
+
+def test_adamw_has_its_own_weight_decay():
+    """Each decays by its own; a variable is excluded from both in the same way; NorMuon has one for all by default."""
+    decays = {}
+    for optimizer in (
+        Muon(1.0, weight_decay=0.5, adam_weight_decay=0.25, adam_lr_ratio=0.5),
+        Muon(1.0, weight_decay=None, adam_weight_decay=LinearDecay(0.25, 10), adam_lr_ratio=0.5),
+        Muon(1.0, weight_decay=0.5, adam_weight_decay=None),
+        Muon(1.0, exclude_from_weight_decay=["kernel", "bias"]),
+        NorMuon(1.0, weight_decay=0.5, adam_lr_ratio=0.5),
+        NorMuon(1.0, weight_decay=0.5, adam_lr_ratio=0.5, adam_weight_decay=0.25),
+    ):
+        weights = [keras.Variable(np.ones(shape), name=name) for name, shape in (("kernel", (2, 2)), ("bias", (2,)))]
+        optimizer.apply([ops.zeros_like(w) for w in weights], weights)
+        decays[optimizer.name] = [float(1 - ops.convert_to_numpy(w).flat[0]) for w in weights]
+    assert [*decays.values()] == [[0.5, 0.125], [0.0, 0.125], [0.5, 0.0], [0.0, 0.0], [0.5, 0.25], [0.5, 0.125]]
+
+
+def test_embeddings_are_matrices_where_they_are_not_excluded():
+    w = keras.Variable(np.ones((7, 4)), name="embeddings")
+    shapes = []
+    for exclude in (True, False):
+        optimizer = Muon(exclude_embeddings=exclude)
+        optimizer.build([w])
+        shapes.append(optimizer.matrix_shape(w))
+    assert shapes == [None, (7, 4)]
 
 
 def test_neurons_of_normuon_move_alike():
@@ -114,8 +143,9 @@ def test_neurons_of_normuon_move_alike():
     gradient = rng.normal(size=(6, 4)).astype("float32") * np.array([1, 1e-3, 10, 1], "float32")
     lengths = {}
     for optimizer in (Muon, NorMuon):
+        make = optimizer.original
         w = keras.Variable(np.zeros((6, 4)), dtype="float32", name="kernel")
-        optimizer(learning_rate=1.0).apply([ops.convert_to_tensor(gradient)], [w])
+        make(learning_rate=1.0).apply([ops.convert_to_tensor(gradient)], [w])
         lengths[optimizer] = np.linalg.norm(ops.convert_to_numpy(w), axis=0)
     np.testing.assert_allclose(lengths[NorMuon], lengths[NorMuon].mean(), rtol=1e-5)
     assert np.ptp(lengths[Muon]) > 0.1

@@ -175,6 +175,6 @@ def test_schedule_free(name, evaluated):
 
 def test_muon():
     """Our orthogonalization in bfloat16, as theirs is."""
-    mine = ours(Muon(0.02, weight_decay=0.1, ns_dtype="bfloat16"), transposed=True, variables=("kernel",))
+    mine = ours(Muon.original(0.02, weight_decay=0.1, ns_dtype="bfloat16"), transposed=True, variables=("kernel",))
     theirs = torch_run(official("muon", "SingleDeviceMuon", lr=0.02, weight_decay=0.1), ("kernel",))
     assert deviation(mine, theirs) < BFLOAT16

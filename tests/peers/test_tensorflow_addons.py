@@ -43,10 +43,10 @@ def warmup():
 
 
 PAIRS = {
-    "lamb": lambda: Lamb(0.02, weight_decay=0.1),
-    "lamb_no_decay": lambda: Lamb(0.02),
+    "lamb": lambda: Lamb(0.02, epsilon=1e-6, weight_decay=0.1),
+    "lamb_no_decay": lambda: Lamb(0.02, epsilon=1e-6),
     "lamb_exclusions": lambda: Lamb(
-        0.02, weight_decay=0.1, exclude_from_weight_decay=["bias"], exclude_from_layer_adaptation=["bias"]
+        0.02, epsilon=1e-6, weight_decay=0.1, exclude_from_weight_decay=["bias"], exclude_from_layer_adaptation=["bias"]
     ),
     "radam": radam,
     "radam_decay": lambda: radam(weight_decay=0.1, sma_threshold=6.0),

@@ -94,7 +94,7 @@ def test_a_batch_that_is_not_finite_is_left_out_for_good(name, optimizer):
     model = keras.Sequential([keras.Input((32,)), *(keras.layers.Dense(32) for _ in range(2)), keras.layers.Dense(1)])
     quantize_model(model, recipe)
     inner = SGD(1e-6) if optimizer == "loss scale" else SGD(1e-6, nonfinite="skip")
-    model.compile(LossScaleOptimizer(inner) if optimizer == "loss scale" else inner, "mse", jit_compile=False)
+    model.compile(LossScaleOptimizer(inner, 128.0) if optimizer == "loss scale" else inner, "mse", jit_compile=False)
     bad = X.copy()
     bad[5, 3] = np.inf
     model.fit(bad, X[:, :1], batch_size=4, shuffle=False, verbose=0)

@@ -52,7 +52,7 @@ def fairseq(overflows, initial_scale, window, tolerance=0.0):
 def test_sequence_by_hand(scales):
     gradients = [GOOD, GOOD, GOOD, GOOD, BAD, GOOD, GOOD, BAD, BAD, GOOD, GOOD, GOOD, GOOD, GOOD, GOOD]
     expected = [128, 128, 256, 256, 128, 128, 128, 64, 32, 32, 32, 64, 64, 64, 128]
-    assert scales(gradients, dynamic_growth_steps=3) == expected
+    assert scales(gradients, initial_scale=128.0, dynamic_growth_steps=3) == expected
     assert fairseq([g == BAD for g in gradients], 128, 3) == expected
 
 
@@ -60,7 +60,7 @@ def test_tolerance_by_hand(scales):
     """Half of the batches since the last change: an overflow that is not enough begins a new window all the same."""
     gradients = [GOOD, BAD, GOOD, GOOD, BAD, BAD, GOOD, GOOD, GOOD]
     expected = [128, 64, 64, 64, 64, 32, 32, 32, 64]
-    assert scales(gradients, dynamic_growth_steps=3, tolerance=0.5) == expected
+    assert scales(gradients, initial_scale=128.0, dynamic_growth_steps=3, tolerance=0.5) == expected
     assert fairseq([g == BAD for g in gradients], 128, 3, 0.5) == expected
 
 
@@ -74,9 +74,10 @@ def test_sequence_of_fairseq(scales, window, tolerance):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_defaults(scales, bad):
-    assert scales([GOOD, bad, GOOD]) == [128, 64, 64]
+    """Those of Keras, where it has them."""
+    assert scales([GOOD, bad, GOOD]) == [2.0**15, 2.0**14, 2.0**14]
     config = LossScaleOptimizer("sgd").get_config()
-    assert config["dynamic_growth_steps"] == 16384
+    assert config["dynamic_growth_steps"] == 2000
     assert (config["min_scale"], config["tolerance"]) == (1e-4, 0.0)
 
 
@@ -86,7 +87,7 @@ def test_defaults(scales, bad):
 def test_abort_in_eager_code():
     """128 / 2^20 is the last scale above 1e-4."""
     w = keras.Variable([1.0])
-    optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0), 128.0)
     for _ in range(20):
         optimizer.apply([ops.array([BAD])], [w])
     optimizer.raise_if_aborted()
@@ -249,7 +250,7 @@ def test_float16_training_with_overflows():
 
 def test_around_quantized_state():
     w = keras.Variable(np.zeros((64, 64), "float32"), name="w")
-    optimizer = LossScaleOptimizer(QuantizedState(optimizers.AdamW(0.5, weight_decay=None), "coat"))
+    optimizer = LossScaleOptimizer(QuantizedState(optimizers.AdamW(0.5, weight_decay=None), "coat"), 128.0)
     update = compiled_update(optimizer, [w], JIT[-1])
     update([ops.full((64, 64), 128.0)])
     np.testing.assert_allclose(w.numpy(), -0.5, rtol=1e-6)

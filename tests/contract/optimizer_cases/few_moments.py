@@ -5,6 +5,7 @@ from keras_lrsched.optimizers import Adafactor, AdaLomo, AdamMini, SGDSaI
 from . import Case, Trajectory
 
 MINI = {"learning_rate": 1e-3, "beta_2": 0.95, "weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]}
+PAPER = {"learning_rate": 1e-2}
 BETAS = tuple({name: bad} for name in ("beta_1", "beta_2") for bad in (-0.1, 1, "0.9", None, True))
 FACTORED = (
     {"beta_2_decay": 0},
@@ -18,17 +19,16 @@ CASES = [
     Case(
         Adafactor,
         (
-            Trajectory("adafactor_hf_relstep", {}),
-            Trajectory("adafactor_hf_lr", {"relative_step": False, "scale_parameter": False}),
-            Trajectory(
-                "adafactor_hf_beta1_wd", {"learning_rate": 1e-2, "relative_step": False, "beta_1": 0.9, "weight_decay": 0.1}
-            ),
-            Trajectory("adafactor_hf_warmup", {"warmup_init": True}),
-            Trajectory("adafactor_torch", {}),
-            Trajectory("adafactor_keras", {}),
+            Trajectory("adafactor_hf_relstep", PAPER),
+            Trajectory("adafactor_hf_lr", {**PAPER, "relative_step": False, "scale_parameter": False}),
+            Trajectory("adafactor_hf_beta1_wd", {**PAPER, "relative_step": False, "beta_1": 0.9, "weight_decay": 0.1}),
+            Trajectory("adafactor_hf_warmup", {**PAPER, "warmup_init": True}),
+            Trajectory("adafactor_torch", PAPER),
+            Trajectory("adafactor_keras", PAPER),
             Trajectory("adafactor_keras_norel_lr.5", {"learning_rate": 0.6}),
-            Trajectory("adafactor_optax", {}),
+            Trajectory("adafactor_optax", PAPER),
         ),
+        options=PAPER,
         digits_rate=3e-2,
         state_bytes=(64 + 32) * 4 / (64 * 32),
         bad=(*FACTORED, {"warmup_init": True, "relative_step": False}, {"beta_1": 1.0}),

@@ -1,22 +1,26 @@
 """Muon, NorMuon."""
 
 from keras_lrsched.optimizers import Muon, NorMuon
+from keras_lrsched.optimizers.muon import ORIGINAL
 
 from . import Case, Trajectory
 
-MUON = {"learning_rate": 0.02, "weight_decay": 0.01}
+MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01, "adam_weight_decay": 0.01}
 MATRIX = {"variables": ("kernel",), "transposed": True}
 BAD = (
     {"momentum": 1},
     {"ns_steps": 0},
     {"ns_dtype": "float16"},
     {"adjust_lr": "rms"},
-    {"exclude_from_muon": "bias"},
+    {"exclude_layers": "bias"},
+    {"muon_a": None},
+    {"rms_rate": 0},
+    {"adam_weight_decay": -0.1},
     {"input_axes": ["kernel"]},
     {"adam_lr_ratio": 0},
     {"adam_beta_1": 1},
     {"adam_beta_2": None},
-    {"adam_epsilon": -1},
+    {"epsilon": -1},
 )
 
 CASES = [
@@ -26,11 +30,12 @@ CASES = [
             Trajectory("muon_patched_fp64NS", MUON, **MATRIX),
             Trajectory("muon_keras", MUON, **MATRIX),
             Trajectory("muon_keras_rms", {**MUON, "adjust_lr": "match_rms_adamw"}, **MATRIX),
-            Trajectory("muon_torch_adamw", {**MUON, "exclude_from_muon": ["kernel"]}),
+            Trajectory("muon_torch_adamw", {**MUON, "exclude_layers": ["kernel"]}),
         ),
-        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0},
+        options={**ORIGINAL, "learning_rate": 0.01, "adam_lr_ratio": 1.0},
         digits_rate=3e-2,
         state_bytes=4,
+        differs={"test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own; test_muon.py has the test"},
         bad=BAD,
     ),
     Case(

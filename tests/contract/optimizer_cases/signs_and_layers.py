@@ -4,7 +4,7 @@ from keras_lrsched.optimizers import SGD, AdamAtan2, AdamW, Lamb, Lars, Lion
 
 from . import Case, Trajectory
 
-LAMB = {"learning_rate": 1e-2, "weight_decay": 0.1}
+LAMB = {"learning_rate": 1e-2, "weight_decay": 0.1, "epsilon": 1e-6}
 LARS = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-2, "always_adapt": False}
 BETAS = tuple({name: bad} for name in ("beta_1", "beta_2") for bad in (-0.1, 1, 1.5, float("nan"), "0.9", None, True))
 EPSILON = ({"epsilon": -1e-8}, {"epsilon": "small"}, {"epsilon": None})
@@ -25,10 +25,10 @@ CASES = [
     ),
     Case(
         AdamW,
-        (Trajectory("adamw_torch", {"learning_rate": 1e-3, "weight_decay": 0.1}),),
+        (Trajectory("adamw_torch", {"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": 1e-8}),),
         options={"learning_rate": 0.01},
         state_bytes=8,
-        bad=BETAS + EPSILON,
+        bad=(*BETAS, *EPSILON, {"amsgrad": True}),
     ),
     Case(
         AdamAtan2,
@@ -51,10 +51,10 @@ CASES = [
             Trajectory("lamb_timm_noclip", {**LAMB, "always_adapt": False}),
             Trajectory("lamb_timm_nobc", {**LAMB, "bias_correction": False}),
             Trajectory("lamb_timm_trustclip", {**LAMB, "trust_clip": True}),
-            Trajectory("lamb_timm_wd0", {"learning_rate": 1e-2, "always_adapt": False}),
-            Trajectory("lamb_timm_wd0_always", {"learning_rate": 1e-2}),
+            Trajectory("lamb_timm_wd0", {"learning_rate": 1e-2, "epsilon": 1e-6, "always_adapt": False}),
+            Trajectory("lamb_timm_wd0_always", {"learning_rate": 1e-2, "epsilon": 1e-6}),
             Trajectory("lamb_keras", {**LAMB, "epsilon": 1e-7, "decay_placement": "outside"}),
-            Trajectory("lamb_keras_wd0", {"learning_rate": 1e-2}),
+            Trajectory("lamb_keras_wd0", {"learning_rate": 1e-2, "epsilon": 1e-6}),
         ),
         options={"learning_rate": 0.01},
         state_bytes=8,
@@ -84,8 +84,8 @@ CASES = [
     Case(
         SGD,
         # there the decay is not multiplied by the learning rate
-        (Trajectory("sgdw_tfa", {"learning_rate": 0.1, "weight_decay": 0.1}),),
-        options={"learning_rate": 0.01},
+        (Trajectory("sgdw_tfa", {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9}),),
+        options={"learning_rate": 0.01, "momentum": 0.9},
         quadratic_rate=0.05,
         digits_rate=0.05,
         state_bytes=4,

@@ -26,7 +26,8 @@ def keras_own(name, **config):
 
 
 def adamw(learning_rate):
-    return {"class_name": "keras_lrsched>AdamW", "config": {"learning_rate": learning_rate, "weight_decay": 0.1}}
+    config = {"learning_rate": learning_rate, "weight_decay": 0.1, "epsilon": 1e-8}
+    return {"class_name": "keras_lrsched>AdamW", "config": config}
 
 
 CASES = [
