@@ -97,10 +97,10 @@ class AdamMini(FusedOptimizer):
     def kernel_blocks(self, place):
         return self._blocks[place].neighbours
 
-    def _unsuited(self):
+    def _unsuited(self, variables):
         if any(blocks.neighbours is None for blocks in getattr(self, "_blocks", ())):
             return f"they need blocks whose axes or columns lie side by side. Received: blocks={self.blocks!r}."
-        return super()._unsuited()
+        return super()._unsuited(variables)
 
 
 def default_blocks(path, shape):

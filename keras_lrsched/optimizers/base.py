@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -67,6 +68,8 @@ class Optimizer(keras.optimizers.Optimizer):
 
     slots: tuple[str, ...] = ()
     """Names of the state that each variable has in its own shape, at first zero."""
+
+    _waiting_places: Any = frozenset()  # in the list of variables, under accumulation
 
     elementwise = False
     """Whether each entry is updated from its own gradient and state alone, so that one row of a variable can be."""
@@ -281,8 +284,19 @@ class Optimizer(keras.optimizers.Optimizer):
         pairs = [(g, v) for g, v in zip(grads, trainable_variables, strict=True) if 0 not in v.shape]
         if not pairs:
             return
+        waiting = self._waiting([v for _, v in pairs])
+        self._waiting_places = frozenset(self._get_variable_index(v) for v in waiting)
         pairs = [self._wide_gradient(g, v) for g, v in pairs]
+        pairs += [(ops.zeros(v.shape, wide_dtype(v.dtype)), v) for v in waiting]
         super()._backend_apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
+
+    def _waiting(self, variables):
+        """The others, under accumulation: they may have had gradients in earlier micro-steps."""
+        if not self.gradient_accumulation_steps:
+            return []
+        known = {self._var_key(variable) for variable in variables}
+        others = [v for v in self._trainable_variables if self._var_key(v) not in known]
+        return [v for v in others if 0 not in v.shape and not self._overwrite_variable_with_gradient(v)]
 
     def _wide_gradient(self, gradient, variable):
         """A dense gradient in float32, and what it belongs to: the variable, or some of its rows."""
@@ -309,7 +323,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def _make_step(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
         is_part = hasattr(variable, "whole")
         index = self._get_variable_index(variable.whole if is_part else variable)
-        return Step(
+        step = Step(
             variable,
             index,
             gradient,
@@ -320,6 +334,21 @@ class Optimizer(keras.optimizers.Optimizer):
             self._multipliers[index],
             iterations,
         )
+        if index in self._waiting_places:
+            step.takes_part = ops.any(ops.not_equal(gradient, 0))
+        return step
+
+    def resting(self, steps):
+        """1 for each variable that takes no part in an update and 0 for the others: an array, or a tensor."""
+        rests = np.ones(len(self._slots), "float32")
+        rests[[step.index for step in steps]] = 0
+        undecided = [step for step in steps if step.takes_part is not None]
+        if not undecided:
+            return rests
+        each = [*map(ops.convert_to_tensor, rests)]
+        for step in undecided:
+            each[step.index] = 1 - ops.cast(step.takes_part, "float32")
+        return ops.stack(each)
 
     def assign(self, variable, value):
         if native.replicas() > 1:
@@ -332,12 +361,18 @@ class Optimizer(keras.optimizers.Optimizer):
             step.slots.master = value
         if self.stochastic_rounding and step.variable.dtype == "bfloat16":
             value = stochastic_round(value, self._rounding)
+        if step.takes_part is not None:
+            if step.variable.constraint is not None:  # which Keras applies to what has a gradient in the last micro-step
+                value = step.variable.constraint(value)
+            finite = step.takes_part if finite is None else ops.logical_and(finite, step.takes_part)
         self._assign_all([*step.slots.take(), (step.variable, value)], finite)
 
-    def _assign_all(self, changes, finite):
+    def _assign_all(self, changes, condition):
         for variable, value in changes:
             value = ops.cast(value, variable.dtype)
-            self.assign(variable, value if finite is None else ops.where(finite, value, ops.convert_to_tensor(variable)))
+            if condition is not None:
+                value = ops.where(condition, value, ops.convert_to_tensor(variable))
+            self.assign(variable, value)
 
     def _update_model_variables_moving_average(self, trainable_variables):
         """As in Keras, but in float32."""
@@ -345,7 +380,9 @@ class Optimizer(keras.optimizers.Optimizer):
             momentum = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")
             for variable, mean in zip(trainable_variables, self._model_variables_moving_average, strict=True):
                 if mean is not None:
-                    mean.assign(average(ops.cast(momentum, mean.dtype), wide(mean), wide(variable)))
+                    old, value = wide(mean), wide(variable)
+                    new = average(ops.cast(momentum, mean.dtype), old, value)
+                    mean.assign(ops.where(ops.equal(old, value), old, new))  # exact where a variable stays
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
         """As in Keras; variables that gradients overwrite have no average, for which Keras fails on TensorFlow."""

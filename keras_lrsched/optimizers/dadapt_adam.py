@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, bias_correction, dot
+from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
 from keras_lrsched.schedules import checks
 
 
@@ -85,12 +85,13 @@ class DAdaptAdam(DistanceEstimate):
         d, gain, length = scalars.d, 0.0, 0.0
         for now in steps:
             if not self.decouple:
-                now.gradient = now.gradient + now.weight_decay * now.value
-            slots = now.slots
+                now.gradient = self.decayed_gradient(now)
+            slots, s = now.slots, self.past(now)
             r = now.own(d) * self._correction(now.t) * now.common_learning_rate
-            gain = gain + now.multiplier * dot(r * now.gradient, slots.s / (ops.sqrt(slots.v) + self.epsilon))
-            slots.s = average(b, slots.s, r * now.gradient)
-            length = length + now.multiplier * ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+            gain = gain + now.multiplier * dot(r * now.gradient, s / (ops.sqrt(slots.v) + self.epsilon))
+            slots.s = average(b, s, r * now.gradient)
+            length = length + now.multiplier * sum_of_sizes(slots.s)
+        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(steps, b))
         scalars.numerator = average(b, scalars.numerator, gain)
         estimate = ratio(scalars.numerator, (1 - b) * length)
         scalars.d = ops.maximum(d, self._limited(estimate, d))

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, dot, sign
+from keras_lrsched.optimizers.maths import average, dot, sign, sum_of_sizes
 from keras_lrsched.schedules import checks
 
 
@@ -71,9 +71,13 @@ class DAdaptLion(DistanceEstimate):
         for now in steps:
             slots, r = now.slots, now.own(d) * now.common_learning_rate
             u = r * self._direction(now.gradient, slots)
-            gain = gain + now.multiplier * dot(u, slots.s)
-            slots.s = average(b, slots.s, u)
-            length = length + now.multiplier * ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+            if now.takes_part is not None:  # of a gradient of zero, the sign of the momentum
+                u = ops.where(now.takes_part, u, 0.0)
+            s = self.past(now)
+            gain = gain + now.multiplier * dot(u, s)
+            slots.s = average(b, s, u)
+            length = length + now.multiplier * sum_of_sizes(slots.s)
+        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(steps, b))
         scalars.numerator = average(b, scalars.numerator, gain)
         estimate = ratio(scalars.numerator, (1 - b) * length)
         scalars.d = ops.maximum(d, self._limited(estimate, d))

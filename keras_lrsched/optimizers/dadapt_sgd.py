@@ -72,11 +72,12 @@ class DAdaptSGD(DistanceEstimate):
         rate = ratio(d * ops.cast(steps[0].common_learning_rate, "float32"), scalars.first_norm)
         gain = length = 0.0
         for now in steps:
-            now.gradient = now.gradient + now.weight_decay * now.value
+            now.gradient = self.decayed_gradient(now)
             step = now.own(rate) * now.gradient
             gain = gain + now.multiplier * dot(step, now.slots.s)
             now.slots.s = now.slots.s + step
             length = length + now.multiplier * dot(now.slots.s, now.slots.s)
+        length = length + sum(self._multipliers[i] * dot(s, s) for i, s in self.fade(steps, 1.0))
         scalars.numerator = scalars.numerator + gain
         estimate = ratio(2 * scalars.numerator, ops.sqrt(length))
         scalars.d = ops.maximum(d, self._limited(estimate, d))

@@ -9,13 +9,16 @@ BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    def value_and_gradient(function, values):
-        """Of `function(values)`, which returns a scalar and more: what it returns, and a tensor for each of the values."""
+    def value_and_gradient(function, values, missing="zero"):
+        """Of `function(values)`, which returns a scalar and more: what it returns, and a tensor for each of the values.
+
+        With `missing="none"` it is `None` where the scalar does not depend on a value; JAX has zeros there also in Keras.
+        """
         with tf.GradientTape() as tape:
             tape.watch(values)
             result = function(values)
-        gradients = tape.gradient(result[0], values, unconnected_gradients="zero")
-        return result, [tf.convert_to_tensor(g) for g in gradients]
+        gradients = tape.gradient(result[0], values, unconnected_gradients=missing)
+        return result, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
     def hessian_product(function, values, vectors):
         """The Hessian of the scalar `function(values)` times `vectors`, which are shaped like the values."""
@@ -32,7 +35,7 @@ if BACKEND == "tensorflow":
 elif BACKEND == "jax":
     import jax
 
-    def value_and_gradient(function, values):
+    def value_and_gradient(function, values, missing="zero"):
         def scalar_first(at):
             result = function(at)
             return result[0], result
@@ -50,11 +53,11 @@ else:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    def value_and_gradient(function, values):
+    def value_and_gradient(function, values, missing="zero"):
         values = [value.detach().requires_grad_() for value in values]
         with torch.enable_grad():
             result = function(values)
-        gradients = torch.autograd.grad(result[0], values, materialize_grads=True)
+        gradients = torch.autograd.grad(result[0], values, allow_unused=True, materialize_grads=missing == "zero")
         return keras.tree.map_structure(lambda x: x.detach() if torch.is_tensor(x) else x, result), gradients
 
     def hessian_product(function, values, vectors):

@@ -5,6 +5,7 @@ import warnings
 from keras import ops
 
 from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.step import Slots
 from keras_lrsched.schedules import checks
 
 
@@ -12,7 +13,8 @@ class DistanceEstimate(Optimizer):
     """An optimizer whose step size is d times the learning rate; d is an estimate of the distance to go.
 
     d starts at `d0` and never falls. All variables share it; it comes from sums over all of them, of gradients that are
-    already clipped, averaged and reduced.
+    already clipped, averaged and reduced. In these sums, a variable that takes no part in an update has a gradient of zero:
+    its `s` is smaller from then on by the factor `faded`, which enters `s` itself with its next gradient.
     """
 
     def __init__(self, learning_rate, d0, growth_rate, weight_decay, **options):
@@ -22,7 +24,29 @@ class DistanceEstimate(Optimizer):
         self.growth_rate = None if growth_rate is None else checks.at_least_one("growth_rate", growth_rate)
 
     def make_scalars(self):
-        return {"d": self.add_scalar("d", self.d0), "numerator": self.add_scalar("numerator")}
+        numbers = {"d": self.add_scalar("d", self.d0), "numerator": self.add_scalar("numerator")}
+        return {**numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._slots),))}
+
+    def past(self, now):
+        """s before this update."""
+        return now.own(now.scalars.faded[now.index]) * now.slots.s
+
+    def decayed_gradient(self, now):
+        """The gradient with the weight decay in it."""
+        g = now.gradient + now.weight_decay * now.value
+        return g if now.takes_part is None else ops.where(now.takes_part, g, 0.0)
+
+    def fade(self, steps, beta):
+        """Lets s fade of variables that take no part, as it does by `beta` with a gradient of zero.
+
+        Returns:
+            Pairs of the place and s of those without a step.
+        """
+        scalars, rests = steps[0].scalars, ops.convert_to_tensor(self.resting(steps))
+        faded = scalars.faded = ops.where(rests > 0, beta * scalars.faded, 1.0)
+        places = {step.index for step in steps}
+        slots = [(i, Slots(each)) for i, each in enumerate(self._slots) if i not in places and "s" in each]
+        return [(i, ops.cast(faded[i], each.s.dtype) * each.s) for i, each in slots]
 
     @property
     def d(self):

@@ -105,15 +105,19 @@ class FusedOptimizer(Optimizer):
     def _has_kernel(self, variables):
         if self.fused is False:
             return False
-        reason = self._unsuited() or kernels.reason_against(variables)
+        reason = self._unsuited(variables) or kernels.reason_against(variables)
         if reason is not None and (self.fused is True or kernels.mode() == "1"):
             raise RuntimeError(f"{type(self).__name__} has no compiled update here: {reason} Received: fused={self.fused!r}")
         return reason is None
 
-    def _unsuited(self):
+    def _unsuited(self, variables):
         """What asks for something that kernels do not do, or `None`."""
         if changed := self._changed_methods():
             return f"they do not know what {type(self).__name__} changes: {', '.join(changed)}."
+        if self._waiting(variables):
+            return (
+                "they update what has a gradient in the last micro-step of an accumulation, which some variables have not."
+            )
         if self.nonfinite != "propagate":
             return f"they leave no update out. Received: nonfinite={self.nonfinite!r}."
         for name in ("lazy_embeddings", "master_weights"):

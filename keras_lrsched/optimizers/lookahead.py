@@ -74,9 +74,9 @@ class Lookahead(Wrapper):
         is_due = ops.logical_and(ops.not_equal(done, done_before), ops.equal(done % period, 0))
         for (variable, index), w in zip(steps, weights, strict=True):
             fast, slot = self.value_of(variable, index), self._slots[index]["gap"]
-            gap = wide(slot) + (fast - w)
-            self.assign(slot, ops.where(is_due, 0.0, gap))
-            self.set_value(variable, index, ops.where(is_due, fast - (1 - self.slow_step_size) * gap, fast))
+            gap, steps_back = wide(slot) + (fast - w), ops.logical_and(is_due, self.takes_part(index, w, fast))
+            self.assign(slot, ops.where(steps_back, 0.0, gap))
+            self.set_value(variable, index, ops.where(steps_back, fast - (1 - self.slow_step_size) * gap, fast))
 
     def get_config(self):
         return {**super().get_config(), "sync_period": self.sync_period, "slow_step_size": self.slow_step_size}

@@ -32,6 +32,11 @@ def global_norm(tensors):
     return ops.sqrt(sum(ops.sum(ops.square(x)) for x in tensors))
 
 
+def sum_of_sizes(x):
+    """The L1 norm over the whole tensor, in float32."""
+    return ops.cast(ops.sum(ops.abs(x)), "float32")
+
+
 def dot(x, y):
     """The inner product over the whole tensors, in float32."""
     return ops.cast(ops.sum(x * y), "float32")

@@ -8,6 +8,7 @@ from keras import ops
 from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers.distance_estimate import ratio
 from keras_lrsched.optimizers.maths import dot
+from keras_lrsched.optimizers.step import Slots, exact_value
 from keras_lrsched.optimizers.true_loss import NeedsLoss
 from keras_lrsched.schedules import checks
 
@@ -21,7 +22,9 @@ class MomentumModel(NeedsLoss):
         tau = min(lr, max(f - lb + <d, w / a> - c, 0) / <d, d / (D a)>)
         w = (w - tau d / D) / a
 
-    Where lr or weight_decay differ between variables, so do a and tau, but tau / lr does not.
+    Where lr or weight_decay differ between variables, so do a and tau, but tau / lr does not. For the model, a variable that
+    takes no part in an update has a gradient of zero: its `d` is smaller from then on by the factor `faded`, which enters
+    `d` itself with its next gradient.
     """
 
     slots: tuple[str, ...] = ("d",)
@@ -33,7 +36,8 @@ class MomentumModel(NeedsLoss):
 
     def make_scalars(self):
         starts = {"mean_loss": 0.0, "mean_product": 0.0, "lower_bound": self.lb, "lowest_loss": math.inf}
-        return {**super().make_scalars(), **{name: self.add_scalar(name, start) for name, start in starts.items()}}
+        numbers = {name: self.add_scalar(name, start) for name, start in starts.items()}
+        return {**super().make_scalars(), **numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._slots),))}
 
     @property
     def lower_bound(self):
@@ -56,16 +60,21 @@ class MomentumModel(NeedsLoss):
         """Updates the means; the share of the learning rate that is used goes into the steps."""
         scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
         scalars.lowest_loss = ops.minimum(scalars.lowest_loss, scalars.loss)
-        product = inner = inner_decayed = square = square_decayed = 0.0
+        product = square = square_decayed = 0.0
+        inner = inner_decayed = self._resting_product(steps, t)
         for now in steps:
             w, g, slots = now.value, now.gradient, now.slots
-            slots.d = self.mean(slots.d, g, now.t)
+            slots.d = self.mean(now.own(scalars.faded[now.index]) * slots.d, g, now.t)
             u, a = now.learning_rate * slots.d / self.metric(now), self._shrinkage(now)
+            if now.takes_part is not None:
+                u, a = ops.where(now.takes_part, u, 0.0), ops.where(now.takes_part, a, 1.0)
             product = product + dot(g, w)
             inner = inner + dot(slots.d, w)
             inner_decayed = inner_decayed + dot(slots.d, w / a)
             square = square + dot(slots.d, u)
             square_decayed = square_decayed + dot(slots.d, u / a)
+        rests = ops.convert_to_tensor(self.resting(steps))
+        scalars.faded = ops.where(rests > 0, self.mean(scalars.faded, 0.0, t), 1.0)
         f = scalars.mean_loss = self.mean(scalars.mean_loss, scalars.loss, t)
         c = scalars.mean_product = self.mean(scalars.mean_product, product, t)
         rho, lb = self.weight(t), scalars.lower_bound
@@ -77,6 +86,13 @@ class MomentumModel(NeedsLoss):
         if self.use_fstar:
             scalars.lower_bound = ops.maximum((f + inner - c - 0.5 * share * square) / rho, self.lb)
         return share
+
+    def _resting_product(self, steps, t):
+        """<d, w> of the variables without a step."""
+        scalars, places = steps[0].scalars, {step.index for step in steps}
+        variables = enumerate(zip(self._trainable_variables, self._slots, strict=True))
+        resting = [(i, variable, Slots(slots)) for i, (variable, slots) in variables if i not in places and "d" in slots]
+        return sum(self.mean(scalars.faded[i], 0.0, t) * dot(slots.d, exact_value(v, slots)) for i, v, slots in resting)
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)

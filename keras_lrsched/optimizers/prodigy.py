@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, bias_correction, dot
+from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
 from keras_lrsched.schedules import checks
 
 
@@ -110,13 +110,14 @@ class Prodigy(DistanceEstimate):
         gain = length = 0.0
         for now in steps:
             if not self.decouple:
-                now.gradient = now.gradient + now.weight_decay * now.value
+                now.gradient = self.decayed_gradient(now)
             g, slots, own_d = self._part(now.gradient), now.slots, now.own(d)
             rate = own_d * self._correction(now.t) * now.common_learning_rate
             weight = now.multiplier * (own_d if self.safeguard_warmup else rate)
             gain = gain + dot(own_d / self.d0 * rate * g, slots.travelled)
-            slots.s = beta_3 * slots.s + own_d / self.d0 * weight * g
-            length = length + ops.cast(ops.sum(ops.abs(slots.s)), "float32")
+            slots.s = beta_3 * self.past(now) + own_d / self.d0 * weight * g
+            length = length + sum_of_sizes(slots.s)
+        length = length + sum(sum_of_sizes(s) for _, s in self.fade(steps, beta_3))
         scalars.numerator = beta_3 * scalars.numerator + gain
         estimate = self.d_coef * ratio(scalars.numerator, length)
         risen = ops.where(ops.equal(d, self.d0), ops.maximum(d, estimate), d)

@@ -77,9 +77,8 @@ class ScheduleFree(Optimizer):
         weight = t**self.r * scalars.largest_rate**self.weight_lr_power
         scalars.weight_sum = scalars.weight_sum + weight
         c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
-        averaged, others = scalars.averaged, np.ones(len(self._slots), "int32")
-        others[[step.index for step in steps]] = 0
-        scalars.averaged = ops.multiply(averaged, others)
+        averaged = scalars.averaged
+        scalars.averaged = ops.multiply(averaged, ops.cast(self.resting(steps), "int32"))
         return c, ops.cast(averaged, "float32")
 
     def step(self, w, g, slots, now):

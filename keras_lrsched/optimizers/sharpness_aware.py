@@ -62,14 +62,15 @@ class SharpnessAware(TrainingStep):
         return here._replace(gradients=there.gradients)
 
     def _moved(self, values, here):
-        w = [wide(value) for value in values]
-        g = [wide(gradient) / here.scale for gradient in here.gradients]
+        present = {i: wide(gradient) / here.scale for i, gradient in enumerate(here.gradients) if gradient is not None}
+        w = {i: wide(values[i]) for i in present}
         if self.adaptive:
-            step = [ops.square(a) * b for a, b in zip(w, g, strict=True)]
-            length = global_norm([ops.abs(a) * b for a, b in zip(w, g, strict=True)])
+            step = {i: ops.square(w[i]) * g for i, g in present.items()}
+            length = global_norm([ops.abs(w[i]) * g for i, g in present.items()])
         else:
-            step, length = g, global_norm(g)
-        return [ops.cast(a + self.rho / (length + 1e-12) * b, v.dtype) for a, b, v in zip(w, step, values, strict=True)]
+            step, length = present, global_norm(present.values())
+        moved = {i: ops.cast(w[i] + self.rho / (length + 1e-12) * step[i], values[i].dtype) for i in present}
+        return [moved.get(i, value) for i, value in enumerate(values)]
 
     def get_config(self):
         return {**super().get_config(), "rho": self.rho, "adaptive": self.adaptive}

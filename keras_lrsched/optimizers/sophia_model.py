@@ -50,7 +50,7 @@ class SophiaModel(TrainingStep):
             self._check_loss()
         return super().gradients(values, state, batch)
 
-    def before_update(self, values, state, batch):
+    def before_update(self, values, state, batch, gradients):
         optimizer = self._sophia()
         generator = optimizer.sampling.state
         seed = ops.convert_to_tensor(generator.value)
@@ -66,7 +66,15 @@ class SophiaModel(TrainingStep):
 
         estimates, seed = ops.cond(is_due, now, not_now)
         generator.assign(seed)
-        optimizer.update_hessian(estimates, when=is_due)
+        optimizer.update_hessian(self._of_all(optimizer, estimates, gradients), when=is_due)
+
+    def _of_all(self, optimizer, estimates, gradients):
+        """The estimates in the order of the optimizer, with `None` for what is frozen or has no gradient."""
+        every = [None] * len(optimizer._slots)
+        for variable, estimate, gradient in zip(self.trainable_variables, estimates, gradients, strict=True):
+            if gradient is not None:
+                every[optimizer._get_variable_index(variable)] = estimate
+        return every
 
     def _sampled_gradient(self, values, state, batch):
         """The gradient for labels from the model itself, scaled from their number to the one the optimizer multiplies by."""

@@ -49,9 +49,12 @@ class Step:
         is_decayed: Whether it has any, a bool.
         t: The number of this update, from 1, as a float.
         iterations: The number of updates before this one, as an integer.
+        takes_part: Whether the variable is in this update, as a tensor, if that is known only when it runs: under gradient
+            accumulation, of a variable without a gradient in the last micro-batch. Otherwise `None`, for yes.
         shared: What `before_update` returned.
     """
 
+    takes_part = None
     shared = None
 
     def __init__(self, variable, index, gradient, slots, scalars, learning_rate, weight_decay, multiplier, iterations):

@@ -23,6 +23,7 @@ class Pass(NamedTuple):
     scale: Any
     """The factor in the gradients that the optimizer takes off, or 1."""
     gradients: Any = None
+    """A tensor for each weight; `None` where the loss does not depend on it, except on JAX."""
 
 
 class TrainingStep(keras.Model):
@@ -64,12 +65,12 @@ class TrainingStep(keras.Model):
         """
         return self.evaluate_at(values, state, batch)
 
-    def before_update(self, values, state, batch):
-        """Where variables of the optimizer may be assigned."""
+    def before_update(self, values, state, batch, gradients):
+        """Where variables of the optimizer may be assigned; `gradients` are those of the `Pass` that counts."""
 
     def evaluate_at(self, values, state, batch):
         """A `Pass` at any weights, in training mode."""
-        result, gradients = value_and_gradient(lambda at: self._forward(at, state, batch), values)
+        result, gradients = value_and_gradient(lambda at: self._forward(at, state, batch), values, missing="none")
         return Pass(*result)._replace(gradients=gradients)
 
     def outputs_and_loss(self, values, state, batch):
@@ -98,7 +99,7 @@ class TrainingStep(keras.Model):
         ]
         result = self.gradients(values, pairs, batch)
         with keras.StatelessScope(pairs) as scope:
-            self.before_update(values, pairs, batch)
+            self.before_update(values, pairs, batch, result.gradients)
         of_optimizer = [scope.get_current_value(variable) for variable in self.optimizer.variables]
         values, of_optimizer = self.optimizer.stateless_apply(of_optimizer, result.gradients, values)
         others, of_metrics = result.state[: len(others)], result.state[len(others) :][: len(of_metrics)]
@@ -124,7 +125,7 @@ class TrainingStep(keras.Model):
         state = [(variable, ops.convert_to_tensor(variable.value)) for variable in others]
         result = self.gradients(values, state, batch)
         with no_gradient():
-            self.before_update(values, state, batch)
+            self.before_update(values, state, batch, result.gradients)
             for (variable, _), value in zip(state, result.state, strict=True):
                 variable.assign(value)
             self.optimizer.apply(result.gradients, weights)

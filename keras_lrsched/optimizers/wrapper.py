@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_lrsched._core import keras_private
 from keras_lrsched._core.control_flow import after
@@ -131,7 +132,11 @@ class Wrapper(keras.optimizers.Optimizer):
                 self.build(list(trainable_variables))
         known = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         self._check_variables_are_known(known)
-        steps = [(v, self._get_variable_index(v)) for v in known if not self._overwrite_variable_with_gradient(v)]
+        in_step = [v for v, gradient in zip(known, grads, strict=True) if gradient is not None]
+        self._in_step = frozenset(self._get_variable_index(v) for v in in_step)
+        # Under accumulation the inner optimizer also moves what had a gradient in earlier micro-steps alone.
+        in_update = self._trainable_variables if self.gradient_accumulation_steps else in_step
+        steps = [(v, self._get_variable_index(v)) for v in in_update if not self._overwrite_variable_with_gradient(v)]
         with after(grads):  # also around Keras' optimizers, whose counter would not wait
             before = self.before_update(steps)
             self.inner_optimizer.apply(grads, trainable_variables)
@@ -143,9 +148,13 @@ class Wrapper(keras.optimizers.Optimizer):
     def after_update(self, steps, before):
         """What is done after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
 
+    def takes_part(self, index, old, new):
+        """Whether a variable takes part in an update that has turned the value `old` into `new`."""
+        return ops.convert_to_tensor(True) if index in self._in_step else ops.any(ops.not_equal(old, new))
+
     def value_of(self, variable, index):
         """A variable as the inner optimizer knows it: in float32, if that has its float32 copy."""
-        return keras.ops.copy(exact_value(variable, Slots(self._inner_slots(index))))
+        return ops.copy(exact_value(variable, Slots(self._inner_slots(index))))
 
     def set_value(self, variable, index, value):
         """Sets a variable and, if the inner optimizer has one, its float32 copy."""
@@ -154,7 +163,7 @@ class Wrapper(keras.optimizers.Optimizer):
         master = self._inner_slots(index).get("master")
         if master is not None:
             self.assign(master, value)
-        self.assign(variable, keras.ops.cast(value, variable.dtype))
+        self.assign(variable, ops.cast(value, variable.dtype))
 
     def assign(self, variable, value):
         if native.replicas() > 1:

@@ -274,3 +274,25 @@ def test_several_replicas_are_refused(monkeypatch):
     monkeypatch.setattr(native, "replicas", lambda: 2)
     with pytest.raises(ValueError, match=r"SharpnessAware works with one replica. Received: num_replicas_in_sync=2"):
         sam.fit(X, Y, verbose=0)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="there a missing gradient is one of zero, and an optimizer has all variables")
+def test_a_weight_without_a_gradient_stays():
+    """Neither decay nor momentum moves it, as in Keras' own step: also a layer that is frozen after a first `fit`."""
+
+    class Spare(keras.layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.spare = self.add_weight(shape=(2,), initializer="ones", name="spare")
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), Spare(1)])
+    optimizer, sam = AdamW(0.01, weight_decay=0.1), SharpnessAware(model)
+    for trainable in (True, False):
+        model.layers[0].trainable = trainable
+        sam.compile(optimizer, "mse")
+        before = model.layers[0].get_weights()[0]
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            sam.fit(X, Y, batch_size=16, verbose=0)
+        np.testing.assert_array_equal(model.layers[1].spare, [1.0, 1.0])
+        assert np.array_equal(model.layers[0].get_weights()[0], before) is not trainable

@@ -292,3 +292,20 @@ def test_several_outputs():
     trained = compiled(two_headed(), Sophia(1e-3, estimator="hutchinson"), losses)
     history = trained.fit(X, y, epochs=5, verbose=0).history["loss"]
     assert history[-1] < history[0]
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="there an optimizer updates all variables that it was built with")
+@pytest.mark.parametrize("estimator", ["gauss_newton_bartlett", "hutchinson"])
+def test_a_layer_is_frozen_between_fits(estimator):
+    """Its estimates stay what they were; those of the others still reach them."""
+    inner = classifier(keras.layers.Dense(5))
+    optimizer, model = sophia(estimator=estimator), SophiaModel(inner)
+    model.compile(optimizer, LOGITS)
+    model.fit(X, Y, batch_size=16, verbose=0)
+    inner.layers[0].trainable = False
+    model.compile(optimizer, LOGITS)
+    weights, before = inner.get_weights(), [hessian(optimizer, i) for i in range(4)]
+    model.fit(X, Y, batch_size=16, verbose=0)
+    same = [np.array_equal(hessian(optimizer, i), before[i]) for i in range(4)]
+    assert same == [np.array_equal(*pair) for pair in zip(inner.get_weights(), weights, strict=True)]
+    assert same == [True, True, False, False]
