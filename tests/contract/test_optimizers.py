@@ -182,7 +182,7 @@ def test_minimum_of_a_quadratic(case):
 def test_state_has_the_size_it_should(case):
     optimizer = case.build()
     optimizer.build([keras.Variable(np.zeros((64, 32)), dtype="float32", name="kernel")])
-    assert optimizer.state_bytes_per_parameter() == pytest.approx(case.state_bytes, abs=0.01)
+    assert optimizer.state_bytes_per_parameter() == pytest.approx(case.state_bytes, abs=0.02)
 
 
 def test_config(case):
