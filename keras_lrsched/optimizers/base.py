@@ -33,11 +33,12 @@ class Optimizer(keras.optimizers.Optimizer):
     a step without a batch, unless XLA compiles the step. Keras' own optimizers count it, so that their schedules are one
     update further with each epoch; these do not, nor does any optimizer inside of `Lookahead` or `LayerwiseLearningRate`.
 
-    A variable without a gradient takes no part in an update: it and its state stay what they are, bit for bit, as do those of
-    a layer that was frozen since the optimizer was built. (On JAX, Keras makes gradients of zero, and an optimizer updates
-    all variables that it was built with.) In sums over all variables, such as those behind the distance of `Prodigy`, its
-    gradient is zero. Under `gradient_accumulation_steps`, a variable with a gradient in any micro-step takes part; Keras' own
-    optimizers lose what came before a micro-step without one. t, in the formulas, counts updates of the optimizer.
+    A variable without a gradient takes no part in an update: it and its state stay what they are, bit for bit, as do those
+    of a layer that was frozen since the optimizer was built. (On JAX, Keras makes gradients of zero, and an optimizer
+    updates all variables that it was built with.) In sums over all variables, such as those behind the distance of
+    `Prodigy`, its gradient is zero. Under `gradient_accumulation_steps`, a variable with a gradient in any micro-step takes
+    part; Keras' own optimizers lose what came before a micro-step without one. t, in the formulas, counts updates of the
+    optimizer.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments.
