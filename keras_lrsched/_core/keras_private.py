@@ -7,6 +7,7 @@ import functools
 import gc
 import sys
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -515,3 +516,78 @@ def build_optimizer_anew(optimizer, variables):
         each._trainable_variables = []
         each.built = False
     optimizer.build(variables)
+
+
+def children(layer):
+    """The layers that are directly in a layer. Relies on `Layer._layers`. Seen in Keras 3.10 to 3.15."""
+    return list(layer._layers)
+
+
+def is_graph(layer):
+    """Return `True` for functional and sequential models. Relies on `functional_model`."""
+    return isinstance(layer, (keras.Sequential, functional_model()))
+
+
+def own_trainable_variables(layer):
+    """The trainable variables that a layer has itself, also while it is frozen.
+
+    Relies on `Layer._trainable_variables`. Seen in Keras 3.10 to 3.15.
+    """
+    return list(layer._trainable_variables)
+
+
+def producer(tensor):
+    """The operation that a symbolic tensor comes from, and the tensors that went into it.
+
+    Relies on `KerasTensor._keras_history` and `Operation._inbound_nodes`. Seen in Keras 3.10 to 3.15.
+    """
+    operation, node, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
+_layers: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+_is_complete = False
+
+
+def record_layers():
+    """Let each layer that is made from now on be in `recorded_layers`, as long as it lives.
+
+    Relies on `Layer._initialize_tracker`, which each layer calls as its first attribute is set. Seen in Keras 3.10 to 3.15.
+    """
+    original = keras.layers.Layer._initialize_tracker
+    if hasattr(original, "records"):
+        return
+
+    @functools.wraps(original)
+    def initialize(self):
+        _layers.setdefault(id(self), self)
+        original(self)
+
+    vars(initialize)["records"] = True
+    keras.layers.Layer._initialize_tracker = initialize
+
+
+def recorded_layers():
+    """All layers that live, in the order in which they were made, but for those from before `record_layers`."""
+    return list(_layers.values())
+
+
+def record_earlier_layers():
+    """Record the layers from before `record_layers`, too; return `False` if this has been done.
+
+    They are found once in a process, among the objects of Python's garbage collector. Relies on `Layer._tracker`, which
+    each layer has that was made.
+    """
+    global _is_complete
+    if _is_complete:
+        return False
+    _is_complete = True
+    kinds = _subclasses(keras.layers.Layer)
+    for each in gc.get_objects():
+        if type(each) in kinds and "_tracker" in vars(each):
+            _layers.setdefault(id(each), each)
+    return True
+
+
+def _subclasses(kind):
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))

@@ -3,6 +3,7 @@
 Each is a `keras.optimizers.Optimizer` whose state and arithmetic are float32, to be passed to `model.compile`.
 """
 
+from keras_lrsched._core.roles import Role, Roles, roles
 from keras_lrsched.optimizers import catalog
 from keras_lrsched.optimizers.adabound import AdaBound
 from keras_lrsched.optimizers.adafactor import Adafactor
@@ -73,6 +74,8 @@ __all__ = [
     "Optimizer",
     "Prodigy",
     "RectifiedAdam",
+    "Role",
+    "Roles",
     "SGDSaI",
     "ScheduleFreeAdamW",
     "ScheduleFreeRAdam",
@@ -81,4 +84,5 @@ __all__ = [
     "Sophia",
     "SophiaModel",
     "catalog",
+    "roles",
 ]

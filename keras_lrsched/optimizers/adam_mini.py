@@ -70,13 +70,14 @@ class AdamMini(FusedOptimizer):
         self.epsilon = checks.non_negative_float("epsilon", epsilon)
         self.blocks = blocks if callable(blocks) else _rules(blocks)
 
-    def resolve_paths(self, variables):
-        super().resolve_paths(variables)
+    def resolve_paths(self, variables, find_roles):
+        super().resolve_paths(variables, find_roles)
         if callable(self.blocks):
             rules = [self.blocks(paths.path(variable), tuple(variable.shape)) for variable in variables]
         else:
-            rules = [self.blocks.get(rule) for rule in paths.first_match("blocks", self.blocks, variables)]
-        self._blocks = [_blocks(rule, variable) for rule, variable in zip(rules, variables, strict=True)]
+            found = paths.first_match("blocks", self.blocks, variables, find_roles)
+            rules = [self.blocks.get(rule) for rule in found]
+        self._blocks = [_blocks(*each) for each in zip(rules, variables, find_roles(), strict=True)]
 
     def make_slots(self, variable):
         shape = self._blocks[self._get_variable_index(variable)].shape
@@ -103,23 +104,24 @@ class AdamMini(FusedOptimizer):
         return super()._unsuited(variables)
 
 
-def default_blocks(path, shape):
-    """The rule of `AdamMini` for a variable of a Keras layer.
+def default_blocks(role):
+    """The rule of `AdamMini` for a variable of a Keras layer, by its `Role`.
 
-    Biases have one second moment for each entry; embeddings for each row; `Dense` and recurrent kernels for each unit; in
-    `MultiHeadAttention` the query's and key's kernel for each head, the value's and the output's for each unit. All else,
-    such as scales of normalizations and kernels of convolutions, is one block.
+    Biases and offsets have one second moment for each entry; embeddings for each row; `Dense` and recurrent kernels for each
+    unit; projections of attention for each head of query and key, and for each unit of value and output. All else, such as
+    scales of normalizations, kernels of convolutions and factors of LoRA, is one block.
     """
-    if re.search(r"(^|/)(bias|beta)$", path):
+    name = role.path.rpartition("/")[2]
+    if role.kind == "bias" or name == "beta":
         return "entry"
-    if re.search(r"embeddings$", path):
-        return [0]
-    if len(shape) == 2 and re.search(r"kernel$", path):
-        return [-1]
-    if len(shape) == 3:
-        attention = {r"(^|/)(query|key)/kernel$": [1], r"(^|/)value/kernel$": [1, 2], r"(^|/)attention_output/kernel$": [2]}
-        return next((rule for pattern, rule in attention.items() if re.search(pattern, path)), [])
-    return []
+    if role.kind == "embedding":
+        return list(role.inputs)
+    is_kernel = role.kind in ("kernel", "recurrent_kernel") and (role.source != "shape" or re.search(r"kernel$", name))
+    if not is_kernel or (role.source == "shape" and len(role.shape) > 2):
+        return []
+    if role.block in ("query", "key") and len(role.outputs) > 1:
+        return [*role.stack, role.outputs[0]]
+    return [*role.stack, *role.outputs]
 
 
 class _AxisBlocks:
@@ -181,10 +183,10 @@ def _rule(rule):
     raise ValueError(f'`blocks` must hold lists of axes, positive ints or "entry". Received: {rule!r}')
 
 
-def _blocks(rule, variable):
+def _blocks(rule, variable, role):
     """The blocks of one variable, for a rule or `None`."""
     path, shape = paths.path(variable), tuple(variable.shape)
-    rule = _rule(default_blocks(path, shape) if rule is None else rule)
+    rule = _rule(default_blocks(role) if rule is None else rule)
     if rule == "entry":
         return _AxisBlocks(shape, range(len(shape)))
     if isinstance(rule, int):

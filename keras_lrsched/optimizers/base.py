@@ -13,6 +13,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import keras_private
 from keras_lrsched._core.control_flow import after
+from keras_lrsched._core.roles import Roles, deferred
 from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
 from keras_lrsched.optimizers.maths import average
@@ -46,8 +47,9 @@ class Optimizer(keras.optimizers.Optimizer):
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
             gradient_accumulation_steps, name: As in `keras.optimizers.Optimizer`.
         exclude_from_weight_decay: Regular expressions; a variable is not decayed if one is found in its path, such as
-            `"dense_1/bias"`. `"bias"` and `"normalization"` may find nothing; the second also finds vectors called `gamma`,
-            `beta` or `scale`. Any other expression must be found. Defaults to `None`, for none.
+            `"dense_1/bias"`. `"bias"` and `"normalization"` may find nothing, and also find what is that by its layer; the
+            second finds vectors called `gamma`, `beta` or `scale` as well. Any other expression must be found. `"role:"`
+            and a kind of `Role`, such as `"role:embedding"`, finds all of this role. Defaults to `None`, for none.
         learning_rate_multipliers: A dictionary from regular expressions to numbers. The first that is found in the path of
             a variable multiplies its learning rate. Defaults to `None`, for none.
         master_weights: Whether to keep a float32 copy of each variable in lower precision, so that updates too small for
@@ -64,11 +66,14 @@ class Optimizer(keras.optimizers.Optimizer):
             update out, as if the batch had not been; `skipped_updates` counts them. `"raise"`: do so and raise
             `FloatingPointError`: at once in eager code, as `InvalidArgumentError` in a `tf.function`; at the end of `fit` if
             the step was compiled by XLA, which cannot raise. Defaults to `"propagate"`.
+        roles: The table of roles that `roles(model)` returns, corrected. Defaults to `None`: each variable has its role from
+            its layer, which is found as long as it lives.
         **options: Refused, but for `decay`, which Keras ignores with a warning.
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
-            path. In the first update, if gradients are accumulated on several replicas of `tf.distribute`.
+            path, or `roles` is of another model. In the first update, if gradients are accumulated on several replicas of
+            `tf.distribute`.
     """
 
     _learning_rate: Any  # Keras: a variable, a schedule or a function
@@ -101,6 +106,7 @@ class Optimizer(keras.optimizers.Optimizer):
         lazy_embeddings=False,
         seed=None,
         nonfinite="propagate",
+        roles=None,
         **options,
     ):
         super().__init__(
@@ -118,6 +124,7 @@ class Optimizer(keras.optimizers.Optimizer):
             **options,
         )
         self._not_decayed = paths.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
+        self._given: dict[str, list[int]] = {}  # by path, the ids of variables that were given to a method
         self.learning_rate_multipliers = paths.multipliers("learning_rate_multipliers", learning_rate_multipliers)
         if master_weights and stochastic_rounding:
             raise ValueError("`master_weights` are exact, so `stochastic_rounding` cannot apply. Received: both as True")
@@ -130,16 +137,23 @@ class Optimizer(keras.optimizers.Optimizer):
         self.lazy_embeddings = lazy_embeddings
         self.seed = seed
         self.nonfinite = checks.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
+        self.roles = paths.table(roles)
         if isinstance(self._learning_rate, keras.Variable):
             self._widen_learning_rate(learning_rate)
 
     # What a method defines
 
-    def resolve_paths(self, variables):
-        """Turns rules by path into a list with an item for each variable, before anything is built."""
-        rules = paths.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables)
+    def resolve_paths(self, variables, find_roles):
+        """Turns rules by path and role into a list with an item for each variable, before anything is built.
+
+        Args:
+            variables: What is trained.
+            find_roles: A function that returns a list of their roles, each a `keras_lrsched.optimizers.Role`.
+        """
+        self._refuse_shared_paths(variables)
+        rules = paths.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables, find_roles)
         self._multipliers = [self.learning_rate_multipliers.get(rule, 1.0) for rule in rules]
-        self._decayed = paths.included("exclude_from_weight_decay", self._not_decayed, variables)
+        self._decayed = paths.included("exclude_from_weight_decay", self._not_decayed, variables, find_roles)
         self._decay_multipliers = [1.0] * len(variables)  # for a wrapper to set
 
     def make_slots(self, variable):
@@ -173,7 +187,7 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.built or not variables:  # Keras loads .h5 files with none: rules by path wait for those of the model
             return
         paths.refuse_complex(variables)
-        self.resolve_paths(variables)
+        self.resolve_paths(variables, self._find_roles(variables))
         self._warn_of_lost_updates(variables)
         super().build(variables)
         self._slots = [self._make_all_slots(variable) for variable in variables]
@@ -183,6 +197,12 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.stochastic_rounding:
             self._rounding = keras.random.SeedGenerator(self.seed)
             self._track_variable(self._rounding.state)
+
+    def _find_roles(self, variables):
+        find = deferred(variables, self.roles)
+        if self.roles is not None:
+            find()  # a table of another model is an error also where no rule needs it
+        return find
 
     def add_slot(self, variable, name, shape=None, dtype=None, initializer="zeros"):
         """State of one variable, by default of its shape, float32 and zero."""
@@ -219,7 +239,20 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.built:
             raise ValueError("`exclude_from_weight_decay()` must be called before the optimizer is built.")
         exact = [f"^{re.escape(paths.path(variable))}$" for variable in var_list or ()]
+        for variable in var_list or ():
+            self._given.setdefault(paths.path(variable), []).append(id(variable))
         self._not_decayed += paths.patterns("var_names", [*(var_names or ()), *exact])
+
+    def _refuse_shared_paths(self, variables):
+        """Raises an error where one variable was given, and another one has its path, by which it is saved."""
+        for path, given in self._given.items():
+            same = [variable for variable in variables if paths.path(variable) == path]
+            if 0 < sum(id(variable) in given for variable in same) < len(same):
+                shapes = ", ".join(str(tuple(variable.shape)) for variable in same)
+                raise ValueError(
+                    f"`exclude_from_weight_decay()` was given one of {len(same)} variables with the path {path!r}, of "
+                    f"shapes {shapes}. Give their layers names of their own."
+                )
 
     def _make_all_slots(self, variable):
         if self._overwrite_variable_with_gradient(variable) or 0 in variable.shape:
@@ -450,7 +483,7 @@ def checked_rate(name, value):
 
 
 def _to_config(value):
-    return keras.saving.serialize_keras_object(value) if callable(value) else value
+    return keras.saving.serialize_keras_object(value) if callable(value) or isinstance(value, Roles) else value
 
 
 def _from_config(value, custom_objects):

@@ -118,9 +118,11 @@ class Lamb(FusedOptimizer):
         self.max_grad_norm = None if max_grad_norm is None else checks.positive_float("max_grad_norm", max_grad_norm)
         self.grad_averaging = grad_averaging
 
-    def resolve_paths(self, variables):
-        super().resolve_paths(variables)
-        self._adapted = paths.included("exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables)
+    def resolve_paths(self, variables, find_roles):
+        super().resolve_paths(variables, find_roles)
+        self._adapted = paths.included(
+            "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
+        )
 
     def before_update(self, steps):
         """By what all gradients are multiplied."""

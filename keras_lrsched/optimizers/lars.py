@@ -79,9 +79,11 @@ class Lars(FusedOptimizer):
         self.exclude_from_layer_adaptation = paths.patterns("exclude_from_layer_adaptation", exclude_from_layer_adaptation)
         self.always_adapt = always_adapt
 
-    def resolve_paths(self, variables):
-        super().resolve_paths(variables)
-        self._adapted = paths.included("exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables)
+    def resolve_paths(self, variables, find_roles):
+        super().resolve_paths(variables, find_roles)
+        self._adapted = paths.included(
+            "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
+        )
 
     def step(self, w, g, slots, now):
         d = self._trust_ratio(w, g, now) * (g + now.weight_decay * w)

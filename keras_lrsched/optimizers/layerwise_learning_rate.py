@@ -3,6 +3,7 @@
 import keras
 
 from keras_lrsched._core import keras_private
+from keras_lrsched._core.roles import deferred
 from keras_lrsched.optimizers import multipliers as rules
 from keras_lrsched.optimizers import paths
 from keras_lrsched.optimizers.base import Optimizer
@@ -30,10 +31,13 @@ class LayerwiseLearningRate(Wrapper):
     Args:
         optimizer: The inner optimizer, of Keras or of this package; also its name or config as for `keras.optimizers.get`.
         multipliers: A dictionary from regular expressions to numbers of at least 0. The first that is found in the path of a
-            variable, such as `"dense_1/kernel"`, counts. Defaults to `None`, for none.
+            variable, such as `"dense_1/kernel"`, counts. `"role:"` and a kind or block of `Role`, such as
+            `"role:embedding"`, finds all variables of this role. Defaults to `None`, for none.
         weight_decay_multipliers: The same for the weight decay, which has the multiplier of the learning rate too. Only
             around optimizers of this package. Defaults to `None`, for none.
         name: As in Keras.
+        roles: The table of roles that `roles(model)` returns, corrected, for rules such as `"role:embedding"`. Defaults to
+            `None`: each variable has its role from its layer.
 
     Raises:
         ValueError: If an argument is out of its range. If the inner optimizer is a wrapper (`Lookahead` and
@@ -50,8 +54,9 @@ class LayerwiseLearningRate(Wrapper):
     (array([0.875], dtype=float32), array([0.75], dtype=float32))
     """
 
-    def __init__(self, optimizer, multipliers=None, weight_decay_multipliers=None, name=None):
+    def __init__(self, optimizer, multipliers=None, weight_decay_multipliers=None, name=None, roles=None):
         super().__init__(optimizer, name)
+        self.roles = paths.table(roles)
         self.multipliers = paths.multipliers("multipliers", multipliers)
         self.weight_decay_multipliers = paths.multipliers("weight_decay_multipliers", weight_decay_multipliers)
         self._is_ours = isinstance(self.inner_optimizer, Optimizer)
@@ -61,14 +66,15 @@ class LayerwiseLearningRate(Wrapper):
     # Ready-made patterns
 
     @classmethod
-    def blockwise(cls, optimizer, name=None, **options):
+    def blockwise(cls, optimizer, name=None, roles=None, **options):
         """Blockwise learning rates of Transformers (arXiv:2502.19002): 1 for norms, 4 for value and output, 6 for the
         feed-forward blocks, 8 for query and key, 10 for embeddings; what is none of these, such as the head, has 1.
 
         They were tuned for AdamW, Adam-mini and Lion. Options, as for `keras_lrsched.optimizers.multipliers.blockwise`:
-        other multipliers, `None` for a kind that the model does not have, `patterns`. The authors' code was read, not run.
+        other multipliers, `None` for a kind that the model does not have, `patterns`. Blocks are found by the layers, or in
+        the table `roles`. The authors' code was read, not run.
         """
-        return cls(optimizer, rules.blockwise(**options), name=name)
+        return cls(optimizer, rules.blockwise(**options), name=name, roles=roles)
 
     @classmethod
     def lora_plus(cls, optimizer, ratio=16.0, name=None):
@@ -112,8 +118,9 @@ class LayerwiseLearningRate(Wrapper):
     def build(self, variables):
         if self.built or not variables:
             return
-        rates = self._resolve("multipliers", variables)
-        decays = self._resolve("weight_decay_multipliers", variables)
+        find_roles = deferred(variables, self.roles)
+        rates = self._resolve("multipliers", variables, find_roles)
+        decays = self._resolve("weight_decay_multipliers", variables, find_roles)
         super().build(variables)
         if self._is_ours:
             inner = self.inner_optimizer
@@ -130,9 +137,9 @@ class LayerwiseLearningRate(Wrapper):
                 old = before[i]
                 self.set_value(variable, i, old + self._scaled[i] * (self.value_of(variable, i) - old))
 
-    def _resolve(self, name, variables):
+    def _resolve(self, name, variables, find_roles):
         numbers = getattr(self, name)
-        return [numbers.get(rule, 1.0) for rule in paths.first_match(name, numbers, variables)]
+        return [numbers.get(rule, 1.0) for rule in paths.first_match(name, numbers, variables, find_roles)]
 
     def _refuse(self, optimizer):
         if isinstance(self.inner_optimizer, Wrapper):
@@ -151,4 +158,10 @@ class LayerwiseLearningRate(Wrapper):
 
     def get_config(self):
         names = ("multipliers", "weight_decay_multipliers")
-        return {**super().get_config(), **{name: dict(getattr(self, name)) for name in names}}
+        roles = None if self.roles is None else keras.saving.serialize_keras_object(self.roles)
+        return {**super().get_config(), **{name: dict(getattr(self, name)) for name in names}, "roles": roles}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        roles = keras.saving.deserialize_keras_object(config.get("roles"), custom_objects=custom_objects)
+        return super().from_config({**config, "roles": roles}, custom_objects)

@@ -66,13 +66,13 @@ class LowRank(Optimizer):
         """By what a matrix moves at a learning rate of 1, from G, P, R and N."""
         raise NotImplementedError
 
-    def resolve_paths(self, variables):
-        super().resolve_paths(variables)
-        taken = paths.included("exclude_from_projection", self.exclude_from_projection, variables)
-        rules = paths.first_match("input_axes", self.input_axes, variables)
+    def resolve_paths(self, variables, find_roles):
+        super().resolve_paths(variables, find_roles)
+        taken = paths.included("exclude_from_projection", self.exclude_from_projection, variables, find_roles)
+        rules = paths.first_match("input_axes", self.input_axes, variables, find_roles)
         self._matrices = [
-            matrix_of(variable, self.input_axes.get(rule)) if is_taken else None
-            for variable, rule, is_taken in zip(variables, rules, taken, strict=True)
+            matrix_of(variable, self.input_axes.get(rule), role) if is_taken else None
+            for variable, rule, is_taken, role in zip(variables, rules, taken, find_roles(), strict=True)
         ]
         self._check_rank(variables)
 

@@ -27,6 +27,11 @@ def norm(x):
     return ops.sqrt(ops.sum(ops.square(x)))
 
 
+def matrix_norm(x):
+    """The L2 norm of a matrix, or of each of several, (..., rows, columns), with axes of length 1 in their place."""
+    return norm(x) if len(x.shape) == 2 else ops.sqrt(ops.sum(ops.square(x), axis=(-2, -1), keepdims=True))
+
+
 def global_norm(tensors):
     """The L2 norm over all tensors together."""
     return ops.sqrt(sum(ops.sum(ops.square(x)) for x in tensors))

@@ -1,60 +1,105 @@
-"""Which variables are matrices to a low-rank method, and how."""
+"""Variables as matrices: which ones are, to a method for matrices, and how."""
 
 import math
-import re
 from dataclasses import dataclass
 
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core.roles import roles_of
+
+HIDDEN = ("kernel", "convolution_kernel", "recurrent_kernel", "lora_a", "lora_b")
+"""Kinds of variables that multiply inputs."""
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A variable as a matrix that is not higher than wide."""
+class MatrixView:
+    """A variable as a matrix (inputs, outputs), or several of them, (stack, inputs, outputs)."""
 
     shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    """Those of the variable in the order of the matrix."""
+    stack: int | None
+    """How many matrices; `None` for one without an axis for it."""
     inputs: int
     outputs: int
 
+    def matrix(self, x):
+        x = ops.transpose(x, self.axes) if self._is_permuted else x
+        sizes = (self.inputs, self.outputs)
+        return ops.reshape(x, sizes if self.stack is None else (self.stack, *sizes))
+
+    def back(self, x):
+        x = ops.reshape(x, [self.shape[axis] for axis in self.axes])
+        return ops.transpose(x, [self.axes.index(axis) for axis in range(len(self.axes))]) if self._is_permuted else x
+
+    @property
+    def _is_permuted(self):
+        return self.axes != tuple(range(len(self.axes)))
+
+
+@dataclass(frozen=True)
+class LowMatrix:
+    """A variable as a matrix that is not higher than wide."""
+
+    view: MatrixView
+
     @property
     def is_transposed(self):
-        return self.inputs > self.outputs
+        return self.view.inputs > self.view.outputs
 
     @property
     def rows(self):
-        return min(self.inputs, self.outputs)
+        return min(self.view.inputs, self.view.outputs)
 
     @property
     def columns(self):
-        return max(self.inputs, self.outputs)
+        return max(self.view.inputs, self.view.outputs)
 
     def wide(self, x):
-        x = ops.reshape(x, (self.inputs, self.outputs))
+        x = self.view.matrix(x)
         return ops.transpose(x) if self.is_transposed else x
 
     def back(self, x):
-        return ops.reshape(ops.transpose(x) if self.is_transposed else x, self.shape)
+        return self.view.back(ops.transpose(x) if self.is_transposed else x)
 
 
-def matrix_of(variable, input_axes):
-    """What a variable is that is not excluded by a rule; `None` if Adam updates it as it is."""
-    path, shape = paths.path(variable), tuple(variable.shape)
-    if input_axes is None:
-        input_axes = _default_input_axes(path, shape)
-        if input_axes is None:
-            return None
+def hidden_matrix(role, input_axes=None, kinds=HIDDEN):
+    """The view of a hidden layer's matrix, by its role or by the number of axes that are inputs; `None` for all else."""
+    if input_axes is not None:
+        return _by_input_axes(role, input_axes)
+    is_matrix = role.kind in kinds and not role.head and role.inputs and role.outputs
+    return _view(role) if is_matrix else None
+
+
+def matrix_of(variable, input_axes, role=None):
+    """What a variable is to a low-rank method that no rule excludes it from; `None` if Adam updates it as it is.
+
+    Matrices are also embeddings, but not kernels of convolutions, several matrices in one variable, nor what has more than
+    two axes from unknown layers.
+    """
+    role = role or roles_of([variable])[0]
+    if input_axes is not None:
+        return LowMatrix(_by_input_axes(role, input_axes))
+    if role.kind not in (*HIDDEN, "embedding") or role.kind == "convolution_kernel" or role.stack or not role.outputs:
+        return None
+    is_sure = len(role.shape) == 2 or (role.kind != "embedding" and role.source != "shape")
+    return LowMatrix(_view(role)) if is_sure else None
+
+
+def is_guess(role):
+    """Whether the inputs and outputs of a matrix come from nothing but the number of its axes."""
+    return role.source == "shape" and len(role.shape) > 2
+
+
+def _view(role):
+    stack = role.size(role.stack) if role.stack else None
+    axes = (*role.stack, *role.inputs, *role.outputs)
+    return MatrixView(role.shape, axes, stack, role.size(role.inputs), role.size(role.outputs))
+
+
+def _by_input_axes(role, input_axes):
+    path, shape = role.path, role.shape
     if input_axes >= len(shape):
         raise ValueError(f"`input_axes` must leave an axis for outputs. Received: {input_axes} for {path} of shape {shape}")
-    return Matrix(shape, math.prod(shape[:input_axes]), math.prod(shape[input_axes:]))
-
-
-def _default_input_axes(path, shape):
-    """1 for what has two axes, unless it is a bias; 1 or 2 for the kernels of `MultiHeadAttention`; else `None`."""
-    if len(shape) == 2:
-        return None if re.search(r"(^|/)bias$", path) else 1
-    if len(shape) == 3 and re.search(r"(^|/)(query|key|value)/kernel$", path):
-        return 1
-    if len(shape) == 3 and re.search(r"(^|/)attention_output/kernel$", path):
-        return 2
-    return None
+    axes = tuple(range(len(shape)))
+    return MatrixView(shape, axes, None, math.prod(shape[:input_axes]), math.prod(shape[input_axes:]))

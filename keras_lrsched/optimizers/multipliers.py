@@ -3,38 +3,42 @@
 A pattern is a regular expression that is searched for in paths such as `"dense_1/kernel"`; the first that is found counts.
 """
 
+import math
 import re
 
 import keras
 
+from keras_lrsched._core.roles import layers_in_order, roles
 from keras_lrsched.optimizers.paths import path
 from keras_lrsched.schedules import checks
 
-BLOCKWISE_PATTERNS = {
-    "norm": r"norm",
-    "query_key": r"(^|/)(query|key)(_dense)?/",
-    "value_output": r"(^|/)(value|attention_output)(_dense)?/",
-    "feed_forward": r"feed_?forward|(^|/)(ffn|mlp)",
-    "embedding": r"(^|/)embeddings$",
+BLOCKWISE_RULES = {
+    "norm": "role:normalization",
+    "query_key": "role:query_key",
+    "value_output": "role:value_output",
+    "feed_forward": "role:feed_forward",
+    "embedding": "role:embedding",
 }
-"""Blocks of a Transformer as Keras and KerasHub name their variables, in the order in which they are looked for."""
+"""Blocks of a Transformer, in the order in which they are looked for."""
 
 
 def blockwise(norm=1.0, value_output=4.0, feed_forward=6.0, query_key=8.0, embedding=10.0, patterns=None):
     """Rates by the sharpness of Transformer blocks (arXiv:2502.19002), with the multipliers of the authors' README.
 
-    A multiplier that is `None` leaves its block out: a model has to have all others. `patterns` replaces the regular
-    expressions of some blocks, by the names of these arguments. Example:
+    Blocks are found by the layers of Keras and KerasHub, and others whose attention layers are called so, see `Role`. A
+    multiplier that is `None` leaves its block out: a model has to have all others. One matrix for query, key and value has
+    the multiplier of values, with a warning. `patterns` replaces the rules of some blocks by regular expressions, by the
+    names of these arguments. Example:
 
-    >>> blockwise(norm=None, embedding=None, feed_forward=None)["(^|/)(query|key)(_dense)?/"]
-    8.0
+    >>> blockwise(norm=None, embedding=None, feed_forward=None, patterns={"value_output": "v_proj|o_proj"})
+    {'role:query_key': 8.0, 'v_proj|o_proj': 4.0}
     """
     rates = {"norm": norm, "query_key": query_key, "value_output": value_output, "feed_forward": feed_forward}
     rates["embedding"] = embedding
     unknown = sorted(set(patterns or {}) - set(rates))
     if unknown:
         raise ValueError(f"`patterns` must have names among {', '.join(rates)}. Received: patterns={patterns!r}")
-    rules = {**BLOCKWISE_PATTERNS, **(patterns or {})}
+    rules = {**BLOCKWISE_RULES, **(patterns or {})}
     return {rules[name]: checks.non_negative_float(name, rate) for name, rate in rates.items() if rate is not None}
 
 
@@ -71,8 +75,9 @@ def discriminative(layers, factor=2.6):
 def mup(base, target, rule="adam", weight_decay_power=1.0):
     """muP (arXiv:2203.03466): multipliers for a wide model, with which the best rate of a narrow one is its best rate too.
 
-    An axis that differs between the models counts as wide. A matrix has two such axes, inputs before outputs as in Keras'
-    (in, out) kernels; a vector has one. With the ratios r of wide to narrow,
+    An axis that differs between the models counts as wide. A matrix has such inputs and such outputs, by its role in its
+    layer; if `target` is no model, inputs come before outputs, as in Keras' (in, out) kernels. A vector has one of them.
+    With the ratios r of wide to narrow,
 
         Adam    matrix: 1 / r_in              vector: 1
         SGD     matrix: r_out / r_in          vector: r
@@ -87,17 +92,18 @@ def mup(base, target, rule="adam", weight_decay_power=1.0):
     narrow, wide = _shapes(base), _shapes(target)
     if set(narrow) != set(wide):
         raise ValueError(f"`base` and `target` must have the same paths. Only one has: {sorted(set(narrow) ^ set(wide))}")
+    found = {role.path: role for role in roles(target)} if isinstance(target, keras.Model) else {}
     rates, decays = {}, {}
     for name, shape in wide.items():
-        rate = mup_multiplier(narrow[name], shape, rule)
+        rate = mup_multiplier(narrow[name], shape, rule, found.get(name))
         if rate != 1:
             rates[f"^{re.escape(name)}$"] = rate
             decays[f"^{re.escape(name)}$"] = rate**-power if rule == "adam" else 1 / rate
     return rates, decays
 
 
-def mup_multiplier(base_shape, shape, rule):
-    """The multiplier of one variable, from its shapes.
+def mup_multiplier(base_shape, shape, rule, role=None):
+    """The multiplier of one variable, from its shapes; with its `Role`, whose inputs and outputs may lie in any order.
 
     >>> mup_multiplier((64, 64), (256, 256), "adam"), mup_multiplier((64, 64), (256, 256), "sgd")
     (0.25, 1.0)
@@ -106,7 +112,11 @@ def mup_multiplier(base_shape, shape, rule):
     """
     if len(base_shape) != len(shape):
         raise ValueError(f"Shapes must have the same number of axes. Received: {tuple(base_shape)} and {tuple(shape)}")
-    ratios = [new / old for old, new in zip(base_shape, shape, strict=True) if new != old]
+    if role is not None and role.outputs and role.inputs:
+        ratios = [math.prod(shape[axis] / base_shape[axis] for axis in axes) for axes in (role.inputs, role.outputs)]
+        ratios = [ratio for ratio in ratios if ratio != 1]
+    else:
+        ratios = [new / old for old, new in zip(base_shape, shape, strict=True) if new != old]
     if len(ratios) > 2:
         raise ValueError(f"muP knows variables with two wide axes at most. Received: {tuple(base_shape)} and {tuple(shape)}")
     if len(ratios) == 2:
@@ -116,13 +126,15 @@ def mup_multiplier(base_shape, shape, rule):
 
 def _layer_patterns(model):
     """A pattern for the trainable weights of each layer, from input to output; the first layer has those that are shared."""
-    known: set[str] = set()
+    known: dict[str, int] = {}
     patterns = []
-    for layer in _layers_in_order(model):
-        names = [path(variable) for variable in layer.trainable_variables if path(variable) not in known]
-        known.update(names)
-        if names:
-            patterns.append(f"^({'|'.join(map(re.escape, names))})$")
+    for layer in layers_in_order(model):
+        new = [variable for variable in layer.trainable_variables if known.get(path(variable)) != id(variable)]
+        for variable in new:
+            if known.setdefault(path(variable), id(variable)) != id(variable):
+                _raise_shared_path(variable, layer)
+        if new:
+            patterns.append(f"^({'|'.join(re.escape(path(variable)) for variable in new)})$")
     if not patterns:
         raise ValueError(
             "The layers of the model have no trainable weights: build it first, or name the layers by regular expressions. "
@@ -131,16 +143,22 @@ def _layer_patterns(model):
     return patterns
 
 
-def _layers_in_order(model):
-    """The layers of a model, and in the place of a model among them, its layers."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers_in_order(layer)
-        else:
-            yield layer
+def _raise_shared_path(variable, layer):
+    raise ValueError(
+        f"Two variables have the path {path(variable)!r}, the second one, of shape {tuple(variable.shape)}, in the layer "
+        f"{layer.name!r} of the class {type(layer).__name__}: rules go by path. Give the layers names of their own."
+    )
 
 
 def _shapes(model):
-    if isinstance(model, keras.Model):
-        return {path(variable): tuple(variable.shape) for variable in model.trainable_variables}
-    return dict(model)
+    if not isinstance(model, keras.Model):
+        return dict(model)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for variable in model.trainable_variables:
+        if path(variable) in shapes:
+            raise ValueError(
+                f"Two variables of {model.name} have the path {path(variable)!r}, of shapes {shapes[path(variable)]} and "
+                f"{tuple(variable.shape)}: rules go by path. Give their layers names of their own."
+            )
+        shapes[path(variable)] = tuple(variable.shape)
+    return shapes

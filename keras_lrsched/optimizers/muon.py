@@ -1,7 +1,7 @@
 """Muon: momentum, orthogonalized."""
 
 import math
-import re
+import warnings
 
 import keras
 from keras import ops
@@ -9,6 +9,7 @@ from keras import ops
 from keras_lrsched.optimizers import paths
 from keras_lrsched.optimizers.base import Optimizer, checked_rate
 from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers.matrices import HIDDEN, hidden_matrix, is_guess
 from keras_lrsched.optimizers.newton_schulz import orthogonalized
 from keras_lrsched.schedules import checks
 
@@ -32,18 +33,26 @@ class Muon(Optimizer):
         w = (1 - lr weight_decay) w - lr q orthogonalized(u)
         q = rms_rate sqrt(max(outputs, inputs)) to match the length of AdamW's steps, or sqrt(max(1, outputs / inputs))
 
-    AdamW, with `adam_lr_ratio` lr and `adam_weight_decay`, updates variables with less than two axes, those called
-    `embeddings` or `bias`, and those that `exclude_layers` lists: the last layer should be among them, which no rule can
-    tell from a hidden one. A kernel with more axes is a matrix (inputs, outputs): all axes but the last are inputs, as in
-    convolutions, but only the first is in `query`, `key` and `value` of an attention layer, (features, heads, size);
-    `input_axes` says so for others, and brings them under Muon whatever they are called.
+    A variable is a matrix (inputs, outputs) by its role in its layer, see `Role`: axes that the layer sums over are inputs.
+    So in the kernel of a convolution all axes but the last are inputs; of a transposed one, (height, width, outputs,
+    inputs), the last; in an attention layer those that the equation of the `EinsumDense` says, such as the features in
+    (features, heads, size), or Gemma's (heads, features, size). The heads together are one matrix, as the authors' code,
+    Moonlight and PyTorch have them, where projections have two axes. Several matrices in one variable, such as the experts
+    of a mixture, are orthogonalized each by itself. Factors of LoRA are matrices. `input_axes` sets it for single variables,
+    and brings them under Muon whatever they are.
+
+    AdamW, with `adam_lr_ratio` lr and `adam_weight_decay`, updates all else: biases, normalizations, embeddings (also tables
+    of positions, class tokens, the output matrix of a `ReversibleEmbedding`), kernels of depthwise convolutions, which are
+    vectors for each channel, slopes and gains; and what `exclude_layers` lists. The last layer should be there: it is found
+    where `roles`, the table from `roles(model)`, is given, since no variable shows it. What has more than two axes, and a
+    layer that is not known, is taken as (..., outputs), with a warning.
 
     The arguments of `keras.optimizers.Muon` in its order, with its defaults, and its values in matrices. It leaves variables
     with more than two axes to AdamW, and those with `embedding` anywhere in their paths; AdamW differs from Keras' as
     `AdamW` does. `keras.optimizers.get("Muon")` is Keras' own. Others:
 
     - The authors' code: `Muon.original()`, with `ns_dtype="bfloat16"`. For convolutions it takes q from the last two axes of
-      (out, in, height, width), so 1; here it is that of the matrix.
+      (out, in, height, width), so 1; here it is that of the matrix. A depthwise kernel is (channels, height x width) there.
     - `torch.optim.Muon`: `ns_dtype="bfloat16", weight_decay=0.1`, and `adjust_lr` as its `adjust_lr_fn`.
     - Moonlight: the defaults. Its momentum is a sum, which orthogonalization makes the same.
 
@@ -61,7 +70,7 @@ class Muon(Optimizer):
             gradient_accumulation_steps, name: As in Keras.
         exclude_layers: Regular expressions; AdamW updates a variable if one is found in its path. Defaults to `None`, for
             none.
-        exclude_embeddings: Whether AdamW updates variables called `embeddings`. Defaults to `True`.
+        exclude_embeddings: Whether AdamW updates embeddings. Defaults to `True`.
         muon_a, muon_b, muon_c: Coefficients of the Newton-Schulz iteration. Default to `3.4445`, `-4.775` and `2.0315`.
         adam_lr_ratio: The learning rate of AdamW, divided by that of Muon. Defaults to `1`.
         momentum: Decay rate of the momentum, at least 0 and below 1. Defaults to `0.95`.
@@ -162,19 +171,32 @@ class Muon(Optimizer):
         """Returns the optimizer with the defaults of the authors' code: no decay, and AdamW with 3e-4 beside 0.02."""
         return cls(learning_rate, **{**ORIGINAL, **options})
 
-    def resolve_paths(self, variables):
-        super().resolve_paths(variables)
-        taken = paths.included("exclude_layers", self.exclude_layers, variables)
-        rules = paths.first_match("input_axes", self.input_axes, variables)
-        axes = [self.input_axes.get(rule) for rule in rules]
-        self._matrix_shapes = [
-            _matrix_shape(variable, n, self.exclude_embeddings) if is_taken else None
-            for variable, n, is_taken in zip(variables, axes, taken, strict=True)
+    def resolve_paths(self, variables, find_roles):
+        super().resolve_paths(variables, find_roles)
+        taken = paths.included("exclude_layers", self.exclude_layers, variables, find_roles)
+        rules = paths.first_match("input_axes", self.input_axes, variables, find_roles)
+        axes = [self.input_axes.get(rule) if is_taken else None for rule, is_taken in zip(rules, taken, strict=True)]
+        kinds = HIDDEN if self.exclude_embeddings else (*HIDDEN, "embedding")
+        self._views = [
+            hidden_matrix(role, n, kinds) if is_taken else None
+            for role, n, is_taken in zip(find_roles(), axes, taken, strict=True)
         ]
+        self._warn_of_guesses(find_roles(), axes)
+
+    def _warn_of_guesses(self, roles, axes):
+        places = zip(roles, axes, self._views, strict=True)
+        guessed = [f"{role.path} of shape {role.shape}" for role, n, view in places if view and n is None and is_guess(role)]
+        if guessed:
+            warnings.warn(
+                "All axes but the last are taken for inputs, as no layer is known that has it, or none of its class: "
+                f"{', '.join(guessed)}. Set `input_axes`, or give `roles`, a corrected table from `roles(model)`.",
+                stacklevel=2,
+            )
 
     def matrix_shape(self, variable):
-        """How many inputs and outputs a variable has; `None` if AdamW updates it."""
-        return self._matrix_shapes[self._get_variable_index(variable)]
+        """How many inputs and outputs a variable has, or each of its matrices; `None` if AdamW updates it."""
+        view = self._views[self._get_variable_index(variable)]
+        return None if view is None else (view.inputs, view.outputs)
 
     def make_slots(self, variable):
         names = ("m", "v") if self.matrix_shape(variable) is None else ("momentum",)
@@ -189,45 +211,30 @@ class Muon(Optimizer):
         return self._current_decay(self.adam_weight_decay)
 
     def step(self, w, g, slots, now):
-        shape = self._matrix_shapes[now.index]
-        if shape is None:
+        view = self._views[now.index]
+        if view is None:
             rate, direction = self.adam_lr_ratio * now.learning_rate, self._adam(g, slots, now.t)
         else:
-            rate, direction = now.learning_rate, ops.reshape(self.matrix_step(g, slots, shape), w.shape)
+            rate, direction = now.learning_rate, view.back(self.matrix_step(g, slots, view))
         return w - rate * (direction + now.weight_decay * w)
 
-    def matrix_step(self, g, slots, shape):
-        """By what a matrix (inputs, outputs) moves at a learning rate of 1."""
-        return self._scale(shape) * self._orthogonal(g, slots, shape)
+    def matrix_step(self, g, slots, view):
+        """By what a matrix (inputs, outputs), or each of several, moves at a learning rate of 1."""
+        return self._scale(view) * self._orthogonal(g, slots, view)
 
-    def _orthogonal(self, g, slots, shape):
+    def _orthogonal(self, g, slots, view):
         m = slots.momentum = average(self.momentum, slots.momentum, g)
         u = average(self.momentum, m, g) if self.nesterov else m
         coefficients = self.muon_a, self.muon_b, self.muon_c
-        return orthogonalized(ops.reshape(u, shape), self.ns_steps, self.ns_dtype, coefficients)
+        return orthogonalized(view.matrix(u), self.ns_steps, self.ns_dtype, coefficients)
 
-    def _scale(self, shape):
-        inputs, outputs = shape
+    def _scale(self, view):
         if self.adjust_lr == "original":
-            return math.sqrt(max(1, outputs / inputs))
-        return 1.0 if self.rms_rate is None else self.rms_rate * math.sqrt(max(inputs, outputs))
+            return math.sqrt(max(1, view.outputs / view.inputs))
+        return 1.0 if self.rms_rate is None else self.rms_rate * math.sqrt(max(view.inputs, view.outputs))
 
     def _adam(self, g, slots, t):
         slots.m = average(self.adam_beta_1, slots.m, g)
         slots.v = average(self.adam_beta_2, slots.v, ops.square(g))
         v = slots.v / bias_correction(self.adam_beta_2, t)
         return slots.m / bias_correction(self.adam_beta_1, t) / (ops.sqrt(v) + self.epsilon)
-
-
-def _matrix_shape(variable, input_axes, exclude_embeddings):
-    """(inputs, outputs) of a variable that is not excluded by a rule; `None` if it is no matrix."""
-    path, shape = paths.path(variable), tuple(variable.shape)
-    if input_axes is None:
-        excluded = r"(embeddings|bias)$" if exclude_embeddings else "bias$"
-        if len(shape) < 2 or re.search(excluded, path):
-            return None
-        attention = len(shape) == 3 and re.search(r"(^|/)(query|key|value)/kernel$", path)
-        input_axes = 1 if attention else len(shape) - 1
-    if input_axes >= len(shape):
-        raise ValueError(f"`input_axes` must leave an axis for outputs. Received: {input_axes} for {path} of shape {shape}")
-    return math.prod(shape[:input_axes]), math.prod(shape[input_axes:])

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_lrsched.optimizers.maths import norm
+from keras_lrsched.optimizers.maths import matrix_norm
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
@@ -15,7 +15,7 @@ def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
     closer.
 
     Args:
-        x: The matrix.
+        x: The matrix, or several of one shape, (..., rows, columns).
         steps: The number of iterations.
         dtype: In what to multiply matrices: `"bfloat16"` has 2 to 3 digits.
         coefficients: a, b and c.
@@ -25,9 +25,13 @@ def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
     def product(one, other):
         return ops.cast(ops.matmul(ops.cast(one, dtype), ops.cast(other, dtype)), x.dtype)
 
-    tall = x.shape[0] > x.shape[1]
-    result = (ops.transpose(x) if tall else x) / (norm(x) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    result = (_transposed(x) if tall else x) / (matrix_norm(x) + 1e-7)
     for _ in range(steps):
-        gram = product(result, ops.transpose(result))
+        gram = product(result, _transposed(result))
         result = a * result + product(b * gram + c * product(gram, gram), result)
-    return ops.transpose(result) if tall else result
+    return _transposed(result) if tall else result
+
+
+def _transposed(x):
+    return ops.transpose(x) if len(x.shape) == 2 else ops.swapaxes(x, -2, -1)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers.maths import average, norm
+from keras_lrsched.optimizers.maths import average, matrix_norm
 from keras_lrsched.optimizers.muon import Muon
 from keras_lrsched.schedules import checks
 
@@ -81,16 +81,19 @@ class NorMuon(Muon):
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
     def make_slots(self, variable):
-        slots, shape = super().make_slots(variable), self.matrix_shape(variable)
-        return slots if shape is None else {**slots, "v": self.add_slot(variable, "v", shape=(shape[1],))}
+        slots, view = super().make_slots(variable), self._views[self._get_variable_index(variable)]
+        if view is None:
+            return slots
+        shape = (view.outputs,) if view.stack is None else (view.stack, view.outputs)
+        return {**slots, "v": self.add_slot(variable, "v", shape=shape)}
 
-    def matrix_step(self, g, slots, shape):
-        o = self._orthogonal(g, slots, shape)
-        slots.v = average(self.beta_2, slots.v, ops.mean(ops.square(o), axis=0))
-        p = o / (ops.sqrt(slots.v) + 1e-10)
-        return self._length(o, shape) / (norm(p) + 1e-10) * p
+    def matrix_step(self, g, slots, view):
+        o = self._orthogonal(g, slots, view)
+        slots.v = average(self.beta_2, slots.v, ops.mean(ops.square(o), axis=-2))
+        p = o / (ops.sqrt(ops.expand_dims(slots.v, -2)) + 1e-10)
+        return self._length(o, view) / (matrix_norm(p) + 1e-10) * p
 
-    def _length(self, o, shape):
+    def _length(self, o, view):
         if self.adjust_lr == "match_rms_adamw" and self.rms_rate is not None:
-            return self.rms_rate * (shape[0] * shape[1]) ** 0.5
-        return self._scale(shape) * norm(o)
+            return self.rms_rate * (view.inputs * view.outputs) ** 0.5
+        return self._scale(view) * matrix_norm(o)

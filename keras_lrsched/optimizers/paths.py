@@ -1,14 +1,17 @@
 """Rules by the path of a variable, such as `"dense_1/bias"`; a rule is a regular expression that is searched for in it.
 
-Two rules are standing words: `"bias"`, and `"normalization"`, which also finds vectors that are called `gamma`, `beta` or
-`scale`, as in normalization layers, and those of layers with `norm` in their names. Unlike a pattern, they may find nothing.
+Two rules are standing words: `"bias"`, and `"normalization"`, which also find what is that by its layer, and vectors that
+are called `gamma`, `beta` or `scale` or belong to layers with `norm` in their names. Unlike a pattern, they may find
+nothing. Rules that begin with `role:`, such as `"role:embedding"`, find variables by their roles in their layers.
 """
 
-import difflib
 import re
+import warnings
 
 import keras
 
+from keras_lrsched._core import roles
+from keras_lrsched._core.roles import path_of as path
 from keras_lrsched.schedules import checks
 
 
@@ -33,32 +36,54 @@ def numbers(name, values, check):
     return {_pattern(name, key): check(name, value) for key, value in values.items()}
 
 
-def path(variable):
-    """The path of a Keras variable; the name of a bare `tf.Variable`, which has none."""
-    return variable.path if hasattr(variable, "path") else variable.name
+def table(value):
+    """The constructor argument `roles`: a table or `None`."""
+    if value is not None and not isinstance(value, roles.Roles):
+        raise ValueError(f"`roles` must be the table that `roles(model)` returns. Received: roles={value!r}")
+    return value
 
 
-def first_match(name, rules, variables):
-    """For each variable the first of the regular expressions that is found in its path, or `None`.
+def first_match(name, rules, variables, find_roles=None):
+    """For each variable the first of the rules that finds it, or `None`.
+
+    Args:
+        name: The argument that the rules come from, for errors.
+        rules: Regular expressions, standing words, and rules by role.
+        variables: The variables.
+        find_roles: A function that returns their roles, as `roles.deferred` makes. Defaults to `None`: by their layers.
 
     Raises:
-        ValueError: If one that is no standing word is found in no path.
+        ValueError: If one that is no standing word finds nothing.
     """
+    if any(_is_by_role(rule) for rule in rules):
+        known = (find_roles or roles.deferred(variables))()
+    else:
+        known = [None] * len(variables)
+    pairs = list(zip(variables, known, strict=True))
     for rule in rules:
-        if rule not in STANDING_WORDS and not any(_is_found(rule, each) for each in variables):
-            known = [path(variable) for variable in variables]
-            nearest = difflib.get_close_matches(rule, known, n=3, cutoff=0)
-            raise ValueError(
-                f"`{name}`: {rule!r} is found in none of the {len(known)} paths; the nearest are {', '.join(nearest)}."
-            )
-    return [next((rule for rule in rules if _is_found(rule, each)), None) for each in variables]
+        if rule not in STANDING_WORDS and not any(_is_found(rule, *pair) for pair in pairs):
+            _raise_not_found(name, rule, variables, known)
+    matches = [next((rule for rule in rules if _is_found(rule, *pair)), None) for pair in pairs]
+    _warn_of_fused(name, rules, matches, known)
+    return matches
 
 
-STANDING_WORDS = ("bias", "normalization")
+STANDING_WORDS = ("bias", "normalization", "role:bias", "role:normalization")
+ROLE = "role:"
 
 
-def _is_found(rule, variable):
-    return bool(re.search(rule, path(variable))) or (rule == "normalization" and _is_of_normalization(variable))
+def _is_by_role(rule):
+    return rule in STANDING_WORDS or rule.startswith(ROLE)
+
+
+def _is_found(rule, variable, role):
+    if rule.startswith(ROLE):
+        return roles.is_found(rule.removeprefix(ROLE), role)
+    if re.search(rule, path(variable)):
+        return True
+    if rule == "normalization" and _is_of_normalization(variable):
+        return True
+    return rule in STANDING_WORDS and role.kind == rule
 
 
 def _is_of_normalization(variable):
@@ -68,9 +93,48 @@ def _is_of_normalization(variable):
     return is_vector and (name in ("gamma", "beta", "scale") or "norm" in "".join(layers[-1:]))
 
 
-def included(name, excluded, variables):
-    """For each variable whether none of the regular expressions is found in its path."""
-    return [rule is None for rule in first_match(name, excluded, variables)]
+def _raise_not_found(name, rule, variables, known):
+    if rule.startswith(ROLE):
+        if rule == "role:query_key" and any(role.block == "query_key_value" for role in known):
+            return
+        present = sorted(word for word in roles.WORDS if any(roles.is_found(word, role) for role in known))
+        hint = (
+            "Output layers are found in a table only: `roles=roles(model)`."
+            if rule == "role:head"
+            else "Leave the rule out, or correct the table of roles, `roles(model)`, and give it as `roles`."
+        )
+        raise ValueError(
+            f"`{name}`: none of {len(variables)} variables is what {rule!r} is for; there are {', '.join(present)}. {hint}"
+        )
+    paths = [path(variable) for variable in variables]
+    numbered = any(re.search(_without_numbers(rule), _without_numbers(each)) for each in paths)
+    raise ValueError(
+        f"`{name}`: {rule!r} is found in none of the {len(paths)} paths; {roles.nearest(rule, paths)}."
+        + (f" {roles.NUMBERED}: give the layers names." if numbered else "")
+    )
+
+
+def _without_numbers(text):
+    return re.sub(r"_\d+(?=/|$|\\/|\$)", "", text)
+
+
+def _warn_of_fused(name, rules, matches, known):
+    """One matrix of query, key and value, where rules set them apart."""
+    if "role:query_key" not in rules:
+        return
+    pairs = zip(known, matches, strict=True)
+    fused = [role.path for role, rule in pairs if rule == "role:value_output" and role.block == "query_key_value"]
+    if fused:
+        warnings.warn(
+            f"`{name}`: query, key and value are one matrix in {', '.join(fused)}, which takes the rule of values. For "
+            "another one, put a pattern that finds these paths before the other rules.",
+            stacklevel=2,
+        )
+
+
+def included(name, excluded, variables, find_roles=None):
+    """For each variable whether none of the rules finds it."""
+    return [rule is None for rule in first_match(name, excluded, variables, find_roles)]
 
 
 def refuse_complex(variables):
@@ -85,4 +149,6 @@ def _pattern(name, value):
         re.compile(value)
     except (TypeError, re.error) as error:
         raise ValueError(f"`{name}` must hold regular expressions. Received: {value!r} ({error})") from error
+    if value.startswith(ROLE) and value.removeprefix(ROLE) not in roles.WORDS:
+        raise ValueError(f"`{name}`: after 'role:' there must be one of {', '.join(roles.WORDS)}. Received: {value!r}")
     return value

@@ -214,3 +214,34 @@ def test_existing_classes():
 def test_functional_model():
     inputs = keras.Input((1,))
     assert type(keras.Model(inputs, keras.layers.Dense(1)(inputs))) is keras_private.functional_model()
+
+
+def test_layers_are_recorded_as_they_are_made():
+    class BeforeConstructor(keras.layers.Layer):
+        """Sets an attribute before the constructor of Keras is called."""
+
+        def __init__(self):
+            self.inner = keras.layers.Dense(2)
+            super().__init__()
+
+    layer = BeforeConstructor()
+    recorded = keras_private.recorded_layers()
+    assert [sum(each is one for one in recorded) for each in (layer, layer.inner)] == [1, 1]
+    assert keras_private.children(layer) == [layer.inner]
+
+
+def test_what_a_layer_has_itself():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)])
+    norm = model.layers[0]
+    norm.trainable = False
+    assert [v.name for v in keras_private.own_trainable_variables(norm)] == ["gamma", "beta"]
+    assert keras_private.own_trainable_variables(model) == []
+    assert keras_private.is_graph(model)
+    assert not keras_private.is_graph(norm)
+
+
+def test_producer():
+    inputs = keras.Input((2,))
+    dense = keras.layers.Dense(3)
+    hidden = dense(inputs)
+    assert keras_private.producer(hidden) == (dense, [inputs])

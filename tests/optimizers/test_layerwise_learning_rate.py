@@ -157,7 +157,7 @@ def test_blockwise():
     blocks = {"query": 8, "key": 8, "value": 4, "attention_output": 4, "feedforward": 6, "norm": 1, "tokens": 10, "head": 1}
     for path, rate in rates.items():
         assert rate == next(number for part, number in blocks.items() if part in path.removeprefix("attention/")), path
-    with pytest.raises(ValueError, match="'norm' is found in none of the 1 paths; the nearest are w"):
+    with pytest.raises(ValueError, match=r"none of 1 variables is what 'role:query_key' is for; there are other. Leave the"):
         LayerwiseLearningRate.blockwise(AdamW()).build([keras.Variable([1.0], name="w")])
     rates = rates_of(
         LayerwiseLearningRate.blockwise(AdamW(), norm=None, embedding=3.0, patterns={"embedding": "head"}), model

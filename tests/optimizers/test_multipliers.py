@@ -5,6 +5,7 @@ import re
 import keras
 import pytest
 
+from keras_lrsched._core.roles import is_found, role_by_path
 from keras_lrsched.optimizers import multipliers
 
 
@@ -30,7 +31,11 @@ def rate(rules, path):
     ],
 )
 def test_blockwise(path, number):
-    assert rate(multipliers.blockwise(), path) == number
+    """Blocks of layers that are not known, by their paths."""
+    shape = (4,) if path.endswith(("gamma", "scale", "bias")) else (4, 4)
+    role = role_by_path(path, shape)
+    found = (rate for rule, rate in multipliers.blockwise().items() if is_found(rule.removeprefix("role:"), role))
+    assert next(found, 1) == number
 
 
 def test_blockwise_arguments():
