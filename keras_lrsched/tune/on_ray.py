@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -209,15 +210,28 @@ def _connected(ray, cpus):
         return
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     with _own_sigterm() as put_back:
-        try:
-            ray.init(num_cpus=cpus, **quiet)
-        except ValueError:  # there is a cluster, whose nodes have CPUs of their own
-            ray.init(**quiet)
+        _connect(ray, cpus, quiet)
         put_back()
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _connect(ray, cpus, options):
+    is_client = "://" in os.environ.get("RAY_ADDRESS", "")  # Ray Client, whose errors are of another type
+    try:
+        if not is_client:
+            with contextlib.suppress(ValueError):  # there is a cluster, whose nodes have CPUs of their own
+                ray.init(num_cpus=cpus, **options)
+                return
+        ray.init(**options)
+    except ConnectionError as error:
+        error.add_note(
+            "Is the Ray cluster running that RAY_ADDRESS or `ray start` names, and has this program its token "
+            "(RAY_AUTH_MODE=token, and ~/.ray/auth_token or RAY_AUTH_TOKEN)?"
+        )
+        raise
 
 
 @contextlib.contextmanager

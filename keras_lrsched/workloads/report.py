@@ -247,6 +247,8 @@ def _evaluation_rows(runs):
 
 def _write_csv(path, rows):
     rows = list(rows)
+    if not rows:  # `Journal` has written the header
+        return
     columns = list(dict.fromkeys(itertools.chain.from_iterable(rows)))  # workloads differ in their metric
     lines = io.StringIO()
     writer = csv.DictWriter(lines, columns, lineterminator="\n")

@@ -197,6 +197,26 @@ class TestPool:
             assert ray.connected
         assert ray.inits == [2, None]
 
+    def test_by_ray_client(self, pool, monkeypatch):
+        monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+        ray = FakeRay(room=2, cluster=True)
+        with pool(ray):
+            assert ray.inits == [None]
+
+    def test_a_cluster_that_cannot_be_reached(self, pool, monkeypatch):
+        """Also one whose token the program lacks: Ray's own message does not name that."""
+        ray = FakeRay(room=2)
+
+        def init(num_cpus=None, **options):
+            if num_cpus is not None:
+                raise ValueError
+            raise ConnectionError("Failed to connect")
+
+        monkeypatch.setattr(ray, "init", init)
+        with pytest.raises(ConnectionError) as caught, pool(ray):
+            pass
+        assert "has this program its token (RAY_AUTH_MODE=token," in caught.value.__notes__[0]
+
     def test_on_the_ray_of_the_program(self, pool):
         ray = FakeRay(room=2)
         ray.connected = True

@@ -1,5 +1,7 @@
 """All but the processes: workers are called in this one, in the place of Ray's."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -79,6 +81,22 @@ def test_the_schedule_replays(here):
     np.testing.assert_allclose(schedule.values(5), 0.3 * np.arange(1, 6) / 5)
     replayed = fit(ScheduleHyperparameter("optimizer.learning_rate", schedule), epochs=2)
     np.testing.assert_allclose(replayed.get_weights()[0], found.get_weights()[0], rtol=1e-4)
+
+
+def test_an_error_in_a_trial_ends_the_workers(here, monkeypatch):
+    """After an error, Keras calls no callback."""
+    ended = []
+
+    def broken(self, trial, rate):
+        raise ValueError("mine")
+
+    monkeypatch.setattr(parallel_autolrs.Worker, "run", broken)
+    autolrs = ParallelAutoLRS(make_model, 1e-3, 0.3, search="log_grid", **OPTIONS)
+    autolrs._cluster = contextlib.ExitStack()
+    autolrs._cluster.callback(ended.append, True)
+    with pytest.raises(ValueError, match="mine"):
+        fit(autolrs, epochs=1)
+    assert ended == [True]
 
 
 def test_as_many_rates_as_workers():
