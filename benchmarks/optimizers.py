@@ -68,6 +68,7 @@ def main():
     rows = {name: finished([row for row in read(arguments.out) if row["workload"] == name]) for name in names}
     for name in names:
         print(table(rows[name], workloads.WORKLOADS[name]))
+        print(standings(rows[name], workloads.WORKLOADS[name]))
     if arguments.picture:
         picture(rows, arguments.picture)
 
@@ -255,7 +256,28 @@ def ranking(rows, workload):
         value = np.mean(metrics([row for row in rows if (row["optimizer"], row["factor"]) == (name, best)], workload))
         return np.nan_to_num(-value if workload.larger_is_better else value, nan=np.inf)
 
-    return sorted({row["optimizer"] for row in rows}, key=badness)
+    return sorted(sorted({row["optimizer"] for row in rows}), key=badness)
+
+
+def standings(rows, workload):
+    """Markdown: who is ahead of the tuned baseline and who is behind, by how much in the mean.
+
+    One border for all: an optimizer is ahead if each of its seeds is better than each of the baseline's, behind if each is
+    worse, and level with it else.
+    """
+    sign = 1 if workload.larger_is_better else -1
+    tuned = {}
+    for name in ranking(rows, workload):
+        best = best_factor(rows, name, workload)
+        at = [row for row in rows if (row["optimizer"], row["factor"]) == (name, best)]
+        tuned[name] = sign * np.nan_to_num(metrics(at, workload), nan=-np.inf)
+    baseline = tuned.pop(BASELINE)
+    groups: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
+    for name, values in tuned.items():
+        is_ahead, is_behind = values.min() > baseline.max(), values.max() < baseline.min()
+        group = "ahead" if is_ahead else "behind" if is_behind else "level"
+        groups[group].append(f"`{name}` {values.mean() - baseline.mean():+.3f}")
+    return "\n".join(f"- {group} ({len(names)}): {', '.join(names) or '-'}" for group, names in groups.items()) + "\n"
 
 
 def picture(rows, path):
