@@ -42,7 +42,8 @@ class AutoLRS(Controller):
 
     With `ScheduledBatches`, each candidate trains on the very batches that come next in `fit`. With other data, it trains
     on a new pass over them, which is the same for all candidates unless the data themselves are shuffled anew
-    (`tf.data`). Data of a generator, which can be read only once, are refused.
+    (`tf.data`). A `tf.data` pipeline that a further pass changes warns: `fit` goes on as with another seed. Data of a
+    generator, which can be read only once, are refused.
 
     The forecast is the official one. Its smoothing depends on the scale of the loss, and it is a rough guide: of the losses
     2 exp(-t / 100) + 0.5, seen for 100 steps, it expects 0.385 at step 1000, where they are 0.500.

@@ -2,10 +2,12 @@
 
 import contextlib
 import itertools
+import warnings
 
 import keras
 
 from keras_lrsched._core import training_loop
+from keras_lrsched.callbacks import data_of_fit
 from keras_lrsched.callbacks.batch_values import BatchValues
 
 
@@ -17,6 +19,9 @@ def data_adapter(name):
 
     Raises:
         ValueError: If the data can be read only once, or there is no `fit`.
+
+    Warns:
+        UserWarning: If the data are a `tf.data` pipeline that a further pass changes.
     """
     adapter = getattr(training_loop.epoch_iterator(), "data_adapter", None)
     if adapter is None:
@@ -28,6 +33,14 @@ def data_adapter(name):
         raise ValueError(
             f"{name} reads the data several times, which a generator's cannot be: give `fit` arrays or a dataset. "
             "Received: a generator"
+        )
+    changed = data_of_fit.changed_by_a_pass(adapter)
+    if changed:
+        listed = "; ".join(f"`{path}`, {reason}" for path, reason in changed.items())
+        warnings.warn(
+            f"{name} makes further passes over the data, which change the batches that `fit` trains on afterwards, as "
+            f"another seed would: {listed}",
+            stacklevel=4,
         )
     return adapter
 

@@ -29,6 +29,10 @@ class CriticalBatchSize(Controller):
     their first batch times `gradient_accumulation_steps` and the number of processes that train together: all sizes are of
     the whole batch. When the data end within a branch, a batch is smaller, as it is in `fit`.
 
+    A measurement makes a further pass over data other than `ScheduledBatches`. A `tf.data` pipeline that this changes warns:
+    one with a `shuffle` that is another one in each pass, a Python function, or Keras layers with random numbers. The
+    training then goes on as with another seed.
+
     Each measurement costs `samples` times the number of branches; on JAX, or with `jit_compile`, also compiling.
 
     Args:

@@ -66,6 +66,26 @@ def _unsaved_in_pipeline(path, dataset):
     return found
 
 
+def changed_by_a_pass(adapter):
+    """What a further pass over the data of `fit` changes in the passes after it: a dictionary from a path to the reason.
+
+    Random operations of TensorFlow in the functions of a pipeline are not there: each pass has its own.
+    """
+    kind, data = keras_private.data_of_adapter(adapter)
+    return _changed_in_pipeline("data", data) if kind == "tf.data" else {}
+
+
+def _changed_in_pipeline(path, dataset):
+    found = _unsaved_in_pipeline(path, dataset)
+    inputs, functions = keras_private.parts_of_dataset(dataset)
+    for number, (_, _, variables) in enumerate(functions):
+        if variables:
+            found[f"{path}.function{number}"] = f"the variables {', '.join(each.name for each in variables):.100}"
+    for index, each in enumerate(inputs):
+        found |= _changed_in_pipeline(f"{path}.input{index}", each)
+    return found
+
+
 def _digest_of_first_batch(kind, data):
     """A fingerprint of the first batch, if it can be had without a trace; else `None`."""
     with contextlib.suppress(Exception):  # data of the user's, which may fail at what Keras does not ask of them

@@ -1,10 +1,13 @@
 """Branches of a training: what they are, what is chosen from them, and that the training does not notice."""
 
+import re
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import CriticalBatchSize, ScheduledBatches, WeightAveraging
+from keras_lrsched.callbacks import CriticalBatchSize, LossRecorder, ScheduledBatches, WeightAveraging
 from keras_lrsched.callbacks.critical_batch_size import largest_harmless, smoothed
 
 RANDOM = np.random.default_rng(0)
@@ -145,3 +148,51 @@ def test_batch_larger_than_the_samples():
     with pytest.raises(ValueError, match=r"one batch of the largest size, 32, at least. Received: samples=31"):
         model.fit(X, Y, 4, verbose=0, callbacks=[CriticalBatchSize(31)])
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+
+
+CHANGED = "CriticalBatchSize makes further passes over the data, which change the batches that `fit` trains on afterwards"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="measured on TensorFlow's own loop")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("in order", None),
+        ("one shuffle", None),
+        ("random operations", None),
+        ("shuffle", f"{CHANGED}.*`data.input0`, the order of `shuffle`"),
+        ("layers", f"{CHANGED}.*`data.function0`, the variables "),
+    ],
+)
+def test_pipelines_that_a_further_pass_changes(kind, message):
+    """A warning where the training is another one than without the callback, and none where it is the same."""
+    import tensorflow as tf
+
+    def pipeline():
+        x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+        rows = tf.data.Dataset.from_tensor_slices((x, x[:, :1]))
+        if kind == "one shuffle":
+            return rows.shuffle(16, seed=1, reshuffle_each_iteration=False).batch(4)
+        if kind == "shuffle":
+            return rows.shuffle(16, seed=1).batch(4)
+        if kind == "random operations":
+            return rows.map(lambda x, y: (x + tf.random.normal((3,)), y)).batch(4)
+        if kind == "layers":
+            noise = keras.layers.GaussianNoise(1.0, seed=1)
+            return rows.batch(4).map(lambda x, y: (noise(x, training=True), y))
+        return rows.batch(4)
+
+    def losses(*callbacks):
+        keras.utils.set_random_seed(0)
+        recorder = LossRecorder()
+        linear_model(keras.optimizers.SGD(1e-4)).fit(pipeline(), epochs=2, verbose=0, callbacks=[recorder, *callbacks])
+        return recorder.loss
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measured = losses(CriticalBatchSize(samples=8, multipliers=(1, 2)))
+    told = [str(each.message) for each in caught if "further passes" in str(each.message)]
+    assert len(told) == (message is not None)
+    if message is not None:
+        assert re.search(message, told[0])
+    assert np.allclose(measured, losses()) == (message is None)
