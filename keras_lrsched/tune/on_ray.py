@@ -247,11 +247,15 @@ def _own_sigterm():
     if former is None:  # set outside of Python, which could not put it back
         yield lambda: None
         return
+    received: list[int] = []
+
+    def end(number, frame):
+        received.append(number)
+        raise SystemExit(128 + number)
+
     try:
-        yield lambda: signal.signal(signal.SIGTERM, _end if former is signal.SIG_DFL else former)
+        yield lambda: signal.signal(signal.SIGTERM, end if former is signal.SIG_DFL else former)
+    except SystemExit as error:  # Ray, in whose call the signal has come, replaces the code by 1
+        raise SystemExit(128 + received[0] if received else error.code) from error
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def _end(number, frame):
-    raise SystemExit(128 + number)

@@ -1,5 +1,6 @@
 """The pool, with Ray replaced by what it asks of it: workers that are lost, that wait for room, that fit nowhere."""
 
+import contextlib
 import signal
 import types
 
@@ -174,6 +175,13 @@ def test_a_busy_cluster_is_waited_for(monkeypatch):
         assert run(ray, [lambda number: number], workers=1) == [1]
 
 
+def swallowed():
+    """A signal within a call of Ray."""
+    with contextlib.suppress(SystemExit):
+        signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+    raise SystemExit(1)
+
+
 class TestPool:
     @pytest.fixture
     def pool(self, monkeypatch):
@@ -244,6 +252,8 @@ class TestPool:
         if former is signal.SIG_DFL:  # the workers are ended, too
             with pytest.raises(SystemExit, match="143"):
                 inside(signal.SIGTERM, None)
+            with pytest.raises(SystemExit, match="143"), pool(FakeRay(room=2)):
+                swallowed()
         else:
             assert inside is former
 

@@ -1,5 +1,13 @@
 """A real Ray on this machine, with two workers, on digits."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -78,3 +86,36 @@ def test_what_goes_wrong_on_a_worker_is_told(ray, tmp_path):
     with pytest.raises(ValueError, match="no such model"):
         PopulationBasedTraining({RATE: (1e-3, 1.0)}, population=2).search(make, tmp_path / "search", workers=1)
     assert not ray.is_initialized()
+
+
+def alive(word):
+    """The processes that have a word in their environment."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if word.encode() in (folder / "environ").read_bytes():
+                    yield int(folder.name)
+
+
+def test_a_search_that_is_ended_goes_on(ray, tmp_path):
+    """By SIGTERM, which a batch system sends first, then by SIGKILL; no process of Ray outlives it."""
+    program = [sys.executable, str(Path(__file__).with_name("long_search.py"))]
+    word = f"IT_IS={tmp_path}"
+    environment = {**os.environ, "IT_IS": str(tmp_path)}
+    for number, begun in ((signal.SIGTERM, "rounds/0/0/outcome.json"), (signal.SIGKILL, "rounds/1/0/outcome.json")):
+        search = subprocess.Popen([*program, str(tmp_path / "found")], env=environment)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "found" / begun).exists():
+            assert search.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        search.send_signal(number)
+        assert search.wait(60) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+        while [*alive(word)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    found, whole = (
+        subprocess.run([*program, str(tmp_path / name)], capture_output=True, text=True, check=True, timeout=300).stdout
+        for name in ("found", "whole")
+    )
+    assert found == whole
