@@ -19,7 +19,8 @@ NORMALIZATIONS = (
 )
 
 CONVOLUTIONS = (LAYERS.Conv1D, LAYERS.Conv2D, LAYERS.Conv3D)
-LINEAR = (LAYERS.Dense, LAYERS.EinsumDense, *CONVOLUTIONS, LAYERS.Embedding)
+TRANSPOSED_CONVOLUTIONS = (LAYERS.Conv1DTranspose, LAYERS.Conv2DTranspose, LAYERS.Conv3DTranspose)
+LINEAR = (LAYERS.Dense, LAYERS.EinsumDense, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, LAYERS.Embedding)
 """Layers that can be the output layer of a model: an embedding as far as it also multiplies with its transpose."""
 
 
@@ -211,7 +212,7 @@ RULES = (
     (LAYERS.EinsumDense, _einsum_dense),
     ((LAYERS.SeparableConv1D, LAYERS.SeparableConv2D), _separable_convolution),
     ((LAYERS.DepthwiseConv1D, LAYERS.DepthwiseConv2D), _depthwise_convolution),
-    ((LAYERS.Conv1DTranspose, LAYERS.Conv2DTranspose, LAYERS.Conv3DTranspose), _transposed_convolution),
+    (TRANSPOSED_CONVOLUTIONS, _transposed_convolution),
     (CONVOLUTIONS, _convolution),
     (LAYERS.Embedding, _embedding),
     (RECURRENT, _recurrent),
@@ -270,16 +271,17 @@ def _part_of(layer, parent, parents):
         return "router"
     if _is_attention(parent) or any(re.search(r"atten|attn", name) for name in names):  # or it lies in the block itself
         return next(filter(None, map(_attention_part, names)), None)
-    if keras_private.is_graph(parent):
-        return None
     return "feed_forward" if _is_feed_forward(layer, parent, parents, names) else None
 
 
 def _is_feed_forward(layer, parent, parents, names):
     """Whether a layer lies beside the attention of a block, or in a layer of its own there or with such a name."""
-    if _has_attention(parent):
-        return isinstance(layer, (LAYERS.Dense, LAYERS.EinsumDense)) and not any("per_layer" in name for name in names)
+    is_dense = isinstance(layer, (LAYERS.Dense, LAYERS.EinsumDense))
     blocks = [each for each in parents(parent) if not keras_private.is_graph(each)]
+    if keras_private.is_graph(parent):  # a sequential model as a part of a block
+        return is_dense and any(map(_has_attention, blocks))
+    if _has_attention(parent):
+        return is_dense and not any("per_layer" in name for name in names)
     name = f"{type(parent).__name__} {parent.name}"
     if not blocks or "head" in parent.name:
         return False

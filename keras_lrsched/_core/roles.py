@@ -93,9 +93,14 @@ def _check(name, value, known):
 class Roles:
     """A table of the roles of variables, which `roles(model)` makes: to be printed, corrected, and given to an optimizer.
 
+    Attributes:
+        rows: A list of `Role`.
+        variables: The variables of the rows. `None` for a table that was loaded, which goes by their paths.
+
     Example:
 
-    >>> table = roles(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="logits")]))
+    >>> inputs = keras.Input((4,))
+    >>> table = roles(keras.Model(inputs, keras.layers.Dense(2, name="logits")(inputs)))
     >>> table["logits/kernel"].inputs, table["logits/kernel"].head
     ((0,), True)
     >>> table.correct("logits/kernel", head=False)["logits/kernel"].head
@@ -104,7 +109,7 @@ class Roles:
 
     def __init__(self, rows, variables=None):
         self.rows = list(rows)
-        self._variables = variables
+        self.variables = variables
 
     def __iter__(self):
         return iter(self.rows)
@@ -132,7 +137,7 @@ class Roles:
 
     def of(self, variables):
         """The role of each variable: by identity for those that the table was made from, by path for others."""
-        places = {id(each): i for i, each in enumerate(self._variables or ())}
+        places = {id(each): i for i, each in enumerate(self.variables or ())}
         return [
             self.rows[places[id(each)]] if id(each) in places else self._by_path(path_of(each), each) for each in variables
         ]
@@ -211,11 +216,11 @@ def roles(model):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2DTranspose(4, 2, name="up")])
-    >>> print(roles(model))
-    path       shape         kind    inputs  outputs    stack  block  head  depth  layer            source
-    up/kernel  (2, 2, 4, 3)  kernel  (3,)    (0, 1, 2)                True  0      Conv2DTranspose  layer
-    up/bias    (4,)          bias                                     True  0      Conv2DTranspose  layer
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> print(roles(keras.Model(inputs, keras.layers.Conv2DTranspose(4, 2, name="up")(inputs))))
+    path       shape         kind                inputs  outputs    stack  block  head  depth  layer            source
+    up/kernel  (2, 2, 4, 3)  convolution_kernel  (3,)    (0, 1, 2)                True  0      Conv2DTranspose  layer
+    up/bias    (4,)          bias                                                 True  0      Conv2DTranspose  layer
     """
     layers = keras_private.layers_of(model)
     owned = _Owners(layers)

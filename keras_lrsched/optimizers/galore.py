@@ -17,10 +17,12 @@ class GaLore(LowRank):
         w = (1 - lr weight_decay) w
 
     The gradient G of a matrix is turned such that its rows are the shorter side, of length k; the other one is n. m and v
-    have the shape (rank, n) and stay as they are when P changes. Variables with two axes are matrices, also embeddings, and
-    so are the kernels of `MultiHeadAttention`, (inputs, outputs); `input_axes` says so for others, such as those of
-    convolutions. Biases, variables with other numbers of axes and those that `exclude_from_projection` lists are updated by
-    Adam, with the same learning rate and without `scale`.
+    have the shape (rank, n) and stay as they are when P changes. Matrices are, by their roles in their layers (see `Role`),
+    kernels that multiply inputs, factors of LoRA, and embeddings. The equation of an `EinsumDense` shows which axes of a
+    projection of attention are inputs: all heads together are one matrix. `input_axes` sets it for others, such as kernels
+    of convolutions. Adam updates these without it, also biases, normalizations, slopes, several matrices in one variable
+    (the experts of a mixture), what has more than two axes in layers that are not known, and what `exclude_from_projection`
+    lists, with the same learning rate and without `scale`.
 
     State: for a matrix rank (2 n + k) float32 numbers, so 3 bytes for each parameter of a square matrix at a quarter of its
     side; two for each parameter of all else.

@@ -1,13 +1,15 @@
-"""Conversion of the backbones of KerasHub: no matrix is passed over, and what is saved comes back."""
+"""The backbones of KerasHub: conversions pass no matrix over, what is saved comes back, each variable has its role."""
 
 import gc
 import importlib.util
+import re
 import warnings
 
 import keras
 import numpy as np
 import pytest
 
+from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Muon, roles
 from keras_lrsched.precision import get_recipe, quantize_model, restore_model
 from keras_lrsched.precision.layers import Quantized
 from keras_lrsched.precision.layers.product import RuleProduct
@@ -121,3 +123,72 @@ def test_texts_follow_a_conversion(name, tmp_path):
     converted.save_to_preset(str(tmp_path))
     loaded = backbones.greedy(getattr(backbones.models, name).from_preset(str(tmp_path)))
     np.testing.assert_array_equal(backbones.generate(loaded), wanted)
+
+
+WITH_WEIGHTS_OF_THEIR_OWN = (
+    *("CLIPHead", "CLIPVisionEmbedding", "MetaCLIP2Head", "MetaCLIP2VisionEmbedding", "SigLIPHead"),
+    *("SigLIPMultiHeadAttentionPooling", "VideoPrismAttenTokenPoolingLayer", "VideoPrismPerDimScale"),
+    *("Gemma3nTextAltUp", "GptOssAttention", "Qwen3_5GatedDeltaNet", "RWKV7ChannelMix", "RWKV7TimeMix"),
+    *("XLNetAttentionMaskLayer", "XLNetEncoder"),
+)
+"""Layers of which some variables have their roles from their shapes: vectors, but for those of RWKV and XLNet."""
+
+OUTSIDE_OF_BLOCKS = (
+    r"pooled_dense|embeddings?_projection|(vision|text|language)_projection|text_encoder_head|image_classifier|^dense(_7)?/|"
+    r"rel_attn/encoding|altup|laurel|per_layer|router|sparse_feedforward_gate|shared_expert_gate|in_proj_[zab]|"
+    r"patch_embedding|downsample/reduction|geometry_encoder|_head/|mask_embedder|dot_product_scoring|"
+    r"modulation|single_stream|last_layer|gateway|enc_(score|output)|class_embed|segment_encoding|"
+    r"pooling_attention_query|^linear_|sampling_offsets|attention_weights|clip_._projection|"
+    r"context_embedding|vector_embedding|ada_layer_norm|^output_dense"
+)
+"""Matrices of Transformers that are in no block of attention or of a feed-forward network."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_roles(name):
+    model = backbones.BACKBONES[name].build()
+    variables, table = model.trainable_variables, roles(model)
+    found = table.of(variables)
+    assert {id(variable) for variable in variables} <= {id(variable) for variable in table.variables}
+    assert {row.layer for row in found if row.source == "shape"} <= set(WITH_WEIGHTS_OF_THEIR_OWN)
+    kernels = [row for row in found if row.path.endswith("/kernel") and row.kind != "depthwise_kernel"]
+    assert all(row.kind in ("kernel", "convolution_kernel") and row.inputs and row.outputs for row in kernels)
+    assert not {row.kind for row in found if sum(size != 1 for size in row.shape) > 1} & {"normalization", "other"}
+
+    optimizer = AdamW(weight_decay=0.1, exclude_from_weight_decay=["bias", "normalization"])
+    optimizer.build(variables)
+    decayed = {row.kind for row, is_decayed in zip(found, optimizer._decayed, strict=True) if is_decayed}
+    left_out = {row.kind for row, is_decayed in zip(found, optimizer._decayed, strict=True) if not is_decayed}
+    assert not decayed & {"bias", "normalization"}
+    assert left_out <= {"bias", "normalization", "embedding", "scale"}  # tables and scales by their names
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if name == "XLNetBackbone" else "error")  # of (segments, heads, size)
+        Muon(exclude_layers=["bias", "normalization"]).build(variables)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blockwise(name):
+    """Refused, with the word to leave out, where a block is missing; else each matrix of a block has its rate."""
+    model = backbones.BACKBONES[name].build()
+    found = roles(model).of(model.trainable_variables)
+    words = {
+        "query_key": ("query", "query_key_value"),
+        "feed_forward": ("feed_forward",),
+        "value_output": ("value", "query_key_value"),
+    }
+    present = {row.block for row in found} | {row.kind for row in found}
+    missing = {word: None for word, parts in words.items() if not present & set(parts)}
+    missing |= {} if "embedding" in present else {"embedding": None}
+    if missing:
+        with pytest.raises(ValueError, match=f"'role:({'|'.join(missing)})' is for; there are "):
+            LayerwiseLearningRate.blockwise(AdamW()).build(model.trainable_variables)
+    if "query_key" in missing:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if "query_key_value" in present else "error")
+        optimizer = LayerwiseLearningRate.blockwise(AdamW(), **missing)
+        optimizer.build(model.trainable_variables)
+    rates = zip(found, optimizer.inner_optimizer._multipliers, strict=True)
+    untouched = [row.path for row, rate in rates if rate == 1 and row.kind == "kernel" and not row.head]
+    assert [path for path in untouched if not re.search(OUTSIDE_OF_BLOCKS, path)] == []
