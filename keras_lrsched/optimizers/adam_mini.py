@@ -27,10 +27,11 @@ class AdamMini(FusedOptimizer):
     - an int n, for n blocks of consecutive units in a kernel (features, units), such as n heads in one `Dense` layer;
     - `"entry"`, for each entry by itself, as in Adam.
 
-    `default_blocks` is the rule where `blocks` has none: by the role of a variable in its layer, see `Role`. The authors' code searches the names of parameters for substrings:
-    it takes `network` for an attention output (`wo`) and `monkey` for a key, and fails on a normalization called `output`
-    and on kernels of convolutions. Its weight decay leaves out biases and normalizations: here `exclude_from_weight_decay`
-    says so. State: one float32 number for each parameter and one for each block.
+    `default_blocks` is the rule where `blocks` has none: by the role of a variable in its layer, see `Role`. The authors'
+    code searches the names of parameters for substrings: it takes `network` for an attention output (`wo`) and `monkey` for
+    a key, and fails on a normalization called `output` and on kernels of convolutions. Its weight decay leaves out biases
+    and normalizations: here `exclude_from_weight_decay` says so. State: one float32 number for each parameter and one for
+    each block.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
