@@ -49,9 +49,14 @@ test-programs-examples: .venv-examples/made
 	.venv-examples/bin/python -m pytest -m programs tests/programs/test_examples.py tests/programs/test_backbones.py
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
-# an old TensorFlow, and Python 3.11 at most.
-test-peers: .venv-peers/made .venv-tfa/made
+# an old TensorFlow, and Python 3.11 at most. optax' convergence problems. Keras' own tests with the classes here under Keras'
+# names, on each backend.
+test-peers: .venv-peers/made .venv-tfa/made .venv/backends
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest -n $(CORES) -m peers tests/peers
+	KERAS_BACKEND=jax .venv-peers/bin/python -m pytest -n $(CORES) -m peers tests/peers/test_convergence.py
+	KERAS_BACKEND=tensorflow $(BIN)/python -m tests.peers.keras_suites -n $(CORES)
+	KERAS_BACKEND=jax $(BIN)/python -m tests.peers.keras_suites -n $(CORES)
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python -m tests.peers.keras_suites -n $(CORES)
 
 # Searches by workers of Ray, on this machine and on a cluster of two nodes, in an environment of their own.
 test-ray: .venv-ray/made
