@@ -59,7 +59,7 @@ def _unsaved_in_pipeline(path, dataset):
             "the order of `shuffle`, which is another one in each pass (`reshuffle_each_iteration=False` keeps one)"
         )
     for number, (_, graph, _) in enumerate(functions):
-        if any(operation.type in ("PyFunc", "EagerPyFunc") for operation in graph.get_operations()):
+        if _operations(graph) & {"PyFunc", "EagerPyFunc"}:
             found[f"{path}.function{number}"] = "the state of a Python function or generator in `tf.data`"
     for index, each in enumerate(inputs):
         found |= _unsaved_in_pipeline(f"{path}.input{index}", each)
@@ -121,8 +121,7 @@ def _is_pure(dataset):
     if _unsaved_in_pipeline("data", dataset):
         return False
     inputs, functions = keras_private.parts_of_dataset(dataset)
-    stateful = [op for _, graph, _ in functions for op in graph.get_operations() if op.type in RANDOM]
-    if stateful or any(variables for _, _, variables in functions):
+    if any(_operations(graph) & RANDOM or variables for _, graph, variables in functions):
         return False
     return all(map(_is_pure, inputs))
 
@@ -140,6 +139,7 @@ def random_operations(model):
 
 
 def _operations(graph):
+    """The names of the operations in a graph, and in the functions that it calls."""
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     return {node.op for node in nodes}

@@ -161,6 +161,7 @@ CHANGED = "CriticalBatchSize makes further passes over the data, which change th
         ("one shuffle", None),
         ("random operations", None),
         ("shuffle", f"{CHANGED}.*`data.input0`, the order of `shuffle`"),
+        ("generator", f"{CHANGED}.*`data.input0.function0`, the state of a Python function or generator"),
         ("layers", f"{CHANGED}.*`data.function0`, the variables "),
     ],
 )
@@ -180,6 +181,12 @@ def test_pipelines_that_a_further_pass_changes(kind, message):
         if kind == "layers":
             noise = keras.layers.GaussianNoise(1.0, seed=1)
             return rows.batch(4).map(lambda x, y: (noise(x, training=True), y))
+        if kind == "generator":
+            random = np.random.default_rng(0)
+            spec = rows.element_spec
+            return tf.data.Dataset.from_generator(
+                lambda: ((x + random.normal(size=3), x[:1]) for x in np.ones((16, 3), "float32")), output_signature=spec
+            ).batch(4)
         return rows.batch(4)
 
     def losses(*callbacks):
