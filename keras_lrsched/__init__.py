@@ -7,7 +7,16 @@ from keras_lrsched.version import __version__
 
 __all__ = ["__version__", "callbacks", "laws", "optimizers", "precision", "schedules"]
 
+
+def _is_own_command(argv, all_of_command_line):
+    """Whether this is `keras-lrsched` or `python -m keras_lrsched`; while Python looks for a module, `argv[0]` is `-m`."""
+    if argv[0] == "-m":
+        module = all_of_command_line[-len(argv)].removeprefix("-m")
+        return module.partition(".")[0] == __name__
+    return os.path.basename(argv[0]).removesuffix(".exe") == "keras-lrsched"
+
+
 # Every room is imported at once, so that `keras.saving` finds their classes. Not so for our own command: it must be able to
 # choose the backend first, and to say in one line that there is none.
-if os.path.basename(sys.argv[0]).removesuffix(".exe") not in ("keras-lrsched", "-m"):
+if not _is_own_command(sys.argv, sys.orig_argv):
     from keras_lrsched import callbacks, laws, optimizers, precision, schedules

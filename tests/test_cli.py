@@ -11,6 +11,7 @@ import time
 import keras
 import pytest
 
+import keras_lrsched
 from keras_lrsched import cli
 from keras_lrsched.cli import support
 from keras_lrsched.schedules import catalog
@@ -318,3 +319,20 @@ def test_interrupting_a_real_process(number, code, tmp_path):
     assert process.returncode == code, stderr
     assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "command_line", "own"),
+    [
+        (["/bin/keras-lrsched", "list"], ["python", "/bin/keras-lrsched", "list"], True),
+        (["keras-lrsched.exe"], ["keras-lrsched.exe"], True),
+        (["-m", "list"], ["python", "-X", "dev", "-m", "keras_lrsched", "list"], True),
+        (["-m"], ["python", "-mkeras_lrsched"], True),
+        (["-m", "keras_lrsched"], ["python", "-m", "program", "keras_lrsched"], False),
+        (["train.py"], ["python", "train.py"], False),
+        (["-c"], ["python", "-c", "import keras_lrsched"], False),
+    ],
+)
+def test_all_is_imported_but_for_our_own_command(argv, command_line, own):
+    """A program that is run by `python -m` needs the registered classes before its files are loaded."""
+    assert keras_lrsched._is_own_command(argv, command_line) is own

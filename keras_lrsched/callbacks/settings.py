@@ -76,7 +76,7 @@ class Setting:
             )
         if self._is_off():
             raise ValueError(
-                f"`{self.path}` must not start at 0: Keras then builds {kind} without what it needs for other values. "
+                f"`{self.path}` must not start at 0: {kind} is then built without what it needs for other values. "
                 f"Construct it with any positive number. Received: {self.name}={self.value!r}"
             )
 
@@ -84,7 +84,7 @@ class Setting:
         if isinstance(self.value, keras.Variable) or self.value != 0:
             return False
         if isinstance(self.owner, keras.optimizers.Optimizer):
-            return self.name == "momentum"
+            return self.name in getattr(self.owner, "slot_settings", ("momentum",))
         return hasattr(self.owner, "seed") and not hasattr(self.owner, "seed_generator")
 
     def _missing(self, what, part, names):

@@ -81,6 +81,9 @@ class Optimizer(keras.optimizers.Optimizer):
     slots: tuple[str, ...] = ()
     """Names of the state that each variable has in its own shape, at first zero."""
 
+    slot_settings: tuple[str, ...] = ("momentum",)
+    """Names of numbers that must not be 0 when the optimizer is built, if they are to change: 0 may mean fewer slots."""
+
     _waiting_places: Any = frozenset()  # in the list of variables, under accumulation
 
     elementwise = False
@@ -109,6 +112,16 @@ class Optimizer(keras.optimizers.Optimizer):
         roles=None,
         **options,
     ):
+        _refuse_schedules(
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            seed=seed,
+        )
         super().__init__(
             checked_rate("learning_rate", learning_rate),
             weight_decay=checked_rate("weight_decay", weight_decay),
@@ -447,7 +460,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        if self.nonfinite == "raise" and self.built:
+        if self.nonfinite == "raise" and self.built and keras_private.has_value(self.skipped_updates):
             skipped = int(ops.convert_to_numpy(self.skipped_updates))
             if skipped:
                 raise FloatingPointError(f"{skipped} updates had gradients that are not finite.")
@@ -476,10 +489,22 @@ class Optimizer(keras.optimizers.Optimizer):
 
 def checked_rate(name, value):
     """A learning rate or weight decay: a number as a float, all else as Keras takes it."""
-    if value is None or isinstance(value, LearningRateSchedule) or callable(value):
+    if value is None or isinstance(value, LearningRateSchedule) or (callable(value) and name == "learning_rate"):
         refuse_per_update("The optimizer", name, value)
         return value
+    if callable(value):
+        raise ValueError(f"`{name}` must be a number, a LearningRateSchedule or None. Received: {name}={value!r}")
     return checks.non_negative_float(name, value)
+
+
+def _refuse_schedules(**numbers):
+    """Raises for an argument that Keras would take and fail on in the first update, or not at all."""
+    for name, value in numbers.items():
+        if callable(value):
+            raise ValueError(
+                f"`{name}` must be a number; the callback ScheduleHyperparameter varies numbers of an optimizer by a "
+                f"schedule. Received: {name}={value!r}"
+            )
 
 
 def _to_config(value):

@@ -1,7 +1,5 @@
 """D-Adapted Adam: Adam whose learning rate is an estimate of the distance to the solution."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -81,7 +79,7 @@ class DAdaptAdam(DistanceEstimate):
 
     def before_update(self, steps):
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
-        scalars, b = steps[0].scalars, math.sqrt(self.beta_2)
+        scalars, b = steps[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
         for now in steps:
             if not self.decouple:

@@ -2,6 +2,9 @@
 
 from keras import ops
 
+LARGEST = 1e16
+"""The largest entry of a gradient that counts with its own size; that of larger ones is this."""
+
 
 def add_factors(optimizer, variable):
     """Slots for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
@@ -27,6 +30,8 @@ def normalize(g, slots, rate, epsilon, clip_threshold):
         epsilon: Added to its square.
         clip_threshold: A number.
     """
+    # Larger ones have squares, or sums of squares, that are no float32. Scaled down, they have the same u at first.
+    g = g * ops.minimum(1.0, LARGEST / ops.maximum(ops.max(ops.abs(g)), 1.0))
     square = ops.square(g) + epsilon
 
     def updated(old, new):

@@ -66,6 +66,8 @@ class Prodigy(DistanceEstimate):
     array([2.], dtype=float32)
     """
 
+    slot_settings = ("beta_1",)
+
     def __init__(
         self,
         learning_rate=1.0,

@@ -116,7 +116,7 @@ def average_length(beta, t):
 
     With x = -log(beta) and h = x t / 2 it is n_max - 2 / x + t - (2 / x) (h coth(h) - 1), whose last factor has a series.
     """
-    x = -math.log(beta)
+    x = -math.log(beta) if isinstance(beta, float) else -ops.log(beta)  # a tensor, from a schedule
     h = 0.5 * x * t
     s = ops.square(h)
     series = s * (1 / 3 - s * (1 / 45 - s * (2 / 945 - s * (1 / 4725 - s * (2 / 93555)))))

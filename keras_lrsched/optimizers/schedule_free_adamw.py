@@ -65,6 +65,8 @@ class ScheduleFreeAdamW(ScheduleFree):
     array([0.25], dtype=float32)
     """
 
+    slot_settings = ("inner_momentum",)
+
     def __init__(
         self,
         learning_rate=0.0025,

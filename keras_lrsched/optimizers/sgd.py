@@ -16,7 +16,8 @@ class SGD(FusedOptimizer):
 
     The arguments of `keras.optimizers.SGD` in its order, with its defaults; 0.9 is the usual momentum. The learning rate
     stays outside of the momentum, as in PyTorch: when a schedule lowers it, the step is lower at once. Keras' SGD keeps
-    `lr g` in its momentum; with a constant rate the two are the same. State: one float32 number for each parameter.
+    `lr g` in its momentum; with a constant rate the two are the same. State: one float32 number for each parameter; none
+    without momentum, unless `fused=True`, since the compiled update reads one.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.01`.
@@ -83,10 +84,28 @@ class SGD(FusedOptimizer):
         self.momentum = checks.beta("momentum", momentum)
         self.nesterov = nesterov
 
+    def make_slots(self, variable):
+        return super().make_slots(variable) if self.momentum or self.fused is True else {}
+
     def step(self, w, g, slots, now):
-        slots.momentum = self.momentum * slots.momentum + g
-        move = g + self.momentum * slots.momentum if self.nesterov else slots.momentum
-        return w - now.learning_rate * (move + now.weight_decay * w)
+        return w - now.learning_rate * (self._direction(g, slots) + now.weight_decay * w)
+
+    def _direction(self, g, slots):
+        if "momentum" in slots:
+            m = slots.momentum = self.momentum * slots.momentum + g
+            return g + self.momentum * m if self.nesterov else m
+        if self.momentum:
+            raise ValueError(
+                "`momentum` was 0 when SGD was built, so that there is no state for it: construct SGD with a positive one. "
+                f"Received: momentum={self.momentum!r}"
+            )
+        return g
+
+    def _unsuited(self, variables):
+        places = [self._get_variable_index(variable) for variable in variables] if self.built else ()
+        if any("momentum" not in self._slots[place] for place in places):
+            return "they read a momentum. Received: momentum=0."
+        return super()._unsuited(variables)
 
     def kernel_numbers(self, t):
         return [self.momentum, self.nesterov]

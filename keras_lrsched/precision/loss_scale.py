@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.optimizers import native
 from keras_lrsched.schedules import checks
 
@@ -104,7 +105,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         Raises:
             FloatingPointError: If the scale would have reached its minimum since the last call.
         """
-        if self.built and int(ops.convert_to_numpy(self.aborts)):
+        if self.built and keras_private.has_value(self.aborts) and int(ops.convert_to_numpy(self.aborts)):
             self.aborts.assign(0)
             raise FloatingPointError(self._message())
 

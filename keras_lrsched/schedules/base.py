@@ -33,7 +33,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if known is not None:
             return ops.convert_to_tensor(self.compute(known, np), dtype=float_dtype())
         with keras.name_scope(type(self).__name__):
-            return self.compute(_standard_step(step), ops)
+            step = _standard_step(step)
+            try:
+                return self.compute(step, ops)
+            except OverflowError as error:
+                raise ValueError(
+                    f"JAX counts steps in 32 bits: all of a schedule must be at most {2**31 - 1} there. Received: {self!r}"
+                ) from error
 
     def values(self, steps):
         """The values in NumPy float64: of the first `steps` updates if it is an int, else of each step in the array."""

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.base import Schedule, to_float
+from keras_lrsched.schedules.base import Schedule, at_least, to_float
 
 
 def _power(base, count, xp):
@@ -88,6 +88,7 @@ class CyclicalLearningRate(Schedule):
             )
 
     def compute(self, step, xp):
+        step = at_least(step, 0, xp)  # before, scales without a bound
         cycle = 2 * self.step_size
         place = step % cycle
         height = to_float(xp.minimum(place, cycle - place), xp) / self.step_size

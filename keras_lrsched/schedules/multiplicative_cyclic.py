@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.schedules import checks, profiles
-from keras_lrsched.schedules.base import Schedule, at_least, to_float, to_int
+from keras_lrsched.schedules.base import Schedule, at_least, float_dtype, to_float, to_int
 from keras_lrsched.schedules.phases import Phase, progress
 from keras_lrsched.schedules.piecewise_constant import piece
 
@@ -64,8 +64,7 @@ class MultiplicativeCyclic(Schedule):
         return cls(peak_learning_rate, first * steps, t_mul, warmup * steps, **options)
 
     def compute(self, step, xp):
-        done, length = self._place(at_least(step - self.warmup_steps, 0, xp), xp)
-        left = to_float(length - done, xp) / to_float(length, xp)
+        left = self._left(at_least(step - self.warmup_steps, 0, xp), xp)
         value = self.peak_learning_rate * profiles.cosine.shape(1 - left, left, xp)
         if not self.warmup_steps:
             return value
@@ -73,19 +72,25 @@ class MultiplicativeCyclic(Schedule):
         rise = self._rise.value(done, left, xp)
         return xp.where(step < self.warmup_steps, rise, value)
 
-    def _place(self, since, xp):
-        """How many updates of the cycle are done, and how many it has, `since` the warmup; in whole numbers."""
+    def _left(self, since, xp):
+        """Which part of its cycle is left, `since` the warmup; from differences of whole numbers."""
         if self.t_mul == 1:
-            return since % self.first_decay_steps, self.first_decay_steps
+            done = since % self.first_decay_steps
+            return to_float(self.first_decay_steps - done, xp) / to_float(self.first_decay_steps, xp)
         cycle = to_int(piece(since, self._starts[1:], xp), xp)
         if xp is np:
-            return since - np.take(self._starts, cycle), np.take(self._lengths, cycle)
+            length = np.take(self._lengths, cycle)
+            return to_float(length - (since - np.take(self._starts, cycle)), xp) / to_float(length, xp)
         dtype = keras.backend.standardize_dtype(since.dtype)
         limit = (np.iinfo if "int" in dtype else np.finfo)(dtype).max
-        starts, lengths = (
-            ops.convert_to_tensor([min(steps, limit) for steps in table], dtype) for table in (self._starts, self._lengths)
+        start, length = (
+            ops.take(ops.convert_to_tensor([min(steps, limit) for steps in table], dtype), cycle)
+            for table in (self._starts, self._lengths)
         )
-        return since - ops.take(starts, cycle), ops.take(lengths, cycle)
+        excess = ops.take(
+            ops.convert_to_tensor([float(max(steps - limit, 0)) for steps in self._lengths], float_dtype()), cycle
+        )
+        return (to_float(length - (since - start), xp) + excess) / (to_float(length, xp) + excess)
 
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, cycles=3, **options):

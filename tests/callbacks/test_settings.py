@@ -127,7 +127,7 @@ REFUSED = {
     "layers.drop.rat": "no numeric setting `rat` in Dropout. Did you mean `rate`",
     "layers.dropp.rate": "no part `dropp` in list. Did you mean `drop`. It has: dense, drop, off",
     "layers.dense.units": "is not a number that may change in training: construct Dense with a float. Received: units=1",
-    "layers.off.rate": "must not start at 0: Keras then builds Dropout without",
+    "layers.off.rate": "must not start at 0: Dropout is then built without",
     "optimizer.amsgrad": "is not a number that may change",
     "optimizer.clipnorm": "construct Adam with a float. Received: clipnorm=None",
     "optimizer.gradient_accumulation_steps": "is not a number that may change",
@@ -150,7 +150,7 @@ def test_refuses_a_target(target):
 
 
 def test_refuses_momentum_that_was_zero_and_a_second_schedule():
-    with pytest.raises(ValueError, match="must not start at 0: Keras then builds SGD"):
+    with pytest.raises(ValueError, match="must not start at 0: SGD is then built"):
         fit(linear_model(keras.optimizers.SGD(0.1)), ScheduleHyperparameter("optimizer.momentum", 0.9))
     model = linear_model(keras.optimizers.SGD(LinearDecay(0.1, 4)))
     with pytest.raises(ValueError, match="already follows a schedule: give SGD a float"):

@@ -501,3 +501,18 @@ def test_cosine_profile_is_cosine_decay(warmup_steps, decay_steps, alpha):
     ours, theirs = schedules.ProfileDecay(**arguments, profile="cosine"), CosineDecay(**arguments)
     for step in np.linspace(0, warmup_steps + decay_steps + 1, 15).astype(int).tolist():
         assert abs(float(ours(step)) - float(theirs(step))) <= 2e-6 * 0.3
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="runs step by step, with the number of the step at hand")
+@every_row
+def test_a_budget_that_32_bits_do_not_count(row):
+    """JAX has no other integers: a number that a formula cannot have there is refused."""
+    if row.name == "distribution_shift":
+        pytest.skip("has a table of all steps")
+    schedule = row.for_budget(0.1, 10**11, 1000)
+    steps = np.array([0, 500, 10**6, 2**31 - 200])
+    if BACKEND == "jax" and row.name not in ("constant", "inverse_sqrt", "multiplicative_cyclic", "noam"):
+        with pytest.raises(ValueError, match=r"JAX counts steps in 32 bits.* Received: \w+\("):
+            traced(schedule, steps)
+        return
+    np.testing.assert_allclose(traced(schedule, steps), schedule.values(steps), rtol=1e-4, atol=1e-7)

@@ -58,3 +58,18 @@ def test_stack_of_matrices_is_each_by_itself():
         alone = keras.Variable(np.zeros_like(matrix), name="w")
         Adafactor(**options).apply([ops.convert_to_tensor(matrix)], [alone])
         np.testing.assert_allclose(part, ops.convert_to_numpy(alone), rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [Adafactor, AdaLomo])
+@pytest.mark.parametrize("size", [3e19, 3e38])
+@pytest.mark.parametrize("shape", [(400, 4), (5,)])
+def test_gradients_whose_squares_are_no_float32(optimizer, size, shape):
+    """They are scaled down together, so that the update is what it is for smaller ones."""
+    rng, ends = np.random.default_rng(0), []
+    gradient = rng.uniform(0.1, 1.0, shape)
+    for scale in (1.0, size):
+        w = keras.Variable(np.ones(shape), dtype="float32")
+        optimizer(learning_rate=0.01).apply([ops.convert_to_tensor(scale * gradient, "float32")], [w])
+        ends.append(ops.convert_to_numpy(w))
+    np.testing.assert_allclose(*ends, rtol=1e-5)
+    assert np.all(ends[0] != 1)

@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched.callbacks import ScheduleHyperparameter
-from keras_lrsched.optimizers import AdamW, Lion, Lookahead, Optimizer, catalog
+from keras_lrsched.optimizers import SGD, AdamW, Lion, Lookahead, Optimizer, catalog
+from keras_lrsched.precision import LossScaleOptimizer
 from keras_lrsched.schedules import LinearDecay
 
 BACKEND = keras.backend.backend()
@@ -231,3 +232,40 @@ def test_variables_without_entries_are_left_alone(name):
     assert all(np.isfinite(ops.convert_to_numpy(each)).all() for each in optimizer.variables)
     optimizer.apply([ops.zeros((0, 4))], [empty])
     assert int(optimizer.iterations) == 2
+
+
+def test_sgd_without_momentum_has_no_state():
+    """As Keras' own; a momentum that is set afterwards has nowhere to be kept."""
+    optimizer, weights = SGD(0.5), [keras.Variable([1.0, 2.0])]
+    optimizer.build(weights)
+    assert optimizer.state_bytes() == 0
+    optimizer.apply([ops.ones(2)], weights)
+    assert ops.convert_to_numpy(weights[0]).tolist() == [0.5, 1.5]
+    optimizer.momentum = 0.9
+    with pytest.raises(ValueError, match=r"`momentum` was 0 when SGD was built.*momentum=0.9"):
+        optimizer.apply([ops.ones(2)], weights)
+
+
+def test_a_function_as_weight_decay_is_refused():
+    with pytest.raises(
+        ValueError, match=r"`weight_decay` must be a number, a LearningRateSchedule or None\. Received: .*lambda"
+    ):
+        AdamW(0.1, weight_decay=lambda: 0.1)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="there values are missing from variables after an error")
+@pytest.mark.parametrize("build", [lambda: AdamW(nonfinite="raise"), lambda: LossScaleOptimizer(AdamW())])
+def test_an_error_of_the_user_is_not_hidden(build):
+    """By one of `finalize_variable_values`, which Keras calls also after an error in the step."""
+
+    class Broken(keras.layers.Layer):
+        def call(self, x, training=False):
+            if training:
+                raise RuntimeError("this is mine")
+            return x
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1), Broken()])
+    model.compile(build(), "mse")
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(RuntimeError, match="this is mine"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)

@@ -9,8 +9,8 @@ from keras_lrsched.schedules import LinearDecay
 
 SHAPES = ((3, 5), (1,), (), (257, 129), (0, 4), (16,), (70_001,))
 OPTIMIZERS = {
-    "SGD": (optimizers.SGD, {}),
-    "SGD, Nesterov": (optimizers.SGD, {"nesterov": True}),
+    "SGD": (optimizers.SGD, {"momentum": 0.9}),
+    "SGD, Nesterov": (optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
     "Lion": (optimizers.Lion, {}),
     "AdamW": (optimizers.AdamW, {}),
     "AdamMini": (optimizers.AdamMini, {"blocks": {"w_4": "entry"}}),  # there is no mean of nothing

@@ -88,3 +88,12 @@ def test_cycles_do_not_merge_late_in_a_run(name):
     values = traced(schedule, steps)
     assert values[1] == values.max()
     np.testing.assert_allclose(values, schedule.values(steps), rtol=3e-6)
+
+
+@pytest.mark.parametrize("name", ["Triangular2CyclicalLearningRate", "ExponentialCyclicalLearningRate"])
+def test_before_the_first_step_is_the_first_value(name):
+    """However long before: cycles do not grow without a bound."""
+    schedule = getattr(schedules, name)(1e-4, 1e-2, step_size=2)
+    steps = np.array([-(10**9), -(10**6), -1, 0])
+    np.testing.assert_array_equal(schedule.values(steps), [1e-4] * 4)
+    np.testing.assert_allclose(traced(schedule, steps), [1e-4] * 4, rtol=1e-6)
