@@ -102,8 +102,8 @@ class SGD(FusedOptimizer):
         return g
 
     def _unsuited(self, variables):
-        places = [self._get_variable_index(variable) for variable in variables] if self.built else ()
-        if any("momentum" not in self._slots[place] for place in places):
+        present = [variable for variable in variables if 0 not in variable.shape]
+        if self.built and any("momentum" not in self._slots[self._get_variable_index(variable)] for variable in present):
             return "they read a momentum. Received: momentum=0."
         return super()._unsuited(variables)
 
