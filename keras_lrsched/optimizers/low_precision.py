@@ -6,6 +6,8 @@ import re
 import keras
 from keras import ops
 
+from keras_lrsched._core.backends.bits import view
+
 
 def wide(x):
     """`x` as a tensor: floats in float32, or in float64 if that is what they are; integers as they are."""
@@ -32,6 +34,6 @@ def stochastic_round(x, seed):
     bfloat16 is the upper half of a float32. Adding a random lower half carries into the upper one with a probability equal
     to the fraction that is then cut off.
     """
-    bits = ops.view(x, "int32") + keras.random.randint(ops.shape(x), 0, 2**16, dtype="int32", seed=seed)
-    rounded = ops.view(ops.bitwise_and(bits, -(2**16)), "float32")
+    bits = view(x, "int32") + keras.random.randint(ops.shape(x), 0, 2**16, dtype="int32", seed=seed)
+    rounded = view(ops.bitwise_and(bits, -(2**16)), "float32")
     return ops.cast(ops.where(ops.isfinite(x), rounded, x), "bfloat16")

@@ -7,6 +7,8 @@ the bits, and products and quotients are taken between significands in [1, 2), w
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core.backends.bits import view
+
 FLOAT32_MAX = float(np.finfo("float32").max)
 INFINITY = 0x7F800000
 MANTISSA = 0x7FFFFF
@@ -15,18 +17,12 @@ SIGN = -(2**31)
 
 def bits(x):
     """The bits of float32 numbers, as int32."""
-    return _view(x, "int32")
+    return view(x, "int32")
 
 
 def floats(x):
     """The float32 numbers that have the bits of int32 numbers."""
-    return _view(x, "float32")
-
-
-def _view(x, dtype):
-    if not len(x.shape) or x.shape[-1] is None:  # Keras needs a last axis of known size; 3.14 and earlier one at all
-        return ops.squeeze(ops.view(ops.expand_dims(x, -1), dtype), -1)
-    return ops.view(x, dtype)
+    return view(x, "float32")
 
 
 def magnitude(x):

@@ -4,6 +4,7 @@ others as the float32 numbers that they stand for.
 
 from keras import ops
 
+from keras_lrsched._core.backends.bits import view
 from keras_lrsched.kernels import matmul as compiled
 from keras_lrsched.precision.quantized import QuantizedTensor, dequantize
 
@@ -193,8 +194,7 @@ def _kind(format):
 
 def _matrix(x):
     """The codes as an int8 matrix, the quantized axis last."""
-    codes = ops.view(ops.expand_dims(x.codes, -1), "int8")  # the last axis must be known
-    return ops.reshape(codes, (-1, ops.shape(x.codes)[-1]))
+    return ops.reshape(view(x.codes, "int8"), (-1, ops.shape(x.codes)[-1]))
 
 
 def _scales(x):

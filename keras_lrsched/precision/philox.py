@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core.backends.bits import view
 from keras_lrsched.schedules import checks
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -66,7 +67,7 @@ def key_of(seed):
             f"`seed` must be an integer or a tensor of two integers. Received: seed of shape {tuple(seed.shape)}"
         )
     seed = ops.convert_to_tensor(seed)
-    seed = ops.view(seed, "int32") if keras.backend.standardize_dtype(seed.dtype) == "uint32" else ops.cast(seed, "int32")
+    seed = view(seed, "int32") if keras.backend.standardize_dtype(seed.dtype) == "uint32" else ops.cast(seed, "int32")
     return seed[0], seed[1]
 
 
