@@ -90,6 +90,34 @@ def test_doctor_names_versions_and_backend(capsys):
     assert f"backend\t{keras.backend.backend()}" in out
 
 
+def test_a_reader_that_has_seen_enough():
+    """As `head`: no traceback, and the exit code of SIGPIPE."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_lrsched", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(300) == 141
+    assert "Error" not in stderr
+
+
+@pytest.mark.parametrize("words", [["--bakend", "jax", "list"], ["--bakend=jax", "list"]])
+def test_an_option_before_the_command(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    expected = (
+        f"keras-lrsched: There is no option {words[0]!r}. Did you mean --backend? Options: --backend, --help, --version.\n"
+    )
+    assert capsys.readouterr().err == expected
+
+
+def test_an_empty_backend_is_none(capsys, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    assert cli.main(["doctor"]) == 0
+    assert f"backend\t{keras.backend.backend()}" in capsys.readouterr().out
+
+
 def test_doctor_lives_without_a_backend(capsys, monkeypatch):
     """What is missing is a line of its table, and its exit code is 1."""
     monkeypatch.setenv("KERAS_BACKEND", "caffe")

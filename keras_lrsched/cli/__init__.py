@@ -33,10 +33,15 @@ def main(argv=None) -> int:
             arguments.load_keras()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return arguments.run(arguments)
+            code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"keras-lrsched: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail again as it ends
+        return 128 + 13  # that of SIGPIPE
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
@@ -57,7 +62,7 @@ def _parser():
 
 def _load_keras(backend):
     """Imports Keras on the backend that was asked for, or that Keras is set to."""
-    backend = backend or os.environ.get("KERAS_BACKEND")
+    backend = backend or os.environ.get("KERAS_BACKEND") or None  # Keras takes an empty one for none, too
     if backend is not None:
         if backend not in BACKENDS:
             raise UsageError(f"Unknown backend {backend!r}. Known: {', '.join(BACKENDS)}.")

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib.util
 import io
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -30,13 +31,20 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def parse_known_args(self, args=None, namespace=None):
-        namespace, unknown = super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        # What begins the line is looked at before: the value of an unknown option would be taken for a command.
+        leading = itertools.takewhile(lambda word: word.startswith("--"), words)
+        self._refuse([word for word in leading if word.partition("=")[0] not in {"--", *self._option_string_actions}])
+        namespace, unknown = super().parse_known_args(words, namespace)
+        self._refuse(unknown)
+        return namespace, unknown
+
+    def _refuse(self, unknown):
         if unknown:
             known = [option for option in self._option_string_actions if option.startswith("--")]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             suggestion = f" Did you mean {near[0]}?" if near else ""
             self.error(f"There is no option {unknown[0]!r}.{suggestion} Options: {', '.join(sorted(known))}.")
-        return namespace, unknown
 
 
 def positive(kind):
