@@ -250,10 +250,9 @@ def block_of(layer, parents):
 
 def block_by_name(path):
     """The same by a path, as Keras and KerasHub name layers; `None` for others."""
-    for part, pattern in BLOCK_PATTERNS.items():
-        if re.search(pattern, path) and not re.search(r"norm", path):
-            return part
-    return None
+    if not ANY_BLOCK.search(path) or "norm" in path:
+        return None
+    return next(part for part, pattern in BLOCK_PATTERNS.items() if re.search(pattern, path))
 
 
 BLOCK_PATTERNS = {
@@ -263,10 +262,12 @@ BLOCK_PATTERNS = {
     "attention_output": r"(^|/)attention_output(_dense)?/",
     "feed_forward": r"feed_?forward|(^|/)(ffn|mlp)",
 }
+ANY_BLOCK = re.compile("|".join(BLOCK_PATTERNS.values()))
 
 
 def _part_of(layer, parent, parents):
-    names = [*_attributes(parent, layer), layer.name]
+    is_graph = keras_private.is_graph(parent)
+    names = [layer.name] if is_graph else [*_attributes(parent, layer), layer.name]
     if any(re.search(r"router|sparse_feedforward_gate|shared_expert_gate", name) for name in names):
         return "router"
     if _is_attention(parent) or any(re.search(r"atten|attn", name) for name in names):  # or it lies in the block itself

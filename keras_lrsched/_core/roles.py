@@ -228,11 +228,14 @@ def roles(model):
     if not variables:
         raise ValueError(f"The model has no trainable variables: build it first. Received: model={model.name}")
     heads, depths = _heads(model), _depths(model)
-    rows = [
-        dataclasses.replace(owned.role(v), head=owned.role(v).head or id(v) in heads, depth=depths.get(id(v)))
-        for v in variables
-    ]
-    return Roles(rows, variables)
+    rows = [owned.role(v) for v in variables]
+    return Roles(
+        [
+            dataclasses.replace(row, head=row.head or id(v) in heads, depth=depths.get(id(v)))
+            for row, v in zip(rows, variables, strict=True)
+        ],
+        variables,
+    )
 
 
 WORDS: dict[str, tuple[str, tuple]] = {
@@ -276,10 +279,14 @@ OUTSIDE_OF_BLOCKS = ("normalization", "embedding", "scale")
 
 def role_by_path(path, shape):
     """The role of a variable of which nothing but its path and shape is known."""
-    found = role_rules.by_name(path, shape)
-    fields = found or role_rules.by_shape(shape)
+    fields, source = _fields_by_path(path, shape)
     block = None if fields["kind"] in OUTSIDE_OF_BLOCKS else role_rules.block_by_name(path)
-    return Role(path, shape, **fields, block=block, source="name" if found else "shape")
+    return Role(path, shape, **fields, block=block, source=source)
+
+
+def _fields_by_path(path, shape):
+    found = role_rules.by_name(path, shape)
+    return (found, "name") if found else (role_rules.by_shape(shape), "shape")
 
 
 class _Owners:
@@ -289,6 +296,7 @@ class _Owners:
         wanted = None if variables is None else {id(each) for each in variables}
         self._layers: dict[int, list] = {}
         self._parents: dict[int, list] = {}
+        self._blocks: dict[int, str | None] = {}
         for layer in layers:
             for each in keras_private.own_trainable_variables(layer):
                 if wanted is None or id(each) in wanted:
@@ -299,21 +307,27 @@ class _Owners:
     def layer(self, variable):
         """The layer that made a variable, of several that have it: the longest path that its own begins with is theirs."""
         layers = self._layers.get(id(variable), ())
+        if len(layers) < 2:
+            return layers[0] if layers else None
         makers = [each for each in layers if each.path and path_of(variable).startswith(f"{each.path}/")]
-        return max(makers, key=lambda each: len(each.path)) if makers else next(iter(layers), None)
+        return max(makers, key=lambda each: len(each.path)) if makers else layers[0]
 
     def role(self, variable):
         path, shape = path_of(variable), tuple(variable.shape)
         layer = self.layer(variable)
         if layer is None:
             return role_by_path(path, shape)
-        found = role_rules.by_layer(layer, variable.name.split(":")[0], shape)
-        row = dataclasses.replace(role_by_path(path, shape), layer=type(layer).__name__)
-        if found:
-            row = Role(path, shape, **found, block=row.block, layer=row.layer, source="layer")
-        block = role_rules.block_of(layer, self._around) or row.block
-        is_part = row.kind not in OUTSIDE_OF_BLOCKS and not row.head
-        return dataclasses.replace(row, block=block if is_part else None)
+        fields, source = role_rules.by_layer(layer, variable.name.split(":")[0], shape), "layer"
+        if fields is None:
+            fields, source = _fields_by_path(path, shape)
+        is_part = fields["kind"] not in OUTSIDE_OF_BLOCKS and not fields.get("head")
+        block = self._block(layer) or role_rules.block_by_name(path) if is_part else None
+        return Role(path, shape, **fields, block=block, layer=type(layer).__name__, source=source)
+
+    def _block(self, layer):
+        if id(layer) not in self._blocks:
+            self._blocks[id(layer)] = role_rules.block_of(layer, self._around)
+        return self._blocks[id(layer)]
 
     def _around(self, layer):
         return self._parents.get(id(layer), ())

@@ -99,7 +99,8 @@ def test_matrices_in_one_variable_move_as_they_would_alone(optimizer):
     ids=["depthwise", "slopes", "norm", "embedding"],
 )
 def test_what_is_no_hidden_matrix_goes_to_adamw(layer, shape):
-    weights = built(layer(), *shape).trainable_variables
+    owner = built(layer(), *shape)
+    weights = owner.trainable_variables
     optimizer = Muon()
     optimizer.build(weights)
     assert [optimizer.matrix_shape(w) for w in weights] == [None] * len(weights)
@@ -146,12 +147,12 @@ def test_blocks_of_adam_mini():
             self.query_dense = einsum("btd,ndh->btnh", (5, 4), (None, 2, 3))
             self.value_dense = einsum("btd,ndh->btnh", (5, 4), (None, 2, 3))
 
-    gemma = GemmaAttention()
+    gemma, tied = GemmaAttention(), einsum("ab,cb->ac", (4,), 3)
     weights = [
         *(getattr(attention, f"_{name}_dense").kernel for name in ("query", "value", "output")),
         gemma.query_dense.kernel,
         gemma.value_dense.kernel,
-        einsum("ab,cb->ac", (4,), 3).kernel,
+        tied.kernel,
     ]
     optimizer = AdamMini()
     optimizer.build(weights)
