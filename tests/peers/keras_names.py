@@ -39,6 +39,8 @@ def keras_conftest():
 
 def replace_classes():
     """In all modules of Keras, and in what `keras.optimizers.get` finds by name."""
+    if keras.backend.backend() == "torch":
+        keep_updates_of_torch()
     replaced = {getattr(keras.optimizers, name): each for name, each in CLASSES.items()}
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "keras":
@@ -48,6 +50,14 @@ def replace_classes():
     for name, make in SCHEDULES.items():
         setattr(keras.src.optimizers.schedules, name, make)
     keras.src.optimizers.ALL_OBJECTS_DICT.update({name.lower(): each for name, each in CLASSES.items()})
+
+
+def keep_updates_of_torch():
+    """Keras has updates in PyTorch's own operations for some of its classes, by name: they stay with these classes."""
+    from keras.src.backend.torch.optimizers import torch_optimizer
+
+    keras.optimizers.SGD()  # imports them
+    torch_optimizer.optimizers = types.SimpleNamespace(**vars(keras.src.optimizers))
 
 
 def pytest_collection_modifyitems(items):
