@@ -46,6 +46,8 @@ class COCOB(Optimizer):
     array([0.9, 1.1], dtype=float32)
     """
 
+    elementwise = True
+
     def __init__(self, learning_rate=1.0, alpha=100.0, epsilon=1e-8, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         warn_unless_near_one(self, learning_rate, stacklevel=3)
