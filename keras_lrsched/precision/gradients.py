@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.hadamard import checked_signs, hadamard
-from keras_lrsched.precision.quantized import as_floats, decode, encode, prepare, rotate
+from keras_lrsched.precision.quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
 from keras_lrsched.schedules import checks
 
 
@@ -59,9 +60,10 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
             y = compiled.fake_quantize(rotated, format, blocks, seed, fused_signs)
         else:
             rotated = hadamard(ops.cast(x, "float32"), rotation, axis, signs) if rotation else x
-            coded, _ = encode(rotated, format, axis, rounding, seed)
-            y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
-            if gradient != "ste":
+            numerics = numerics_of_numbers(rounding)
+            coded, _ = encode(rotated, format, axis, rounding, seed, numerics)
+            y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format, numerics))
+            if gradient != "ste" and not is_exporting():
                 factor = ops.cast(blocks.join(estimator_factor(gradient, coded, format.element)), dtype)
 
         def grad(*args, upstream=None):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
 from keras_lrsched.precision.hadamard import hadamard
@@ -100,7 +101,7 @@ class Cast(Operand):
         return x if self.has_written(x) else quantize(x, self.format, axis, self.rounding, seed)
 
     def write(self, x, axis, seed):
-        if self.gradient == "ste":
+        if self.gradient == "ste" or is_exporting():  # an export has no gradient
             return Written(fake_quantize(x, self.format, axis, self.rounding, seed))
         format = get_format(self.format)
         coded, blocks = encode(x, format, axis, self.rounding, seed)

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision.kept import custom_gradient, read_later
 from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
@@ -69,8 +70,8 @@ class Product:
 
     @property
     def is_coded(self):
-        """Whether both operands can be written as codes."""
-        return None not in (self.left.coded, self.right.coded)
+        """Whether both operands can be written as codes; in exports, products are of the numbers."""
+        return None not in (self.left.coded, self.right.coded) and not is_exporting()
 
     def _write(self, operand, x, axis, seed, signs):
         if not self.rotation:

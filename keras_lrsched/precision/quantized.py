@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
-from keras_lrsched.precision import packing, scales
+from keras_lrsched.precision import bit_numerics, float_numerics, packing, scales
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.hadamard import checked_signs, hadamard
@@ -131,7 +132,10 @@ def dequantize(x):
 
 @dataclasses.dataclass(frozen=True)
 class Coded:
-    """Blocks as unpacked int32 codes, with their scales; `values` are the numbers in units of the element."""
+    """Blocks as unpacked int32 codes, with their scales; `values` are the numbers in units of the element.
+
+    With `float_numerics`, numbers stand for codes.
+    """
 
     codes: Any
     values: Any
@@ -139,23 +143,31 @@ class Coded:
     tensor_scale: Any
 
 
-def encode(x, format, axis, rounding, seed):
+def encode(x, format, axis, rounding, seed, numerics=bit_numerics):
     """-> (`Coded`, `Blocks`)."""
     checks.one_of("rounding", rounding, ("nearest", "stochastic"))
     x = as_float32(x)
     blocks = Blocks(tuple(ops.shape(x)), format, axis)
-    fitted = scales.fit(blocks.split(x), format, blocks.axes)
+    fitted = scales.fit(blocks.split(x), format, blocks.axes, numerics)
     noise = None
     if rounding == "stochastic":
         # 30 of the 32 bits: an int32 without its sign has no more room when a mantissa is added.
         noise = blocks.split(ops.bitwise_and(ops.right_shift(random_bits(ops.shape(x), seed), 2), 2**30 - 1))
-    codes = format.element.encode(fitted.values, noise)
+    codes = numerics.encode(format.element, fitted.values, noise)
     return Coded(codes, fitted.values, fitted.scales, fitted.tensor_scale), blocks
 
 
-def decode(codes, block_scales, tensor_scale, format):
+def decode(codes, block_scales, tensor_scale, format, numerics=bit_numerics):
     """Blocked codes -> blocked float32 numbers."""
-    return scales.apply(format.element.decode(codes), block_scales, tensor_scale, format)
+    return scales.apply(numerics.decode(format.element, codes), block_scales, tensor_scale, format, numerics)
+
+
+def numerics_of_numbers(rounding="nearest"):
+    """The arithmetic that quantizes numbers whose codes nobody sees: without operations on bits while a model is exported.
+
+    Stochastic rounding has its random numbers from operations on bits in any case.
+    """
+    return float_numerics if rounding == "nearest" and is_exporting() else bit_numerics
 
 
 def prepare(x, format, axis, rounding, seed):

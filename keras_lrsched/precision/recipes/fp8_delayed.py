@@ -5,6 +5,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
+from keras_lrsched.precision import float_numerics
 from keras_lrsched.precision.exact import FLOAT32_MAX, is_finite, magnitude
 from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.operand import Operand, Written, numbers
@@ -160,7 +162,10 @@ class Scaled(Operand):
         return QuantizedTensor(codes, 1 / self.scale, self.coded, tuple(ops.shape(x)))
 
     def write(self, x, axis, seed):
-        return Written(numbers(self.quantize(x, axis, seed)))
+        if not is_exporting():
+            return Written(numbers(self.quantize(x, axis, seed)))
+        values = float_numerics.encode(self.coded.element, x * self.scale)
+        return Written(ops.where(ops.absolute(x) <= FLOAT32_MAX, values, float("nan")) * (1 / self.scale))
 
 
 @ops.custom_gradient

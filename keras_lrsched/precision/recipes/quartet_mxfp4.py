@@ -4,13 +4,14 @@ import dataclasses
 
 from keras import ops
 
-from keras_lrsched.precision import exact
+from keras_lrsched.precision import bit_numerics, exact
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.operand import Operand, Written
 from keras_lrsched.precision.philox import rounding_noise
 from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision.quantized import numerics_of_numbers
 from keras_lrsched.precision.recipe import Recipe, register
 
 MXFP4 = get_format("MXFP4")
@@ -33,9 +34,10 @@ class FittedMXFP4(Operand):
         mean = ops.mean(x, axis=blocks.axes, keepdims=True)
         variance = ops.mean(ops.square(x), axis=blocks.axes, keepdims=True) - ops.square(mean)
         deviation = ops.sqrt(ops.maximum(variance, 0.0))
-        exponent = _exponent(CLIP / E2M1.max * deviation + 1e-8)
-        values = exact.ldexp(x, -exponent)
-        written = exact.ldexp(E2M1.decode(E2M1.encode(values)), exponent)
+        numerics = numerics_of_numbers()
+        exponent = numerics.exponent(CLIP / E2M1.max * deviation + 1e-8)
+        values = numerics.divide_by_power(x, exponent)
+        written = numerics.multiply_by_power(numerics.decode(E2M1, numerics.encode(E2M1, values)), exponent)
         return Written(blocks.join(written), blocks.join(ops.cast(ops.absolute(values) < E2M1.max, "float32")))
 
 
@@ -52,7 +54,7 @@ class UnbiasedMXFP4(Operand):
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         noise = blocks.split(rounding_noise(ops.shape(x), seed))
         x = blocks.split(x)
-        exponent = _exponent(ops.max(ops.absolute(x), axis=blocks.axes, keepdims=True)) - E2M1.max_exponent
+        exponent = bit_numerics.exponent(ops.max(ops.absolute(x), axis=blocks.axes, keepdims=True)) - E2M1.max_exponent
         codes = E2M1.encode(0.75 * exact.ldexp(x, -exponent), noise)
         return Written(blocks.join(exact.ldexp(E2M1.decode(codes), exponent) * (4 / 3)))
 
@@ -88,8 +90,3 @@ class QuartetMXFP4(Recipe):
             return None
         unbiased = Product(UnbiasedMXFP4(), UnbiasedMXFP4(), rotation=32, signs="random")
         return Products(Product(FittedMXFP4(), FittedMXFP4(), rotation=32), unbiased, unbiased, saved="written")
-
-
-def _exponent(x):
-    """floor(log2 x) of numbers x >= 0, at least -126."""
-    return ops.maximum(ops.right_shift(exact.magnitude(x), 23), 1) - 127
