@@ -80,4 +80,5 @@ def _not_zero(n):
 
 
 def _up_to(n, multiple):
-    return -(-n // multiple) * multiple
+    """`n` rounded up; without a negative quotient, which ONNX rounds towards zero."""
+    return (n + multiple - 1) // multiple * multiple

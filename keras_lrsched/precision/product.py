@@ -206,7 +206,8 @@ def _times(x, factor):
 
 def _fill(x, axis, multiple):
     """`x` with zeros after its entries along `axis`, up to a multiple."""
-    missing = -ops.shape(x)[axis] % multiple
+    size = ops.shape(x)[axis]
+    missing = (size + multiple - 1) // multiple * multiple - size  # no negative quotient: ONNX rounds it towards zero
     if isinstance(missing, int) and not missing:
         return x
     return ops.pad(x, [(0, missing) if i == axis else (0, 0) for i in range(2)])

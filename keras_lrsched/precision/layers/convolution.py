@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
 
 
@@ -57,6 +58,10 @@ def _windows(x, axis, n, stride, rate):
     shape = ops.shape(x)
     before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
     results = (size - (n - 1) * rate - 1) // stride + 1
+    if is_exporting():  # LiteRT slices tensors of 5 axes at most
+        starts = range(0, n * rate, rate)
+        parts = [x[(slice(None),) * axis + (slice(i, i + (results - 1) * stride + 1, stride),)] for i in starts]
+        return ops.stack(parts, axis=-2)
     # `axis` becomes two, so that no slice has a stride: the gradient of those is slow on TensorFlow.
     missing = -size % stride
     if stride > 1:
