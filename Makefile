@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -66,6 +66,12 @@ test-ray: .venv-ray/made
 # installs the newest.
 test-keras-versions: .venv-keras/made
 	.venv-keras/bin/python -m pytest $(PARALLEL) tests/core tests/contract
+
+# Models with each recipe, exported to SavedModel, ONNX and LiteRT and run without the package, in an environment with the
+# converters. It takes a quarter of an hour.
+test-exports: .venv-exports/made
+	.venv-exports/bin/python -m pytest -m exports tests/exports
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 .venv-exports/bin/python -m pytest -m exports tests/exports
 
 # The C++ of ops/kernels alone, under AddressSanitizer and UndefinedBehaviorSanitizer.
 test-native:
@@ -143,6 +149,12 @@ lint: .venv/dev
 .venv-keras/made: setup.cfg
 	$(PYTHON) -m venv .venv-keras
 	.venv-keras/bin/python -m pip install --quiet -e '.[tensorflow,dev]' keras==3.12.0
+	touch $@
+
+.venv-exports/made: setup.cfg
+	$(PYTHON) -m venv .venv-exports
+	.venv-exports/bin/python -m pip install --quiet torch==2.13.0
+	.venv-exports/bin/python -m pip install --quiet -e '.[tensorflow,torch,exports]' pytest pytest-timeout
 	touch $@
 
 .venv-tfa/made: tests/peers/requirements_tfa.txt

@@ -173,11 +173,24 @@ def is_building():
     return False
 
 
+_EXPORTERS = (
+    "keras.src.export.",
+    "tensorflow.python.saved_model.save",
+    "tensorflow.lite.python.",
+    "tf2onnx.",
+    "jax2onnx.",
+    "jax._src.export.",
+    "torch.export.",
+    "torch.onnx.",
+)
+"""How the names of modules begin that trace a model in order to export it."""
+
+
 def is_exporting():
-    """Whether the call stack has led here from an exporter: those of Keras, or `tf.saved_model.save`."""
+    """Whether the call stack has led here from an exporter: of Keras, TensorFlow, LiteRT, ONNX, JAX or PyTorch."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(("keras.src.export.", "tensorflow.python.saved_model.save")):
+        if frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
             return True
         frame = frame.f_back
     return False

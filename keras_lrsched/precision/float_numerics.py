@@ -1,8 +1,9 @@
 """The arithmetic of quantizers in comparisons, products, quotients and `round` of float32 numbers alone: for exports.
 
 The converters of ONNX and LiteRT have no operations on bits. The functions are those of `bit_numerics` and give the same
-numbers, bit for bit but for the sign of zeros, as long as neither a number nor a scale is below 2^-126: runtimes may flush
-these to zero. In place of a code stands the number that it means; a power of two stands for its exponent.
+numbers, bit for bit but for the sign of zeros, as long as no number and no scale is below 2^-126, which runtimes may flush
+to zero, or above 2^127, whose reciprocal they may flush. In place of a code stands the number that it means; a power of two
+stands for its exponent.
 
 No result depends on how compilers treat sums and differences: powers of two are found by comparisons, and multiplying by
 them is exact. All of TensorFlow, ONNX Runtime and LiteRT divide exactly, and round halves to even.

@@ -8,12 +8,16 @@ from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.hadamard import checked_signs, hadamard
+from keras_lrsched.precision.kept import unless_exporting
 from keras_lrsched.precision.quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
 from keras_lrsched.schedules import checks
 
 
 def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
     """`dequantize(quantize(x, ...))` in the dtype of `x`, with an estimator of the gradient.
+
+    In a model that is being exported, numbers that are rounded to the nearest are the same, but computed without operations
+    on bits, which other formats do not have.
 
     With v = x / scale, and the scale taken as a constant, the gradient of the result is multiplied with
 
@@ -51,7 +55,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
     signs = checked_signs(floats, rotation, blocks.axis, signs) if rotation else None
     is_compiled = gradient == "ste" and compiled.usable(format, blocks, [floats])
 
-    @ops.custom_gradient
+    @unless_exporting
     def quantized(x):
         dtype = keras.backend.standardize_dtype(x.dtype)
         factor = None

@@ -5,12 +5,22 @@ import functools
 import keras
 from keras import ops
 
+from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels.loading import place
 
 
 def custom_gradient(function):
-    """As `keras.ops.custom_gradient`, but arguments are not kept on PyTorch, either."""
-    return ops.custom_gradient(function) if keras.backend.backend() != "torch" else _torch_function(function)
+    """As `keras.ops.custom_gradient`, but arguments are not kept on PyTorch, either; and see `unless_exporting`."""
+    is_torch = keras.backend.backend() == "torch" and not is_exporting()
+    return _torch_function(function) if is_torch else unless_exporting(function)
+
+
+def unless_exporting(function):
+    """As `keras.ops.custom_gradient`; while a model is exported, the forward pass alone, for exports are for inference.
+
+    A SavedModel would have the whole backward pass beside it.
+    """
+    return (lambda *args: function(*args)[0]) if is_exporting() else ops.custom_gradient(function)
 
 
 def read_later(x, after):

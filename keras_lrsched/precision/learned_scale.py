@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_lrsched.precision.kept import unless_exporting
+
 
 class Grid(NamedTuple):
     """Integers from `lowest` to `highest`, and of these each `step`th, from `last_lowest` to `last_highest` steps."""
@@ -36,7 +38,7 @@ class LearnedScale(NamedTuple):
     size: int
 
     def __call__(self, x, moves):
-        @ops.custom_gradient
+        @unless_exporting
         def rounded(x, moves):
             start = ops.where(self.start > 0, self.start, 1.0)
             scale = start * ops.maximum(1 + ops.sum(self.factors * moves), 0.01)

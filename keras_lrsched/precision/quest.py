@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched.precision.hadamard import hadamard
+from keras_lrsched.precision.kept import unless_exporting
 from keras_lrsched.schedules import checks
 
 CLIPS = {
@@ -66,7 +67,7 @@ def on_grid(x, bits, axis=-1):
 
 
 def _trusted(x, bits):
-    @ops.custom_gradient
+    @unless_exporting
     def quantized(x):
         y, mask = on_grid(x, bits)
 

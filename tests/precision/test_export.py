@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import quantize_model
+from keras_lrsched._core.training_loop import is_exporting
+from keras_lrsched.precision import Place
+from keras_lrsched.precision.layers import QuantizedDense
+from keras_lrsched.precision.recipe import RECIPES
 from tests.contract.backends import BACKEND
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
@@ -23,17 +26,54 @@ assert not any(name.startswith("keras_lrsched") for name in sys.modules)
 """
 
 
+ON_BITS = {"Bitcast", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "LeftShift", "RightShift"}
+"""TensorFlow's operations that the converters of ONNX and LiteRT do not have."""
+
+
+def with_every_recipe():
+    """A model with a layer for each recipe, none of which is the first or the last of those that recipes count."""
+    inputs = keras.Input((32,))
+    place = Place("linear", index=1, count=20)
+    return keras.Model(inputs, keras.layers.concatenate([QuantizedDense(4, recipe=r, place=place)(inputs) for r in RECIPES]))
+
+
+def operations(path):
+    """The names of all operations in a SavedModel."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    return {node.op for function in graph.library.function for node in function.node_def} | {node.op for node in graph.node}
+
+
 def test_exports_load_without_the_package(tmp_path):
-    models = {}
-    for recipe in ("mxfp8", "int8_switchback"):
-        model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(2)])
-        quantize_model(model, recipe)
-        outer = keras.Sequential([keras.Input((32,)), model])
-        outer.export(tmp_path / recipe, verbose=False)
-        models[tmp_path / recipe] = model
+    model = with_every_recipe()
+    outer = keras.Sequential([keras.Input((32,)), model])
+    outer.export(tmp_path / "exported", verbose=False)
+    assert "MatMul" in operations(tmp_path / "exported")
+    assert not operations(tmp_path / "exported") & ON_BITS
     np.save(tmp_path / "x.npy", X)
-    command = [sys.executable, "-c", SERVE, tmp_path / "x.npy", *models]
+    command = [sys.executable, "-c", SERVE, tmp_path / "x.npy", tmp_path / "exported"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert result.returncode == 0, result.stderr
-    for path, model in models.items():
-        np.testing.assert_allclose(np.load(f"{path}.npy"), ops.convert_to_numpy(model(X)), rtol=1e-5, atol=1e-6)
+    served = np.load(tmp_path / "exported.npy")
+    np.testing.assert_allclose(served, ops.convert_to_numpy(model(X, training=False)), rtol=1e-5, atol=1e-6)
+
+
+def test_exporters_are_found():
+    """Also those that are called without `model.export`."""
+    import tensorflow as tf
+
+    seen = []
+
+    class Seen(keras.layers.Layer):
+        def call(self, x):
+            seen.append(is_exporting())
+            return x + 1
+
+    model = keras.Sequential([keras.Input((2,)), Seen()])
+    model(X[:, :2])
+    assert not any(seen)
+    seen.clear()
+    tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    assert seen
+    assert all(seen)

@@ -121,7 +121,7 @@ class DelayedScaling(Rule):
             scales["gradient"] = self._update("gradient", ops.stop_gradient(amax), variables)
         inputs, kernel, gradient = (Scaled(TENSORS[name], scales[name]) for name in ("inputs", "kernel", "gradient"))
         y = Products(Product(inputs, kernel), Product(gradient), Product(right=gradient), "written")(x, w)
-        return _with_amax(y, amax)
+        return y if is_exporting() else _with_amax(y, amax)
 
     def _update(self, name, amax, variables):
         """The scale of a tensor after a step with this `amax`."""
