@@ -65,8 +65,8 @@ def test_formats(format, run):
     x[1::4] *= random.uniform(0.5, 1, x[1::4].shape).astype("float32")
     x = (x * 2.0**exponents).astype("float32")
     not_finite = x[100:140].copy()
-    not_finite[3, 5], not_finite[24, 150] = np.nan, -np.inf
-    for rows in (x, x[100:140], x[90:93], not_finite, 0 * x[:1]):
+    not_finite[3, 5], not_finite[24, 150], not_finite[30] = np.nan, -np.inf, 0
+    for rows in (x, x[100:140], not_finite):
         bits, floats = run(lambda x: [fake_quantized(x, format, each) for each in (bit_numerics, float_numerics)], rows)
         small = np.abs(bits) < 2.0**-126
         assert_same(floats[~small], bits[~small])
