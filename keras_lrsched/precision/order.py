@@ -14,7 +14,9 @@ def order_statistics(x, ranks):
     """
     if is_exporting():
         x = ops.reshape(x, (-1,))
-        return ops.take(ops.sort(ops.where(ops.equal(x, x), x, float("inf"))), ranks)
+        ordered = ops.sort(ops.where(ops.equal(x, x), x, float("inf")))
+        # One by one: Keras' `take` of several on PyTorch squeezes an axis, which ONNX does only where its size is 1.
+        return ops.stack([ops.take(ordered, ranks[i]) for i in range(ranks.shape[0])])
     keys = _in_order(bits(ops.reshape(x, (-1,))))
 
     def find_bit(i, found):
