@@ -54,7 +54,8 @@ class Muon(Optimizer):
     - The authors' code: `Muon.original()`, with `ns_dtype="bfloat16"`. For convolutions it takes q from the last two axes of
       (out, in, height, width), so 1; here it is that of the matrix. A depthwise kernel is (channels, height x width) there.
     - `torch.optim.Muon`: `ns_dtype="bfloat16", weight_decay=0.1`, and `adjust_lr` as its `adjust_lr_fn`.
-    - Moonlight: the defaults. Its momentum is a sum, which orthogonalization makes the same.
+    - Moonlight: `weight_decay=0.1, adam_weight_decay=0.1, adam_beta_2=0.95, epsilon=1e-8`. Its momentum is a sum, which
+      orthogonalization makes the same.
 
     optax mixes m and g in another way in the first updates, which is not offered. State: one float32 number for each
     parameter under Muon, two under AdamW.
