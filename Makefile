@@ -106,6 +106,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run --Werror ops/*/*.cc ops/*/*.h custom_ops_cuda/*.cu custom_ops_cuda/*.cc custom_ops_cuda/*.h \
 		tests/native/*.cc tests/native/*.h
 

@@ -4,7 +4,7 @@ Each row is one long `fit` in a thread of its own. The threads take turns, never
 the callback, a block with it, then the next row; which of the two comes first alternates. A round goes through all rows.
 
     step us     microseconds of an update without the callback, the median of its blocks
-    ratio       of a block with the callback to its neighbour without, the median of the rounds, and their quartiles
+    ratio       of a block with the callback to its neighbor without, the median of the rounds, and their quartiles
     event us    for what is done at intervals: microseconds of doing it once, from a `fit` that does it once a block
     every       the updates between two of these, as a user has it by default; for TrainingState, 500
     overhead    the ratio - 1, and the event shared out among so many updates

@@ -79,7 +79,7 @@ def our_rows(x):
 
 
 def other_axis_rows(x):
-    """Along the first axis, where neighbours in a block are not neighbours in memory."""
+    """Along the first axis, where neighbors in a block are not neighbors in memory."""
     tensor = tf.constant(x)
     for name in FORMATS:
         size = "nibble" if name.endswith("FP4") else "byte"

@@ -6,7 +6,7 @@ One row a schedule. All are measured in the same run and in turn, the median of 
     variable    the same with an optimizer's `iterations`
     graph       microseconds a step in a loop inside one `tf.function` that sums `schedule(step)`, less those of the same
                 loop around nothing
-    XLA ns      nanoseconds a step in such a loop compiled by XLA, which fuses and vectorises it; nothing taken off
+    XLA ns      nanoseconds a step in such a loop compiled by XLA, which fuses and vectorizes it; nothing taken off
     (ratio)     to CosineDecay, in the same column
     values      milliseconds of `schedule.values(100_000)`
 

@@ -23,9 +23,9 @@
 namespace kl {
 namespace KL_ISA {
 
-constexpr int kUnit = 8;                // neighbours along the axis that a thread takes at a time
+constexpr int kUnit = 8;                // neighbors along the axis that a thread takes at a time
 constexpr int64_t kPiece = 8192;        // columns at a time of what is too long for one team
-constexpr int64_t kStridedPiece = 512;  // the same where neighbours along the axis are not neighbours in memory
+constexpr int64_t kStridedPiece = 512;  // the same where neighbors along the axis are not neighbors in memory
 constexpr int kLargestTeam = 256, kLargestStridedTeam = 16;
 
 enum Source { kOwn, kOfRow, kOfTensor };  // whose scale a block has
@@ -123,7 +123,7 @@ KL_BOTH inline int between_0_and(int most, int64_t n) { return n < 0 ? 0 : n > m
 
 KL_BOTH inline Unit unit_of(const Plan& p, const Place& place, int32_t i) {
   int32_t row = 0, across = i;
-  if (p.block_rows > 1) {  // neighbours in memory go to neighbouring threads
+  if (p.block_rows > 1) {  // neighbors in memory go to neighboring threads
     const int32_t rows = static_cast<int32_t>(p.block_rows);
     row = p.inner == 1 ? i / p.units_across : i % rows;
     across = p.inner == 1 ? i % p.units_across : i / rows;

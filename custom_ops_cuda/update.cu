@@ -1,6 +1,6 @@
 // Multi-tensor updates: one launch covers as many tensors as fit into the arguments of a kernel.
 //
-// A block works on one chunk of KL_CHUNK entries, a thread on four neighbours at a time: 16 bytes of float32. Sums are added up
+// A block works on one chunk of KL_CHUNK entries, a thread on four neighbors at a time: 16 bytes of float32. Sums are added up
 // in an order that depends on sizes alone, so every run gives the same bits.
 #include <cuda_runtime.h>
 
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kThreads) reduce(Batch batch, const double* su
 }
 
 // Adam-mini: how many blocks of weights a block of threads works on. If the entries of a block of weights lie apart, those of
-// its neighbours lie between them, and are read with them.
+// its neighbors lie between them, and are read with them.
 KL_BOTH int together(const kl_tensor& tensor) { return tensor.inner == 1 ? 32 : 1; }
 
 // The mean of the squared gradients of some blocks of weights goes into their second moments. The order of additions depends on

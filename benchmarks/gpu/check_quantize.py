@@ -12,7 +12,7 @@ from keras_lrsched.precision import FORMATS, SCALE_RULES, dequantize, fake_quant
 from keras_lrsched.precision.blocks import Blocks
 
 SHAPES = (((7, 70), -1), ((3, 35, 20), 1), ((257, 1000), 0), ((24, 20000), 1), ((3, 17000, 5), 1), ((300_000,), 0))
-"""With an axis: whole and cut blocks, neighbours and not, rows that are too long for one block of threads."""
+"""With an axis: whole and cut blocks, neighbors and not, rows that are too long for one block of threads."""
 
 PLAIN = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
 SEED = 12345678901

@@ -4,7 +4,7 @@
 
 const scheduleExplorer = (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const COLOURS = 8; // as many as explorer.css has
+  const COLORS = 8; // as many as explorer.css has
   const FIRST = ["cosine", "linear", "wsd"];
   const MARGIN = { top: 12, right: 16, bottom: 40, left: 64 };
   const folder = new URL("data/", document.currentScript.src);
@@ -12,7 +12,7 @@ const scheduleExplorer = (() => {
 
   const shared = { steps: 0, peak: 2, warmup: 1, cursor: 0 }; // places in the grid, and of the cursor among the points
   const known = new Map(); // name -> what its file holds
-  const chosen = []; // { name, colour } and, when its file is there, { data, places: one number an option }
+  const chosen = []; // { name, color } and, when its file is there, { data, places: one number an option }
   let grid, parts;
 
   // The grid
@@ -25,9 +25,9 @@ const scheduleExplorer = (() => {
   }
 
   function choose(name) {
-    const taken = chosen.map((each) => each.colour);
-    const colour = [...Array(COLOURS).keys()].find((number) => !taken.includes(number));
-    chosen.push({ name, colour });
+    const taken = chosen.map((each) => each.color);
+    const color = [...Array(COLORS).keys()].find((number) => !taken.includes(number));
+    chosen.push({ name, color });
     parts.boxes.get(name).checked = true;
     if (known.has(name)) return shown(name);
     const script = document.createElement("script");
@@ -116,9 +116,9 @@ const scheduleExplorer = (() => {
   }
 
   function changed() {
-    const full = chosen.length === COLOURS;
+    const full = chosen.length === COLORS;
     parts.boxes.forEach((box) => (box.disabled = full && !box.checked));
-    parts.message.textContent = full ? `${COLOURS} at a time: take one away to choose another.` : "";
+    parts.message.textContent = full ? `${COLORS} at a time: take one away to choose another.` : "";
     keepCards();
     draw();
   }
@@ -147,7 +147,7 @@ const scheduleExplorer = (() => {
     each.code = element("code", {});
     const copy = element("button", { type: "button", className: "md-button" }, "Copy");
     copy.addEventListener("click", () => copied(each, copy));
-    const article = element("article", { className: `se-card se-colour-${each.colour}` });
+    const article = element("article", { className: `se-card se-color-${each.color}` });
     article.setAttribute("aria-label", name);
     article.dataset.schedule = name;
     article.append(heading, each.read, controls, element("pre", {}, each.code), copy);
@@ -212,8 +212,8 @@ const scheduleExplorer = (() => {
     mark("line", { class: "se-here", x1: here, x2: here, y1: MARGIN.top, y2: height - MARGIN.bottom });
     for (const { each, numbers } of curves) {
       const points = numbers.map((value, place) => `${across(place).toFixed(2)},${up(value).toFixed(2)}`);
-      mark("path", { class: `se-curve se-colour-${each.colour}`, d: `M${points.join("L")}`, "data-schedule": each.name });
-      mark("circle", { class: `se-dot se-colour-${each.colour}`, cx: here, cy: up(numbers[shared.cursor]), r: 4 });
+      mark("path", { class: `se-curve se-color-${each.color}`, d: `M${points.join("L")}`, "data-schedule": each.name });
+      mark("circle", { class: `se-dot se-color-${each.color}`, cx: here, cy: up(numbers[shared.cursor]), r: 4 });
       each.read.textContent = short(numbers[shared.cursor]);
     }
     parts.step.textContent = `step ${((shared.cursor * total) / grid.points).toLocaleString("en")}`;

@@ -1,11 +1,11 @@
-"""Which learning rate to try next, from those tried: a grid, or Bayesian optimisation."""
+"""Which learning rate to try next, from those tried: a grid, or Bayesian optimization."""
 
 import warnings
 
 import numpy as np
 
 POINTS = 1001
-"""The rates between which the optimisation chooses, evenly spaced over the logarithm."""
+"""The rates between which the optimization chooses, evenly spaced over the logarithm."""
 
 
 def log_grid(low, high, candidates, tried):

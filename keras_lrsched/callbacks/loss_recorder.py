@@ -21,7 +21,7 @@ class LossRecorder(keras.callbacks.Callback):
 
     `logs["loss"]` in a batch callback is the mean over the epoch so far. The loss of the batch itself is the difference of
     the sums behind two such means. These are float32, so a single loss loses digits as an epoch grows: it is good to about
-    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbours. A `train_step` of one's own may
+    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbors. A `train_step` of one's own may
     log a mean of another name, or the loss of the batch itself: both are recognized.
 
     The learning rate is the one that the batch used, observed before other callbacks may change it. Under gradient

@@ -18,7 +18,7 @@ class MagnitudePruning(GradientController):
     pruned stays pruned as long as the sparsity does not fall.
 
     All weights named kernel (of dense, convolutional, recurrent and attention layers) are pruned; biases, embeddings and
-    normalisation are not. There is nothing to strip: after `fit` the model is a plain one with zeros in it, and files saved
+    normalization are not. There is nothing to strip: after `fit` the model is a plain one with zeros in it, and files saved
     on the way hold no more than its weights. A model that has no weights yet is built from the data of `fit`. A later `fit`
     with this callback goes on with the schedule at `optimizer.iterations`.
 

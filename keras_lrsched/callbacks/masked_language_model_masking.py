@@ -1,4 +1,4 @@
-"""Masked language modelling: which tokens are masked, at a rate that follows a schedule (Ankner et al. 2023)."""
+"""Masked language modeling: which tokens are masked, at a rate that follows a schedule (Ankner et al. 2023)."""
 
 import keras
 import numpy as np

@@ -34,7 +34,7 @@ def reason_against(variables):
 
 
 def takes_codes(method, kind, block_size):
-    """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbours, where it has float32."""
+    """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbors, where it has float32."""
     if kind not in CODES or method not in ("sgd", "lion", "adamw") or loading.has_gpu():
         return False
     return 128 <= block_size <= 4096 and block_size & (block_size - 1) == 0
@@ -53,9 +53,9 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         numbers: A float32 tensor of shape `(12,)`: the scale of the gradients, then what the method needs.
         seed: A uint32 tensor of shape `(2,)`.
         stochastic_rounding: Whether variables in bfloat16 are rounded up or down at random. Defaults to `False`.
-        blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbours in a row belong
+        blocks: Of Adam-mini, two numbers for each variable: how many blocks it has, and how many neighbors in a row belong
             to one. Its second slot has one number a block. For state in 8 bits, two numbers: one of `CODES`, and how many
-            neighbours share a scale. Defaults to `()`.
+            neighbors share a scale. Defaults to `()`.
 
     Raises:
         ValueError: If a gradient is in another dtype.

@@ -63,7 +63,7 @@ class AnnealingLaw(Law):
     def fit(cls, curves, decay=(0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999), warmup="peak", skip=0.3, points=400):
         """The law that describes measured curves best.
 
-        It minimises the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
+        It minimizes the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
         squares of the relative errors for the best of a grid of alpha.
 
         Args:

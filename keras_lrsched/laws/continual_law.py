@@ -77,7 +77,7 @@ class ContinualLaw(Law):
     def fit(cls, curves, pretraining, decay=0.999, warmup="peak", points=400):  # type: ignore[override]
         """The law that describes measured curves best.
 
-        It minimises the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
+        It minimizes the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
         squares of the relative errors for the best of a grid of alpha, E and beta, and the two signs of B.
 
         Args:

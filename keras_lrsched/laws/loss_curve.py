@@ -231,7 +231,7 @@ class LossCurve:
         return self._at(np.flatnonzero((self.step >= first) & (self.step < (np.inf if last is None else last))))
 
     def smooth(self, width) -> Self:
-        """The curve of running means over `width` points; the points at either end, which have fewer neighbours, go."""
+        """The curve of running means over `width` points; the points at either end, which have fewer neighbors, go."""
         width = checks.positive_int("width", width)
         if width > len(self.loss):
             raise ValueError(f"`width` must be at most the points of the curve, {len(self.loss)}. Received: width={width}")

@@ -81,7 +81,7 @@ class MultiPowerLaw(Law):
         """The law that describes measured curves best.
 
         First L0, A, alpha and B of the reduced law L0 + A * S1^-alpha - B * (peak - lr), by non-negative least squares for a
-        grid of alpha. From there all seven, which minimise the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by
+        grid of alpha. From there all seven, which minimize the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by
         L-BFGS-B.
 
         The official code searches from a grid in the first stage, and takes up to 200 steps of AdamW in the second. It uses

@@ -148,7 +148,7 @@ def mup_learning_rate(learning_rate, width, base_width):
     """Adam's learning rate of a hidden matrix in a network of another width: learning_rate * base_width / width.
 
     Yang et al. 2022 (muP), arXiv:2203.03466, from memory, unverified. Matrices between layers only: embeddings, biases and
-    the gains of normalisations keep theirs.
+    the gains of normalizations keep theirs.
 
     >>> mup_learning_rate(1e-2, width=1024, base_width=256)
     0.0025

@@ -97,10 +97,10 @@ class AdamMini(FusedOptimizer):
         return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, self.epsilon, *corrections]
 
     def kernel_blocks(self, place):
-        return self._blocks[place].neighbours
+        return self._blocks[place].neighbors
 
     def _unsuited(self, variables):
-        if any(blocks.neighbours is None for blocks in getattr(self, "_blocks", ())):
+        if any(blocks.neighbors is None for blocks in getattr(self, "_blocks", ())):
             return f"they need blocks whose axes or columns lie side by side. Received: blocks={self.blocks!r}."
         return super()._unsuited(variables)
 
@@ -131,11 +131,11 @@ class _AxisBlocks:
     def __init__(self, shape, axes):
         self.shape = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
         self._others = tuple(axis for axis in range(len(shape)) if axis not in axes)
-        self.neighbours = self._find_neighbours(shape, sorted(set(axes)))
+        self.neighbors = self._find_neighbors(shape, sorted(set(axes)))
 
     @staticmethod
-    def _find_neighbours(shape, axes):
-        """How many blocks, and how many neighbours in a row belong to one; `None` if there is something between the axes."""
+    def _find_neighbors(shape, axes):
+        """How many blocks, and how many neighbors in a row belong to one; `None` if there is something between the axes."""
         if not axes:
             return 1, math.prod(shape)
         if axes[-1] - axes[0] >= len(axes):
@@ -155,7 +155,7 @@ class _UnitBlocks:
     def __init__(self, shape, number):
         self.shape = (number, 1)
         self._columns, self._blocks = shape[::-1], (number, math.prod(shape) // number)
-        self.neighbours = (number, shape[1] // number) if shape[1] % number == 0 else None
+        self.neighbors = (number, shape[1] // number) if shape[1] % number == 0 else None
 
     def mean(self, x):
         return ops.mean(ops.reshape(ops.transpose(x), self._blocks), axis=1, keepdims=True)

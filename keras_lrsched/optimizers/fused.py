@@ -44,7 +44,7 @@ class FusedOptimizer(Optimizer):
         return 1.0
 
     def kernel_blocks(self, place):
-        """Of a variable whose second slot has one number a block: how many, and how many neighbours belong to one."""
+        """Of a variable whose second slot has one number a block: how many, and how many neighbors belong to one."""
         return ()
 
     def adapts(self, index, is_decayed):

@@ -49,18 +49,18 @@ class Coat:
         return {
             "codes": (shape, "uint8"),
             "scale": (groups, "bfloat16"),
-            "centre": (groups, "bfloat16"),
+            "center": (groups, "bfloat16"),
             "k": (groups, "uint8"),
         }
 
     def encode(self, x):
         codes, expansion = range_expansion.quantize_expanded(x, self.block_size, compact=True)
         sixteenths = ops.cast(expansion.k * range_expansion.STEPS, "uint8")
-        return {"codes": codes, "scale": expansion.scale, "centre": expansion.centre, "k": sixteenths}
+        return {"codes": codes, "scale": expansion.scale, "center": expansion.center, "k": sixteenths}
 
-    def decode(self, codes, scale, centre, k):
+    def decode(self, codes, scale, center, k):
         k = ops.maximum(ops.cast(k, "float32"), 1.0) / range_expansion.STEPS
-        expansion = range_expansion.Expansion(ops.cast(scale, "float32"), k, ops.cast(centre, "float32"))
+        expansion = range_expansion.Expansion(ops.cast(scale, "float32"), k, ops.cast(center, "float32"))
         return range_expansion.dequantize_expanded(codes, expansion, self.block_size)
 
 

@@ -54,7 +54,7 @@ def quantize_blockwise(x, signed, block_size=256):
     Args:
         x: A float32 tensor of known shape.
         signed: Whether it has negative numbers.
-        block_size: How many neighbours share a scale. Defaults to `256`.
+        block_size: How many neighbors share a scale. Defaults to `256`.
 
     Returns:
         `(codes, absmax)`: uint8 in the shape of `x`, and a float32 number for each block.
@@ -82,7 +82,7 @@ def dequantize_blockwise(codes, absmax, signed, block_size=256):
 
 
 def split(x, size):
-    """Rows of `size` neighbours of the flattened tensor, the last filled with zeros."""
+    """Rows of `size` neighbors of the flattened tensor, the last filled with zeros."""
     flat = ops.reshape(x, (-1,))
     rest = -flat.shape[0] % size
     return ops.reshape(ops.pad(flat, (0, rest)) if rest else flat, (-1, size))
@@ -97,7 +97,7 @@ def join(rows, shape):
 def _nearest(x, signed):
     """The code of the number that is nearest to each of -1 <= x <= 1, the lower of two.
 
-    The upper half of the bits of `x` narrows it down to two neighbours.
+    The upper half of the bits of `x` narrows it down to two neighbors.
     """
     lowest, middles = _table(signed)
     upper = ops.bitwise_and(ops.right_shift(exact.bits(x), 16), 0xFFFF)

@@ -120,7 +120,7 @@ class Element:
         return ops.left_shift(exponent + below - self.min_exponent, self.mantissa) + steps
 
     def interval(self, x):
-        """The two neighbouring values >= 0 between which |x| lies; the two largest where |x| is beyond them."""
+        """The two neighboring values >= 0 between which |x| lies; the two largest where |x| is beyond them."""
         lower = ops.minimum(self._magnitude_code(exact.magnitude(x), round_down=True), self.max_code - 1)
         values = ops.convert_to_tensor(np.array([self.magnitude(code) for code in range(self.max_code + 1)], "float32"))
         return ops.take(values, lower), ops.take(values, lower + 1)

@@ -96,7 +96,7 @@ def int8_matmul(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose
         y[m, n] = s[m, n] (a_scales[m] b_scales[n])                                     in float32
         y[m, n] = sum_q s_q[m, n] (a_scales[m / 32, q] b_scales[q, n / 32])             in float32, for scales of blocks
 
-    with s_q the sum over the 32 neighbours k = 32 q, ...; q goes up one by one. Integers are exact for all of -128 to 127.
+    with s_q the sum over the 32 neighbors k = 32 q, ...; q goes up one by one. Integers are exact for all of -128 to 127.
     Compiled and plain Keras operations give the same bits, but with scales of blocks where a compiler makes one operation of
     a multiplication and an addition, as XLA may. What is below 2^-126 may be flushed to zero, as elsewhere in TensorFlow.
 

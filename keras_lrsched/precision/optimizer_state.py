@@ -37,7 +37,7 @@ class QuantizedState(Wrapper):
         moments = decode(codes);  update of one variable, in float32;  codes = encode(moments)
 
     `"blockwise8"`: the nearest of 256 numbers, which lie ever closer to 0, in units of the largest magnitude of 256
-    neighbours: 1.016 bytes for each number. `"coat"`: FP8 E4M3 of x^k, with k such that 128 neighbours fill its range:
+    neighbors: 1.016 bytes for each number. `"coat"`: FP8 E4M3 of x^k, with k such that 128 neighbors fill its range:
     1.039 bytes. State of Adam: 2.03 and 2.08 bytes for each parameter; float32 has 8. One moment at a time is float32, for
     as long as its variable is updated; compiled code may keep more of them.
 
@@ -52,7 +52,7 @@ class QuantizedState(Wrapper):
             `AdamAtan2`, `AdaMomentum`, `AdamW`, `Lamb`, `Lion`, `RectifiedAdam` or `AdamMini` (its first moment; the second
             has few numbers) of this package; also its name or config as for `keras.optimizers.get`.
         kind: `"blockwise8"` or `"coat"`.
-        block_size: How many neighbours share a scale. Defaults to `None`: 256 for `"blockwise8"`, where the paper has 2048,
+        block_size: How many neighbors share a scale. Defaults to `None`: 256 for `"blockwise8"`, where the paper has 2048,
             and 128 for `"coat"`.
         min_size: Variables with fewer entries keep float32 moments. Defaults to `4096`.
         exclude_from_quantization: Regular expressions; a variable keeps float32 moments if one is found in its path. The

@@ -21,7 +21,7 @@ CLIPS = {
 
 
 def quest(x, bits=4, rotation="half"):
-    """`x` on a centred grid of 2^bits levels, after a Hadamard transform of its last axis.
+    """`x` on a centered grid of 2^bits levels, after a Hadamard transform of its last axis.
 
         h = x H,  s = sqrt(mean h^2),  a = c_bits s + 1e-8,  d = 2 a / (2^bits - 1)
         y = d round(clip(h, -a, a) / d + 1/2) - d/2

@@ -25,21 +25,21 @@ class Expansion:
 
     scale: Any
     k: Any
-    centre: Any
+    center: Any
 
 
 def fit(groups, compact=False):
     """The expansion of groups, which are the rows of a float32 tensor.
 
-        centre = sqrt(largest) sqrt(smallest)                        of the magnitudes that are not 0
+        center = sqrt(largest) sqrt(smallest)                        of the magnitudes that are not 0
         k      = log(448^2 / 2) / log(largest / smallest)            down to a multiple of 1/16, at most 15
-        scale  = (largest / centre)^k / 448
+        scale  = (largest / center)^k / 448
 
     A group of zeros has 1, 1, 1. Numbers below 2^-126 count as zeros, as compiled code flushes them to zero.
 
     Args:
         groups: The rows.
-        compact: Whether centre and scale are rounded to what bfloat16 can hold. Defaults to `False`.
+        compact: Whether center and scale are rounded to what bfloat16 can hold. Defaults to `False`.
     """
     size = exact.magnitude(groups)
     largest = exact.floats(ops.max(size, axis=1))  # as bits, where NaN is the largest
@@ -49,18 +49,18 @@ def fit(groups, compact=False):
     octaves = ops.maximum(ops.log2(largest) - ops.log2(smallest), 1e-6)
     k = ops.clip(ops.floor(math.log2(E4M3.max**2 / 2) / octaves * STEPS) / STEPS, 1 / STEPS, MAX_K)
     k = ops.where(is_zero, 1.0, k)
-    centre = ops.sqrt(largest) * ops.sqrt(smallest)
-    centre = _to_bfloat16(centre) if compact else centre
-    scale = ops.where(is_zero, 1.0, ops.power(largest / centre, k) / E4M3.max)
-    return Expansion(_to_bfloat16(scale) if compact else scale, k, centre)
+    center = ops.sqrt(largest) * ops.sqrt(smallest)
+    center = _to_bfloat16(center) if compact else center
+    scale = ops.where(is_zero, 1.0, ops.power(largest / center, k) / E4M3.max)
+    return Expansion(_to_bfloat16(scale) if compact else scale, k, center)
 
 
 def encode(groups, expansion):
     """The codes of FP8 E4M3 as int32.
 
-    code = E4M3(sign(x) (|x| / centre)^k / scale)
+    code = E4M3(sign(x) (|x| / center)^k / scale)
     """
-    logs = expansion.k[:, None] * (ops.log(ops.abs(groups)) - ops.log(expansion.centre)[:, None])  # faster than a power
+    logs = expansion.k[:, None] * (ops.log(ops.abs(groups)) - ops.log(expansion.center)[:, None])  # faster than a power
     powers = ops.exp(logs) / expansion.scale[:, None]
     return E4M3.encode(ops.where(groups < 0, -powers, powers))
 
@@ -68,10 +68,10 @@ def encode(groups, expansion):
 def decode(codes, expansion):
     """The numbers of codes, in float32.
 
-    x = sign(y) |y|^(1/k) centre,  y = scale E4M3(code)
+    x = sign(y) |y|^(1/k) center,  y = scale E4M3(code)
     """
     logs = ops.take(ops.convert_to_tensor(_logarithms()), ops.cast(codes, "int32")) + ops.log(expansion.scale)[:, None]
-    size = ops.exp(logs / expansion.k[:, None]) * expansion.centre[:, None]
+    size = ops.exp(logs / expansion.k[:, None]) * expansion.center[:, None]
     return ops.where(codes >= 128, -size, size)
 
 
@@ -91,8 +91,8 @@ def quantize_expanded(x, group_size=128, compact=False):
 
     Args:
         x: A float32 tensor of known shape.
-        group_size: How many neighbours share an expansion. Defaults to `128`.
-        compact: Whether centre and scale are rounded to what bfloat16 can hold. Defaults to `False`.
+        group_size: How many neighbors share an expansion. Defaults to `128`.
+        compact: Whether center and scale are rounded to what bfloat16 can hold. Defaults to `False`.
 
     Returns:
         `(codes, expansion)`: uint8 in the shape of `x`, and an `Expansion`.

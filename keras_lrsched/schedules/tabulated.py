@@ -1,4 +1,4 @@
-"""Tabulated: a schedule given by its values, such as one that was recorded, optimised or found by a search."""
+"""Tabulated: a schedule given by its values, such as one that was recorded, optimized or found by a search."""
 
 import json
 from pathlib import Path

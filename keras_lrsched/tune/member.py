@@ -28,7 +28,7 @@ class Member:
         seed: Of the initial weights.
         folder: Where the state is kept.
         epochs: How many a round has.
-        metric: What `fit` reports of an epoch that is to be optimised.
+        metric: What `fit` reports of an epoch that is to be optimized.
         mode: `"min"` or `"max"`.
     """
 

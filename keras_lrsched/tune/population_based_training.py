@@ -41,7 +41,7 @@ class PopulationBasedTraining:
     A round is some epochs of `fit`. After each, the members are ranked by a metric. Each of the worst `quantile_fraction`
     becomes a copy of a random one of the best `quantile_fraction`, weights, optimizer and all (exploit). Each of its
     settings is then, with `resample_probability`, drawn anew, and else multiplied by one of `perturbation_factors`, within
-    its range; of a list of values, it moves to a neighbour (explore). The settings of the best member, back through the
+    its range; of a list of values, it moves to a neighbor (explore). The settings of the best member, back through the
     copies to its beginning, are a schedule, which one run can replay.
 
     The rule and its defaults are those of Ray Tune's scheduler of this name in its synchronous mode, with two exceptions:

@@ -70,7 +70,7 @@ def write(runs, folder: Path, planned: int, command: str = ""):
     `report.md` (tables), `runs.csv` (one row a run), `steps.csv` (loss and learning rate of every update),
     `evaluations.csv` (validation data), one `WORKLOAD.png` each, and `tensorboard/WORKLOAD/BUDGET/SCHEDULE/SEED/`.
     """
-    runs = labelled(runs)
+    runs = labeled(runs)
     _replace(folder / "report.md", markdown(runs, planned, command))
     _write_csv(folder / "runs.csv", _run_rows(runs))
     _write_csv(folder / "steps.csv", _step_rows(runs))
@@ -128,7 +128,7 @@ def _replace(path, text):
     os.replace(new, path)
 
 
-def labelled(runs):
+def labeled(runs):
     """The runs, with the peak in the label where schedules of one label and budget differ in it."""
     peaks: dict = {}
     for run in runs:
@@ -172,7 +172,7 @@ def markdown(runs, planned: int, command: str = "") -> str:
 
 def tables(runs):
     """A table a workload and budget: its heading, the conditions, and its rows, the header first."""
-    for (workload, budget), group in grouped(labelled(runs), lambda run: (run.job.workload, run.job.budget)):
+    for (workload, budget), group in grouped(labeled(runs), lambda run: (run.job.workload, run.job.budget)):
         yield f"{workload.name}: {budget} updates", f"{workload.title}; {_conditions(group)}", _rows(workload, group)
 
 

@@ -1,5 +1,5 @@
 // Moments in 8 bits: codes of the 256 numbers of `dynamic_map` in keras_lrsched/precision, in units of the largest magnitude of
-// a block of neighbours.
+// a block of neighbors.
 #pragma once
 
 #include <stdint.h>
@@ -13,7 +13,7 @@ namespace KL_ISA {
 
 constexpr float kLargest = 0x1p126f;  // compiled code elsewhere flushes the inverse of a larger number to zero
 
-// The numbers in ascending order, the middles between neighbours, and for the upper half of the bits of a number the lowest
+// The numbers in ascending order, the middles between neighbors, and for the upper half of the bits of a number the lowest
 // code of such numbers.
 struct DynamicMap {
   float numbers[256], middles[256];

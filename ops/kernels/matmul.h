@@ -24,7 +24,7 @@ enum {
 // What C is. With s the exact sum over k as an integer:
 //   KL_MATMUL_INT32    int32    s
 //   KL_MATMUL_SCALED   float32  float(s) (a_scale[row] b_scale[column])
-//   KL_MATMUL_BLOCKS   float32  the sum, in the order of k, of float(s of 32 neighbours in k) (a_scale b_scale), each of the
+//   KL_MATMUL_BLOCKS   float32  the sum, in the order of k, of float(s of 32 neighbors in k) (a_scale b_scale), each of the
 //   block
 //                               of 32 x 32 that they are in (Jetfire, arXiv:2403.12422); any k
 typedef enum { KL_MATMUL_INT32, KL_MATMUL_SCALED, KL_MATMUL_BLOCKS } kl_matmul_output;

@@ -1,6 +1,6 @@
 // The vectors of a product, for each instruction set.
 //
-// A lane is a column of C. `dot` adds to each lane `kGroup` products: of neighbours in k, in 32 bits of a packed column of B
+// A lane is a column of C. `dot` adds to each lane `kGroup` products: of neighbors in k, in 32 bits of a packed column of B
 // and in 32 bits of a packed row of A, which all lanes share.
 #pragma once
 

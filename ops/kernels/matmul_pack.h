@@ -12,10 +12,10 @@ constexpr int64_t kDepth = 512;  // of k at a time: a panel of B stays in the fi
 
 inline int64_t up(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// Where things are in scratch memory. A panel has `groups` groups of kGroup neighbours in k; a group takes 4 bytes a row.
+// Where things are in scratch memory. A panel has `groups` groups of kGroup neighbors in k; a group takes 4 bytes a row.
 struct Layout {
   int64_t groups, a_panels, b_panels;
-  int64_t step, steps;  // neighbours in k that one sum starts with, and how many such sums there are
+  int64_t step, steps;  // neighbors in k that one sum starts with, and how many such sums there are
   int32_t* starts;      // where the sums of a row start: (a_panels, steps, kRows)
   PackedA* a;           // (a_panels, groups, kRows, kGroup)
   PackedB* b;           // (b_panels, groups, kColumns, kGroup)
@@ -41,7 +41,7 @@ struct Layout {
   int32_t* start(int64_t panel) const { return starts + panel * steps * kRows; }
 };
 
-// `lines` neighbours in one axis become a panel of kWidth. Number p of line i is from[i * line + p * next]; either `line` or
+// `lines` neighbors in one axis become a panel of kWidth. Number p of line i is from[i * line + p * next]; either `line` or
 // `next` is 1.
 template <int kWidth, class Packed, class Convert>
 void pack_panel(const int8_t* __restrict from, int64_t line, int64_t next, int64_t lines, int64_t k, Packed* __restrict to,

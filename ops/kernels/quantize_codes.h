@@ -27,7 +27,7 @@ void decode(const uint8_t* __restrict codes, int64_t n, float* __restrict units)
   for (int64_t i = 0; i < n; ++i) units[i] = value_of<E>(codes[i]);
 }
 
-// Whole groups of neighbours to bytes: 2 of 4 bits to one, 4 of 6 bits to three.
+// Whole groups of neighbors to bytes: 2 of 4 bits to one, 4 of 6 bits to three.
 inline void pack(int bits, const uint8_t* __restrict codes, int64_t n, uint8_t* __restrict packed) {
   if (bits == 4) {
     for (int64_t i = 0; i < n / 2; ++i) {

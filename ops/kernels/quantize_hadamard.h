@@ -27,8 +27,8 @@ void take_signs(const float* __restrict x, const float* __restrict signs, int64_
   }
 }
 
-// Of groups of 16, sums of neighbours go to the first half and differences to the second: after four times all are in order.
-inline void add_neighbours(const float* __restrict x, int64_t n, float* __restrict y) {
+// Of groups of 16, sums of neighbors go to the first half and differences to the second: after four times all are in order.
+inline void add_neighbors(const float* __restrict x, int64_t n, float* __restrict y) {
   for (int64_t g = 0; g < n; g += 16) {
     for (int i = 0; i < 8; ++i) {
       y[g + i] = x[g + 2 * i] + x[g + 2 * i + 1];
@@ -57,8 +57,8 @@ void transform_groups(const float* signs, int64_t n, float* x) {
   for (int64_t begin = 0; begin < n; begin += kBatch) {
     const int64_t size = n - begin < kBatch ? n - begin : kBatch;
     take_signs<N>(x + begin, signs, size, a);
-    add_neighbours(a, size, b), add_neighbours(b, size, a);
-    add_neighbours(a, size, b), add_neighbours(b, size, a);
+    add_neighbors(a, size, b), add_neighbors(b, size, a);
+    add_neighbors(a, size, b), add_neighbors(b, size, a);
     if (N >= 32) add_far<16>(size, a);
     if (N >= 128) add_far<32>(size, a), add_far<64>(size, a);
     scale_sums(a, scale_of_transform(N), size, x + begin);

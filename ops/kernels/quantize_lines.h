@@ -1,4 +1,4 @@
-// Pieces of a tensor that is quantized along another axis than its last: lines of neighbours in memory, one for each place
+// Pieces of a tensor that is quantized along another axis than its last: lines of neighbors in memory, one for each place
 // along the axis. Blocks stand upright in them, side by side, so that each step goes along whole lines; bytes of codes are
 // transposed at the end.
 #pragma once
@@ -61,7 +61,7 @@ void multiply_lines(const float* units, int64_t lines, int64_t n, const float* _
   }
 }
 
-// `height` neighbours of each of `lines` lines. A block has a scale for each of its columns, the same for those of all its
+// `height` neighbors of each of `lines` lines. A block has a scale for each of its columns, the same for those of all its
 // rows.
 struct InLines {
   const Cut& cut;

@@ -20,7 +20,7 @@ inline uint32_t largest_of(const float* __restrict x, int64_t n) {
   return static_cast<uint32_t>(largest);
 }
 
-// Of each of the blocks of 16: of neighbours, of pairs of neighbours, and so on.
+// Of each of the blocks of 16: of neighbors, of pairs of neighbors, and so on.
 inline void largest_of_sixteens(const float* __restrict x, int64_t blocks, uint32_t* __restrict amax) {
   constexpr int64_t kTogether = 32;  // blocks
   int32_t a[8 * kTogether], b[4 * kTogether];

@@ -6,7 +6,7 @@
 
 namespace kl {
 
-// Rows that are read together where neighbours along the axis are not neighbours in memory, unless a block has more.
+// Rows that are read together where neighbors along the axis are not neighbors in memory, unless a block has more.
 constexpr int64_t kTile = 64;
 constexpr int64_t kScales = 4096;  // of a piece at most
 

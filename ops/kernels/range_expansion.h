@@ -59,22 +59,22 @@ inline const E4M3Logarithms& e4m3_logarithms() {
   return logarithms;
 }
 
-// What is stored of groups of neighbours.
+// What is stored of groups of neighbors.
 struct Groups {
   int64_t size;
   uint8_t* codes;
-  bfloat16 *scale, *centre;
+  bfloat16 *scale, *center;
   uint8_t* sixteenths;  // 16 k
 };
 
 inline void decode_group(const float* __restrict logarithms, const uint8_t* __restrict codes, int64_t n, float log_scale,
-                         float k, float centre, float* __restrict x) {
+                         float k, float center, float* __restrict x) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t code = codes[i] & 0x7f;
     float log_size = (logarithms[code] + log_scale) / k;
     log_size = log_size < -127 ? -127 : log_size;
     log_size = log_size > 127 ? 127 : log_size;
-    const float size = exp2_of(log_size) * centre;
+    const float size = exp2_of(log_size) * center;
     x[i] = float_of((code == 0 ? 0 : bits_of(size)) | (codes[i] & 0x80u) << 24);
   }
 }
@@ -82,15 +82,15 @@ inline void decode_group(const float* __restrict logarithms, const uint8_t* __re
 // n numbers, of at most kMostGroups groups.
 inline void decode(const Groups& groups, int64_t n, float* x) {
   const int64_t count = (n + groups.size - 1) / groups.size;
-  float log_scale[kMostGroups], k[kMostGroups], centre[kMostGroups];
+  float log_scale[kMostGroups], k[kMostGroups], center[kMostGroups];
   for (int64_t g = 0; g < count; ++g) {
     log_scale[g] = log2_of(load(groups.scale[g]));
     k[g] = (groups.sixteenths[g] == 0 ? 1 : groups.sixteenths[g]) / kSteps;
-    centre[g] = load(groups.centre[g]);
+    center[g] = load(groups.center[g]);
   }
   for (int64_t g = 0, i = 0; g < count; ++g, i += groups.size) {
     const int64_t end = n - i < groups.size ? n - i : groups.size;
-    decode_group(e4m3_logarithms().of, groups.codes + i, end, log_scale[g], k[g], centre[g], x + i);
+    decode_group(e4m3_logarithms().of, groups.codes + i, end, log_scale[g], k[g], center[g], x + i);
   }
 }
 
@@ -108,10 +108,10 @@ inline void find_range(const float* __restrict x, int64_t n, uint32_t* largest, 
 // How groups are encoded: the bits of their largest and of their smallest magnitude, and what follows.
 struct Expansion {
   uint32_t largest[kMostGroups], smallest[kMostGroups];
-  float k[kMostGroups], log_centre[kMostGroups], inverse[kMostGroups];
+  float k[kMostGroups], log_center[kMostGroups], inverse[kMostGroups];
 };
 
-inline void fit(Expansion* __restrict of, int64_t count, bfloat16* __restrict scale, bfloat16* __restrict centre,
+inline void fit(Expansion* __restrict of, int64_t count, bfloat16* __restrict scale, bfloat16* __restrict center,
                 uint8_t* __restrict sixteenths) {
   for (int64_t g = 0; g < count; ++g) {
     const bool is_zero = of->largest[g] < kLeastNormal, is_finite = of->largest[g] < kNotFinite;
@@ -122,19 +122,19 @@ inline void fit(Expansion* __restrict of, int64_t count, bfloat16* __restrict sc
     steps = steps > 240 ? 240 : steps;
     const int32_t whole = is_zero ? 16 : static_cast<int32_t>(steps);
     const float nan = float_of(0x7fc00000), k = static_cast<float>(whole) / kSteps;
-    store(centre[g], is_finite ? sqrtf(high) * sqrtf(low) : nan);
-    const float power = is_zero ? 1 : exp2_of(k * log2_of(high / load(centre[g]))) / kLargestE4M3;
+    store(center[g], is_finite ? sqrtf(high) * sqrtf(low) : nan);
+    const float power = is_zero ? 1 : exp2_of(k * log2_of(high / load(center[g]))) / kLargestE4M3;
     store(scale[g], is_finite ? power : nan);
     sixteenths[g] = static_cast<uint8_t>(whole);
-    of->k[g] = k, of->log_centre[g] = log2_of(load(centre[g])), of->inverse[g] = 1 / load(scale[g]);
+    of->k[g] = k, of->log_center[g] = log2_of(load(center[g])), of->inverse[g] = 1 / load(scale[g]);
   }
 }
 
-inline void encode_group(const float* __restrict x, int64_t n, float k, float log_centre, float inverse,
+inline void encode_group(const float* __restrict x, int64_t n, float k, float log_center, float inverse,
                          uint8_t* __restrict codes) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = bits_of(x[i]), size = bits & 0x7fffffff;
-    const uint32_t code = e4m3_of(exp2_of(k * (log2_of(float_of(size)) - log_centre)) * inverse);
+    const uint32_t code = e4m3_of(exp2_of(k * (log2_of(float_of(size)) - log_center)) * inverse);
     codes[i] = static_cast<uint8_t>(size < kLeastNormal ? 0 : code | (bits >> 24 & 0x80));
   }
 }
@@ -145,13 +145,13 @@ inline void encode(const float* x, int64_t n, const Groups& groups) {
   Expansion of;
   const auto length = [&](int64_t g) { return n - g * groups.size < groups.size ? n - g * groups.size : groups.size; };
   for (int64_t g = 0; g < count; ++g) find_range(x + g * groups.size, length(g), of.largest + g, of.smallest + g);
-  fit(&of, count, groups.scale, groups.centre, groups.sixteenths);
+  fit(&of, count, groups.scale, groups.center, groups.sixteenths);
   for (int64_t g = 0; g < count; ++g) {
     uint8_t* codes = groups.codes + g * groups.size;
     if (of.largest[g] >= kNotFinite) {
       memset(codes, 0x7f, length(g));
     } else {
-      encode_group(x + g * groups.size, length(g), of.k[g], of.log_centre[g], of.inverse[g], codes);
+      encode_group(x + g * groups.size, length(g), of.k[g], of.log_center[g], of.inverse[g], codes);
     }
   }
 }

@@ -24,7 +24,7 @@ typedef enum { KL_FLOAT32 = 0, KL_BFLOAT16 = 1, KL_UINT8 = 2 } kl_dtype;
 typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_ADAM_MINI, KL_METHODS } kl_method;
 
 // How state is kept in 8 bits. A slot has several parts: codes, a uint8 for each entry, of which those of the first slot have a
-// sign; then, for each block of neighbours, a float32 scale (dynamic_map.h), or a scale and a centre in bfloat16 and a uint8
+// sign; then, for each block of neighbors, a float32 scale (dynamic_map.h), or a scale and a center in bfloat16 and a uint8
 // (range_expansion.h).
 typedef enum { KL_NO_CODE, KL_BLOCKWISE8, KL_COAT } kl_code;
 
@@ -59,7 +59,7 @@ typedef struct {
 KL_API int kl_find_method(const char* name);
 KL_API int kl_slots(int method);
 KL_API int kl_has_sums(int method);
-// Whether the state may be in a code, in blocks of that many neighbours.
+// Whether the state may be in a code, in blocks of that many neighbors.
 KL_API int kl_takes_code(int method, int64_t code, int64_t code_block);
 // How many parts a slot has; 1 without a code.
 KL_API int kl_parts(int64_t code);

@@ -205,7 +205,7 @@ void update_mini(const kl_tensor& tensor, const kl_settings& settings, const dou
   }
 }
 
-// The sum of squares of n neighbours.
+// The sum of squares of n neighbors.
 template <class G>
 double squares(const G* __restrict g, int64_t n, float scale) {
   double total = 0;

@@ -123,7 +123,8 @@ def test_a_path_through_models_lists_and_dictionaries():
 REFUSED = {
     "optimizer.beta1": "no numeric setting `beta1` in Adam. Did you mean `beta_1`. "
     "It has: beta_1, beta_2, ema_momentum, epsilon, learning_rate, weight_decay",
-    "optimiser.beta_1": "no part `optimiser` in Sequential. Did you mean `optimizer`. It has: ",
+    "optimiser.beta_1": "no part `optimiser` in Sequential. "  # codespell:ignore optimiser
+    "Did you mean `optimizer`. It has: ",
     "layers.drop.rat": "no numeric setting `rat` in Dropout. Did you mean `rate`",
     "layers.dropp.rate": "no part `dropp` in list. Did you mean `drop`. It has: dense, drop, off",
     "layers.dense.units": "is not a number that may change in training: construct Dense with a float. Received: units=1",

@@ -162,17 +162,17 @@ def test_reference_trajectory_compiled(case, jit):
 
 def test_minimum_of_a_quadratic(case):
     """0.5 sum h (w - c)^2, with a learning rate that falls to zero."""
-    curvature, centre = np.array([1.0, 5.0, 0.5], "float32"), np.array([0.5, -0.25, 2.0], "float32")
+    curvature, center = np.array([1.0, 5.0, 0.5], "float32"), np.array([0.5, -0.25, 2.0], "float32")
     w = keras.Variable([1.0, -1.0, 0.5], name="w")
     schedule = LinearDecay(case.quadratic_rate, 300)
     update = compiled_update(case.build(learning_rate=schedule, weight_decay=None), [w])
 
     def loss():
-        return 0.5 * np.sum(curvature * (ops.convert_to_numpy(w) - centre) ** 2)
+        return 0.5 * np.sum(curvature * (ops.convert_to_numpy(w) - center) ** 2)
 
     before = loss()
     for _ in range(300):
-        update([ops.convert_to_tensor(curvature * (ops.convert_to_numpy(w) - centre))])
+        update([ops.convert_to_tensor(curvature * (ops.convert_to_numpy(w) - center))])
     assert loss() < 1e-2 * before
 
 

@@ -289,8 +289,8 @@ void expanded_groups_come_back() {
     for (int64_t i = 3 * size; i < 4 * size; ++i) x[i] = 0;
     x[2 * size] = NAN, x[5 * size + 1] = -INFINITY;
     std::vector<uint8_t> codes(n), sixteenths(count);
-    std::vector<bfloat16> scale(count), centre(count);
-    const Groups groups = {size, codes.data(), scale.data(), centre.data(), sixteenths.data()};
+    std::vector<bfloat16> scale(count), center(count);
+    const Groups groups = {size, codes.data(), scale.data(), center.data(), sixteenths.data()};
     encode(x.data(), n, groups);
     decode(groups, n, y.data());
     for (int64_t i = 0; i < n; ++i) {
@@ -300,7 +300,7 @@ void expanded_groups_come_back() {
       } else if (x[i] == 0 || i == 6) {
         CHECK(y[i] == 0);
       } else {
-        const double k = sixteenths[group] / 16.0, by = load(scale[group]), middle = load(centre[group]);
+        const double k = sixteenths[group] / 16.0, by = load(scale[group]), middle = load(center[group]);
         const double power = std::pow(std::fabs(x[i]) / middle, k) / by, code = e4m3(codes[i] & 0x7f);
         CHECK(std::fabs(code - power) <= 1.0001 * std::max(power / 16, 0x1p-10) || (code == 448 && power > code));
         CHECK(std::fabs(y[i] / std::copysign(std::pow(code * by, 1 / k) * middle, x[i]) - 1) < 2e-6 / std::min(k, 1.0));

@@ -167,8 +167,8 @@ def test_stochastic_rounding_is_right_on_average():
         moved.append((before == 1) & (after < 1))
     assert moved[0].mean() == pytest.approx(0.1, abs=0.003)
     assert moved[1].sum() / (~moved[0]).sum() == pytest.approx(0.1, abs=0.003)  # others, the second time
-    neighbours = np.corrcoef(moved[0][:-1], moved[0][1:])[0, 1]
-    assert abs(neighbours) < 0.01
+    neighbors = np.corrcoef(moved[0][:-1], moved[0][1:])[0, 1]
+    assert abs(neighbors) < 0.01
 
 
 def test_nan_and_infinity_go_where_the_formula_puts_them():

@@ -22,10 +22,10 @@ def loss_and_gradients(t, weights):
     loss, grads = 5.0, {}
     for name in (name for name in SHAPES if name in weights):  # peers may reorder them
         w, shape = weights[name], SHAPES[name]
-        curvature, centre = fixed.uniform(0.5, 2.0, shape), fixed.normal(size=shape)
+        curvature, center = fixed.uniform(0.5, 2.0, shape), fixed.normal(size=shape)
         noise = 0.3 * noisy.normal(size=shape)
-        loss += scale * float(np.sum(0.5 * curvature * (w - centre) ** 2 + noise * w))
-        grads[name] = scale * (curvature * (w - centre) + noise)
+        loss += scale * float(np.sum(0.5 * curvature * (w - center) ** 2 + noise * w))
+        grads[name] = scale * (curvature * (w - center) + noise)
     return loss, grads
 
 

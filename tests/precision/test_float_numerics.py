@@ -26,7 +26,7 @@ def fake_quantized(x, format, numerics):
 
 
 def sizes():
-    """Each power of two that is not flushed, its neighbours, and numbers between them."""
+    """Each power of two that is not flushed, its neighbors, and numbers between them."""
     random = np.random.default_rng(0)
     powers = 2.0 ** np.arange(-126, 128)
     between = powers * random.uniform(1, 2, (20, powers.size))

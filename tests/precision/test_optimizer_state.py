@@ -151,7 +151,7 @@ def test_compiled_code_does_the_same(inner, kind, dtype, jit):
 
 
 def parts_of(optimizer):
-    endings = ("codes", "scale", "centre", "k", "absmax")
+    endings = ("codes", "scale", "center", "k", "absmax")
     return {v.name: np.array(values([v])[0]) for v in optimizer.variables if v.name.rpartition("_")[2] in endings}
 
 

@@ -214,7 +214,7 @@ def test_all_backends_give_the_same_bits(name, mode):
 
 
 @pytest.mark.parametrize("name", ["MXFP4", "MXFP6_E3M2", "MXFP8_E4M3", "NVFP4", "INT8_GROUP128", "INT4", "FP8_E5M2"])
-def test_stochastic_rounding_is_unbiased_and_takes_neighbours(name):
+def test_stochastic_rounding_is_unbiased_and_takes_neighbors(name):
     format = get_format(name, scale_rule="rceil") if name.startswith("MX") else get_format(name)
     rng = np.random.default_rng(3)
     row = rng.standard_normal((1, 128)).astype("float32")

@@ -10,7 +10,7 @@ CASES = VECTORS["coat_expand"]
 def both_ways(group_size=128, compact=False):
     def function(x):
         codes, e = quantize_expanded(x, group_size, compact)
-        return codes, e.scale, e.k, e.centre, dequantize_expanded(codes, e, group_size)
+        return codes, e.scale, e.k, e.center, dequantize_expanded(codes, e, group_size)
 
     return function
 
@@ -22,11 +22,11 @@ def relative_error(values, x):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_vectors(case, run):
     x = numbers(case["input"])
-    codes, scale, k, centre, values = run(both_ways(), x)
+    codes, scale, k, center, values = run(both_ways(), x)
     np.testing.assert_array_equal(codes, case["codes"])
     assert k.tolist() == [case["k"]]
     np.testing.assert_allclose(scale, [case["scale"]], rtol=1e-6)
-    np.testing.assert_allclose(centre, [case["center_sqrt_minmax"]], rtol=1e-6)
+    np.testing.assert_allclose(center, [case["center_sqrt_minmax"]], rtol=1e-6)
     np.testing.assert_allclose(values, numbers(case["deq"]), rtol=5e-6)
     assert relative_error(values, x) == pytest.approx(case["rel_rmse"], rel=1e-4)
 
@@ -34,10 +34,10 @@ def test_vectors(case, run):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_five_bytes_a_group_are_as_good_as_twelve(case, run):
     x = numbers(case["input"])
-    _, scale, k, centre, values = run(both_ways(compact=True), x)
-    for number in (scale, centre):
+    _, scale, k, center, values = run(both_ways(compact=True), x)
+    for number in (scale, center):
         assert np.all(number.view("uint32") % 2**16 == 0)  # bfloat16
-    np.testing.assert_allclose(centre, [case["center_sqrt_minmax"]], rtol=2**-8)
+    np.testing.assert_allclose(center, [case["center_sqrt_minmax"]], rtol=2**-8)
     assert k.tolist() == [case["k"]]
     assert relative_error(values, x) < 1.01 * case["rel_rmse"]
     assert relative_error(values, x) < case["plain_e4m3_rel_rmse"]
@@ -60,8 +60,8 @@ def test_range_is_filled(run):
 
 def test_zeros_are_skipped(run):
     x = np.array([0.0, 1.0, -0.0, -2.0, 0.0], "float32")
-    _, _, k, centre, values = run(both_ways(), x)
-    np.testing.assert_allclose(centre, [2**0.5], rtol=1e-6)
+    _, _, k, center, values = run(both_ways(), x)
+    np.testing.assert_allclose(center, [2**0.5], rtol=1e-6)
     assert k.tolist() == [15]
     np.testing.assert_allclose(values, x, rtol=0.01)
 

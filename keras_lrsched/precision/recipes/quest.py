@@ -26,7 +26,7 @@ class OnGrid(Operand):
 @register
 @dataclasses.dataclass(frozen=True)
 class Quest(Recipe):
-    """Inputs and kernels on a centred grid of 2^bits levels, after a Hadamard transform of 128 numbers each.
+    """Inputs and kernels on a centered grid of 2^bits levels, after a Hadamard transform of 128 numbers each.
 
     The backward products are as they are, from the numbers that were written forward, with the mask of `quest`. Where the
     transform does not divide an axis, zeros fill it, which count in its standard deviation.

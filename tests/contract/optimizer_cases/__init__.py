@@ -32,7 +32,7 @@ class Case:
     optimizer: type[Optimizer]
     trajectories: tuple[Trajectory, ...]
     options: dict = field(default_factory=dict)
-    """Constructor arguments in all tests of behaviour; with a learning rate that suits variables of size 1."""
+    """Constructor arguments in all tests of behavior; with a learning rate that suits variables of size 1."""
     quadratic_rate: float = 0.1
     """The learning rate from which a linear decay in 300 updates comes to the minimum of a quadratic."""
     digits_rate: float = 1e-2
