@@ -1,4 +1,4 @@
-"""How far more workers and larger batches take the training of a model: measured steps, modeled communication and noise.
+"""Time to a loss for more workers and larger batches: measured steps, modeled communication and gradient noise.
 
 Measured here: the time that one core takes for a step of the character model, at some batch sizes, and the gradient noise
 scale of the model. All else follows from formulas, in this file: a ring all-reduce with a stated bandwidth and latency, the

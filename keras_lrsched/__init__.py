@@ -9,7 +9,7 @@ __all__ = ["__version__", "callbacks", "laws", "optimizers", "precision", "sched
 
 
 def _is_own_command(argv, all_of_command_line):
-    """Whether this is `keras-lrsched` or `python -m keras_lrsched`; while Python looks for a module, `argv[0]` is `-m`."""
+    """Return `True` within `keras-lrsched` and `python -m keras_lrsched`, where `argv[0]` is `-m` at first."""
     if argv[0] == "-m":
         module = all_of_command_line[-len(argv)].removeprefix("-m")
         return module.partition(".")[0] == __name__

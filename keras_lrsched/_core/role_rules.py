@@ -1,4 +1,4 @@
-"""What a variable is to its layer: by the class of the layer, else by names, else by its shape.
+"""Rules for the role of a variable: by the class of its layer, else by names, else by its shape.
 
 A rule returns a dictionary of fields of `keras_lrsched._core.roles.Role`, or `None`.
 """
@@ -49,7 +49,7 @@ def by_name(path, shape):
     parent = layers[-1] if layers else ""
     if re.search(r"(^|_)bias$", name):
         return {"kind": "bias"}
-    if is_vector(shape) and (name in ("gamma", "beta", "scale") or "norm" in parent):
+    if is_named_normalization(path, shape):
         return {"kind": "normalization"}
     if name == "reverse_embeddings":
         return {**_last_axis("kernel", shape), "head": True}
@@ -64,15 +64,21 @@ def by_name(path, shape):
     return None
 
 
+def is_named_normalization(path, shape):
+    """Return `True` for a scale or an offset along one axis, by the names that normalization layers give them."""
+    *layers, name = path.lower().split("/")
+    return is_vector(shape) and (name in ("gamma", "beta", "scale") or "norm" in "".join(layers[-1:]))
+
+
 def by_shape(shape):
-    """The fields of a variable that nothing else is known of: inputs before outputs, as in the layers of Keras."""
+    """The fields of a variable by its shape alone: inputs before outputs, as in the layers of Keras."""
     if len(shape) < 2 or (len(shape) > 2 and is_vector(shape)):
         return {"kind": "other"}
     return _last_axis("kernel", shape)
 
 
 def is_vector(shape):
-    """Whether at most one axis is longer than 1."""
+    """Return `True` if at most one axis is longer than 1."""
     return sum(size != 1 for size in shape) <= 1
 
 
@@ -249,7 +255,7 @@ def block_of(layer, parents):
 
 
 def block_by_name(path):
-    """The same by a path, as Keras and KerasHub name layers; `None` for others."""
+    """The block by a path, as Keras and KerasHub name layers; `None` for other names."""
     if not ANY_BLOCK.search(path) or "norm" in path:
         return None
     return next(part for part, pattern in BLOCK_PATTERNS.items() if re.search(pattern, path))
@@ -276,7 +282,7 @@ def _part_of(layer, parent, parents):
 
 
 def _is_feed_forward(layer, parent, parents, names):
-    """Whether a layer lies beside the attention of a block, or in a layer of its own there or with such a name."""
+    """Return `True` for a layer beside the attention of a block, or in a feed-forward layer there, by structure or name."""
     is_dense = isinstance(layer, (LAYERS.Dense, LAYERS.EinsumDense))
     blocks = [each for each in parents(parent) if not keras_private.is_graph(each)]
     if keras_private.is_graph(parent):  # a sequential model as a part of a block

@@ -1,4 +1,4 @@
-"""Roles: what each variable of a model is to the layer that it belongs to.
+"""Roles of variables in their layers: kernels, biases, embeddings, and which axes are inputs and outputs.
 
 Variables of Keras have no reference to their layers, and optimizers are given variables only. So the layers of the process
 are recorded as they are made (`keras_private.record_layers`), and looked through for the owners of some variables.

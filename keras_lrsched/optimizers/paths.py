@@ -10,7 +10,7 @@ import warnings
 
 import keras
 
-from keras_lrsched._core import roles
+from keras_lrsched._core import role_rules, roles
 from keras_lrsched._core.roles import path_of as path
 from keras_lrsched.schedules import checks
 
@@ -81,16 +81,9 @@ def _is_found(rule, variable, role):
         return roles.is_found(rule.removeprefix(ROLE), role)
     if re.search(rule, path(variable)):
         return True
-    if rule == "normalization" and _is_of_normalization(variable):
+    if rule == "normalization" and role_rules.is_named_normalization(path(variable), variable.shape):
         return True
     return rule in STANDING_WORDS and role.kind == rule
-
-
-def _is_of_normalization(variable):
-    """Whether a variable is a scale or an offset along one axis, by the names that normalization layers give them."""
-    is_vector = sum(size != 1 for size in variable.shape) <= 1
-    *layers, name = path(variable).lower().split("/")
-    return is_vector and (name in ("gamma", "beta", "scale") or "norm" in "".join(layers[-1:]))
 
 
 def _raise_not_found(name, rule, variables, known):
