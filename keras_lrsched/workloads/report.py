@@ -289,6 +289,7 @@ def draw(runs, path: Path):
         end.set_yticks(range(len(labels)), labels)
         end.set_ylim(len(labels) - 0.5, -0.5)
         end.grid(axis="x", alpha=0.3)
+        end.locator_params(axis="x", nbins=5)  # labels of four digits side by side
     for ax, title in zip(axes[:3, 0], ("learning rate", "training loss, smoothed", "validation loss"), strict=True):
         ax.set_ylabel(title)
     if few:  # else the bottom panel says which color is whose
