@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched import workloads
 from keras_lrsched.callbacks import AutoLRS, HypergradientLearningRate, LearningRateFinder, VolSched
 from keras_lrsched.schedules import catalog
-from keras_lrsched.workloads.compare import Job, Trainer
+from keras_lrsched.study import workloads
+from keras_lrsched.study.compare import Job, Trainer
 
 BUDGETS = {"digits": 300, "pydoc": 600}
 TARGETS = {"digits": 0.98, "pydoc": 2.0}

@@ -40,7 +40,7 @@ from keras_lrsched.callbacks import (
     TrainingState,
     WeightAveraging,
 )
-from keras_lrsched.workloads.pydoc import PydocTopics
+from keras_lrsched.study.workloads.pydoc import PydocTopics
 
 BLOCK = 20
 NEVER = 10**9

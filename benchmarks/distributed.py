@@ -75,7 +75,7 @@ def worker(addresses, index, steps):
     """Method -> milliseconds of an update, and how often weights or gradients were sent."""
     from keras_lrsched import distributed
 
-    distributed.meet(addresses, index, timeout=300)
+    distributed.wait_for_workers(addresses, index, timeout=300)
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
     import tensorflow as tf
 

@@ -16,7 +16,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 
 from keras_lrsched import optimizers
-from keras_lrsched.workloads.pydoc import PydocTopics
+from keras_lrsched.study.workloads.pydoc import PydocTopics
 
 
 def training_step(workload, name, fused, jit):

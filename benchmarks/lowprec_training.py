@@ -26,14 +26,14 @@ from pathlib import Path
 
 import keras
 
-from keras_lrsched import workloads
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
 from keras_lrsched.precision.model import quantized_layers
 from keras_lrsched.precision.operand import AS_IS
 from keras_lrsched.precision.product import Products
 from keras_lrsched.schedules.catalog import parse
-from keras_lrsched.workloads.compare import Job, Trainer
+from keras_lrsched.study import workloads
+from keras_lrsched.study.compare import Job, Trainer
 
 STAGED = "fp4_zhou2025, then bfloat16"
 WITHOUT = ("float32", "bfloat16")

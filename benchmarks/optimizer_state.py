@@ -23,8 +23,8 @@ import numpy as np
 from keras_lrsched import optimizers
 from keras_lrsched.precision import QuantizedState
 from keras_lrsched.schedules import LinearDecay
-from keras_lrsched.workloads.digits import Digits
-from keras_lrsched.workloads.pydoc import PydocTopics
+from keras_lrsched.study.workloads.digits import Digits
+from keras_lrsched.study.workloads.pydoc import PydocTopics
 
 STATES = ("float32", "blockwise8", "coat")
 COMPILED = tuple(f"{state}, compiled" for state in STATES)

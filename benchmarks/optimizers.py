@@ -27,13 +27,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lrsched import workloads
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import SharpnessAware, SophiaModel, catalog
 from keras_lrsched.optimizers.low_precision import bytes_of
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
 from keras_lrsched.schedules.catalog import parse
-from keras_lrsched.workloads.compare import Job, Trainer
+from keras_lrsched.study import workloads
+from keras_lrsched.study.compare import Job, Trainer
 
 BASELINE = "keras AdamW"
 BUDGETS = {"digits": 200, "pydoc": 200}

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from keras_lrsched import workloads
 from keras_lrsched.laws import AnnealingLaw, ConvexBound, ExtrapolationWarning, LossCurve, MultiPowerLaw
 from keras_lrsched.schedules import catalog
-from keras_lrsched.workloads.compare import Job, Trainer
+from keras_lrsched.study import workloads
+from keras_lrsched.study.compare import Job, Trainer
 
 FITTED = ("constant", "cosine")
 UNSEEN = ("linear", "rex", "wsd", "wsd:cooldown=linear:decay_fraction=0.5", "step", "inverse_sqrt", "one_cycle")

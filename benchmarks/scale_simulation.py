@@ -22,8 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched import workloads
 from keras_lrsched.schedules import SynchronizationPeriod, catalog
+from keras_lrsched.study import workloads
 
 BATCH_SIZES = (4, 16, 64, 256)
 REPEATS = 3

@@ -3,13 +3,13 @@
 import argparse
 import importlib
 
-ROOMS = ("schedules", "laws", "callbacks", "optimizers", "precision", "distributed", "tune", "kernels", "workloads")
+ROOMS = ("schedules", "laws", "callbacks", "optimizers", "precision", "distributed", "tune", "kernels", "study.workloads")
 
 
 def pages():
     """Name and Markdown of each page; mkdocstrings fills in the docstrings."""
     for room in ROOMS:
-        yield f"reference/{room}.md", "\n".join(_room(importlib.import_module(f"keras_lrsched.{room}")))
+        yield f"reference/{room.partition('.')[0]}.md", "\n".join(_room(importlib.import_module(f"keras_lrsched.{room}")))
     yield "reference/cli.md", "\n".join(_command_line())
 
 

@@ -42,7 +42,7 @@ def run_all(names):
 
 
 def page():
-    from keras_lrsched.workloads import claims
+    from keras_lrsched.study import claims
 
     found = {path.stem: claims.load(path) for path in sorted((FOLDER / "results").glob("*.csv"))}
     verdicts = [each.verdict for some in found.values() for each in some]

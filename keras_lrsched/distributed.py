@@ -9,10 +9,9 @@ import time
 
 import keras
 
-from keras_lrsched._core import keras_private
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import keras_private, validation
 
-__all__ = ["fit_on_workers", "installed", "meet"]
+__all__ = ["enable_multi_worker_fit", "package_versions", "wait_for_workers"]
 
 PACKAGES = ("keras-lrsched", "keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
 PATIENCE = 5.0
@@ -21,7 +20,7 @@ LONGEST = 65536
 """Bytes of a message: what is longer is none of ours."""
 
 
-def meet(addresses, index, timeout=60.0, versions=None):
+def wait_for_workers(addresses, index, timeout=60.0, versions=None):
     """Waits until all workers are there, and raises on each of them if they have different packages.
 
     To be called first on every worker, before `jax.distributed` or `tf.distribute` begin to use the same addresses: these
@@ -41,13 +40,13 @@ def meet(addresses, index, timeout=60.0, versions=None):
 
     Example:
 
-    >>> meet(["localhost:8470"], index=0)  # one worker has nobody to wait for
+    >>> wait_for_workers(["localhost:8470"], index=0)  # one worker has nobody to wait for
     """
     places = [_parsed(address) for address in addresses]
     if not isinstance(index, int) or not 0 <= index < len(places):
         raise ValueError(f"`index` must be one of the {len(places)} addresses, from 0. Received: index={index!r}")
-    deadline = time.monotonic() + checks.positive_float("timeout", timeout)
-    own = installed() if versions is None else dict(versions)
+    deadline = time.monotonic() + validation.positive_float("timeout", timeout)
+    own = package_versions() if versions is None else dict(versions)
     if len(places) == 1:
         return
     told = _listen(places, own, deadline) if index == 0 else _tell(places[0], index, own, deadline)
@@ -59,7 +58,7 @@ def meet(addresses, index, timeout=60.0, versions=None):
     _compare([told[str(i)] for i in range(len(places))], addresses)
 
 
-def installed():
+def package_versions():
     """The versions of Python and of the packages that are there."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -70,7 +69,7 @@ def installed():
     return found
 
 
-def fit_on_workers(model):
+def enable_multi_worker_fit(model):
     """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
 
     Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build a model,
@@ -91,7 +90,7 @@ def fit_on_workers(model):
 
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-    >>> fit_on_workers(model) is model  # one worker needs nothing
+    >>> enable_multi_worker_fit(model) is model  # one worker needs nothing
     True
     """
     if keras.backend.backend() != "tensorflow":

@@ -15,8 +15,8 @@ import keras_lrsched
 from keras_lrsched import cli
 from keras_lrsched.cli import support
 from keras_lrsched.schedules import catalog
-from keras_lrsched.workloads import WORKLOADS
-from keras_lrsched.workloads.compare import Trainer
+from keras_lrsched.study.compare import Trainer
+from keras_lrsched.study.workloads import WORKLOADS
 
 
 def run(*words):

@@ -7,8 +7,8 @@ from keras_lrsched import cli
 from keras_lrsched.callbacks import GradientNormRecorder, LearningRateLogger, LossRecorder, TrainingState
 from keras_lrsched.laws import ConvexBound, Law, LossCurve
 from keras_lrsched.schedules import RefinedSchedule, Tabulated, catalog
+from keras_lrsched.study import claims
 from keras_lrsched.tune import Policy
-from keras_lrsched.workloads import claims
 
 
 @pytest.fixture(autouse=True)

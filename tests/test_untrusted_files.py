@@ -15,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keras_lrsched.callbacks import state_file
+from keras_lrsched._core import checkpoint_file
+from keras_lrsched._core.npz import read_arrays
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.laws.law import LAWS, Law
 from keras_lrsched.schedules import RefinedSchedule, Tabulated
-from keras_lrsched.schedules.array_file import read_arrays
+from keras_lrsched.study import claims
+from keras_lrsched.study.workloads import cifar10
 from keras_lrsched.tune.policy import Policy
-from keras_lrsched.workloads import cifar10, claims
 
 fuzz = settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -84,30 +85,30 @@ def same(one, other):
 @fuzz
 @given(PLAIN)
 def test_a_state_comes_back(tmp_path, state):
-    state_file.write(tmp_path / "state", state)
-    assert same(state, state_file.read(tmp_path / "state"))
+    checkpoint_file.write(tmp_path / "state", state)
+    assert same(state, checkpoint_file.read(tmp_path / "state"))
 
 
 @fuzz
 @given(TREES, st.binary(max_size=64))
 def test_a_state_that_is_made_up(tmp_path, tree, content):
     """With the right checksum, so that all of the reader is reached."""
-    body = state_file.MAGIC + json.dumps(tree).encode() + b"\n" + content
+    body = checkpoint_file.MAGIC + json.dumps(tree).encode() + b"\n" + content
     (tmp_path / "state").write_bytes(body + hashlib.sha256(body).digest())
-    loads_or_refuses(state_file.read, tmp_path / "state")
+    loads_or_refuses(checkpoint_file.read, tmp_path / "state")
 
 
 @fuzz
 @given(st.data())
 def test_a_state_that_was_changed(tmp_path, data):
     if not (tmp_path / "whole").exists():
-        state_file.write(tmp_path / "whole", {"weights": [np.ones((2, 3)), "text"], "step": 3})
+        checkpoint_file.write(tmp_path / "whole", {"weights": [np.ones((2, 3)), "text"], "step": 3})
     content = (tmp_path / "whole").read_bytes()
     place = data.draw(st.integers(0, len(content) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda value: value != content[place]))
     (tmp_path / "state").write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
     with pytest.raises(ValueError, match="Received: path="):
-        state_file.read(tmp_path / "state")
+        checkpoint_file.read(tmp_path / "state")
 
 
 def parameters_of(law):
@@ -247,7 +248,7 @@ def write_law(name):
 
 
 def write_state(path):
-    state_file.write(path, {"weights": [np.ones((2, 3)), "text"], "step": 3, "deque": (1, None)})
+    checkpoint_file.write(path, {"weights": [np.ones((2, 3)), "text"], "step": 3, "deque": (1, None)})
 
 
 def write_table(header, *rows):
@@ -260,7 +261,7 @@ def write_batch(path):
 
 KINDS = {
     "images": (write_batch, cifar10._load_batch, "data_batch_1"),
-    "state": (write_state, state_file.read, "state"),
+    "state": (write_state, checkpoint_file.read, "state"),
     **{name: (write_law(name), Law.load, "law.json") for name in LAWS},
     "schedule": (Tabulated([0.5, 0.25, 1e-3]).save, Tabulated.load, "schedule.json"),
     "policy": (Policy([{"a": 0.1}, {"a": 0.2}], [3, 6], seed=1).save, Policy.load, "policy.json"),
@@ -349,7 +350,7 @@ def test_arrays_whose_directory_lies(tmp_path, place, number):
         LossCurve.load(path)
 
 
-@pytest.mark.parametrize("load", [Law.load, Tabulated.load, Policy.load, LossCurve.load, claims.load, state_file.read])
+@pytest.mark.parametrize("load", [Law.load, Tabulated.load, Policy.load, LossCurve.load, claims.load, checkpoint_file.read])
 def test_a_file_that_is_not_there(load, tmp_path):
     for path in (tmp_path / "none", tmp_path / "none.npz"):
         with pytest.raises(FileNotFoundError):

@@ -2,10 +2,10 @@
 
 import math
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks.batch_size_control import BatchSizeControl
 from keras_lrsched.callbacks.micro_batches import MicroBatchController, unbiased
 from keras_lrsched.callbacks.scheduled_batches import LEAD
-from keras_lrsched.schedules import checks
 
 
 class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
@@ -79,13 +79,13 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         learning_rate_rule="none",
     ):
         super().__init__(learning_rate_rule)
-        self.eta = checks.positive_float("eta", eta)
-        self.max_batch_size = None if max_batch_size is None else checks.positive_int("max_batch_size", max_batch_size)
-        self.momentum = checks.beta("momentum", momentum)
-        self.max_growth = None if max_growth is None else checks.positive_float("max_growth", max_growth)
+        self.eta = validation.positive_float("eta", eta)
+        self.max_batch_size = None if max_batch_size is None else validation.positive_int("max_batch_size", max_batch_size)
+        self.momentum = validation.beta("momentum", momentum)
+        self.max_growth = None if max_growth is None else validation.positive_float("max_growth", max_growth)
         if self.max_growth is not None and self.max_growth <= 1:
             raise ValueError(f"`max_growth` must be above 1. Received: max_growth={max_growth}")
-        self.test_interval = checks.positive_int("test_interval", test_interval)
+        self.test_interval = validation.positive_int("test_interval", test_interval)
         self.powers_of_two = bool(powers_of_two)
         self.variance = self.square = self.weight = 0.0
         self.first: int | None = None

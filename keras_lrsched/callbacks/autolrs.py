@@ -7,14 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import training_loop, validation
 from keras_lrsched.callbacks.autolrs_forecast import forecast
 from keras_lrsched.callbacks.autolrs_search import log_grid, lower_confidence_bound, scikit_learn
 from keras_lrsched.callbacks.batch_values import are_built
 from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
-from keras_lrsched.schedules import checks
 
 VALIDATIONS = 16
 """How often a candidate is validated."""
@@ -116,23 +115,23 @@ class AutoLRS(Controller):
         monitor="loss",
     ):
         super().__init__(monitor)
-        self.min_learning_rate = checks.positive_float("min_learning_rate", min_learning_rate)
-        self.max_learning_rate = checks.positive_float("max_learning_rate", max_learning_rate)
-        checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
-        self.search_steps = checks.positive_int("search_steps", search_steps)
+        self.min_learning_rate = validation.positive_float("min_learning_rate", min_learning_rate)
+        self.max_learning_rate = validation.positive_float("max_learning_rate", max_learning_rate)
+        validation.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
+        self.search_steps = validation.positive_int("search_steps", search_steps)
         if self.search_steps < 8:
             raise ValueError(f"`search_steps` must be at least 8, for a fit. Received: search_steps={search_steps}")
-        self.exploitation_steps = checks.positive_int("exploitation_steps", exploitation_steps)
-        self.max_exploitation_steps = checks.positive_int("max_exploitation_steps", max_exploitation_steps)
-        self.candidates = checks.positive_int("candidates", candidates)
-        self.search = checks.one_of("search", search, ("bayes", "log_grid"))
-        self.kappa = checks.non_negative_float("kappa", kappa)
+        self.exploitation_steps = validation.positive_int("exploitation_steps", exploitation_steps)
+        self.max_exploitation_steps = validation.positive_int("max_exploitation_steps", max_exploitation_steps)
+        self.candidates = validation.positive_int("candidates", candidates)
+        self.search = validation.one_of("search", search, ("bayes", "log_grid"))
+        self.kappa = validation.non_negative_float("kappa", kappa)
         self.validation_data = validation_data
-        self.validation_batch_size = checks.positive_int("validation_batch_size", validation_batch_size)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.validation_batch_size = validation.positive_int("validation_batch_size", validation_batch_size)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         rate = max_learning_rate if warmup_learning_rate is None else warmup_learning_rate
-        self.warmup_learning_rate = checks.positive_float("warmup_learning_rate", rate)
-        self.seed = checks.non_negative_int("seed", seed)
+        self.warmup_learning_rate = validation.positive_float("warmup_learning_rate", rate)
+        self.seed = validation.non_negative_int("seed", seed)
         if search == "bayes":
             scikit_learn()
         self._adapter: Any = None

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 
 DEFAULTS: dict = {
     "ema": {"every": 10, "ema_momentum": 0.99, "ema_start": "first"},
@@ -28,15 +29,15 @@ def rule(kind, options):
     """What averages the checkpoints."""
     match kind:
         case "ema":
-            momentum = checks.beta("ema_momentum", options["ema_momentum"])
-            start = checks.one_of("ema_start", options["ema_start"], ("first", "debiased", "ramp"))
+            momentum = validation.beta("ema_momentum", options["ema_momentum"])
+            start = validation.one_of("ema_start", options["ema_start"], ("first", "debiased", "ramp"))
             return RunningMean(exponential(momentum, start))
         case "swa":
             return RunningMean(arithmetic)
         case "lawa":
-            return Window(checks.positive_int("num_checkpoints", options["num_checkpoints"]), uniform)
+            return Window(validation.positive_int("num_checkpoints", options["num_checkpoints"]), uniform)
         case "wsm":
-            size = checks.positive_int("num_checkpoints", options["num_checkpoints"])
+            size = validation.positive_int("num_checkpoints", options["num_checkpoints"])
             return Window(size, cooldown_coefficients(options["cooldown"]))
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import training_loop, validation
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
-from keras_lrsched.schedules import checks
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """The learning rate goes with this power of the batch size."""
@@ -30,7 +29,7 @@ class BatchSizeControl(Controller):
 
     def __init__(self, learning_rate_rule="none", **options):
         super().__init__(**options)
-        self.learning_rate_rule = checks.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
+        self.learning_rate_rule = validation.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
         self.sets_learning_rate = learning_rate_rule != "none"
         self.batch_size: list[int] = []
         self.asked: int | None = None

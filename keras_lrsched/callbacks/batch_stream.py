@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.operands import compute
 
 
@@ -93,7 +93,7 @@ class BatchStream:
         self._plan = []
 
     def checked(self, batch_size):
-        size = checks.positive_int("batch_size", batch_size)
+        size = validation.positive_int("batch_size", batch_size)
         if size > self.num_samples:
             raise ValueError(
                 f"`batch_size` must be at most the number of samples, {self.num_samples}. Received: batch_size={batch_size}"

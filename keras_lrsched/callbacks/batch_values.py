@@ -5,9 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_lrsched._core import keras_private, training_loop, watches
-from keras_lrsched.callbacks.host_values import host_value
-from keras_lrsched.optimizers import native
+from keras_lrsched._core import backends, keras_private, training_loop, watches
+from keras_lrsched._core.host_values import host_value
 
 
 class BatchValues:
@@ -103,7 +102,7 @@ class BatchValues:
         of_name = [it for it in self._candidates[name] if it is self._means.get(name)]
         if name not in logs:
             return of_name
-        if native.replicas_of(self._model) > 1:  # there, Keras logs the mean of the replicas' results
+        if backends.replicas_of(self._model) > 1:  # there, Keras logs the mean of the replicas' results
             moved = [it for it in self._candidates[name] if self._difference(it, sums)[1]]
             if moved and not any(it in moved for it in of_name):
                 raise ValueError(

@@ -7,13 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import backends, keras_private, training_loop
+from keras_lrsched._core.host_values import agreed, inner_optimizer, optimizer_value
+from keras_lrsched._core.run import Run
 from keras_lrsched.callbacks.batch_values import BatchValues, are_built
-from keras_lrsched.callbacks.host_values import agreed, inner_optimizer, optimizer_value
-from keras_lrsched.callbacks.run import Run
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
-from keras_lrsched.optimizers import native
 
 _SAVED = ("step", "partial")
 """What every controller needs to go on, beside what its subclass has."""
@@ -121,7 +120,7 @@ class Controller(keras.callbacks.Callback):
     @property
     def processes(self):
         """How many processes train the model together, each on its own part of every batch."""
-        return len(native.of_all_workers(self._trainer, 0))
+        return len(backends.of_all_workers(self._trainer, 0))
 
     def evaluate(self, *args, **kwargs):
         """`model.evaluate` as a dictionary, also within an epoch, whose metrics go on as if it had not been."""
@@ -244,8 +243,8 @@ class Controller(keras.callbacks.Callback):
         name, model = type(self).__name__, self.model
         if model.steps_per_execution != 1:
             raise ValueError(f"{name} needs to see every update. Received: steps_per_execution={model.steps_per_execution}")
-        if not self.works_on_replicas and native.replicas_of(model) > 1:
-            raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={native.replicas_of(model)}")
+        if not self.works_on_replicas and backends.replicas_of(model) > 1:
+            raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={backends.replicas_of(model)}")
         if self.sets_learning_rate:
             _refuse_learning_rate(name, model)
         refuse_backups(name)

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import training_loop, validation
 from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
-from keras_lrsched.schedules import checks
 
 POWERS = {"sqrt": 0.5, "linear": 1.0}
 
@@ -81,14 +80,14 @@ class CriticalBatchSize(Controller):
     ):
         super().__init__(monitor=())
         self.loss_name = monitor
-        self.samples = checks.positive_int("samples", samples)
-        self.multipliers = checks.increasing("multipliers", multipliers, checks.positive_int)
+        self.samples = validation.positive_int("samples", samples)
+        self.multipliers = validation.increasing("multipliers", multipliers, validation.positive_int)
         if self.multipliers[:1] != [1]:
             raise ValueError(f"`multipliers` must begin with 1. Received: multipliers={multipliers}")
-        self.learning_rate_rule = checks.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
-        self.tolerance = checks.non_negative_float("tolerance", tolerance)
-        self.smoothing = checks.positive_fraction("smoothing", smoothing)
-        self.every = checks.positive_int("every", every)
+        self.learning_rate_rule = validation.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
+        self.tolerance = validation.non_negative_float("tolerance", tolerance)
+        self.smoothing = validation.positive_fraction("smoothing", smoothing)
+        self.every = validation.positive_int("every", every)
         self.history: list[dict] = []
         self.epochs = 0
         self._adapter = None

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched._core import step_hooks, training_loop
+from keras_lrsched._core import backends, step_hooks, training_loop
+from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks import gradient_hook
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.optimizers import LocalUpdates, native
+from keras_lrsched.optimizers import LocalUpdates
 
 
 class GradientController(Controller):
@@ -74,7 +74,7 @@ class GradientController(Controller):
         self.leave_step()
         self._refuse_several_optimizers()
         is_local = any(isinstance(each, LocalUpdates) for each in gradient_hook.wrappers(self.model.optimizer))
-        if is_local and native.replicas_of(self.model) > 1:
+        if is_local and backends.replicas_of(self.model) > 1:
             raise ValueError(
                 f"{type(self).__name__} needs one gradient for all replicas. Received: a LocalUpdates optimizer"
             )
@@ -111,7 +111,7 @@ class GradientController(Controller):
             variable.assign(keras.initializers.get(initializer)(shape, dtype=dtype))
         else:
             name_there = f"{type(self).__name__}_{name}"
-            with native.scope_of(self.optimizer):
+            with backends.scope_of(self.optimizer):
                 variable = self.optimizer.add_variable(
                     shape, initializer, dtype, aggregation="only_first_replica", name=name_there
                 )

@@ -5,10 +5,9 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private, step_hooks
+from keras_lrsched._core import backends, keras_private, step_hooks
 from keras_lrsched._core.control_flow import after
-from keras_lrsched.callbacks.host_values import inner_optimizer
-from keras_lrsched.optimizers import native
+from keras_lrsched._core.host_values import inner_optimizer
 
 
 def add(model, hook):
@@ -48,7 +47,7 @@ def _hooked(model, optimizer):
                 optimizer.build(variables)
         with after(grads):  # so does Keras' counter, which would run without a batch at the end of data of unknown length
             pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
-            gradients = native.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
+            gradients = backends.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
             present = [v for _, v in pairs]
             hooks = [hook for hook in step_hooks.hooks(model) if hasattr(hook, "before_apply")]
             for hook in hooks:
@@ -68,7 +67,7 @@ def _is_overwritten(variable):
 
 def _dense(optimizer, gradient, variable):
     """A gradient as a plain tensor of at least float32, without the constant factor that the optimizer takes off."""
-    gradient = native.dense(gradient, variable)
+    gradient = backends.dense(gradient, variable)
     gradient = ops.cast(gradient, keras.backend.result_type(gradient.dtype, "float32"))
     scale = optimizer.loss_scale_factor
     return gradient if scale is None else gradient / scale

@@ -2,8 +2,8 @@
 
 import math
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks.micro_batches import MicroBatchController, unbiased
-from keras_lrsched.schedules import checks
 
 
 class GradientNoiseScale(MicroBatchController):
@@ -55,7 +55,7 @@ class GradientNoiseScale(MicroBatchController):
 
     def __init__(self, momentum=0.99):
         super().__init__()
-        self.momentum = checks.beta("momentum", momentum)
+        self.momentum = validation.beta("momentum", momentum)
         self.square = self.variance = 0.0
         self.history: list[list[float]] = []
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from keras import ops
 
+from keras_lrsched._core import backends, validation
 from keras_lrsched._core.run_file import RunFile
+from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
-from keras_lrsched.callbacks.run_identity import RunIdentity
-from keras_lrsched.optimizers import native
-from keras_lrsched.schedules import checks
 
 COLUMNS = ("step", "gradient_norm")
 
@@ -75,8 +74,8 @@ class GradientNormRecorder(GradientController):
         self.path = None if path is None else Path(path).expanduser()
         if self.path is not None and self.path.suffix != ".csv":
             raise ValueError(f"`path` must be a .csv file. Received: path={str(path)!r}")
-        self.norm = checks.one_of("norm", norm, ("l2", "l1"))
-        self.flush_every = checks.positive_int("flush_every", flush_every)
+        self.norm = validation.one_of("norm", norm, ("l2", "l1"))
+        self.flush_every = validation.positive_int("flush_every", flush_every)
         self.gradient_norm: list[float] = []
         self._file: Any = None if self.path is None else RunFile(self.path)
         self._identity = RunIdentity()
@@ -87,7 +86,7 @@ class GradientNormRecorder(GradientController):
         super().begin()
         self._norm = self.add_variable("norm")
         self._new = []
-        self._writes = self._file is not None and native.is_first_worker(self._trainer)
+        self._writes = self._file is not None and backends.is_first_worker(self._trainer)
         if not self._identity.goes_on(self._trainer):
             self.gradient_norm = []
             if self._file is not None:

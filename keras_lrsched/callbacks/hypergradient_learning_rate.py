@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
+from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
-from keras_lrsched.callbacks.host_values import inner_optimizer
-from keras_lrsched.schedules import checks
 
 RULES = ("multiplicative", "additive", "fedhyper")
 RANGE = (-0.8, 4.0)
@@ -82,14 +82,14 @@ class HypergradientLearningRate(GradientController):
         max_learning_rate=1.0,
     ):
         super().__init__()
-        self.rule = checks.one_of("rule", rule, RULES)
+        self.rule = validation.one_of("rule", rule, RULES)
         if hypergradient_learning_rate is not None:
-            checks.positive_float("hypergradient_learning_rate", hypergradient_learning_rate)
+            validation.positive_float("hypergradient_learning_rate", hypergradient_learning_rate)
         self.hypergradient_learning_rate = hypergradient_learning_rate
         self.normalize = rule != "additive" if normalize is None else bool(normalize)
         self.min_learning_rate = _bound("min_learning_rate", min_learning_rate, -float("inf"))
         self.max_learning_rate = _bound("max_learning_rate", max_learning_rate, float("inf"))
-        checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
+        validation.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
 
     def begin(self):
         self._refuse_other_optimizers()
@@ -178,4 +178,4 @@ def _bias_correction(optimizer):
 
 
 def _bound(name, value, none):
-    return none if value is None else checks.finite_float(name, value)
+    return none if value is None else validation.finite_float(name, value)

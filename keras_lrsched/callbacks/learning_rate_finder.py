@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import training_loop, validation
+from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.host_values import inner_optimizer
 from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
-from keras_lrsched.schedules import checks
 
 
 class LearningRateFinder(Controller):
@@ -85,15 +84,15 @@ class LearningRateFinder(Controller):
         monitor="loss",
     ):
         super().__init__(monitor)
-        self.min_learning_rate = checks.positive_float("min_learning_rate", min_learning_rate)
-        self.max_learning_rate = checks.positive_float("max_learning_rate", max_learning_rate)
-        checks.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
-        self.steps = checks.positive_int("steps", steps)
-        self.kind = checks.one_of("kind", kind, ("exponential", "linear"))
-        self.smoothing = checks.beta("smoothing", smoothing)
-        self.stop_factor = checks.at_least_one("stop_factor", stop_factor)
-        self.skip_begin = checks.non_negative_int("skip_begin", skip_begin)
-        self.skip_end = checks.non_negative_int("skip_end", skip_end)
+        self.min_learning_rate = validation.positive_float("min_learning_rate", min_learning_rate)
+        self.max_learning_rate = validation.positive_float("max_learning_rate", max_learning_rate)
+        validation.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
+        self.steps = validation.positive_int("steps", steps)
+        self.kind = validation.one_of("kind", kind, ("exponential", "linear"))
+        self.smoothing = validation.beta("smoothing", smoothing)
+        self.stop_factor = validation.at_least_one("stop_factor", stop_factor)
+        self.skip_begin = validation.non_negative_int("skip_begin", skip_begin)
+        self.skip_end = validation.non_negative_int("skip_end", skip_end)
         self.learning_rates: list[float] = []
         self.losses: list[float] = []
         self._before: dict = {}
@@ -126,7 +125,7 @@ class LearningRateFinder(Controller):
                 `"last_good"`: where it is least, the last rate before it rises, which bounds usable rates from above; a
                 tenth of it is a cautious choice. Defaults to `"steepest"`.
         """
-        checks.one_of("method", method, ("steepest", "last_good"))
+        validation.one_of("method", method, ("steepest", "last_good"))
         inside = slice(self.skip_begin, len(self.losses) - self.skip_end)
         rates, losses = np.array(self.learning_rates)[inside], self.smoothed[inside]
         if len(losses) < 2:

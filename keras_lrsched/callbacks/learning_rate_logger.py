@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
+from keras_lrsched._core import backends
 from keras_lrsched._core.run_file import RunFile
-from keras_lrsched.callbacks.run_identity import RunIdentity
+from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks.update_observer import MAIN, Update, UpdateObserver
-from keras_lrsched.optimizers import native
 
 FLUSH_EVERY = 1000
 """Updates that are held in memory, at most."""
@@ -81,7 +81,7 @@ class LearningRateLogger(keras.callbacks.Callback):
         self._observer = UpdateObserver.of(model)
 
     def on_train_begin(self, logs=None):
-        is_first = native.is_first_worker(self.model)
+        is_first = backends.is_first_worker(self.model)
         self._writes_file, self._updates = is_first and self._file is not None, []
         if self._file is not None and not self._identity.goes_on(self.model):
             self._file.begin_run()

@@ -6,12 +6,11 @@ from typing import Any
 
 import keras
 
+from keras_lrsched._core import backends, validation
 from keras_lrsched._core.run_file import RunFile
+from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.run_identity import RunIdentity
 from keras_lrsched.callbacks.update_observer import MAIN, UpdateObserver
-from keras_lrsched.optimizers import native
-from keras_lrsched.schedules import checks
 
 COLUMNS = ("step", "loss", "learning_rate", "batch_size", "tokens")
 
@@ -70,9 +69,9 @@ class LossRecorder(keras.callbacks.Callback):
     def __init__(self, path=None, flush_every=100, tokens_per_example=None, monitor="loss", learning_rate=None):
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
-        self.flush_every = checks.positive_int("flush_every", flush_every)
+        self.flush_every = validation.positive_int("flush_every", flush_every)
         if tokens_per_example is not None:
-            tokens_per_example = checks.positive_int("tokens_per_example", tokens_per_example)
+            tokens_per_example = validation.positive_int("tokens_per_example", tokens_per_example)
         self.tokens_per_example = tokens_per_example
         self.monitor = monitor
         self.target = learning_rate
@@ -98,7 +97,7 @@ class LossRecorder(keras.callbacks.Callback):
         self._values.start(self.model)
         self._values.check_logs(self._refuse_logs)
         self._tokens = self.tokens_per_example or _sequence_length(self.model)
-        self._writes = self._file is not None and native.is_first_worker(self.model)
+        self._writes = self._file is not None and backends.is_first_worker(self.model)
         if not self._identity.goes_on(self.model):
             self._begin_run()
         if self._writes:

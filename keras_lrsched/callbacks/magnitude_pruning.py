@@ -3,9 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched.callbacks.gradient_controller import GradientController
-from keras_lrsched.optimizers import paths
-from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
 
@@ -63,8 +62,8 @@ class MagnitudePruning(GradientController):
         super().__init__()
         self.sparsity = as_schedule("sparsity", sparsity)
         refuse_per_update("MagnitudePruning", "sparsity", self.sparsity)
-        self.scope = checks.one_of("scope", scope, ("layer", "global"))
-        self.exclude = paths.patterns("exclude", exclude)
+        self.scope = validation.one_of("scope", scope, ("layer", "global"))
+        self.exclude = path_rules.patterns("exclude", exclude)
         self.pruned_to: float | None = None
 
     def begin(self):
@@ -72,7 +71,7 @@ class MagnitudePruning(GradientController):
         kernels = [v for v in self.model.trainable_variables if v.name.endswith("kernel")]
         self._kernels = [
             kernel
-            for kernel, included in zip(kernels, paths.included("exclude", self.exclude, kernels), strict=True)
+            for kernel, included in zip(kernels, path_rules.included("exclude", self.exclude, kernels), strict=True)
             if included
         ]
         if not self._kernels:
@@ -106,7 +105,7 @@ class MagnitudePruning(GradientController):
 
     def _value(self):
         step = np.asarray(self.applied() // self.accumulation_steps)
-        return checks.fraction("sparsity", float(compute(self.sparsity, step, np)))
+        return validation.fraction("sparsity", float(compute(self.sparsity, step, np)))
 
     def _prune(self, sparsity):
         _ = self.model  # on JAX, this takes all state out of the compiled step

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
-from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 MASKED, REPLACED = 0.8, 0.1
@@ -51,9 +51,9 @@ class MaskedLanguageModelMasking(ScheduledBatches):
         if tokens.dtype.kind not in "iu":
             raise ValueError(f"`tokens` must be integers. Received: tokens of dtype {tokens.dtype}")
         self.masking_rate = as_schedule("masking_rate", masking_rate)
-        self.mask_token = checks.non_negative_int("mask_token", mask_token)
-        self.vocabulary_size = checks.positive_int("vocabulary_size", vocabulary_size)
-        self.special_tokens = checks.each("special_tokens", special_tokens, checks.non_negative_int)
+        self.mask_token = validation.non_negative_int("mask_token", mask_token)
+        self.vocabulary_size = validation.positive_int("vocabulary_size", vocabulary_size)
+        self.special_tokens = validation.each("special_tokens", special_tokens, validation.non_negative_int)
 
     def rate_of(self, batch):
         """The masking rate of batch number `batch` of this epoch, for use in batch callbacks."""
@@ -61,7 +61,7 @@ class MaskedLanguageModelMasking(ScheduledBatches):
             return self._rate(self._stream.entry(batch).number)
 
     def _rate(self, number):
-        return checks.fraction("masking_rate", float(compute(self.masking_rate, np.asarray(number), np)))
+        return validation.fraction("masking_rate", float(compute(self.masking_rate, np.asarray(number), np)))
 
     def _samples(self, entry):
         tokens = super()._samples(entry)

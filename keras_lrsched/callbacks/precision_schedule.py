@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.probe import Probe, number_of_samples
 from keras_lrsched.precision.model import prepare_recipe, quantize_model, quantized_layers, switch_recipe
 from keras_lrsched.precision.recipe import get_recipe
 from keras_lrsched.precision.recipes import ForwardOnly
-from keras_lrsched.schedules import checks
 
 
 class PrecisionSchedule(Controller):
@@ -75,17 +75,17 @@ class PrecisionSchedule(Controller):
             )
         self.boundaries = None
         if boundaries is not None:
-            self.boundaries = checks.increasing("boundaries", boundaries, checks.positive_int)
+            self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
             if len(self.boundaries) != len(self.recipes) - 1:
                 raise ValueError(
                     f"`boundaries` must be one fewer than `recipes`. Received: {len(self.boundaries)} boundaries, "
                     f"{len(self.recipes)} recipes"
                 )
-        self.noise_ratio = None if noise_ratio is None else checks.positive_float("noise_ratio", noise_ratio)
+        self.noise_ratio = None if noise_ratio is None else validation.positive_float("noise_ratio", noise_ratio)
         if noise_ratio is not None and (sample is None or not number_of_samples(sample)):
             raise ValueError(f"`noise_ratio` needs a `sample`. Received: sample={sample}")
         self.sample = sample
-        self.every = checks.positive_int("every", every)
+        self.every = validation.positive_int("every", every)
         self.phase = 0
         self.history: list[dict] = []
         self._used = None
@@ -103,8 +103,8 @@ class PrecisionSchedule(Controller):
         Raises:
             ValueError: If `fraction` is not between 0 and 1.
         """
-        checks.inner_fraction("fraction", fraction)
-        steps = checks.positive_int("total_steps", total_steps)
+        validation.inner_fraction("fraction", fraction)
+        steps = validation.positive_int("total_steps", total_steps)
         return cls([recipe, None], [max(1, steps - math.ceil(fraction * steps))])
 
     def begin(self):

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import step_hooks, training_loop
+from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks import scheduled_step
-from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks.settings import Setting
 from keras_lrsched.schedules.base import float_dtype
 from keras_lrsched.schedules.operands import as_schedule, compute

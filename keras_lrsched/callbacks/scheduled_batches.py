@@ -7,10 +7,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched.callbacks import batch_sources
 from keras_lrsched.callbacks.batch_stream import BatchStream
-from keras_lrsched.schedules import checks
 
 LEAD = 4
 """How many batches from now a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
@@ -64,8 +63,8 @@ class ScheduledBatches(keras.utils.PyDataset):
         self.num_samples = _common_length((x, y, sample_weight))
         self._arrays = _sliceable(keras_private.packed_arrays(x, y, sample_weight))
         self.shuffle = bool(shuffle)
-        self.seed = checks.non_negative_int("seed", seed)
-        self.steps_per_epoch = steps_per_epoch and checks.positive_int("steps_per_epoch", steps_per_epoch)
+        self.seed = validation.non_negative_int("seed", seed)
+        self.steps_per_epoch = steps_per_epoch and validation.positive_int("steps_per_epoch", steps_per_epoch)
         self._stream = BatchStream(self.num_samples, batch_size)
         self._orders: dict[int, np.ndarray] = {}
         self._changed = threading.Condition()  # batches are fetched by another thread than the one that trains

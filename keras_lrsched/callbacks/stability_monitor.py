@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import training_loop, validation
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.probe import Probe, number_of_samples, random_direction
 from keras_lrsched.callbacks.snapshot import Snapshot
-from keras_lrsched.schedules import checks
 
 
 class StabilityMonitor(Controller):
@@ -99,17 +98,17 @@ class StabilityMonitor(Controller):
                 "`data` must be a tuple of inputs, targets, and maybe sample weights, of at least two samples. "
                 f"Received: data={data!r}"
             )
-        self.every = checks.positive_int("every", every)
-        self.power_iterations = checks.positive_int("power_iterations", power_iterations)
+        self.every = validation.positive_int("every", every)
+        self.power_iterations = validation.positive_int("power_iterations", power_iterations)
         limits = {"sharpness": max_sharpness, "max_logit": max_logit}
         self.limits = {
-            name: checks.positive_float(f"max_{name.removeprefix('max_')}", limit)
+            name: validation.positive_float(f"max_{name.removeprefix('max_')}", limit)
             for name, limit in limits.items()
             if limit is not None
         }
-        self.action = checks.one_of("action", action, (None, "stop", "lower"))
+        self.action = validation.one_of("action", action, (None, "stop", "lower"))
         self.sets_learning_rate = action == "lower"
-        self.factor = checks.inner_fraction("factor", factor)
+        self.factor = validation.inner_fraction("factor", factor)
         self.rollback = bool(rollback)
         self._probe: Any = None
         self.measured: dict[str, float] = {}

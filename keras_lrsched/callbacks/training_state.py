@@ -8,9 +8,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import interrupts, keras_private, plain, training_loop
+from keras_lrsched._core import (
+    backends,
+    checkpoint_file,
+    interrupts,
+    keras_private,
+    plain,
+    run_lock,
+    training_loop,
+    validation,
+)
 from keras_lrsched._core.tracked_state import TrackedState
-from keras_lrsched.callbacks import data_of_fit, run_lock, run_settings, state_file
+from keras_lrsched.callbacks import data_of_fit, run_settings
 from keras_lrsched.callbacks.snapshot import (
     Snapshot,
     known_of,
@@ -18,8 +27,6 @@ from keras_lrsched.callbacks.snapshot import (
     restore_random_state,
     restore_torch_random_state,
 )
-from keras_lrsched.optimizers import native
-from keras_lrsched.schedules import checks
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -99,7 +106,7 @@ class TrainingState(keras.callbacks.Callback):
     def __init__(self, path, every="epoch", data=None, allow_changes=(), strict=False):
         super().__init__()
         self.path = Path(path).expanduser()
-        self.every = every if every == "epoch" else checks.positive_int("every", every)
+        self.every = every if every == "epoch" else validation.positive_int("every", every)
         if data is not None and not _can_be_resumed(data):
             raise ValueError(
                 "`data` must have the methods `state`, `restore_state` and `trained`, as ScheduledBatches have. "
@@ -163,7 +170,7 @@ class TrainingState(keras.callbacks.Callback):
         self._describe()
         self._step = self._offset = self._epoch = 0
         self._due, self._torch = False, []
-        if native.is_first_worker(self.model):
+        if backends.is_first_worker(self.model):
             run_lock.lock(self.path, training_loop.callback_list())
         try:
             self._begin_run()
@@ -264,7 +271,7 @@ class TrainingState(keras.callbacks.Callback):
         model = self.model
         data = {} if self._iterator is None else data_of_fit.description(self._iterator)
         self._settings = run_settings.describe(model, data)
-        draws = native.of_all_workers(model, int(plain.digest(random_state())[:7], 16))
+        draws = backends.of_all_workers(model, int(plain.digest(random_state())[:7], 16))
         self._draws_differ = len(set(draws)) > 1
         self._settings["workers"] = len(draws)
         self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
@@ -284,7 +291,7 @@ class TrainingState(keras.callbacks.Callback):
     def _begin_run(self):
         previous = run_lock.previous_run(self.path)
         is_same = previous is not None and previous.model() is self.model
-        self._pending = state_file.read(self.path) if self.path.exists() else None
+        self._pending = checkpoint_file.read(self.path) if self.path.exists() else None
         number = 0
         if is_same and self._pending is not None:
             number = previous.number + (1 if previous.finished else 0)
@@ -312,7 +319,7 @@ class TrainingState(keras.callbacks.Callback):
             )
         then = state if state["fit"] == number else state["fits"][number]
         # Of several processes each has data of its own; the file has those of the first.
-        allowed = self.allow_changes if native.is_first_worker(self.model) else (*self.allow_changes, "data", "seed")
+        allowed = self.allow_changes if backends.is_first_worker(self.model) else (*self.allow_changes, "data", "seed")
         run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), allowed)
         self._restore(state)
         self._step = state["step"]
@@ -338,7 +345,7 @@ class TrainingState(keras.callbacks.Callback):
         return epochs > state["epoch"]
 
     def _compare_workers(self):
-        steps = native.of_all_workers(self.model, -1 if self._pending is None else self._pending["step"])
+        steps = backends.of_all_workers(self.model, -1 if self._pending is None else self._pending["step"])
         if len(set(steps)) > 1:
             found = ", ".join("no file" if step < 0 else f"step {step}" for step in steps)
             raise ValueError(f"All workers must find the same file. Received: path={str(self.path)!r}, by worker {found}")
@@ -395,8 +402,8 @@ class TrainingState(keras.callbacks.Callback):
             "callbacks": {name: _state(it) for name, it in self._companions.items()},
         }
         self._warn_of_unknown()
-        if native.is_first_worker(model):
-            state_file.write(self.path, state)
+        if backends.is_first_worker(model):
+            checkpoint_file.write(self.path, state)
 
     # Going on
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.schedules import checks
 
 MEMORY = 10
 """How many intervals of the metric the long-run volatility is taken over."""
@@ -79,16 +79,16 @@ class VolSched(Controller):
         warmup_start=0.0,
     ):
         super().__init__(monitor)
-        self.total_steps = checks.positive_int("total_steps", total_steps)
-        self.update_every = checks.positive_int("update_every", update_every)
+        self.total_steps = validation.positive_int("total_steps", total_steps)
+        self.update_every = validation.positive_int("update_every", update_every)
         if self.update_every < 2:
             raise ValueError(f"`update_every` must be at least 2, for a deviation. Received: update_every={update_every}")
-        self.sensitivity = checks.positive_float("sensitivity", sensitivity)
-        self.min_learning_rate = checks.non_negative_float("min_learning_rate", min_learning_rate)
+        self.sensitivity = validation.positive_float("sensitivity", sensitivity)
+        self.min_learning_rate = validation.non_negative_float("min_learning_rate", min_learning_rate)
         self.multiplier_range = None if multiplier_range is None else _checked_range(multiplier_range)
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         self.warmup_steps = int(warmup_steps)
-        self.warmup_start = checks.fraction("warmup_start", warmup_start)
+        self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.peak = 0.0
         self.metrics: list[float] = []
         self.multipliers: list[float] = []
@@ -136,7 +136,7 @@ def volatility_multiplier(metrics, update_every, sensitivity):
 
 
 def _checked_range(values):
-    checked = checks.increasing("multiplier_range", values, checks.positive_float)
+    checked = validation.increasing("multiplier_range", values, validation.positive_float)
     if len(checked) != 2:
         raise ValueError(f"`multiplier_range` must be two numbers. Received: multiplier_range={values!r}")
     return tuple(checked)

@@ -3,11 +3,10 @@
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched.callbacks.averaging_rules import DEFAULTS, rule, with_defaults
 from keras_lrsched.callbacks.batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.schedules import checks
 
 
 class WeightAveraging(Controller):
@@ -97,13 +96,13 @@ class WeightAveraging(Controller):
         keep_average=True,
     ):
         super().__init__(monitor=())
-        self.kind = checks.one_of("kind", kind, tuple(DEFAULTS))
-        self.start = checks.non_negative_int("start", start)
+        self.kind = validation.one_of("kind", kind, tuple(DEFAULTS))
+        self.start = validation.non_negative_int("start", start)
         given = {"every": every, "ema_momentum": ema_momentum, "ema_start": ema_start}
         given |= {"num_checkpoints": num_checkpoints, "cooldown": cooldown}
         options = with_defaults(kind, given)
         every = options["every"]
-        self.every = every if every == "epoch" else checks.positive_int("every", every)
+        self.every = every if every == "epoch" else validation.positive_int("every", every)
         self.batch_norm_data = batch_norm_data
         self.keep_average = keep_average
         self.rule = rule(kind, options)

@@ -25,10 +25,9 @@ def add(commands):
 
 
 def compare(arguments) -> int:
-    from keras_lrsched import workloads
     from keras_lrsched.schedules import catalog
-    from keras_lrsched.workloads import report
-    from keras_lrsched.workloads.compare import plan
+    from keras_lrsched.study import report, workloads
+    from keras_lrsched.study.compare import plan
 
     labels = catalog.names() if arguments.schedules == "all" else arguments.schedules.split(",")
     with usage_errors(ValueError, OSError, ImportError):
@@ -62,7 +61,7 @@ def _run(workloads, jobs, evaluations, finished, progress, watch):
     """Trains all jobs, and calls `finished` with each run."""
     import keras
 
-    from keras_lrsched.workloads.compare import Trainer
+    from keras_lrsched.study.compare import Trainer
 
     for workload in workloads:
         mine = [job for job in jobs if job.workload is workload]

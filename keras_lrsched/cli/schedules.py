@@ -32,7 +32,7 @@ def add(commands):
 def list_all(arguments) -> int:
     from keras_lrsched.optimizers import catalog as optimizers
     from keras_lrsched.schedules import catalog
-    from keras_lrsched.workloads import WORKLOADS
+    from keras_lrsched.study.workloads import WORKLOADS
 
     show(
         "Schedules",

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import regime
 from keras_lrsched.laws.areas import WARMUPS, areas
 from keras_lrsched.laws.fitting import log_huber, need_a_fall, reduced, search, usable
-from keras_lrsched.schedules import checks
 
 LOWEST, HIGHEST = np.log([1e-8, 1e-8, 1e-3, 1e-12]), np.log([1e3, 1e6, 3.0, 1e6])
 
@@ -22,8 +22,8 @@ class Points(NamedTuple):
 
 def fit(law, curves, decay, warmup, skip, points):
     """`AnnealingLaw.fit`."""
-    checks.one_of("warmup", warmup, WARMUPS)
-    decays = checks.each("decay", np.atleast_1d(decay), checks.inner_fraction)
+    validation.one_of("warmup", warmup, WARMUPS)
+    decays = validation.each("decay", np.atleast_1d(decay), validation.inner_fraction)
     if not decays:
         raise ValueError(f"`decay` must be a number, or several. Received: decay={decay!r}")
     curves = usable(curves, skip)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import annealing_fit
 from keras_lrsched.laws.areas import WARMUPS, areas
 from keras_lrsched.laws.law import Law, finite_numbers
-from keras_lrsched.schedules import checks
 
 
 class AnnealingLaw(Law):
@@ -54,8 +54,8 @@ class AnnealingLaw(Law):
     def __init__(self, L0, A, alpha, C, decay=0.999, warmup="peak"):
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, C=C)
-        self.decay = checks.inner_fraction("decay", decay)
-        self.warmup = checks.one_of("warmup", warmup, WARMUPS)
+        self.decay = validation.inner_fraction("decay", decay)
+        self.warmup = validation.one_of("warmup", warmup, WARMUPS)
         if min(self.L0, self.A, self.alpha, self.C) < 0:
             raise ValueError(f"The numbers of the law must not be negative. Received: {self}")
 

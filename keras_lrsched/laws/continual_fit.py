@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import regime
 from keras_lrsched.laws.areas import WARMUPS, areas
 from keras_lrsched.laws.fitting import best_weights, log_huber, need_a_fall, search, usable
 from keras_lrsched.laws.law import rates
 from keras_lrsched.laws.loss_curve import LossCurve
-from keras_lrsched.schedules import checks
 
 ALPHAS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3)
 SCALES = np.geomspace(0.1, 1e5, 9)  # E times the largest S1
@@ -31,8 +31,8 @@ class Points(NamedTuple):
 
 def fit(law, curves, pretraining, decay, warmup, points):
     """`ContinualLaw.fit`."""
-    checks.one_of("warmup", warmup, WARMUPS)
-    decay = checks.inner_fraction("decay", decay)
+    validation.one_of("warmup", warmup, WARMUPS)
+    decay = validation.inner_fraction("decay", decay)
     curves = usable(curves)
     need_a_fall(curves)
     measured = [curve.subsample(points) for curve in curves]

@@ -2,11 +2,11 @@
 
 from copy import copy
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import continual_fit
 from keras_lrsched.laws.areas import WARMUPS, areas
 from keras_lrsched.laws.law import Law, finite_numbers, rates
 from keras_lrsched.laws.loss_curve import LossCurve
-from keras_lrsched.schedules import checks
 
 
 class ContinualLaw(Law):
@@ -57,11 +57,11 @@ class ContinualLaw(Law):
     def __init__(self, L0, A, alpha, C1, C2, B, E, beta, S1pt, S2pt=0.0, decay=0.999, warmup="peak"):
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, C1=C1, C2=C2, B=B, E=E, beta=beta, S1pt=S1pt, S2pt=S2pt)
-        self.decay = checks.inner_fraction("decay", decay)
-        self.warmup = checks.one_of("warmup", warmup, WARMUPS)
+        self.decay = validation.inner_fraction("decay", decay)
+        self.warmup = validation.one_of("warmup", warmup, WARMUPS)
         if min(self.L0, self.A, self.alpha, self.C1, self.C2, self.E, self.beta) < 0:
             raise ValueError(f"The numbers of the law, other than B, must not be negative. Received: {self}")
-        checks.positive_float("S1pt", self.S1pt)
+        validation.positive_float("S1pt", self.S1pt)
 
     @classmethod
     def published(cls, loss, S1pt, S2pt=0.0):
@@ -71,7 +71,7 @@ class ContinualLaw(Law):
             loss: `"general"`, that on the old data, or `"target"`, that on the new.
             S1pt, S2pt: See the class.
         """
-        return cls(*PUBLISHED[checks.one_of("loss", loss, tuple(PUBLISHED))], S1pt, S2pt)
+        return cls(*PUBLISHED[validation.one_of("loss", loss, tuple(PUBLISHED))], S1pt, S2pt)
 
     @classmethod
     def fit(cls, curves, pretraining, decay=0.999, warmup="peak", points=400):  # type: ignore[override]

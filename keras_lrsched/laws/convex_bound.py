@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import convex_bound_curve, convex_bound_extension, convex_bound_fit, convex_bound_optimum
 from keras_lrsched.laws.law import Law, rates
-from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.schedules import Tabulated
 
 
 class OptimalRate(NamedTuple):
@@ -61,13 +62,13 @@ class ConvexBound(Law):
 
     def __init__(self, distance=1.0, gradient_norm=1.0, offset=0.0):
         super().__init__()
-        self.distance = checks.positive_float("distance", distance)
+        self.distance = validation.positive_float("distance", distance)
         self.gradient_norm = (
-            checks.each("gradient_norm", gradient_norm, checks.positive_float)
+            validation.each("gradient_norm", gradient_norm, validation.positive_float)
             if np.ndim(gradient_norm)
-            else checks.positive_float("gradient_norm", gradient_norm)
+            else validation.positive_float("gradient_norm", gradient_norm)
         )
-        self.offset = checks.non_negative_float("offset", offset)
+        self.offset = validation.non_negative_float("offset", offset)
 
     @classmethod
     def fit(cls, curves, skip=0.3, points=400):
@@ -123,7 +124,7 @@ class ConvexBound(Law):
             new_schedule, new_steps: The run to find a learning rate for.
         """
         ratio = self.optimal_rate(new_schedule, new_steps).learning_rate / self.optimal_rate(schedule, steps).learning_rate
-        return checks.positive_float("learning_rate", learning_rate) * ratio
+        return validation.positive_float("learning_rate", learning_rate) * ratio
 
     def longer_cooldown(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
         """The cooldown fraction with which a longer run has the same best learning rate, so a plateau can be extended.
@@ -175,14 +176,14 @@ class ConvexBound(Law):
 
     def _best(self, steps, peak, warmup_steps):
         """The rates of `optimize`."""
-        checks.shorter("warmup_steps", warmup_steps, "steps", steps)
+        validation.shorter("warmup_steps", warmup_steps, "steps", steps)
         steps, warmup_steps = int(steps), int(warmup_steps)
         warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(steps)[warmup_steps:]
         if peak is None:
             shape = convex_bound_optimum.free(norms)
             shape = np.append(shape[0] * warmup, shape)
             return self.optimal_rate(shape).learning_rate * shape
-        peak = checks.positive_float("peak", peak)
+        peak = validation.positive_float("peak", peak)
         return convex_bound_optimum.capped(self.bound, norms, peak, peak * warmup)
 
     def _terms(self, learning_rate):

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.optimize import brentq
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 
 TRIALS = 33
 
@@ -33,8 +34,8 @@ def lower_plateau(law, steps, new_steps, cooldown_fraction, profile):
 
 
 def _checked(steps, new_steps, cooldown_fraction, profile):
-    checks.shorter("steps", checks.positive_int("steps", steps), "new_steps", new_steps)
-    fraction = checks.positive_fraction("cooldown_fraction", cooldown_fraction)
+    validation.shorter("steps", validation.positive_int("steps", steps), "new_steps", new_steps)
+    fraction = validation.positive_fraction("cooldown_fraction", cooldown_fraction)
     return int(steps), int(new_steps), fraction, profiles.get(profile, floor=0.0)
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 from scipy.optimize import nnls
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import convex_bound_curve, regime
 from keras_lrsched.laws.fitting import as_curves
-from keras_lrsched.schedules import checks
 
 
 def fit(kind, curves, skip, points):
     """See `ConvexBound.fit`."""
-    curves, skip, points = as_curves(curves), checks.fraction("skip", skip), checks.positive_int("points", points)
+    curves, skip, points = as_curves(curves), validation.fraction("skip", skip), validation.positive_int("points", points)
     used = [curve.between(first) for curve in curves if (first := _first(curve, skip)) <= curve.step[-1]]
     measured = [curve.subsample(points) for curve in used]
     columns = np.concatenate([np.empty((0, 3)), *map(_rows, measured)])

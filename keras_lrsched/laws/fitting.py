@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.optimize import minimize, nnls
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws.loss_curve import LossCurve
-from keras_lrsched.schedules import checks
 
 DELTA = 1e-3
 """Beyond this difference of logarithms the objective grows linearly."""
@@ -17,7 +17,7 @@ def usable(curves, skip=0.0, least=20):
     Raises:
         ValueError: If there is none, or one has fewer than `least` points there.
     """
-    skip = checks.fraction("skip", skip)
+    skip = validation.fraction("skip", skip)
     curves = as_curves(curves)
     usable = []
     for curve in curves:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 LAWS: dict[str, type["Law"]] = {}
@@ -107,7 +107,7 @@ class Law:
         with refused("law", path):
             content = json.loads(Path(path).expanduser().read_text())
             kind = LAWS[content.pop("law")]
-            fitted = {name: checks.positive_float(name, value) for name, value in content.pop("fitted").items()}
+            fitted = {name: validation.positive_float(name, value) for name, value in content.pop("fitted").items()}
             if fitted and fitted.keys() != {"steps", "learning_rate"}:
                 raise ValueError(f"fitted to {', '.join(fitted)}")
             law = kind(**content)
@@ -208,7 +208,7 @@ def rates(schedule, steps=None) -> np.ndarray:
             raise ValueError(f"`steps` must be the number of rates, {len(values)}. Received: steps={steps}")
     else:
         schedule = as_schedule("schedule", schedule)
-        values = np.array(compute(schedule, np.arange(checks.positive_int("steps", steps)), np), float)
+        values = np.array(compute(schedule, np.arange(validation.positive_int("steps", steps)), np), float)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad) or not np.any(values > 0):
         what = f"{values[bad[0]]} at update {bad[0]} of" if len(bad) else "no rate above 0 in"
@@ -234,4 +234,4 @@ def updates(name, values) -> np.ndarray:
 def finite_numbers(law, **values):
     """Sets the parameters of a law: finite numbers."""
     for name, value in values.items():
-        setattr(law, name, checks.finite_float(name, value))
+        setattr(law, name, validation.finite_float(name, value))

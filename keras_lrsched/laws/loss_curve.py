@@ -8,6 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from keras_lrsched._core import validation
+from keras_lrsched._core.npz import read_arrays
 from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
 from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.laws.drops import warmup_end
@@ -17,8 +19,6 @@ from keras_lrsched.laws.logs import curve as log_curve
 from keras_lrsched.laws.logs import reader
 from keras_lrsched.laws.logs.log import LogError
 from keras_lrsched.laws.logs.runs import telling
-from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.array_file import read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class LossCurve:
         for entry in (loss, *([] if schedule is not None else ["learning_rate"])):
             if entry not in logs:
                 raise ValueError(f"The history has no {entry!r}. It has: {', '.join(logs)}")
-        per_epoch = checks.positive_int("steps_per_epoch", steps_per_epoch)
+        per_epoch = validation.positive_int("steps_per_epoch", steps_per_epoch)
         epochs = max(len(values) for values in logs.values())
         if not epochs:
             raise ValueError(f"The history must have an epoch or more. Received: history={logs!r:.100}")
@@ -232,7 +232,7 @@ class LossCurve:
 
     def smooth(self, width) -> Self:
         """The curve of running means over `width` points; the points at either end, which have fewer neighbors, go."""
-        width = checks.positive_int("width", width)
+        width = validation.positive_int("width", width)
         if width > len(self.loss):
             raise ValueError(f"`width` must be at most the points of the curve, {len(self.loss)}. Received: width={width}")
         sums = np.concatenate([[0.0], np.cumsum(self.loss)])
@@ -241,7 +241,7 @@ class LossCurve:
 
     def subsample(self, points) -> Self:
         """The curve in `points` equal pieces, each with the mean loss of its updates, placed at their middle."""
-        points = min(checks.positive_int("points", points), len(self.loss))
+        points = min(validation.positive_int("points", points), len(self.loss))
         ends = np.linspace(0, len(self.loss), points + 1).astype(int)
         means = np.add.reduceat(self.loss, ends[:-1]) / np.diff(ends)
         return replace(self._at((ends[:-1] + ends[1:] - 1) // 2), loss=means)

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import regime
 from keras_lrsched.laws.drops import counted, drops
 from keras_lrsched.laws.fitting import log_huber, need_a_fall, reduced, search, usable
-from keras_lrsched.schedules import checks
 
 LOWEST, HIGHEST = np.log([1e-8, 1e-8, 1e-3, 1e-8, 1e-4, 1e-3, 1e-3]), np.log([1e3, 1e6, 3.0, 1e8, 1e6, 10.0, 0.99])
 
@@ -32,7 +32,7 @@ class Points(NamedTuple):
 
 def fit(law, curves, warmup, skip, points):
     """`MultiPowerLaw.fit`."""
-    checks.one_of("warmup", warmup, ("full", "sum"))
+    validation.one_of("warmup", warmup, ("full", "sum"))
     curves = usable(curves, skip)
     need_a_fall(curves)
     measured = [curve.subsample(points) for curve in curves]

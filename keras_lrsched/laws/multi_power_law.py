@@ -4,10 +4,11 @@ import warnings
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws import multi_power_fit, multi_power_optimum
 from keras_lrsched.laws.drops import counted, drops
 from keras_lrsched.laws.law import Law, finite_numbers
-from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.schedules import Tabulated
 
 ROWS = 1_000_000  # numbers in memory at a time, in each of a few arrays
 
@@ -62,14 +63,14 @@ class MultiPowerLaw(Law):
     def __init__(self, L0, A, alpha, B, C, beta, gamma, warmup="full"):
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, B=B, C=C, beta=beta, gamma=gamma)
-        self.warmup = checks.one_of("warmup", warmup, ("full", "sum"))
+        self.warmup = validation.one_of("warmup", warmup, ("full", "sum"))
         if min(self.numbers) < 0 or self.gamma >= 1:
             raise ValueError(f"The numbers of the law must not be negative, and gamma below 1. Received: {self}")
 
     @classmethod
     def published(cls, model):
         """The law with the numbers of the paper's three models: `"25M"`, `"100M"`, `"400M"` (peak 3e-4, 24,000 steps)."""
-        return cls(*PUBLISHED[checks.one_of("model", model, tuple(PUBLISHED))])
+        return cls(*PUBLISHED[validation.one_of("model", model, tuple(PUBLISHED))])
 
     @property
     def numbers(self):

@@ -3,8 +3,9 @@
 import numpy as np
 from scipy.optimize import minimize
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws.knots import Knots
-from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.schedules import Tabulated
 
 FLAT = (0.6, 0.8, 0.9)
 """The search starts from schedules that are flat for this part of the run."""
@@ -16,12 +17,12 @@ def optimize(law, steps, peak, warmup_steps, floor, knots):
     The rate is peak * exp(-(x_1 + ... + x_j)) at knot j, x >= 0, and a straight line between knots: it never rises, stays
     above 0, and a flat stretch is x = 0, a bound that L-BFGS-B meets exactly.
     """
-    checks.shorter("warmup_steps", warmup_steps, "steps", steps)
+    validation.shorter("warmup_steps", warmup_steps, "steps", steps)
     steps, warmup_steps = int(steps), int(warmup_steps)
-    peak, floor = checks.positive_float("peak", peak), checks.positive_float("floor", floor)
-    checks.below("floor", floor, "peak", peak)
+    peak, floor = validation.positive_float("peak", peak), validation.positive_float("floor", floor)
+    validation.below("floor", floor, "peak", peak)
     warmup = peak * np.arange(warmup_steps) / max(warmup_steps, 1)
-    frame = Knots(steps - warmup_steps, checks.positive_int("knots", knots))
+    frame = Knots(steps - warmup_steps, validation.positive_int("knots", knots))
 
     def heights(falls):
         return np.maximum(peak * np.exp(-np.cumsum(falls)), floor)

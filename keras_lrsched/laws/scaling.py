@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 
 STEP_LAW = {  # learning rate: factor, power of the parameters, power of the tokens; batch: factor, power of the tokens
     "rounded": ((1.79, -0.713, 0.307), (0.58, 0.571)),
@@ -24,7 +24,7 @@ def linear_scaling(learning_rate, batch_size, base_batch_size):
     >>> linear_scaling(0.1, batch_size=8192, base_batch_size=256)
     3.2
     """
-    return checks.positive_float("learning_rate", learning_rate) * _ratio(
+    return validation.positive_float("learning_rate", learning_rate) * _ratio(
         batch_size=batch_size, base_batch_size=base_batch_size
     )
 
@@ -38,7 +38,7 @@ def square_root_scaling(learning_rate, batch_size, base_batch_size):
     0.0008
     """
     ratio = _ratio(batch_size=batch_size, base_batch_size=base_batch_size)
-    return checks.positive_float("learning_rate", learning_rate) * ratio**0.5
+    return validation.positive_float("learning_rate", learning_rate) * ratio**0.5
 
 
 def surge_scaling(max_learning_rate, batch_size, noise_batch_size):
@@ -54,7 +54,7 @@ def surge_scaling(max_learning_rate, batch_size, noise_batch_size):
     0.0008
     """
     ratio = _ratio(batch_size=batch_size, noise_batch_size=noise_batch_size)
-    return checks.positive_float("max_learning_rate", max_learning_rate) * 2 * ratio**0.5 / (1 + ratio)
+    return validation.positive_float("max_learning_rate", max_learning_rate) * 2 * ratio**0.5 / (1 + ratio)
 
 
 def surge_scaling_sgd(max_learning_rate, batch_size, noise_batch_size):
@@ -66,7 +66,7 @@ def surge_scaling_sgd(max_learning_rate, batch_size, noise_batch_size):
     5.8824e-05
     """
     ratio = _ratio(batch_size=batch_size, noise_batch_size=noise_batch_size)
-    return checks.positive_float("max_learning_rate", max_learning_rate) * ratio / (1 + ratio)
+    return validation.positive_float("max_learning_rate", max_learning_rate) * ratio / (1 + ratio)
 
 
 def token_horizon_ratio(tokens, base_tokens, beta=0.32):
@@ -79,7 +79,7 @@ def token_horizon_ratio(tokens, base_tokens, beta=0.32):
     >>> round(token_horizon_ratio(tokens=100e9, base_tokens=25e9), 6)
     0.641713
     """
-    return _ratio(base_tokens=base_tokens, tokens=tokens) ** checks.non_negative_float("beta", beta)
+    return _ratio(base_tokens=base_tokens, tokens=tokens) ** validation.non_negative_float("beta", beta)
 
 
 def token_horizon_scaling(learning_rate, tokens, base_tokens, beta=0.32):
@@ -90,7 +90,7 @@ def token_horizon_scaling(learning_rate, tokens, base_tokens, beta=0.32):
     >>> round(token_horizon_scaling(1e-3, tokens=1e12, base_tokens=25e9), 9)
     0.000307143
     """
-    return checks.positive_float("learning_rate", learning_rate) * token_horizon_ratio(tokens, base_tokens, beta)
+    return validation.positive_float("learning_rate", learning_rate) * token_horizon_ratio(tokens, base_tokens, beta)
 
 
 class StepLaw(NamedTuple):
@@ -115,9 +115,9 @@ def step_law(parameters, tokens, constants="rounded"):
     (0.000916557, 4998815)
     """
     (factor, by_parameters, by_tokens), (batch_factor, batch_by_tokens) = STEP_LAW[
-        checks.one_of("constants", constants, tuple(STEP_LAW))
+        validation.one_of("constants", constants, tuple(STEP_LAW))
     ]
-    parameters, tokens = checks.positive_float("parameters", parameters), checks.positive_float("tokens", tokens)
+    parameters, tokens = validation.positive_float("parameters", parameters), validation.positive_float("tokens", tokens)
     return StepLaw(factor * parameters**by_parameters * tokens**by_tokens, batch_factor * tokens**batch_by_tokens)
 
 
@@ -129,7 +129,7 @@ def half_life(beta):
     >>> round(half_life(0.95), 4)
     13.5134
     """
-    return float(np.log(0.5) / np.log(checks.inner_fraction("beta", beta)))
+    return float(np.log(0.5) / np.log(validation.inner_fraction("beta", beta)))
 
 
 def beta_2_for_batch_size(beta_2, batch_size, base_batch_size):
@@ -141,7 +141,7 @@ def beta_2_for_batch_size(beta_2, batch_size, base_batch_size):
     >>> round(beta_2_for_batch_size(0.95, batch_size=1, base_batch_size=512), 6)
     0.9999
     """
-    return checks.inner_fraction("beta_2", beta_2) ** _ratio(batch_size=batch_size, base_batch_size=base_batch_size)
+    return validation.inner_fraction("beta_2", beta_2) ** _ratio(batch_size=batch_size, base_batch_size=base_batch_size)
 
 
 def mup_learning_rate(learning_rate, width, base_width):
@@ -153,7 +153,7 @@ def mup_learning_rate(learning_rate, width, base_width):
     >>> mup_learning_rate(1e-2, width=1024, base_width=256)
     0.0025
     """
-    return checks.positive_float("learning_rate", learning_rate) * _ratio(base_width=base_width, width=width)
+    return validation.positive_float("learning_rate", learning_rate) * _ratio(base_width=base_width, width=width)
 
 
 def mup_initialization_std(standard_deviation, width, base_width):
@@ -164,7 +164,7 @@ def mup_initialization_std(standard_deviation, width, base_width):
     >>> mup_initialization_std(0.02, width=1024, base_width=256)
     0.01
     """
-    standard_deviation = checks.positive_float("standard_deviation", standard_deviation)
+    standard_deviation = validation.positive_float("standard_deviation", standard_deviation)
     return standard_deviation * _ratio(base_width=base_width, width=width) ** 0.5
 
 
@@ -177,7 +177,7 @@ def mup_weight_decay(weight_decay, width, base_width):
     >>> mup_weight_decay(0.1, width=1024, base_width=256)
     0.4
     """
-    return checks.non_negative_float("weight_decay", weight_decay) * _ratio(width=width, base_width=base_width)
+    return validation.non_negative_float("weight_decay", weight_decay) * _ratio(width=width, base_width=base_width)
 
 
 class MovingAverage(NamedTuple):
@@ -199,8 +199,8 @@ def adamw_as_ema(learning_rates, weight_decay):
     >>> adamw_as_ema([1.0, 0.75, 0.5, 0.25], weight_decay=0.1).coefficients.round(7)
     array([0.0856781, 0.0694688, 0.04875  , 0.025    ])
     """
-    decay = checks.positive_float("weight_decay", weight_decay)
-    parts = decay * np.array(checks.each("learning_rates", learning_rates, checks.non_negative_float))
+    decay = validation.positive_float("weight_decay", weight_decay)
+    parts = decay * np.array(validation.each("learning_rates", learning_rates, validation.non_negative_float))
     if not parts.size or parts.max() > 1:
         raise ValueError(
             "`learning_rates` must be one or more, each at most 1 / `weight_decay`. "
@@ -211,5 +211,5 @@ def adamw_as_ema(learning_rates, weight_decay):
 
 
 def _ratio(**numbers):
-    above, below = (checks.positive_float(name, value) for name, value in numbers.items())
+    above, below = (validation.positive_float(name, value) for name, value in numbers.items())
     return above / below

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -68,18 +68,18 @@ class AdaBound(Optimizer):
         **options,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.final_learning_rate = checks.positive_float("final_learning_rate", final_learning_rate)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.final_learning_rate = validation.positive_float("final_learning_rate", final_learning_rate)
         if base_learning_rate is None and callable(learning_rate):
             raise ValueError(
                 "`base_learning_rate` must be given if `learning_rate` is no number: the bounds need a rate to refer to. "
                 f"Received: base_learning_rate=None, learning_rate={learning_rate!r}"
             )
         base = learning_rate if base_learning_rate is None else base_learning_rate
-        self.base_learning_rate = checks.positive_float("base_learning_rate", base)
-        self.gamma = checks.positive_float("gamma", gamma)
+        self.base_learning_rate = validation.positive_float("base_learning_rate", base)
+        self.gamma = validation.positive_float("gamma", gamma)
         self.amsbound = amsbound
 
     def make_slots(self, variable):

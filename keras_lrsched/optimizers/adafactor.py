@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.factored import add_factors, normalize, rms
 from keras_lrsched.optimizers.maths import average
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -103,10 +103,10 @@ class Adafactor(Optimizer):
             name=name,
             **options,
         )
-        self.beta_2_decay = checks.negative_float("beta_2_decay", beta_2_decay)
-        self.epsilon_1 = checks.positive_float("epsilon_1", epsilon_1)
-        self.epsilon_2 = checks.non_negative_float("epsilon_2", epsilon_2)
-        self.clip_threshold = checks.positive_float("clip_threshold", clip_threshold)
+        self.beta_2_decay = validation.negative_float("beta_2_decay", beta_2_decay)
+        self.epsilon_1 = validation.positive_float("epsilon_1", epsilon_1)
+        self.epsilon_2 = validation.non_negative_float("epsilon_2", epsilon_2)
+        self.clip_threshold = validation.positive_float("clip_threshold", clip_threshold)
         self.relative_step = relative_step
         self.scale_parameter = scale_parameter
         if warmup_init and not relative_step:
@@ -115,7 +115,7 @@ class Adafactor(Optimizer):
                 f"Received: warmup_init={warmup_init!r}, relative_step={relative_step!r}"
             )
         self.warmup_init = warmup_init
-        self.beta_1 = None if beta_1 is None else checks.beta("beta_1", beta_1)
+        self.beta_1 = None if beta_1 is None else validation.beta("beta_1", beta_1)
 
     def make_slots(self, variable):
         slots = add_factors(self, variable)

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.factored import add_factors, normalize, rms
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -59,10 +59,10 @@ class AdaLomo(Optimizer):
         **options,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_2_decay = checks.negative_float("beta_2_decay", beta_2_decay)
-        self.epsilon_1 = checks.positive_float("epsilon_1", epsilon_1)
-        self.epsilon_2 = checks.non_negative_float("epsilon_2", epsilon_2)
-        self.clip_threshold = checks.positive_float("clip_threshold", clip_threshold)
+        self.beta_2_decay = validation.negative_float("beta_2_decay", beta_2_decay)
+        self.epsilon_1 = validation.positive_float("epsilon_1", epsilon_1)
+        self.epsilon_2 = validation.non_negative_float("epsilon_2", epsilon_2)
+        self.clip_threshold = validation.positive_float("clip_threshold", clip_threshold)
 
     def make_slots(self, variable):
         return add_factors(self, variable)

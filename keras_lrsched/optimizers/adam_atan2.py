@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -46,10 +46,10 @@ class AdamAtan2(Optimizer):
 
     def __init__(self, learning_rate=1e-4, beta_1=0.9, beta_2=0.99, a=1.27, b=1.0, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.a = checks.positive_float("a", a)
-        self.b = checks.positive_float("b", b)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.a = validation.positive_float("a", a)
+        self.b = validation.positive_float("b", b)
 
     def step(self, w, g, slots, now):
         slots.m = average(self.beta_1, slots.m, g)

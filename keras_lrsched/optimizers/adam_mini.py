@@ -6,10 +6,9 @@ import re
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -66,17 +65,17 @@ class AdamMini(FusedOptimizer):
         self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=None, blocks=None, **options
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.blocks = blocks if callable(blocks) else _rules(blocks)
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)
         if callable(self.blocks):
-            rules = [self.blocks(paths.path(variable), tuple(variable.shape)) for variable in variables]
+            rules = [self.blocks(path_rules.path(variable), tuple(variable.shape)) for variable in variables]
         else:
-            found = paths.first_match("blocks", self.blocks, variables, find_roles)
+            found = path_rules.first_match("blocks", self.blocks, variables, find_roles)
             rules = [self.blocks.get(rule) for rule in found]
         self._blocks = [_blocks(*each) for each in zip(rules, variables, find_roles(), strict=True)]
 
@@ -171,7 +170,7 @@ def _rules(blocks):
         raise ValueError(
             f"`blocks` must be a dictionary from regular expressions to rules, or a function. Received: blocks={blocks!r}"
         )
-    return {pattern: _rule(blocks[pattern]) for pattern in paths.patterns("blocks", blocks)}
+    return {pattern: _rule(blocks[pattern]) for pattern in path_rules.patterns("blocks", blocks)}
 
 
 def _rule(rule):
@@ -186,7 +185,7 @@ def _rule(rule):
 
 def _blocks(rule, variable, role):
     """The blocks of one variable, for a rule or `None`."""
-    path, shape = paths.path(variable), tuple(variable.shape)
+    path, shape = path_rules.path(variable), tuple(variable.shape)
     rule = _rule(default_blocks(role) if rule is None else rule)
     if rule == "entry":
         return _AxisBlocks(shape, range(len(shape)))

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -47,9 +47,9 @@ class AdaMomentum(Optimizer):
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-16, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.positive_float("epsilon", epsilon)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.positive_float("epsilon", epsilon)
 
     def step(self, w, g, slots, now):
         slots.m = average(self.beta_1, slots.m, g)

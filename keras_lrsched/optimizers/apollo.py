@@ -2,9 +2,9 @@
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.growth_limiter import limited
 from keras_lrsched.optimizers.low_rank import LowRank, channel_scale, tensor_scale
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -87,7 +87,7 @@ class Apollo(LowRank):
         seed=0,
         **options,
     ):
-        checks.one_of("proj", proj, ("random", "svd", "randomized_svd"))
+        validation.one_of("proj", proj, ("random", "svd", "randomized_svd"))
         super().__init__(
             learning_rate,
             rank,
@@ -102,8 +102,8 @@ class Apollo(LowRank):
             seed,
             **options,
         )
-        self.scale = checks.positive_float("scale", scale)
-        self.scale_type = checks.one_of("scale_type", scale_type, ("channel", "tensor"))
+        self.scale = validation.positive_float("scale", scale)
+        self.scale_type = validation.one_of("scale_type", scale_type, ("channel", "tensor"))
         self.scale_front = scale_front
 
     def direction(self, g, p, r, n, slots):

@@ -11,15 +11,13 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import backends, keras_private, path_rules, validation
 from keras_lrsched._core.control_flow import after
 from keras_lrsched._core.roles import Roles, deferred
-from keras_lrsched.optimizers import native, paths
 from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
 from keras_lrsched.optimizers.maths import average
 from keras_lrsched.optimizers.nonfinite import all_finite
 from keras_lrsched.optimizers.step import Slots, Step
-from keras_lrsched.schedules import checks
 from keras_lrsched.schedules.per_update import refuse_per_update
 
 
@@ -136,9 +134,9 @@ class Optimizer(keras.optimizers.Optimizer):
             name=name,
             **options,
         )
-        self._not_decayed = paths.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
+        self._not_decayed = path_rules.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
         self._given: dict[str, list[int]] = {}  # by path, the ids of variables that were given to a method
-        self.learning_rate_multipliers = paths.multipliers("learning_rate_multipliers", learning_rate_multipliers)
+        self.learning_rate_multipliers = path_rules.multipliers("learning_rate_multipliers", learning_rate_multipliers)
         if master_weights and stochastic_rounding:
             raise ValueError("`master_weights` are exact, so `stochastic_rounding` cannot apply. Received: both as True")
         self.master_weights = master_weights
@@ -149,8 +147,8 @@ class Optimizer(keras.optimizers.Optimizer):
             )
         self.lazy_embeddings = lazy_embeddings
         self.seed = seed
-        self.nonfinite = checks.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
-        self.roles = paths.table(roles)
+        self.nonfinite = validation.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
+        self.roles = path_rules.table(roles)
         if isinstance(self._learning_rate, keras.Variable):
             self._widen_learning_rate(learning_rate)
 
@@ -164,9 +162,9 @@ class Optimizer(keras.optimizers.Optimizer):
             find_roles: A function that returns a list of their roles, each a `keras_lrsched.optimizers.Role`.
         """
         self._refuse_shared_paths(variables)
-        rules = paths.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables, find_roles)
+        rules = path_rules.first_match("learning_rate_multipliers", self.learning_rate_multipliers, variables, find_roles)
         self._multipliers = [self.learning_rate_multipliers.get(rule, 1.0) for rule in rules]
-        self._decayed = paths.included("exclude_from_weight_decay", self._not_decayed, variables, find_roles)
+        self._decayed = path_rules.included("exclude_from_weight_decay", self._not_decayed, variables, find_roles)
         self._decay_multipliers = [1.0] * len(variables)  # for a wrapper to set
 
     def make_slots(self, variable):
@@ -199,7 +197,7 @@ class Optimizer(keras.optimizers.Optimizer):
     def build(self, variables):
         if self.built or not variables:  # Keras loads .h5 files with none: rules by path wait for those of the model
             return
-        paths.refuse_complex(variables)
+        path_rules.refuse_complex(variables)
         self.resolve_paths(variables, self._find_roles(variables))
         self._warn_of_lost_updates(variables)
         super().build(variables)
@@ -225,7 +223,7 @@ class Optimizer(keras.optimizers.Optimizer):
             dtype=dtype or wide_dtype(variable.dtype),
             initializer=initializer,
             layout=getattr(variable, "_layout", None) if own_shape else None,
-            name=f"{paths.path(variable).replace('/', '_').replace(':', '_')}_{name}",
+            name=f"{path_rules.path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 
     def add_scalar(self, name, value=0.0, dtype="float32", shape=()):
@@ -251,15 +249,15 @@ class Optimizer(keras.optimizers.Optimizer):
         """As in Keras, before the optimizer is built; but it is saved."""
         if self.built:
             raise ValueError("`exclude_from_weight_decay()` must be called before the optimizer is built.")
-        exact = [f"^{re.escape(paths.path(variable))}$" for variable in var_list or ()]
+        exact = [f"^{re.escape(path_rules.path(variable))}$" for variable in var_list or ()]
         for variable in var_list or ():
-            self._given.setdefault(paths.path(variable), []).append(id(variable))
-        self._not_decayed += paths.patterns("var_names", [*(var_names or ()), *exact])
+            self._given.setdefault(path_rules.path(variable), []).append(id(variable))
+        self._not_decayed += path_rules.patterns("var_names", [*(var_names or ()), *exact])
 
     def _refuse_shared_paths(self, variables):
         """Raises an error where one variable was given, and another one has its path, by which it is saved."""
         for path, given in self._given.items():
-            same = [variable for variable in variables if paths.path(variable) == path]
+            same = [variable for variable in variables if path_rules.path(variable) == path]
             if 0 < sum(id(variable) in given for variable in same) < len(same):
                 shapes = ", ".join(str(tuple(variable.shape)) for variable in same)
                 raise ValueError(
@@ -279,8 +277,8 @@ class Optimizer(keras.optimizers.Optimizer):
         narrow = [v for v in variables if wide_dtype(v.dtype) != v.dtype]
         if narrow and self.master_weights is None and not self.stochastic_rounding:
             warnings.warn(
-                f"Variables in {keras.backend.standardize_dtype(narrow[0].dtype)}, such as {paths.path(narrow[0])}, do not "
-                "change by updates that are too small for their precision. Pass master_weights=True or "
+                f"Variables in {keras.backend.standardize_dtype(narrow[0].dtype)}, such as {path_rules.path(narrow[0])}, do "
+                "not change by updates that are too small for their precision. Pass master_weights=True or "
                 "stochastic_rounding=True, or master_weights=False to silence this warning.",
                 stacklevel=2,
             )
@@ -329,10 +327,10 @@ class Optimizer(keras.optimizers.Optimizer):
         """Keras' place for it; here it belongs to each method's formula."""
 
     def _backend_apply_gradients(self, grads, trainable_variables):
-        if self.gradient_accumulation_steps and native.replicas() > 1:
+        if self.gradient_accumulation_steps and backends.replicas() > 1:
             raise ValueError(
                 "TensorFlow accumulates no gradients on several replicas: leave `gradient_accumulation_steps` out. "
-                f"Received: gradient_accumulation_steps={self.gradient_accumulation_steps}, {native.replicas()} replicas"
+                f"Received: gradient_accumulation_steps={self.gradient_accumulation_steps}, {backends.replicas()} replicas"
             )
         pairs = [(g, v) for g, v in zip(grads, trainable_variables, strict=True) if 0 not in v.shape]
         if not pairs:
@@ -353,14 +351,14 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _wide_gradient(self, gradient, variable):
         """A dense gradient in float32, and what it belongs to: the variable, or some of its rows."""
-        accumulated = self.gradient_accumulation_steps or native.replicas() > 1
-        if self.lazy_embeddings and native.is_sparse(gradient) and not accumulated:
-            gradient, variable = native.used_rows(gradient, variable)
-        return ops.cast(native.dense(gradient, variable), wide_dtype(variable.dtype)), variable
+        accumulated = self.gradient_accumulation_steps or backends.replicas() > 1
+        if self.lazy_embeddings and backends.is_sparse(gradient) and not accumulated:
+            gradient, variable = backends.used_rows(gradient, variable)
+        return ops.cast(backends.dense(gradient, variable), wide_dtype(variable.dtype)), variable
 
     def _clip_gradients(self, grads):
         """Keras clips what each replica has; it is the sum that must be."""
-        return super()._clip_gradients(native.summed_over_replicas(self, grads))
+        return super()._clip_gradients(backends.summed_over_replicas(self, grads))
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         finite = self._check_finite(grads, trainable_variables)
@@ -404,8 +402,8 @@ class Optimizer(keras.optimizers.Optimizer):
         return ops.stack(each)
 
     def assign(self, variable, value):
-        if native.replicas() > 1:
-            native.assign_on_each_replica(variable, value)
+        if backends.replicas() > 1:
+            backends.assign_on_each_replica(variable, value)
         else:
             super().assign(variable, value)
 
@@ -494,7 +492,7 @@ def checked_rate(name, value):
         return value
     if callable(value):
         raise ValueError(f"`{name}` must be a number, a LearningRateSchedule or None. Received: {name}={value!r}")
-    return checks.non_negative_float(name, value)
+    return validation.non_negative_float(name, value)
 
 
 def _refuse_schedules(**numbers):

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.distance_estimate import warn_unless_near_one
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -51,8 +51,8 @@ class COCOB(Optimizer):
     def __init__(self, learning_rate=1.0, alpha=100.0, epsilon=1e-8, weight_decay=None, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         warn_unless_near_one(self, learning_rate, stacklevel=3)
-        self.alpha = checks.positive_float("alpha", alpha)
-        self.epsilon = checks.positive_float("epsilon", epsilon)
+        self.alpha = validation.positive_float("alpha", alpha)
+        self.epsilon = validation.positive_float("epsilon", epsilon)
 
     def make_slots(self, variable):
         slots = {name: self.add_slot(variable, name) for name in ("theta", "total", "reward")}

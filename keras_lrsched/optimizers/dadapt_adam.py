@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
 from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -71,9 +71,9 @@ class DAdaptAdam(DistanceEstimate):
         **options,
     ):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.inner_fraction("beta_2", beta_2)
-        self.epsilon = checks.positive_float("epsilon", epsilon)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.inner_fraction("beta_2", beta_2)
+        self.epsilon = validation.positive_float("epsilon", epsilon)
         self.decouple = decouple
         self.use_bias_correction = use_bias_correction
 

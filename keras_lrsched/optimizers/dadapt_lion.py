@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
 from keras_lrsched.optimizers.maths import average, dot, sign, sum_of_sizes
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -59,8 +59,8 @@ class DAdaptLion(DistanceEstimate):
 
     def __init__(self, learning_rate=1.0, beta_1=0.9, beta_2=0.99, weight_decay=None, d0=1e-6, growth_rate=None, **options):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.inner_fraction("beta_2", beta_2)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.inner_fraction("beta_2", beta_2)
 
     def before_update(self, steps):
         """Takes the steps into the sums and raises d; its old value goes into the steps."""

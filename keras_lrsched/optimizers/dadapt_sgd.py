@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
 from keras_lrsched.optimizers.maths import dot
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -54,7 +54,7 @@ class DAdaptSGD(DistanceEstimate):
 
     def __init__(self, learning_rate=1.0, momentum=0.0, weight_decay=None, d0=1e-6, growth_rate=None, **options):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
-        self.momentum = checks.beta("momentum", momentum)
+        self.momentum = validation.beta("momentum", momentum)
 
     def make_slots(self, variable):
         names = ("s", "lag") if self.momentum else ("s",)

@@ -4,9 +4,9 @@ import warnings
 
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.step import Slots
-from keras_lrsched.schedules import checks
 
 
 class DistanceEstimate(Optimizer):
@@ -20,8 +20,8 @@ class DistanceEstimate(Optimizer):
     def __init__(self, learning_rate, d0, growth_rate, weight_decay, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         warn_unless_near_one(self, learning_rate, stacklevel=4)
-        self.d0 = checks.positive_float("d0", d0)
-        self.growth_rate = None if growth_rate is None else checks.at_least_one("growth_rate", growth_rate)
+        self.d0 = validation.positive_float("d0", d0)
+        self.growth_rate = None if growth_rate is None else validation.at_least_one("growth_rate", growth_rate)
 
     def make_scalars(self):
         numbers = {"d": self.add_scalar("d", self.d0), "numerator": self.add_scalar("numerator")}

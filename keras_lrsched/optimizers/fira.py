@@ -2,9 +2,9 @@
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.growth_limiter import limited
 from keras_lrsched.optimizers.low_rank import LowRank, channel_scale
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -80,7 +80,7 @@ class Fira(LowRank):
         seed=0,
         **options,
     ):
-        checks.one_of("proj", proj, ("svd", "randomized_svd"))
+        validation.one_of("proj", proj, ("svd", "randomized_svd"))
         super().__init__(
             learning_rate,
             rank,
@@ -95,7 +95,7 @@ class Fira(LowRank):
             seed,
             **options,
         )
-        self.alpha = checks.positive_float("alpha", alpha)
+        self.alpha = validation.positive_float("alpha", alpha)
 
     def direction(self, g, p, r, n, slots):
         rest = (g - self.alpha * (p @ r)) * channel_scale(n, r)

@@ -5,9 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched import kernels
-from keras_lrsched.optimizers import native
+from keras_lrsched._core import backends, validation
 from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.schedules import checks
 
 
 class FusedOptimizer(Optimizer):
@@ -30,7 +29,7 @@ class FusedOptimizer(Optimizer):
 
     def __init__(self, learning_rate, fused="auto", **options):
         super().__init__(learning_rate, **options)
-        self.fused = checks.one_of("fused", fused, ("auto", True, False))
+        self.fused = validation.one_of("fused", fused, ("auto", True, False))
         self._calls_kernel = False
 
     # What a method defines
@@ -99,7 +98,7 @@ class FusedOptimizer(Optimizer):
         """The kernel reads bfloat16 itself; clipping and sums want float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
         if self._calls_kernel and not altered and keras.backend.standardize_dtype(gradient.dtype) in kernels.DTYPES:
-            return native.dense(gradient, variable), variable
+            return backends.dense(gradient, variable), variable
         return super()._wide_gradient(gradient, variable)
 
     def _has_kernel(self, variables):

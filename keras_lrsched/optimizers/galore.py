@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.low_rank import LowRank
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -86,7 +86,7 @@ class GaLore(LowRank):
         seed=0,
         **options,
     ):
-        checks.one_of("proj", proj, ("svd", "randomized_svd"))
+        validation.one_of("proj", proj, ("svd", "randomized_svd"))
         super().__init__(
             learning_rate,
             rank,
@@ -101,7 +101,7 @@ class GaLore(LowRank):
             seed,
             **options,
         )
-        self.scale = checks.positive_float("scale", scale)
+        self.scale = validation.positive_float("scale", scale)
 
     def direction(self, g, p, r, n, slots):
         return self.scale * (p @ n)

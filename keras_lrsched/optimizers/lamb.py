@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, bias_correction, global_norm, norm
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -107,20 +106,22 @@ class Lamb(FusedOptimizer):
             name=name,
             **options,
         )
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.decay_placement = checks.one_of("decay_placement", decay_placement, ("inside", "outside", "gradient"))
-        self.exclude_from_layer_adaptation = paths.patterns("exclude_from_layer_adaptation", exclude_from_layer_adaptation)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.decay_placement = validation.one_of("decay_placement", decay_placement, ("inside", "outside", "gradient"))
+        self.exclude_from_layer_adaptation = path_rules.patterns(
+            "exclude_from_layer_adaptation", exclude_from_layer_adaptation
+        )
         self.always_adapt = always_adapt
         self.bias_correction = bias_correction
         self.trust_clip = trust_clip
-        self.max_grad_norm = None if max_grad_norm is None else checks.positive_float("max_grad_norm", max_grad_norm)
+        self.max_grad_norm = None if max_grad_norm is None else validation.positive_float("max_grad_norm", max_grad_norm)
         self.grad_averaging = grad_averaging
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)
-        self._adapted = paths.included(
+        self._adapted = path_rules.included(
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 

@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import norm
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -70,18 +69,20 @@ class Lars(FusedOptimizer):
         **options,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.momentum = checks.beta("momentum", momentum)
-        self.trust_coefficient = checks.positive_float("trust_coefficient", trust_coefficient)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.momentum = validation.beta("momentum", momentum)
+        self.trust_coefficient = validation.positive_float("trust_coefficient", trust_coefficient)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.nesterov = nesterov
         self.trust_clip = trust_clip
         self.learning_rate_in_momentum = learning_rate_in_momentum
-        self.exclude_from_layer_adaptation = paths.patterns("exclude_from_layer_adaptation", exclude_from_layer_adaptation)
+        self.exclude_from_layer_adaptation = path_rules.patterns(
+            "exclude_from_layer_adaptation", exclude_from_layer_adaptation
+        )
         self.always_adapt = always_adapt
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)
-        self._adapted = paths.included(
+        self._adapted = path_rules.included(
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 

@@ -2,10 +2,9 @@
 
 import keras
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, path_rules
 from keras_lrsched._core.roles import deferred
 from keras_lrsched.optimizers import multipliers as rules
-from keras_lrsched.optimizers import paths
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 
@@ -56,9 +55,9 @@ class LayerwiseLearningRate(Wrapper):
 
     def __init__(self, optimizer, multipliers=None, weight_decay_multipliers=None, name=None, roles=None):
         super().__init__(optimizer, name)
-        self.roles = paths.table(roles)
-        self.multipliers = paths.multipliers("multipliers", multipliers)
-        self.weight_decay_multipliers = paths.multipliers("weight_decay_multipliers", weight_decay_multipliers)
+        self.roles = path_rules.table(roles)
+        self.multipliers = path_rules.multipliers("multipliers", multipliers)
+        self.weight_decay_multipliers = path_rules.multipliers("weight_decay_multipliers", weight_decay_multipliers)
         self._is_ours = isinstance(self.inner_optimizer, Optimizer)
         if not self._is_ours:
             self._refuse(optimizer)
@@ -139,7 +138,7 @@ class LayerwiseLearningRate(Wrapper):
 
     def _resolve(self, name, variables, find_roles):
         numbers = getattr(self, name)
-        return [numbers.get(rule, 1.0) for rule in paths.first_match(name, numbers, variables, find_roles)]
+        return [numbers.get(rule, 1.0) for rule in path_rules.first_match(name, numbers, variables, find_roles)]
 
     def _refuse(self, optimizer):
         if isinstance(self.inner_optimizer, Wrapper):

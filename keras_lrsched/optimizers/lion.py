@@ -2,9 +2,9 @@
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.maths import average, sign
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -77,8 +77,8 @@ class Lion(FusedOptimizer):
             name=name,
             **options,
         )
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
 
     def step(self, w, g, slots, now):
         m = slots.momentum

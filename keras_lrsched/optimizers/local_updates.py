@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import native
+from keras_lrsched._core import backends, validation
 from keras_lrsched.optimizers.low_precision import wide
 from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -55,7 +54,7 @@ class LocalUpdates(Wrapper):
     def __init__(self, optimizer, period=4, name=None):
         super().__init__(optimizer, name)
         is_schedule = isinstance(period, keras.optimizers.schedules.LearningRateSchedule)
-        self.period = period if is_schedule else checks.positive_int("period", period)
+        self.period = period if is_schedule else validation.positive_int("period", period)
         inner = self.inner_optimizer
         if inner.use_ema or isinstance(inner, SCHEDULE_FREE):
             raise ValueError(
@@ -65,23 +64,23 @@ class LocalUpdates(Wrapper):
     def build(self, variables):
         if self.built or not variables:
             return
-        native.refuse_workers_without_replicas(type(self).__name__)
+        backends.refuse_workers_without_replicas(type(self).__name__)
         nonfinite = getattr(self.inner_optimizer, "nonfinite", "propagate")
-        if nonfinite != "propagate" and native.replicas() > 1:
+        if nonfinite != "propagate" and backends.replicas() > 1:
             raise ValueError(f"One replica alone might leave an update out. Received: an inner nonfinite={nonfinite!r}")
         super().build(variables)
         self._due = self.add_variable((), dtype="int", aggregation="only_first_replica", name="due")
         for optimizer in self._inner_optimizers():
-            native.sum_over_no_replicas(optimizer)
+            backends.sum_over_no_replicas(optimizer)
 
     def apply(self, grads, trainable_variables=None):
-        super().apply(native.of_one_replica(grads), trainable_variables)
+        super().apply(backends.of_one_replica(grads), trainable_variables)
 
     def before_update(self, steps):
         return ops.copy(ops.convert_to_tensor(self._iterations))
 
     def after_update(self, steps, before):
-        if native.replicas() == 1:
+        if backends.replicas() == 1:
             return
         done, micro_steps = ops.convert_to_tensor(self._iterations), self.gradient_accumulation_steps or 1
         due = ops.where(ops.equal(before, 0), self._period_at(done, 0), ops.cast(self._due, done.dtype))
@@ -90,7 +89,7 @@ class LocalUpdates(Wrapper):
 
     def average(self):
         """Averages the weights now, from outside of `strategy.run`, whether it is due or not."""
-        native.run_on_replicas(self.inner_optimizer, lambda: self._average(ops.convert_to_tensor(True), 0))
+        backends.run_on_replicas(self.inner_optimizer, lambda: self._average(ops.convert_to_tensor(True), 0))
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
@@ -118,7 +117,7 @@ class LocalUpdates(Wrapper):
             master = self._inner_slots(index).get("master")
             values.append(wide(variable) if master is None else wide(master))
             places.append(([variable] if master is None else [variable, master], variable.constraint))
-        native.assign_mean_of_replicas(is_due, values, places)
+        backends.assign_mean_of_replicas(is_due, values, places)
 
     def _period_at(self, like, updates):
         period = self.period if isinstance(self.period, int) else ops.round(self.period(updates))

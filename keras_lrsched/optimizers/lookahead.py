@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.low_precision import wide
 from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -55,8 +55,8 @@ class Lookahead(Wrapper):
 
     def __init__(self, optimizer, sync_period=6, slow_step_size=0.5, name=None):
         super().__init__(optimizer, name)
-        self.sync_period = checks.positive_int("sync_period", sync_period)
-        self.slow_step_size = checks.positive_fraction("slow_step_size", slow_step_size)
+        self.sync_period = validation.positive_int("sync_period", sync_period)
+        self.slow_step_size = validation.positive_fraction("slow_step_size", slow_step_size)
         inner = self.inner_optimizer
         if inner.use_ema or isinstance(inner, SCHEDULE_FREE):
             raise ValueError(

@@ -4,9 +4,9 @@ import math
 
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core.cond import cond
 from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.cond import cond
 from keras_lrsched.optimizers.maths import average, bias_correction, norm
 from keras_lrsched.optimizers.matrices import matrix_of
 from keras_lrsched.optimizers.projections import (
@@ -15,7 +15,6 @@ from keras_lrsched.optimizers.projections import (
     seed_for,
     singular_vectors,
 )
-from keras_lrsched.schedules import checks
 
 EPSILON = 1e-8
 
@@ -52,15 +51,15 @@ class LowRank(Optimizer):
         seed,
         **options,
     ):
-        super().__init__(learning_rate, weight_decay=weight_decay, seed=checks.non_negative_int("seed", seed), **options)
-        self.rank = None if rank is None else checks.positive_int("rank", rank)
-        self.update_proj_gap = checks.positive_int("update_proj_gap", update_proj_gap)
+        super().__init__(learning_rate, weight_decay=weight_decay, seed=validation.non_negative_int("seed", seed), **options)
+        self.rank = None if rank is None else validation.positive_int("rank", rank)
+        self.update_proj_gap = validation.positive_int("update_proj_gap", update_proj_gap)
         self.proj = proj
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.exclude_from_projection = paths.patterns("exclude_from_projection", exclude_from_projection)
-        self.input_axes = paths.numbers("input_axes", input_axes, checks.positive_int)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.exclude_from_projection = path_rules.patterns("exclude_from_projection", exclude_from_projection)
+        self.input_axes = path_rules.numbers("input_axes", input_axes, validation.positive_int)
 
     def direction(self, g, p, r, n, slots):
         """By what a matrix moves at a learning rate of 1, from G, P, R and N."""
@@ -68,8 +67,8 @@ class LowRank(Optimizer):
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)
-        taken = paths.included("exclude_from_projection", self.exclude_from_projection, variables, find_roles)
-        rules = paths.first_match("input_axes", self.input_axes, variables, find_roles)
+        taken = path_rules.included("exclude_from_projection", self.exclude_from_projection, variables, find_roles)
+        rules = path_rules.first_match("input_axes", self.input_axes, variables, find_roles)
         self._matrices = [
             matrix_of(variable, self.input_axes.get(rule), role) if is_taken else None
             for variable, rule, is_taken, role in zip(variables, rules, taken, find_roles(), strict=True)
@@ -78,7 +77,7 @@ class LowRank(Optimizer):
 
     def _check_rank(self, variables):
         small = [
-            f"{paths.path(variable)} of shape {tuple(variable.shape)}"
+            f"{path_rules.path(variable)} of shape {tuple(variable.shape)}"
             for variable, matrix in zip(variables, self._matrices, strict=True)
             if matrix and 0 not in variable.shape and self._rank(matrix) > matrix.rows
         ]

@@ -5,12 +5,11 @@ import warnings
 
 from keras import ops
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched.optimizers.distance_estimate import ratio
 from keras_lrsched.optimizers.maths import dot
 from keras_lrsched.optimizers.step import Slots, exact_value
 from keras_lrsched.optimizers.true_loss import NeedsLoss
-from keras_lrsched.schedules import checks
 
 
 class MomentumModel(NeedsLoss):
@@ -31,7 +30,7 @@ class MomentumModel(NeedsLoss):
 
     def __init__(self, learning_rate, weight_decay, lb, use_fstar, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.lb = checks.finite_float("lb", lb)
+        self.lb = validation.finite_float("lb", lb)
         self.use_fstar = use_fstar
 
     def make_scalars(self):

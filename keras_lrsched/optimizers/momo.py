@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.momentum_model import MomentumModel
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -59,7 +59,7 @@ class MoMo(MomentumModel):
         self, learning_rate=1.0, beta=0.9, weight_decay=None, lb=0.0, bias_correction=False, use_fstar=False, **options
     ):
         super().__init__(learning_rate, weight_decay, lb, use_fstar, **options)
-        self.beta = checks.beta("beta", beta)
+        self.beta = validation.beta("beta", beta)
         self.bias_correction = bias_correction
 
     def mean(self, old, new, t):

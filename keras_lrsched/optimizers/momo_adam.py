@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.momentum_model import MomentumModel
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -73,9 +73,9 @@ class MoMoAdam(MomentumModel):
         **options,
     ):
         super().__init__(learning_rate, weight_decay, lb, use_fstar, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.positive_float("epsilon", epsilon)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.positive_float("epsilon", epsilon)
         self.divide = divide
 
     def before_update(self, steps):

@@ -8,9 +8,9 @@ import re
 
 import keras
 
+from keras_lrsched._core import validation
+from keras_lrsched._core.path_rules import path
 from keras_lrsched._core.roles import layers_in_order, roles
-from keras_lrsched.optimizers.paths import path
-from keras_lrsched.schedules import checks
 
 BLOCKWISE_RULES = {
     "norm": "role:normalization",
@@ -39,12 +39,12 @@ def blockwise(norm=1.0, value_output=4.0, feed_forward=6.0, query_key=8.0, embed
     if unknown:
         raise ValueError(f"`patterns` must have names among {', '.join(rates)}. Received: patterns={patterns!r}")
     rules = {**BLOCKWISE_RULES, **(patterns or {})}
-    return {rules[name]: checks.non_negative_float(name, rate) for name, rate in rates.items() if rate is not None}
+    return {rules[name]: validation.non_negative_float(name, rate) for name, rate in rates.items() if rate is not None}
 
 
 def lora_plus(ratio=16.0):
     """LoRA+ (arXiv:2402.12354): the factor that starts from zero, which Keras calls B, learns `ratio` times faster."""
-    return {r"(^|/)lora_\w+_b$": checks.positive_float("ratio", ratio)}
+    return {r"(^|/)lora_\w+_b$": validation.positive_float("ratio", ratio)}
 
 
 def layer_decay(decay, layers):
@@ -62,14 +62,14 @@ def layer_decay(decay, layers):
     >>> layer_decay(0.5, ["stem", "block_1", "head"])
     {'stem': 0.25, 'block_1': 0.5, 'head': 1.0}
     """
-    checks.positive_fraction("decay", decay)
+    validation.positive_fraction("decay", decay)
     rules = _layer_patterns(layers) if hasattr(layers, "layers") else list(layers)
     return {rule: float(decay) ** (len(rules) - 1 - i) for i, rule in enumerate(rules)}
 
 
 def discriminative(layers, factor=2.6):
     """Discriminative fine-tuning of ULMFiT (arXiv:1801.06146): each layer learns `factor` times slower than the next."""
-    return layer_decay(1 / checks.at_least_one("factor", factor), layers)
+    return layer_decay(1 / validation.at_least_one("factor", factor), layers)
 
 
 def mup(base, target, rule="adam", weight_decay_power=1.0):
@@ -87,8 +87,8 @@ def mup(base, target, rule="adam", weight_decay_power=1.0):
     Returns:
         Two dictionaries, from patterns to multipliers of the learning rate and of the weight decay.
     """
-    checks.one_of("rule", rule, ("adam", "sgd"))
-    power = checks.non_negative_float("weight_decay_power", weight_decay_power)
+    validation.one_of("rule", rule, ("adam", "sgd"))
+    power = validation.non_negative_float("weight_decay_power", weight_decay_power)
     narrow, wide = _shapes(base), _shapes(target)
     if set(narrow) != set(wide):
         raise ValueError(f"`base` and `target` must have the same paths. Only one has: {sorted(set(narrow) ^ set(wide))}")

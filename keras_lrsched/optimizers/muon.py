@@ -6,12 +6,11 @@ import warnings
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import paths
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched.optimizers.base import Optimizer, checked_rate
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.matrices import HIDDEN, hidden_matrix, is_guess
 from keras_lrsched.optimizers.newton_schulz import orthogonalized
-from keras_lrsched.schedules import checks
 
 ORIGINAL = {
     "weight_decay": None,
@@ -149,23 +148,23 @@ class Muon(Optimizer):
             name=name,
             **options,
         )
-        self.adam_beta_1 = checks.beta("adam_beta_1", adam_beta_1)
-        self.adam_beta_2 = checks.beta("adam_beta_2", adam_beta_2)
+        self.adam_beta_1 = validation.beta("adam_beta_1", adam_beta_1)
+        self.adam_beta_2 = validation.beta("adam_beta_2", adam_beta_2)
         self.adam_weight_decay = checked_rate("adam_weight_decay", adam_weight_decay)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.exclude_layers = paths.patterns("exclude_layers", exclude_layers)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.exclude_layers = path_rules.patterns("exclude_layers", exclude_layers)
         self.exclude_embeddings = exclude_embeddings
-        self.muon_a = checks.finite_float("muon_a", muon_a)
-        self.muon_b = checks.finite_float("muon_b", muon_b)
-        self.muon_c = checks.finite_float("muon_c", muon_c)
-        self.adam_lr_ratio = checks.positive_float("adam_lr_ratio", adam_lr_ratio)
-        self.momentum = checks.beta("momentum", momentum)
-        self.ns_steps = checks.positive_int("ns_steps", ns_steps)
+        self.muon_a = validation.finite_float("muon_a", muon_a)
+        self.muon_b = validation.finite_float("muon_b", muon_b)
+        self.muon_c = validation.finite_float("muon_c", muon_c)
+        self.adam_lr_ratio = validation.positive_float("adam_lr_ratio", adam_lr_ratio)
+        self.momentum = validation.beta("momentum", momentum)
+        self.ns_steps = validation.positive_int("ns_steps", ns_steps)
         self.nesterov = nesterov
-        self.rms_rate = None if rms_rate is None else checks.positive_float("rms_rate", rms_rate)
-        self.ns_dtype = checks.one_of("ns_dtype", ns_dtype, ("float32", "bfloat16"))
-        self.adjust_lr = checks.one_of("adjust_lr", adjust_lr, ("original", "match_rms_adamw"))
-        self.input_axes = paths.numbers("input_axes", input_axes, checks.positive_int)
+        self.rms_rate = None if rms_rate is None else validation.positive_float("rms_rate", rms_rate)
+        self.ns_dtype = validation.one_of("ns_dtype", ns_dtype, ("float32", "bfloat16"))
+        self.adjust_lr = validation.one_of("adjust_lr", adjust_lr, ("original", "match_rms_adamw"))
+        self.input_axes = path_rules.numbers("input_axes", input_axes, validation.positive_int)
 
     @classmethod
     def original(cls, learning_rate=0.02, **options):
@@ -174,8 +173,8 @@ class Muon(Optimizer):
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)
-        taken = paths.included("exclude_layers", self.exclude_layers, variables, find_roles)
-        rules = paths.first_match("input_axes", self.input_axes, variables, find_roles)
+        taken = path_rules.included("exclude_layers", self.exclude_layers, variables, find_roles)
+        rules = path_rules.first_match("input_axes", self.input_axes, variables, find_roles)
         axes = [self.input_axes.get(rule) if is_taken else None for rule, is_taken in zip(rules, taken, strict=True)]
         kinds = HIDDEN if self.exclude_embeddings else (*HIDDEN, "embedding")
         self._views = [

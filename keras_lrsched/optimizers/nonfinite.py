@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_lrsched.optimizers import native, paths
+from keras_lrsched._core import backends, path_rules
 
 
 def all_finite(grads, variables, raises):
@@ -15,7 +15,7 @@ def all_finite(grads, variables, raises):
     each = ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads])
     finite = ops.all(each)
     if raises:
-        _raise_unless(finite, each, [paths.path(variable) for variable in variables])
+        _raise_unless(finite, each, [path_rules.path(variable) for variable in variables])
     return finite
 
 
@@ -23,7 +23,7 @@ def _raise_unless(finite, each, names):
     try:
         bad = [name for name, good in zip(names, ops.convert_to_numpy(each), strict=True) if not good]
     except (TypeError, NotImplementedError):  # the update is being traced
-        native.assert_in_graph(finite, f"A gradient of {', '.join(names)} is not finite.")
+        backends.assert_in_graph(finite, f"A gradient of {', '.join(names)} is not finite.")
         return
     if bad:
         raise FloatingPointError(f"The gradient of {', '.join(bad)} is not finite.")

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.maths import average, matrix_norm
 from keras_lrsched.optimizers.muon import Muon
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -75,7 +75,7 @@ class NorMuon(Muon):
             epsilon=epsilon,
             **options,
         )
-        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.beta_2 = validation.beta("beta_2", beta_2)
 
     def _current_adam_decay(self):
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()

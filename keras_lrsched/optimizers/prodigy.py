@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
 from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -86,15 +86,15 @@ class Prodigy(DistanceEstimate):
         **options,
     ):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.beta_3 = None if beta_3 is None else checks.beta("beta_3", beta_3)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.beta_3 = None if beta_3 is None else validation.beta("beta_3", beta_3)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.decouple = decouple
         self.use_bias_correction = use_bias_correction
         self.safeguard_warmup = safeguard_warmup
-        self.d_coef = checks.positive_float("d_coef", d_coef)
-        self.slice_p = checks.positive_int("slice_p", slice_p)
+        self.d_coef = validation.positive_float("d_coef", d_coef)
+        self.slice_p = validation.positive_int("slice_p", slice_p)
 
     def make_slots(self, variable):
         names = ("m", "v") if self.beta_1 else ("v",)

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -76,10 +76,10 @@ class RectifiedAdam(Optimizer):
         **options,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.sma_threshold = checks.finite_float("sma_threshold", sma_threshold)
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.sma_threshold = validation.finite_float("sma_threshold", sma_threshold)
         if self.sma_threshold < 4:
             raise ValueError(f"`sma_threshold` must be at least 4. Received: sma_threshold={sma_threshold!r}")
         if longest_average(self.beta_2) <= self.sma_threshold:
@@ -87,8 +87,8 @@ class RectifiedAdam(Optimizer):
                 "`beta_2` must be so large that 2 / (1 - beta_2) - 1 is above `sma_threshold`, or no step is rectified. "
                 f"Received: beta_2={beta_2!r}, sma_threshold={sma_threshold!r}"
             )
-        self.below_threshold = checks.one_of("below_threshold", below_threshold, ("momentum", "nothing"))
-        self.decay_placement = checks.one_of("decay_placement", decay_placement, ("outside", "gradient"))
+        self.below_threshold = validation.one_of("below_threshold", below_threshold, ("momentum", "nothing"))
+        self.decay_placement = validation.one_of("decay_placement", decay_placement, ("outside", "gradient"))
 
     def step(self, w, g, slots, now):
         in_gradient = self.decay_placement == "gradient"

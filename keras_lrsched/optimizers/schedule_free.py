@@ -6,10 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import keras_private, training_loop
+from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.step import Slots, exact_value
-from keras_lrsched.schedules import checks
 
 
 class ScheduleFree(Optimizer):
@@ -43,8 +42,8 @@ class ScheduleFree(Optimizer):
 
     def __init__(self, learning_rate, weight_decay, r, weight_lr_power, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.r = checks.non_negative_float("r", r)
-        self.weight_lr_power = checks.non_negative_float("weight_lr_power", weight_lr_power)
+        self.r = validation.non_negative_float("r", r)
+        self.weight_lr_power = validation.non_negative_float("weight_lr_power", weight_lr_power)
         self._callbacks_checked = False  # in this `fit`
 
     def make_scalars(self):

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -105,11 +105,11 @@ class ScheduleFreeAdamW(ScheduleFree):
             name=name,
             **options,
         )
-        self.beta_1 = self.beta = checks.inner_fraction("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.inner_momentum = checks.beta("inner_momentum", inner_momentum)
+        self.beta_1 = self.beta = validation.inner_fraction("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.inner_momentum = validation.beta("inner_momentum", inner_momentum)
 
     def make_slots(self, variable):
         names = ("gap", "v", "m") if self.inner_momentum else ("gap", "v")

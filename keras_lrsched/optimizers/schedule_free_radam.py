@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.maths import average, bias_correction
 from keras_lrsched.optimizers.rectified_adam import average_length, longest_average, rectification
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -71,11 +71,11 @@ class ScheduleFreeRAdam(ScheduleFree):
         **options,
     ):
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
-        self.beta_1 = self.beta = checks.inner_fraction("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
+        self.beta_1 = self.beta = validation.inner_fraction("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
         if longest_average(self.beta_2) <= 4:
             raise ValueError(f"`beta_2` must be above 0.6, or no step is rectified. Received: beta_2={beta_2!r}")
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.silent_sgd_phase = silent_sgd_phase
 
     def factor(self, t):

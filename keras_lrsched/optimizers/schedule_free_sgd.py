@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.schedule_free import ScheduleFree
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -63,8 +63,8 @@ class ScheduleFreeSGD(ScheduleFree):
         **options,
     ):
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
-        self.momentum = self.beta = checks.inner_fraction("momentum", momentum)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.momentum = self.beta = validation.inner_fraction("momentum", momentum)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
 
     def factor(self, t):
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)

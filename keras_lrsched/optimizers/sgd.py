@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -81,7 +81,7 @@ class SGD(FusedOptimizer):
             name=name,
             **options,
         )
-        self.momentum = checks.beta("momentum", momentum)
+        self.momentum = validation.beta("momentum", momentum)
         self.nesterov = nesterov
 
     def make_slots(self, variable):

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.maths import average, norm
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -53,8 +53,8 @@ class SGDSaI(Optimizer):
 
     def __init__(self, learning_rate=1e-2, momentum=0.9, epsilon=1e-8, weight_decay=1e-2, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.momentum = checks.beta("momentum", momentum)
-        self.epsilon = checks.non_negative_float("epsilon", epsilon)
+        self.momentum = validation.beta("momentum", momentum)
+        self.epsilon = validation.non_negative_float("epsilon", epsilon)
 
     def make_slots(self, variable):
         return {"m": self.add_slot(variable, "m"), "snr": self.add_slot(variable, "snr", shape=())}

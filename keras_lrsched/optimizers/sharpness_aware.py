@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.low_precision import wide
 from keras_lrsched.optimizers.maths import global_norm
 from keras_lrsched.optimizers.training_step import TrainingStep
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -53,7 +53,7 @@ class SharpnessAware(TrainingStep):
 
     def __init__(self, model, rho=0.05, adaptive=False, name=None):
         super().__init__(model, name)
-        self.rho = checks.positive_float("rho", rho)
+        self.rho = validation.positive_float("rho", rho)
         self.adaptive = bool(adaptive)
 
     def gradients(self, values, state, batch):

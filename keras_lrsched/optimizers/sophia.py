@@ -5,10 +5,10 @@ import warnings
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.low_precision import wide
 from keras_lrsched.optimizers.maths import average, sign
-from keras_lrsched.schedules import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -76,12 +76,12 @@ class Sophia(Optimizer):
         **options,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
-        self.beta_1 = checks.beta("beta_1", beta_1)
-        self.beta_2 = checks.beta("beta_2", beta_2)
-        self.rho = checks.positive_float("rho", rho)
-        self.batch_size = checks.positive_int("batch_size", batch_size)
-        self.update_period = checks.positive_int("update_period", update_period)
-        self.estimator = checks.one_of("estimator", estimator, ("gauss_newton_bartlett", "hutchinson"))
+        self.beta_1 = validation.beta("beta_1", beta_1)
+        self.beta_2 = validation.beta("beta_2", beta_2)
+        self.rho = validation.positive_float("rho", rho)
+        self.batch_size = validation.positive_int("batch_size", batch_size)
+        self.update_period = validation.positive_int("update_period", update_period)
+        self.estimator = validation.one_of("estimator", estimator, ("gauss_newton_bartlett", "hutchinson"))
         self._has_estimate = False
 
     def build(self, variables):

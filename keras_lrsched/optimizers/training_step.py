@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.control_flow import after
-from keras_lrsched.optimizers import native
 from keras_lrsched.optimizers.derivatives import BACKEND, no_gradient, value_and_gradient
 
 
@@ -107,9 +106,9 @@ class TrainingStep(keras.Model):
         return logs, (values, others, of_optimizer, of_metrics)
 
     def _stateful_step(self, data):
-        if native.replicas() > 1:
+        if backends.replicas() > 1:
             kind = type(self).__name__
-            raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={native.replicas()}")
+            raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
         keras_private.build_symbolically(self, batch)  # on TensorFlow, this may be the first that anyone sees of the data
         with after(batch):  # so do random seeds and the optimizer's state, of which not all depends on the batch

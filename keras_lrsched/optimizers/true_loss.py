@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers import native
+from keras_lrsched._core import backends
 from keras_lrsched.optimizers.base import Optimizer
 
 
@@ -38,8 +38,8 @@ class NeedsLoss(Optimizer):
 
     def _take_loss(self):
         name, loss = type(self).__name__, self._next_loss
-        if native.replicas() > 1:
-            raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={native.replicas()}")
+        if backends.replicas() > 1:
+            raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
         if loss is None:
             raise ValueError(
                 f"{name} needs to know the loss: call `set_loss` before each `apply`, in the same function. In `fit` it "

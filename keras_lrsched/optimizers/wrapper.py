@@ -6,12 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.control_flow import after
-from keras_lrsched.optimizers import native
+from keras_lrsched._core.path_rules import path, refuse_complex
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.low_precision import bytes_of, wide_dtype
-from keras_lrsched.optimizers.paths import path, refuse_complex
 from keras_lrsched.optimizers.step import Slots, exact_value
 
 
@@ -166,8 +165,8 @@ class Wrapper(keras.optimizers.Optimizer):
         self.assign(variable, ops.cast(value, variable.dtype))
 
     def assign(self, variable, value):
-        if native.replicas() > 1:
-            native.assign_on_each_replica(variable, value)
+        if backends.replicas() > 1:
+            backends.assign_on_each_replica(variable, value)
         else:
             super().assign(variable, value)
 

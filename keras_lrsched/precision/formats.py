@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision import elements
 from keras_lrsched.precision.elements import Element
 from keras_lrsched.precision.packing import GROUP
-from keras_lrsched.schedules import checks
 
 SCALE_RULES = {
     "e8m0": ("floor", "ceil", "rceil", "even"),
@@ -72,15 +72,15 @@ class Format:
     def __post_init__(self):
         if not isinstance(self.element, Element):
             raise ValueError(f"`element` must be an `Element`. Received: element={self.element!r}")
-        checks.one_of("scale", self.scale, tuple(SCALE_RULES))
+        validation.one_of("scale", self.scale, tuple(SCALE_RULES))
         object.__setattr__(self, "scale_rule", self.scale_rule or SCALE_RULES[self.scale][0])
-        checks.one_of("scale_rule", self.scale_rule, SCALE_RULES[self.scale])
+        validation.one_of("scale_rule", self.scale_rule, SCALE_RULES[self.scale])
         if self.block is not None:
             self._check_block(*self.block)
 
     def _check_block(self, rows, columns):
-        checks.positive_int("rows of the block", rows)
-        if columns is not None and checks.positive_int("columns of the block", columns) % GROUP[self.element.bits]:
+        validation.positive_int("rows of the block", rows)
+        if columns is not None and validation.positive_int("columns of the block", columns) % GROUP[self.element.bits]:
             raise ValueError(
                 f"The columns of `block` must fill whole bytes: a multiple of {GROUP[self.element.bits]}. "
                 f"Received: block={self.block}"

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision.elements import E2M1
@@ -10,7 +11,6 @@ from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.hadamard import checked_signs, hadamard
 from keras_lrsched.precision.kept import unless_exporting
 from keras_lrsched.precision.quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
-from keras_lrsched.schedules import checks
 
 
 def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
@@ -49,7 +49,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
     array([ 1., -3.,  6.], dtype=float32)
     """
     format = get_format(format)
-    checks.one_of("gradient", gradient, ("ste", "dge", "trust"))
+    validation.one_of("gradient", gradient, ("ste", "dge", "trust"))
     # The seed is drawn here: the state of a generator must not change within the function that has its own gradient.
     floats, blocks, seed = prepare(x, format, axis, rounding, seed)
     signs = checked_signs(floats, rotation, blocks.axis, signs) if rotation else None

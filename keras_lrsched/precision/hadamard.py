@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.precision.philox import random_bits
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
+from keras_lrsched._core.philox import random_bits
 
 SIZES = (16, 32, 128)
 NEGLIGIBLE = 2.0**-98
@@ -58,7 +58,7 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
 
 def checked_signs(x, size, axis, signs):
     """The signs of a transform as a float32 tensor, if the transform fits the axis of `x`."""
-    checks.one_of("size", size, SIZES)
+    validation.one_of("size", size, SIZES)
     columns = x.shape[axis]
     if columns is not None and (not columns or columns % size):
         raise ValueError(f"`size` must divide the axis. Received: size={size}, shape={tuple(x.shape)}")
@@ -83,7 +83,7 @@ def random_signs(size, seed):
     >>> random_signs(8, seed=1).shape == (8,)
     True
     """
-    bits = random_bits((checks.positive_int("size", size),), seed)
+    bits = random_bits((validation.positive_int("size", size),), seed)
     return 1.0 - 2.0 * ops.cast(bits < 0, "float32")
 
 

@@ -3,9 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
-from keras_lrsched.optimizers import native
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import backends, keras_private, validation
 
 LARGEST_SCALE = 2.0**126
 """Above it the reciprocal, with which XLA divides, is subnormal, and becomes zero."""
@@ -77,14 +75,14 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         inner = keras.optimizers.get(inner_optimizer)
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"The loss is scaled already. Received: inner_optimizer={inner_optimizer!r}")
-        initial_scale = checks.positive_float("initial_scale", initial_scale)
+        initial_scale = validation.positive_float("initial_scale", initial_scale)
         if initial_scale > LARGEST_SCALE:
             raise ValueError(f"`initial_scale` must be at most 2^126. Received: initial_scale={initial_scale}")
-        growth_steps = checks.positive_int("dynamic_growth_steps", dynamic_growth_steps)
+        growth_steps = validation.positive_int("dynamic_growth_steps", dynamic_growth_steps)
         super().__init__(inner, initial_scale, growth_steps, name=name, **options)
-        self.tolerance = checks.fraction("tolerance", tolerance)
-        self.min_scale = checks.positive_float("min_scale", min_scale)
-        checks.below("min_scale", self.min_scale, "initial_scale", self.initial_scale)
+        self.tolerance = validation.fraction("tolerance", tolerance)
+        self.min_scale = validation.positive_float("min_scale", min_scale)
+        validation.below("min_scale", self.min_scale, "initial_scale", self.initial_scale)
 
     def build(self, var_list):
         if self.built:
@@ -162,7 +160,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         try:
             aborts = bool(ops.convert_to_numpy(too_low))
         except (TypeError, NotImplementedError):  # the update is being traced
-            with native.asserted_in_graph(ops.logical_not(too_low), self._message()):
+            with backends.asserted_in_graph(ops.logical_not(too_low), self._message()):
                 self.aborts.assign_add(ops.cast(too_low, self.aborts.dtype))
             return
         if aborts:

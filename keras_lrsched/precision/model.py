@@ -6,13 +6,12 @@ import warnings
 
 import keras
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.traces import check_traces, forget_traces
 from keras_lrsched.precision import layers as quantized
 from keras_lrsched.precision import rematerialization
 from keras_lrsched.precision.layers import QUANTIZED, Quantized
 from keras_lrsched.precision.recipe import Place, get_recipe
-from keras_lrsched.schedules import checks
 
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 TABLES = re.compile(
@@ -277,7 +276,7 @@ def _is_meant_by_another(layer, found, rule):
 
 def _places(model, layers, seed, recipe, head):
     """layer -> its `Place`."""
-    first_seed = checks.non_negative_int("seed", seed) * 0x1000
+    first_seed = validation.non_negative_int("seed", seed) * 0x1000
 
     def place(index, role):
         return Place(role, index, len(layers), first_seed + index)

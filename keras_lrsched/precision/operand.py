@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.gradients import estimator_factor, fake_quantize
 from keras_lrsched.precision.hadamard import hadamard
 from keras_lrsched.precision.quantized import QuantizedTensor, decode, dequantize, encode, quantize
-from keras_lrsched.schedules import checks
 
 
 class Written(NamedTuple):
@@ -83,8 +83,8 @@ class Cast(Operand):
 
     def __post_init__(self):
         get_format(self.format)
-        checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
-        checks.one_of("gradient", self.gradient, ("ste", "dge", "trust"))
+        validation.one_of("rounding", self.rounding, ("nearest", "stochastic"))
+        validation.one_of("gradient", self.gradient, ("ste", "dge", "trust"))
 
     @property
     def element_bits(self):

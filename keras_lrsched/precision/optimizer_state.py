@@ -7,12 +7,10 @@ import keras
 from keras import ops
 
 from keras_lrsched import kernels, optimizers
-from keras_lrsched._core import keras_private
-from keras_lrsched.optimizers import native, paths
+from keras_lrsched._core import backends, keras_private, path_rules, validation
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 from keras_lrsched.precision.coded_moment import KINDS, CodedMoment
-from keras_lrsched.schedules import checks
 
 MOMENTS = {
     keras.optimizers.Adam: {"momentum": True, "velocity": False, "velocity_hat": False},
@@ -82,10 +80,10 @@ class QuantizedState(Wrapper):
 
     def __init__(self, optimizer, kind, block_size=None, min_size=4096, exclude_from_quantization=None, name=None):
         super().__init__(optimizer, name)
-        self.kind = checks.one_of("kind", kind, tuple(KINDS))
-        self.block_size = None if block_size is None else checks.positive_int("block_size", block_size)
-        self.min_size = checks.positive_int("min_size", min_size)
-        self.exclude_from_quantization = paths.patterns("exclude_from_quantization", exclude_from_quantization)
+        self.kind = validation.one_of("kind", kind, tuple(KINDS))
+        self.block_size = None if block_size is None else validation.positive_int("block_size", block_size)
+        self.min_size = validation.positive_int("min_size", min_size)
+        self.exclude_from_quantization = path_rules.patterns("exclude_from_quantization", exclude_from_quantization)
         self._signs = next((signs for known, signs in MOMENTS.items() if isinstance(self.inner_optimizer, known)), {})
         self._refuse(optimizer)
         if isinstance(self.inner_optimizer, FusedOptimizer) and not self._has_kernel():  # kernels would read float32
@@ -120,9 +118,9 @@ class QuantizedState(Wrapper):
     def build(self, variables):
         if self.built or not variables:
             return
-        if native.replicas() > 1:
-            raise ValueError(f"QuantizedState works on one replica. Received: {native.replicas()} replicas")
-        included = paths.included("exclude_from_quantization", self.exclude_from_quantization, variables)
+        if backends.replicas() > 1:
+            raise ValueError(f"QuantizedState works on one replica. Received: {backends.replicas()} replicas")
+        included = path_rules.included("exclude_from_quantization", self.exclude_from_quantization, variables)
         # By key: several variables may have one path, as those have that were given no name.
         self._coded = {self._var_key(v) for v, is_in in zip(variables, included, strict=True) if is_in and self._is_fit(v)}
         inner = self.inner_optimizer
@@ -158,7 +156,7 @@ class QuantizedState(Wrapper):
                 shape=shape,
                 dtype=dtype,
                 layout=getattr(variable, "_layout", None) if part == "codes" else None,
-                name=f"{paths.path(variable).replace('/', '_').replace(':', '_')}_{name}_{part}",
+                name=f"{path_rules.path(variable).replace('/', '_').replace(':', '_')}_{name}_{part}",
             )
             for part, (shape, dtype) in coder.parts(tuple(variable.shape)).items()
         }

@@ -5,13 +5,13 @@ from typing import Any
 
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision.kept import custom_gradient, read_later
 from keras_lrsched.precision.matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
 from keras_lrsched.precision.operand import AS_IS, Operand, Written, along, numbers, seed_of, transposed
 from keras_lrsched.precision.quantized import QuantizedTensor
-from keras_lrsched.schedules import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Product:
     signs: Any = None
 
     def __post_init__(self):
-        checks.one_of("rotation", self.rotation, (0, *SIZES))
+        validation.one_of("rotation", self.rotation, (0, *SIZES))
 
     def write(self, left, right, seed):
         """Both operands, rotated and as `Written`."""
@@ -130,7 +130,7 @@ class Products(Rule):
     saved: str = "original"
 
     def __post_init__(self):
-        checks.one_of("saved", self.saved, ("original", "written"))
+        validation.one_of("saved", self.saved, ("original", "written"))
         if self.forward.rotation and self.saved == "original":
             raise ValueError("A rotated forward product needs saved='written'. Received: saved='original'")
 

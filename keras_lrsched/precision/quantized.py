@@ -6,14 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
+from keras_lrsched._core.philox import key_of, random_bits
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision import bit_numerics, float_numerics, packing, scales
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.hadamard import checked_signs, hadamard
-from keras_lrsched.precision.philox import key_of, random_bits
-from keras_lrsched.schedules import checks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ class Coded:
 
 def encode(x, format, axis, rounding, seed, numerics=bit_numerics):
     """-> (`Coded`, `Blocks`)."""
-    checks.one_of("rounding", rounding, ("nearest", "stochastic"))
+    validation.one_of("rounding", rounding, ("nearest", "stochastic"))
     x = as_float32(x)
     blocks = Blocks(tuple(ops.shape(x)), format, axis)
     fitted = scales.fit(blocks.split(x), format, blocks.axes, numerics)
@@ -172,7 +172,7 @@ def numerics_of_numbers(rounding="nearest"):
 
 def prepare(x, format, axis, rounding, seed):
     """-> (a tensor in float32 or bfloat16, its `Blocks`, and for stochastic rounding the seed as a tensor)."""
-    checks.one_of("rounding", rounding, ("nearest", "stochastic"))
+    validation.one_of("rounding", rounding, ("nearest", "stochastic"))
     x = as_floats(x)
     blocks = Blocks(tuple(ops.shape(x)), format, axis)
     return x, blocks, ops.stack(key_of(seed)) if rounding == "stochastic" else None

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.hadamard import hadamard
 from keras_lrsched.precision.kept import unless_exporting
-from keras_lrsched.schedules import checks
 
 CLIPS = {
     1: 0.7978845587140913,
@@ -47,8 +47,8 @@ def quest(x, bits=4, rotation="half"):
     >>> keras.ops.convert_to_numpy(quest(keras.ops.array([[1.0, -1.0, 0.1, -3.0]]), bits=1, rotation="none")).round(4)
     array([[ 1.3237, -1.3237,  1.3237, -1.3237]], dtype=float32)
     """
-    checks.one_of("bits", bits, tuple(CLIPS))
-    checks.one_of("rotation", rotation, ("half", "full", "none"))
+    validation.one_of("bits", bits, tuple(CLIPS))
+    validation.one_of("rotation", rotation, ("half", "full", "none"))
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     rotated = ops.cast(x, "float32") if rotation == "none" else hadamard(ops.cast(x, "float32"), 128)

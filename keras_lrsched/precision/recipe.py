@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import keras
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.product import Rule
-from keras_lrsched.schedules import checks
 
 ROLES = ("linear", "attention", "convolution", "head")
 
@@ -31,7 +31,7 @@ class Place:
     seed: int = 0
 
     def __post_init__(self):
-        checks.one_of("role", self.role, ROLES)
+        validation.one_of("role", self.role, ROLES)
 
     def part(self, number):
         """The place of a layer within this one, which has random numbers of its own."""

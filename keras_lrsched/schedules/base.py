@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.profiles import Profile
 
 
@@ -44,7 +44,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def values(self, steps):
         """The values in NumPy float64: of the first `steps` updates if it is an int, else of each step in the array."""
         if not np.ndim(steps):
-            steps = np.arange(checks.non_negative_int("steps", steps))
+            steps = np.arange(validation.non_negative_int("steps", steps))
         return np.asarray(self.compute(_widened(np.asarray(steps)), np), "float64")
 
     def plot(self, steps=None, ax=None, **options):
@@ -93,7 +93,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     __rmul__ = __mul__
 
     def __truediv__(self, divisor):
-        return self * (1 / checks.positive_float("divisor", divisor))
+        return self * (1 / validation.positive_float("divisor", divisor))
 
     def arguments(self):
         """What the constructor took, by name."""

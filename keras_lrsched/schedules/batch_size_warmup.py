@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
 
 
@@ -36,16 +36,16 @@ class BatchSizeWarmup(PiecewiseConstant):
     """
 
     def __init__(self, batch_sizes, boundaries, name="BatchSizeWarmup"):
-        self.batch_sizes = checks.increasing("batch_sizes", batch_sizes, checks.positive_int)
+        self.batch_sizes = validation.increasing("batch_sizes", batch_sizes, validation.positive_int)
         self.name = name
         super().__init__(boundaries, self.batch_sizes)
 
     @classmethod
     def from_tokens(cls, batch_sizes, token_boundaries, tokens_per_example, **options):
         """The schedule with its boundaries in tokens seen, which it rounds up to whole updates."""
-        sizes = checks.increasing("batch_sizes", batch_sizes, checks.positive_int)
-        ends = checks.increasing("token_boundaries", token_boundaries, checks.positive_int)
-        tokens = checks.positive_int("tokens_per_example", tokens_per_example)
+        sizes = validation.increasing("batch_sizes", batch_sizes, validation.positive_int)
+        ends = validation.increasing("token_boundaries", token_boundaries, validation.positive_int)
+        tokens = validation.positive_int("tokens_per_example", tokens_per_example)
         boundaries, seen, step = [], 0, 0
         for size, end in zip(sizes, ends, strict=False):
             steps = -(-(end - seen) // (size * tokens))
@@ -55,5 +55,5 @@ class BatchSizeWarmup(PiecewiseConstant):
 
     def learning_rate_factor(self, power=0.5):
         """(B_i / B_0)^power as a schedule, to be multiplied with that of the learning rate: 0.5 for Adam, 1 for SGD."""
-        power = checks.non_negative_float("power", power)
+        power = validation.non_negative_float("power", power)
         return PiecewiseConstant(self.boundaries, [(size / self.batch_sizes[0]) ** power for size in self.batch_sizes])

@@ -4,7 +4,8 @@ import math
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule
 
 
@@ -44,12 +45,12 @@ class CertifiedEpsilon(PhasedSchedule):
     """
 
     def __init__(self, epsilon, start_step, ramp_steps, mode="smooth", mid=0.25, beta=4.0, name="CertifiedEpsilon"):
-        self.epsilon = checks.positive_float("epsilon", epsilon)
-        self.start_step = checks.non_negative_int("start_step", start_step)
-        self.ramp_steps = checks.positive_int("ramp_steps", ramp_steps)
-        self.mode = checks.one_of("mode", mode, ("smooth", "linear"))
-        self.mid = checks.fraction("mid", mid)
-        self.beta = checks.at_least_one("beta", beta)
+        self.epsilon = validation.positive_float("epsilon", epsilon)
+        self.start_step = validation.non_negative_int("start_step", start_step)
+        self.ramp_steps = validation.positive_int("ramp_steps", ramp_steps)
+        self.mode = validation.one_of("mode", mode, ("smooth", "linear"))
+        self.mid = validation.fraction("mid", mid)
+        self.beta = validation.at_least_one("beta", beta)
         self.name = name
         curved = math.floor(self.mid * self.ramp_steps) if mode == "smooth" else 0
         straight = self.ramp_steps - curved
@@ -66,6 +67,6 @@ class CertifiedEpsilon(PhasedSchedule):
 
         The paper: CIFAR-10 from epoch 2 over 80 epochs, Tiny ImageNet from 2 over 20, MNIST from 1 over 20.
         """
-        steps = checks.positive_int("steps_per_epoch", steps_per_epoch)
-        start = checks.positive_int("start_epoch", start_epoch) - 1
-        return cls(epsilon, start * steps, checks.positive_int("ramp_epochs", ramp_epochs) * steps, **options)
+        steps = validation.positive_int("steps_per_epoch", steps_per_epoch)
+        start = validation.positive_int("start_epoch", start_epoch) - 1
+        return cls(epsilon, start * steps, validation.positive_int("ramp_epochs", ramp_epochs) * steps, **options)

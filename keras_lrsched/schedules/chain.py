@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -37,7 +37,7 @@ class Chain(Schedule):
         self.schedules = [as_schedule("schedules", schedule) for schedule in schedules]
         if boundaries is None:
             boundaries = _ends(self.schedules[:-1])
-        self.boundaries = checks.increasing("boundaries", boundaries, checks.positive_int)
+        self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
         if len(self.boundaries) != len(self.schedules) - 1:
             raise ValueError(
                 f"{len(self.schedules)} schedules need {len(self.schedules) - 1} `boundaries`. "

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, to_float
 
 
@@ -23,7 +23,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, value):
-        self.value = checks.non_negative_float("value", value)
+        self.value = validation.non_negative_float("value", value)
 
     def compute(self, step, xp):
         return xp.full_like(to_float(step, xp), self.value)
@@ -33,5 +33,5 @@ class Constant(Schedule):
         """Constant at the peak, behind a linear warmup if there is one."""
         from keras_lrsched.schedules.warmup import Warmup
 
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return Warmup(peak_learning_rate, warmup_steps, **options) if warmup_steps else cls(peak_learning_rate, **options)

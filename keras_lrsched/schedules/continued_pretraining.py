@@ -5,7 +5,7 @@ import bisect
 import keras
 import numpy as np
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 from keras_lrsched.schedules.warmup import Warmup
 
@@ -48,7 +48,7 @@ class ContinuedPretraining(ProfileDecay):
         Raises:
             ValueError: If `fraction` lies below `alpha`: no step is worth so little.
         """
-        fraction = checks.positive_fraction("fraction", fraction)
+        fraction = validation.positive_fraction("fraction", fraction)
         if fraction < self.alpha:
             raise ValueError(f"`fraction` must not lie below `alpha`. Received: fraction={fraction}, alpha={self.alpha}")
         fallen = -fraction * self.initial_learning_rate
@@ -57,6 +57,6 @@ class ContinuedPretraining(ProfileDecay):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Reaches the floor when the budget ends. The paper has no warmup; one that is asked for comes in front."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         schedule = cls(peak_learning_rate, total_steps - warmup_steps, **options)
         return Warmup(schedule, warmup_steps) if warmup_steps else schedule

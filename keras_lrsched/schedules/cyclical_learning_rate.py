@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, at_least, to_float
 
 
@@ -70,18 +70,18 @@ class CyclicalLearningRate(Schedule):
         name="CyclicalLearningRate",
         gamma=1.0,
     ):
-        self.initial_learning_rate = checks.non_negative_float("initial_learning_rate", initial_learning_rate)
-        self.maximal_learning_rate = checks.positive_float("maximal_learning_rate", maximal_learning_rate)
+        self.initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
+        self.maximal_learning_rate = validation.positive_float("maximal_learning_rate", maximal_learning_rate)
         if self.maximal_learning_rate < self.initial_learning_rate:
             raise ValueError(
                 "`maximal_learning_rate` must be at least `initial_learning_rate`. Received: "
                 f"maximal_learning_rate={maximal_learning_rate}, initial_learning_rate={initial_learning_rate}"
             )
-        self.step_size = checks.positive_int("step_size", step_size)
+        self.step_size = validation.positive_int("step_size", step_size)
         self.scale_fn = _checked_scale(scale_fn)
-        self.scale_mode = checks.one_of("scale_mode", scale_mode, ("cycle", "iterations"))
+        self.scale_mode = validation.one_of("scale_mode", scale_mode, ("cycle", "iterations"))
         self.name = name
-        self.gamma = checks.positive_fraction("gamma", gamma)
+        self.gamma = validation.positive_fraction("gamma", gamma)
         if self.gamma != 1 and self.scale_fn != "exp_range":
             raise ValueError(
                 f"`gamma` belongs to scale_fn='exp_range' alone. Received: gamma={gamma}, scale_fn={scale_fn!r}"
@@ -119,9 +119,9 @@ class CyclicalLearningRate(Schedule):
 
         The first rise is the warmup, so `warmup_steps` is only checked.
         """
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
-        step_size = max(1, total_steps // (2 * checks.positive_int("cycles", cycles)))
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
+        step_size = max(1, total_steps // (2 * validation.positive_int("cycles", cycles)))
         return cls(**{"initial_learning_rate": peak / 4, "maximal_learning_rate": peak, "step_size": step_size, **options})
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.tabulated import Tabulated
 from keras_lrsched.schedules.warmup import Warmup
@@ -56,13 +56,13 @@ class DistributionShift(Schedule):
         scale=1.0,
         name="DistributionShift",
     ):
-        self.total_steps = steps = checks.positive_int("total_steps", total_steps)
-        self.dimension = checks.positive_int("dimension", dimension)
-        self.batch_size = checks.positive_int("batch_size", batch_size)
-        self.noise_variance = checks.positive_float("noise_variance", noise_variance)
-        self.initial_error = checks.positive_float("initial_error", initial_error)
+        self.total_steps = steps = validation.positive_int("total_steps", total_steps)
+        self.dimension = validation.positive_int("dimension", dimension)
+        self.batch_size = validation.positive_int("batch_size", batch_size)
+        self.noise_variance = validation.positive_float("noise_variance", noise_variance)
+        self.initial_error = validation.positive_float("initial_error", initial_error)
         self.drift = _checked_drift(drift, steps)
-        self.scale = checks.positive_float("scale", scale)
+        self.scale = validation.positive_float("scale", scale)
         self.name = name
         self._table = Tabulated(self._greedy(self.drift if isinstance(self.drift, list) else [self.drift] * steps))
 
@@ -83,8 +83,8 @@ class DistributionShift(Schedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Scaled so that its largest value is the peak; behind a linear warmup, if one is asked for. No size is usual."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         steps = total_steps - warmup_steps
         schedule = cls(steps, **{"scale": peak / max(cls(steps, **options).values(steps)), **options})
         return Warmup(schedule, warmup_steps) if warmup_steps else schedule
@@ -92,10 +92,10 @@ class DistributionShift(Schedule):
 
 def _checked_drift(drift, total_steps):
     if not isinstance(drift, (list, tuple)):
-        return checks.non_negative_float("drift", drift)
+        return validation.non_negative_float("drift", drift)
     if len(drift) != total_steps:
         raise ValueError(
             "`drift` must be a number, or a list of `total_steps` numbers. "
             f"Received: drift={drift!r:.200} of length {len(drift)}, total_steps={total_steps}"
         )
-    return [checks.non_negative_float("drift", distance) for distance in drift]
+    return [validation.non_negative_float("drift", distance) for distance in drift]

@@ -4,7 +4,7 @@ import itertools
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
 
 
@@ -55,12 +55,12 @@ class EfficientTrainStages(PiecewiseConstant):
         equal="compute",
         name="EfficientTrainStages",
     ):
-        self.sizes = checks.each("sizes", sizes, checks.positive_int)
+        self.sizes = validation.each("sizes", sizes, validation.positive_int)
         magnitudes = range(len(self.sizes)) if magnitudes is None else magnitudes
-        self.magnitudes = checks.each("magnitudes", magnitudes, checks.non_negative_float)
-        self.equal = checks.one_of("equal", equal, ("compute", "steps"))
+        self.magnitudes = validation.each("magnitudes", magnitudes, validation.non_negative_float)
+        self.equal = validation.one_of("equal", equal, ("compute", "steps"))
         self.name = name
-        total = checks.positive_int("total_steps", total_steps)
+        total = validation.positive_int("total_steps", total_steps)
         if len(self.magnitudes) != len(self.sizes):
             raise ValueError(
                 "There must be as many `magnitudes` as `sizes`. "
@@ -79,7 +79,7 @@ class EfficientTrainStages(PiecewiseConstant):
     def for_full_size_steps(cls, steps, sizes=None, full_size=224, **options):
         """The stages with the compute of `steps` updates at `full_size`, as the official scripts count."""
         options = options if sizes is None else {**options, "sizes": sizes}
-        steps, full_size = checks.positive_int("steps", steps), checks.positive_int("full_size", full_size)
+        steps, full_size = validation.positive_int("steps", steps), validation.positive_int("full_size", full_size)
         sizes = cls(10**9, **options).sizes
         return cls(round(steps / len(sizes) * sum((full_size / size) ** 2 for size in sizes)), **options)
 

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule
 
 
@@ -58,15 +59,15 @@ class InfiniteLearningRate(PhasedSchedule):
         cooldown="cosine",
         name="InfiniteLearningRate",
     ):
-        self.max_learning_rate = high = checks.positive_float("max_learning_rate", max_learning_rate)
-        self.constant_learning_rate = constant = checks.positive_float("constant_learning_rate", constant_learning_rate)
-        self.min_learning_rate = low = checks.positive_float("min_learning_rate", min_learning_rate)
-        checks.below("constant_learning_rate", constant, "max_learning_rate", high)
-        checks.below("min_learning_rate", low, "constant_learning_rate", constant)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.cooldown_steps = checks.positive_int("cooldown_steps", cooldown_steps)
-        self.constant_steps = checks.non_negative_int("constant_steps", constant_steps)
-        self.annealing_steps = checks.non_negative_int("annealing_steps", annealing_steps)
+        self.max_learning_rate = high = validation.positive_float("max_learning_rate", max_learning_rate)
+        self.constant_learning_rate = constant = validation.positive_float("constant_learning_rate", constant_learning_rate)
+        self.min_learning_rate = low = validation.positive_float("min_learning_rate", min_learning_rate)
+        validation.below("constant_learning_rate", constant, "max_learning_rate", high)
+        validation.below("min_learning_rate", low, "constant_learning_rate", constant)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.cooldown_steps = validation.positive_int("cooldown_steps", cooldown_steps)
+        self.constant_steps = validation.non_negative_int("constant_steps", constant_steps)
+        self.annealing_steps = validation.non_negative_int("annealing_steps", annealing_steps)
         self.cooldown = profiles.get(cooldown, floor=constant / high)
         self.name = name
         self.phases = [
@@ -82,8 +83,8 @@ class InfiniteLearningRate(PhasedSchedule):
 
         The percentages of Ibrahim et al. are from memory, unverified; the values are theirs.
         """
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         rest = total_steps - warmup_steps
         cooldown = max(1, round(0.6 * rest))
         annealing = min(round(0.15 * rest), rest - cooldown)

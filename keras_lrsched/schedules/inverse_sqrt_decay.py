@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, at_least, to_float
 from keras_lrsched.schedules.phases import Phase, progress
 from keras_lrsched.schedules.profile_decay import checked_warmup
@@ -44,8 +44,8 @@ class InverseSqrtDecay(Schedule):
     def __init__(
         self, initial_learning_rate, decay_steps, alpha=0.0, name="InverseSqrtDecay", warmup_target=None, warmup_steps=0
     ):
-        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.decay_steps = validation.positive_int("decay_steps", decay_steps)
+        self.alpha = validation.fraction("alpha", alpha)
         self.name = name
         self.initial_learning_rate, self.warmup_target, self.warmup_steps = checked_warmup(
             initial_learning_rate, warmup_target, warmup_steps
@@ -72,7 +72,7 @@ class InverseSqrtDecay(Schedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Decays from the end of the warmup on; without one, from a tenth of the budget."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if not warmup_steps:
             return cls(peak_learning_rate, max(1, total_steps // 10), **options)
         return cls(0.0, warmup_steps, warmup_target=peak_learning_rate, warmup_steps=warmup_steps, **options)

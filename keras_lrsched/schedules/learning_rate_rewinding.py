@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -40,9 +40,9 @@ class LearningRateRewinding(Schedule):
 
     def __init__(self, schedule, training_steps, rewind_steps, cycles=1):
         self.schedule = as_schedule("schedule", schedule)
-        self.training_steps = checks.positive_int("training_steps", training_steps)
-        self.rewind_steps = checks.positive_int("rewind_steps", rewind_steps)
-        self.cycles = checks.positive_int("cycles", cycles)
+        self.training_steps = validation.positive_int("training_steps", training_steps)
+        self.rewind_steps = validation.positive_int("rewind_steps", rewind_steps)
+        self.cycles = validation.positive_int("cycles", cycles)
         if self.rewind_steps > self.training_steps:
             raise ValueError(
                 "`rewind_steps` must not exceed `training_steps`. "

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule
 
 
@@ -35,9 +36,9 @@ class MaskingRate(PhasedSchedule):
     """
 
     def __init__(self, total_steps, initial_rate=0.3, final_rate=0.15, profile="linear", name="MaskingRate"):
-        steps = checks.positive_int("total_steps", total_steps)
-        self.initial_rate = checks.positive_fraction("initial_rate", initial_rate)
-        self.final_rate = checks.positive_fraction("final_rate", final_rate)
+        steps = validation.positive_int("total_steps", total_steps)
+        self.initial_rate = validation.positive_fraction("initial_rate", initial_rate)
+        self.final_rate = validation.positive_fraction("final_rate", final_rate)
         self.profile = profiles.get(profile)
         self.name = name
         self.phases = [Phase(steps, self.initial_rate, self.final_rate, self.profile)]

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.warmup_stable_decay import WarmupStableDecay, split_budget
 
 
@@ -50,8 +51,8 @@ class MiniCPMDecay(WarmupStableDecay):
         warmup_start=0.0,
         name="MiniCPMDecay",
     ):
-        self.half_life = checks.positive_float("half_life", half_life)
-        half_lives = checks.positive_int("decay_steps", decay_steps) / self.half_life
+        self.half_life = validation.positive_float("half_life", half_life)
+        half_lives = validation.positive_int("decay_steps", decay_steps) / self.half_life
         if not 1e-9 < half_lives <= 40:
             raise ValueError(
                 "`decay_steps` must be at most 40 times `half_life`, and not a vanishing part of it. "

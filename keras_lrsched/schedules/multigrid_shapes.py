@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import to_float, to_int
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant, piece
 
@@ -76,18 +76,18 @@ class MultigridShapes(PiecewiseConstant):
         short_cycle=True,
         name="MultigridShapes",
     ):
-        self.frames, self.crop = checks.positive_int("frames", frames), checks.positive_int("crop", crop)
-        self.milestones = checks.increasing("milestones", milestones, checks.positive_int)
-        self.epochs = checks.positive_int("epochs", epochs)
+        self.frames, self.crop = validation.positive_int("frames", frames), validation.positive_int("crop", crop)
+        self.milestones = validation.increasing("milestones", milestones, validation.positive_int)
+        self.epochs = validation.positive_int("epochs", epochs)
         if not self.milestones or self.milestones[-1] >= self.epochs:
             raise ValueError(
                 "`milestones` must be one or more epochs, all before `epochs`. "
                 f"Received: milestones={milestones}, epochs={epochs}"
             )
-        self.steps_per_epoch = checks.positive_int("steps_per_epoch", steps_per_epoch)
-        self.gamma = checks.positive_fraction("gamma", gamma)
-        self.epoch_factor = checks.positive_float("epoch_factor", epoch_factor)
-        self.short_cycle = bool(checks.one_of("short_cycle", short_cycle, (False, True)))
+        self.steps_per_epoch = validation.positive_int("steps_per_epoch", steps_per_epoch)
+        self.gamma = validation.positive_fraction("gamma", gamma)
+        self.epoch_factor = validation.positive_float("epoch_factor", epoch_factor)
+        self.short_cycle = bool(validation.one_of("short_cycle", short_cycle, (False, True)))
         self.name = name
         stages = len(self.milestones)
         cycle = [self._shapes(*factors) for factors in LONG_CYCLE]
@@ -131,11 +131,11 @@ class MultigridShapes(PiecewiseConstant):
 
     def shape(self, step):
         """The `Shape` of the mini-batch for the update after `step`, an int."""
-        step = min(checks.non_negative_int("step", step), self.total_steps - 1)
+        step = min(validation.non_negative_int("step", step), self.total_steps - 1)
         shapes = self._stages[int(piece(step, self.boundaries, np))]
         return shapes[step % len(shapes)]
 
     def learning_rate(self, base_learning_rate):
         """The learning rate: `base_learning_rate` times gamma to the stage, times the batch factor of the long cycle."""
-        base = checks.positive_float("base_learning_rate", base_learning_rate)
+        base = validation.positive_float("base_learning_rate", base_learning_rate)
         return PiecewiseConstant(self.boundaries, [base * rate for rate in self._rates])

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.base import Schedule, at_least, float_dtype, to_float, to_int
 from keras_lrsched.schedules.phases import Phase, progress
 from keras_lrsched.schedules.piecewise_constant import piece
@@ -44,10 +45,10 @@ class MultiplicativeCyclic(Schedule):
     """
 
     def __init__(self, peak_learning_rate, first_decay_steps, t_mul=2, warmup_steps=0, name="MultiplicativeCyclic"):
-        self.peak_learning_rate = checks.positive_float("peak_learning_rate", peak_learning_rate)
-        self.first_decay_steps = checks.positive_int("first_decay_steps", first_decay_steps)
-        self.t_mul = checks.positive_int("t_mul", t_mul)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.peak_learning_rate = validation.positive_float("peak_learning_rate", peak_learning_rate)
+        self.first_decay_steps = validation.positive_int("first_decay_steps", first_decay_steps)
+        self.t_mul = validation.positive_int("t_mul", t_mul)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.name = name
         self._rise = Phase(self.warmup_steps, 0.0, self.peak_learning_rate)
         self._starts, self._lengths = [0], [self.first_decay_steps]
@@ -58,9 +59,9 @@ class MultiplicativeCyclic(Schedule):
     @classmethod
     def from_epochs(cls, peak_learning_rate, steps_per_epoch, first_decay_epochs=8, t_mul=2, warmup_epochs=8, **options):
         """The schedule with its lengths in epochs; by default the paper's."""
-        steps = checks.positive_int("steps_per_epoch", steps_per_epoch)
-        first = checks.positive_int("first_decay_epochs", first_decay_epochs)
-        warmup = checks.non_negative_int("warmup_epochs", warmup_epochs)
+        steps = validation.positive_int("steps_per_epoch", steps_per_epoch)
+        first = validation.positive_int("first_decay_epochs", first_decay_epochs)
+        warmup = validation.non_negative_int("warmup_epochs", warmup_epochs)
         return cls(peak_learning_rate, first * steps, t_mul, warmup * steps, **options)
 
     def compute(self, step, xp):
@@ -95,8 +96,8 @@ class MultiplicativeCyclic(Schedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, cycles=3, **options):
         """`cycles` cycles, 3 by default, of which the last ends with the budget."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        t_mul = checks.positive_int("t_mul", options.pop("t_mul", 2))
-        parts = sum(t_mul**k for k in range(checks.positive_int("cycles", cycles)))
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        t_mul = validation.positive_int("t_mul", options.pop("t_mul", 2))
+        parts = sum(t_mul**k for k in range(validation.positive_int("cycles", cycles)))
         first = options.pop("first_decay_steps", -(-(total_steps - warmup_steps) // parts))
         return cls(peak_learning_rate, first, t_mul, warmup_steps, **options)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import at_least
 from keras_lrsched.schedules.inverse_sqrt_decay import InverseSqrtDecay
 
@@ -35,9 +35,9 @@ class NoamDecay(InverseSqrtDecay):
     """
 
     def __init__(self, d_model, warmup_steps=4000, scale=1.0, name="NoamDecay"):
-        self.d_model = checks.positive_int("d_model", d_model)
-        warmup_steps = checks.positive_int("warmup_steps", warmup_steps)
-        self.scale = checks.positive_float("scale", scale)
+        self.d_model = validation.positive_int("d_model", d_model)
+        warmup_steps = validation.positive_int("warmup_steps", warmup_steps)
+        self.scale = validation.positive_float("scale", scale)
         peak = self.scale * (self.d_model * warmup_steps) ** -0.5
         super().__init__(0.0, warmup_steps, name=name, warmup_target=peak, warmup_steps=warmup_steps)
 
@@ -47,7 +47,7 @@ class NoamDecay(InverseSqrtDecay):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, d_model=512, **options):
         """Reaches the peak at t = `warmup_steps`. Without a warmup the schedule is nothing: `0` means a tenth of all."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = (warmup_steps or total_steps // 10) + 1
-        scale = checks.positive_float("peak_learning_rate", peak_learning_rate) * (d_model * rise) ** 0.5
+        scale = validation.positive_float("peak_learning_rate", peak_learning_rate) * (d_model * rise) ** 0.5
         return cls(d_model, rise, **{"scale": scale, **options})

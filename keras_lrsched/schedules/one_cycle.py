@@ -4,7 +4,8 @@ import itertools
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule
 
 
@@ -52,16 +53,16 @@ class OneCycle(PhasedSchedule):
         three_phase=False,
         name="OneCycle",
     ):
-        self.max_learning_rate = peak = checks.positive_float("max_learning_rate", max_learning_rate)
-        self.div_factor = checks.at_least_one("div_factor", div_factor)
-        self.final_div_factor = checks.at_least_one("final_div_factor", final_div_factor)
+        self.max_learning_rate = peak = validation.positive_float("max_learning_rate", max_learning_rate)
+        self.div_factor = validation.at_least_one("div_factor", div_factor)
+        self.final_div_factor = validation.at_least_one("final_div_factor", final_div_factor)
         self.anneal = profiles.get(anneal)
-        self.three_phase = bool(checks.one_of("three_phase", three_phase, (False, True)))
+        self.three_phase = bool(validation.one_of("three_phase", three_phase, (False, True)))
         self.name = name
         initial = peak / self.div_factor
         floor = initial / self.final_div_factor
         values = [initial, peak, initial, floor] if three_phase else [initial, peak, floor]
-        self.pct_start = checks.inner_fraction("pct_start", pct_start)
+        self.pct_start = validation.inner_fraction("pct_start", pct_start)
         self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
         self.total_steps = int(total_steps)
 
@@ -72,7 +73,7 @@ class OneCycle(PhasedSchedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """The cycle over the whole budget. Its rise is its warmup, so `warmup_steps` is only checked."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return cls(peak_learning_rate, total_steps, **options)
 
 
@@ -113,20 +114,20 @@ class OneCycleMomentum(PhasedSchedule):
         three_phase=False,
         name="OneCycleMomentum",
     ):
-        self.base_momentum = low = checks.fraction("base_momentum", base_momentum)
-        self.max_momentum = high = checks.fraction("max_momentum", max_momentum)
+        self.base_momentum = low = validation.fraction("base_momentum", base_momentum)
+        self.max_momentum = high = validation.fraction("max_momentum", max_momentum)
         self.anneal = profiles.get(anneal)
-        self.three_phase = bool(checks.one_of("three_phase", three_phase, (False, True)))
+        self.three_phase = bool(validation.one_of("three_phase", three_phase, (False, True)))
         self.name = name
         values = [high, low, high, high] if three_phase else [high, low, high]
-        self.pct_start = checks.inner_fraction("pct_start", pct_start)
+        self.pct_start = validation.inner_fraction("pct_start", pct_start)
         self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
         self.total_steps = int(total_steps)
 
 
 def _cycle(total_steps, pct_start, values, anneal):
     """The phases between three or four values. Their lengths need not be whole numbers of steps."""
-    total_steps = checks.positive_int("total_steps", total_steps)
+    total_steps = validation.positive_int("total_steps", total_steps)
     rise = pct_start * total_steps - 1
     lengths = [rise] * (len(values) - 2)
     lengths.append(total_steps - 1 - sum(lengths))

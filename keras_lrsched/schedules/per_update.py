@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -31,7 +31,7 @@ class PerUpdate(Schedule):
 
     def __init__(self, schedule, accumulation_steps):
         self.schedule = as_schedule("schedule", schedule)
-        self.accumulation_steps = checks.positive_int("accumulation_steps", accumulation_steps)
+        self.accumulation_steps = validation.positive_int("accumulation_steps", accumulation_steps)
         updates = getattr(self.schedule, "total_steps", None)
         self.total_steps = None if updates is None else updates * self.accumulation_steps
 

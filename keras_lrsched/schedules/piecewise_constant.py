@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, to_float, to_int
 
 
@@ -32,8 +32,8 @@ class PiecewiseConstant(Schedule):
     """
 
     def __init__(self, boundaries, levels):
-        self.boundaries = checks.increasing("boundaries", boundaries, checks.positive_int)
-        self.levels = checks.each("levels", levels, checks.non_negative_float)
+        self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
+        self.levels = validation.each("levels", levels, validation.non_negative_float)
         if len(self.levels) != len(self.boundaries) + 1:
             raise ValueError(
                 "There must be one more of `levels` than of `boundaries`. "

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 from keras_lrsched.schedules.warmup_stable_decay import split_budget
 
@@ -66,11 +67,11 @@ class PowerDecay(PhasedSchedule):
         alpha=0.0,
         name="PowerDecay",
     ):
-        self.batch_size = checks.positive_int("batch_size", batch_size)
-        self.sequence_length = checks.positive_int("sequence_length", sequence_length)
+        self.batch_size = validation.positive_int("batch_size", batch_size)
+        self.sequence_length = validation.positive_int("sequence_length", sequence_length)
         per_update = self.batch_size * self.sequence_length
         self.total_tokens = _checked_tokens("total_tokens", total_tokens, batch_size, sequence_length)
-        self.warmup_tokens = checks.non_negative_float("warmup_tokens", warmup_tokens)
+        self.warmup_tokens = validation.non_negative_float("warmup_tokens", warmup_tokens)
         if self.warmup_tokens:
             _checked_tokens("warmup_tokens", warmup_tokens, batch_size, sequence_length)
         self.decay_tokens = _checked_tokens("decay_tokens", decay_tokens, batch_size, sequence_length)
@@ -80,10 +81,10 @@ class PowerDecay(PhasedSchedule):
                 "`warmup_tokens` and `decay_tokens` must fit into `total_tokens`. Received: "
                 f"total_tokens={total_tokens}, warmup_tokens={warmup_tokens}, decay_tokens={decay_tokens}"
             )
-        self.max_learning_rate = peak = checks.positive_float("max_learning_rate", max_learning_rate)
-        self.a = checks.positive_float("a", a)
-        self.b = checks.between("b", b, -1, 0)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.max_learning_rate = peak = validation.positive_float("max_learning_rate", max_learning_rate)
+        self.a = validation.positive_float("a", a)
+        self.b = validation.between("b", b, -1, 0)
+        self.alpha = validation.fraction("alpha", alpha)
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
         self.name = name
         cap_end = min(max(self.warmup_tokens, (peak / (self.batch_size * self.a)) ** (1 / self.b)), stable_end)
@@ -119,16 +120,16 @@ class PowerDecay(PhasedSchedule):
         `a` follows from it, and each update counts for one token, in a batch of one.
         """
         _, _, decay_steps = split_budget(total_steps, warmup_steps, decay_fraction)
-        peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
+        peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         units = {"batch_size": 1, "sequence_length": 1, "max_learning_rate": peak}
         a = peak * max(warmup_steps, 0.026 * total_steps) ** -options.get("b", -0.51)
         return cls(total_steps, warmup_steps, decay_steps, **{**units, "a": a, **options})
 
 
 def _checked_tokens(name, tokens, batch_size, sequence_length):
-    tokens = checks.positive_float(name, tokens)
-    batch_size = checks.positive_int("batch_size", batch_size)
-    if tokens < batch_size * checks.positive_int("sequence_length", sequence_length):
+    tokens = validation.positive_float(name, tokens)
+    batch_size = validation.positive_int("batch_size", batch_size)
+    if tokens < batch_size * validation.positive_int("sequence_length", sequence_length):
         raise ValueError(
             f"`{name}` must be no less than the batch_size * sequence_length tokens of one update: it counts tokens, not "
             "updates, and `batch_size` counts sequences, not tokens. "

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.base import at_least
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
@@ -62,8 +63,8 @@ class ProfileDecay(PhasedSchedule):
         sample_every=None,
         sample_points=None,
     ):
-        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.decay_steps = validation.positive_int("decay_steps", decay_steps)
+        self.alpha = validation.fraction("alpha", alpha)
         self.name = name
         self.initial_learning_rate, self.warmup_target, self.warmup_steps = checked_warmup(
             initial_learning_rate, warmup_target, warmup_steps
@@ -86,7 +87,7 @@ class ProfileDecay(PhasedSchedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Reaches the floor when the budget ends."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if warmup_steps:
             options = {"warmup_target": peak_learning_rate, "warmup_steps": warmup_steps, **options}
         return cls(0.0 if warmup_steps else peak_learning_rate, total_steps - warmup_steps, **options)
@@ -94,16 +95,16 @@ class ProfileDecay(PhasedSchedule):
 
 def checked_warmup(initial_learning_rate, warmup_target, warmup_steps):
     """The three arguments that `keras.optimizers.schedules.CosineDecay` has for its warmup, checked."""
-    warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+    warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
     if warmup_target is not None:
-        initial_learning_rate = checks.non_negative_float("initial_learning_rate", initial_learning_rate)
-        return initial_learning_rate, checks.positive_float("warmup_target", warmup_target), warmup_steps
+        initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
+        return initial_learning_rate, validation.positive_float("warmup_target", warmup_target), warmup_steps
     if warmup_steps:
         raise ValueError(
             "`warmup_steps` needs a `warmup_target`, the value that the warmup rises to. "
             f"Received: warmup_steps={warmup_steps}, warmup_target=None"
         )
-    return checks.positive_float("initial_learning_rate", initial_learning_rate), None, 0
+    return validation.positive_float("initial_learning_rate", initial_learning_rate), None, 0
 
 
 def _checked_sampling(every, points):
@@ -112,10 +113,10 @@ def _checked_sampling(every, points):
             f"Give `sample_every` or `sample_points`, not both. Received: sample_every={every}, sample_points={points}"
         )
     if every is not None:
-        return checks.positive_int("sample_every", every), None
+        return validation.positive_int("sample_every", every), None
     if points is None:
         return None, None
-    points = checks.increasing("sample_points", points, checks.fraction)
+    points = validation.increasing("sample_points", points, validation.fraction)
     if not points or points[-1] == 1:
         raise ValueError(f"`sample_points` must be one or more fractions below 1. Received: sample_points={points}")
     return None, points

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 
 
 @dataclass(frozen=True)
@@ -94,35 +94,35 @@ square = Profile("square", lambda done, left, xp: left * (1 + done))
 
 def polynomial(power=1.0):
     """(1 - x)^power, as `keras.optimizers.schedules.PolynomialDecay`. `power` must be positive."""
-    power = checks.positive_float("power", power)
+    power = validation.positive_float("power", power)
     # Not `xp.power`: Keras on PyTorch rounds a bare exponent to the model's precision.
     return Profile("polynomial", lambda done, left, xp: left**power, {"power": power})
 
 
 def exponential(floor):
     """floor^x: a straight line on a log axis, from 1 to `floor` in (0, 1). It never reaches 0."""
-    floor = checks.inner_fraction("floor", floor)
+    floor = validation.inner_fraction("floor", floor)
     return Profile("exponential", lambda done, left, xp: xp.exp(math.log(floor) * done), {"floor": floor}, end=floor)
 
 
 def exponential_to_zero(floor=0.5):
     """(floor^x - floor) / (1 - floor): `exponential` stretched to reach 0. Megatron-LM's cooldown is `floor=0.5`."""
-    floor = checks.inner_fraction("floor", floor)
+    floor = validation.inner_fraction("floor", floor)
     scale = floor / (1 - floor)
     return Profile("exponential_to_zero", lambda done, left, xp: scale * xp.expm1(-math.log(floor) * left), {"floor": floor})
 
 
 def inverse_proportional(floor):
     """1 / (1 + x (1 / floor - 1)): a straight line of 1 / value, from 1 to `floor` (Wen et al. 2024, arXiv:2410.05192)."""
-    floor = checks.inner_fraction("floor", floor)
+    floor = validation.inner_fraction("floor", floor)
     slope = 1 / floor - 1
     return Profile("inverse_proportional", lambda done, left, xp: 1 / (1 + slope * done), {"floor": floor}, end=floor)
 
 
 def inverse_power(floor, power=0.5):
     """(1 + x (floor^(-1 / power) - 1))^-power: a stretch of the power law n^-power, from 1 to `floor` in (0, 1)."""
-    floor = checks.inner_fraction("floor", floor)
-    power = checks.positive_float("power", power)
+    floor = validation.inner_fraction("floor", floor)
+    power = validation.positive_float("power", power)
     log_ratio = -math.log(floor) / power  # of the last n to the first
     if log_ratio > 60:
         raise ValueError(f"`power` is too small for this floor. Received: power={power}, floor={floor}")
@@ -142,7 +142,7 @@ def lowered_linear(level=0.7):
 
     The paper gives the name and 0.7; that this is its exact form is inferred from its figure, not verified.
     """
-    level = checks.positive_fraction("level", level)
+    level = validation.positive_fraction("level", level)
     return Profile("lowered_linear", lambda done, left, xp: level * left, {"level": level})
 
 
@@ -151,7 +151,7 @@ def rex(a=0.5, b=0.5):
 
     The paper has a = b = 0.5. Code in circulation often has a = 0.1, b = 0.9, which stays high for longer.
     """
-    a = checks.positive_float("a", a)
+    a = validation.positive_float("a", a)
     if not isinstance(b, (int, float, np.number)) or not math.isclose(a + b, 1.0):
         raise ValueError(f"`a` and `b` must sum to 1, so that the profile starts at 1. Received: a={a!r}, b={b!r}")
     return Profile("rex", lambda done, left, xp: left / (a + b * left), {"a": a, "b": float(b)})
@@ -162,7 +162,7 @@ def uba(phi=1.0):
 
     phi = 2 is the cosine; a smaller phi > 0 stays high for longer; a larger one falls earlier.
     """
-    phi = checks.positive_float("phi", phi)
+    phi = validation.positive_float("phi", phi)
 
     def shape(done, left, xp):
         half = _half_cosine(left, xp)

@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched._core import validation
+from keras_lrsched._core.npz import read_arrays
 from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules import checks
-from keras_lrsched.schedules.array_file import read_arrays
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.tabulated import Tabulated
 
@@ -53,13 +53,13 @@ class RefinedSchedule(Schedule):
     """
 
     def __init__(self, gradient_norms, norm="l2", tau=0.1, total_steps=None, peak_learning_rate=1.0, name="RefinedSchedule"):
-        self.gradient_norms = checks.each("gradient_norms", gradient_norms, checks.non_negative_float)
-        self.norm = checks.one_of("norm", norm, tuple(POWERS))
-        self.tau = checks.fraction("tau", tau)
+        self.gradient_norms = validation.each("gradient_norms", gradient_norms, validation.non_negative_float)
+        self.norm = validation.one_of("norm", norm, tuple(POWERS))
+        self.tau = validation.fraction("tau", tau)
         self.total_steps = len(self.gradient_norms)
         if total_steps is not None:
-            self.total_steps = checks.positive_int("total_steps", total_steps)
-        self.peak_learning_rate = checks.positive_float("peak_learning_rate", peak_learning_rate)
+            self.total_steps = validation.positive_int("total_steps", total_steps)
+        self.peak_learning_rate = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.name = name
         if min(len(self.gradient_norms), self.total_steps) < 2 or not any(self.gradient_norms):
             raise ValueError(

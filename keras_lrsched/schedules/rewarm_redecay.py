@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
 
@@ -40,12 +41,12 @@ class RewarmRedecay(PhasedSchedule):
     def __init__(
         self, max_learning_rate, warmup_steps, decay_steps, alpha=0.1, initial_learning_rate=0.0, name="RewarmRedecay"
     ):
-        self.max_learning_rate = high = checks.positive_float("max_learning_rate", max_learning_rate)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
-        self.alpha = checks.fraction("alpha", alpha)
-        self.initial_learning_rate = checks.non_negative_float("initial_learning_rate", initial_learning_rate)
-        checks.below("initial_learning_rate", self.initial_learning_rate, "max_learning_rate", high)
+        self.max_learning_rate = high = validation.positive_float("max_learning_rate", max_learning_rate)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.decay_steps = validation.positive_int("decay_steps", decay_steps)
+        self.alpha = validation.fraction("alpha", alpha)
+        self.initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
+        validation.below("initial_learning_rate", self.initial_learning_rate, "max_learning_rate", high)
         self.name = name
         self.phases = [
             Phase(self.warmup_steps, self.initial_learning_rate, high),
@@ -55,5 +56,5 @@ class RewarmRedecay(PhasedSchedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Reaches the floor, a tenth of the peak, when the budget ends."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return cls(peak_learning_rate, warmup_steps, total_steps - warmup_steps, **options)

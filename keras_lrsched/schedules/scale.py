@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -27,7 +27,7 @@ class Scale(Schedule):
 
     def __init__(self, schedule, factor):
         self.schedule = as_schedule("schedule", schedule)
-        self.factor = checks.non_negative_float("factor", factor)
+        self.factor = validation.non_negative_float("factor", factor)
         self.total_steps = getattr(self.schedule, "total_steps", None)
 
     def compute(self, step, xp):

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
 
@@ -49,11 +50,11 @@ class SlowStartFastDecay(PhasedSchedule):
         cooldown="exponential",
         name="SlowStartFastDecay",
     ):
-        self.peak_learning_rate = peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
-        self.warmup_steps = checks.positive_int("warmup_steps", warmup_steps)
-        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
-        self.warmup_start = checks.inner_fraction("warmup_start", warmup_start)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
+        self.warmup_steps = validation.positive_int("warmup_steps", warmup_steps)
+        self.decay_steps = validation.positive_int("decay_steps", decay_steps)
+        self.warmup_start = validation.inner_fraction("warmup_start", warmup_start)
+        self.alpha = validation.fraction("alpha", alpha)
         self.warmup = profiles.get(warmup, floor=self.warmup_start)
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
         self.name = name
@@ -65,6 +66,6 @@ class SlowStartFastDecay(PhasedSchedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
         """Rises over `warmup_steps`, or half of the budget if that is 0, and falls over the rest; our proportions."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = warmup_steps or max(1, total_steps // 2)
         return cls(peak_learning_rate, rise, max(1, total_steps - rise), **options)

@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import at_least
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule
 from keras_lrsched.schedules.profiles import Profile
@@ -44,13 +44,13 @@ class SparsityRamp(PhasedSchedule):
     """
 
     def __init__(self, initial_sparsity, final_sparsity, begin_step, end_step, power=3.0, frequency=1, name="SparsityRamp"):
-        self.initial_sparsity = checks.fraction("initial_sparsity", initial_sparsity)
-        self.final_sparsity = checks.positive_fraction("final_sparsity", final_sparsity)
-        checks.below("initial_sparsity", self.initial_sparsity, "final_sparsity", self.final_sparsity)
-        checks.shorter("begin_step", begin_step, "end_step", end_step)
+        self.initial_sparsity = validation.fraction("initial_sparsity", initial_sparsity)
+        self.final_sparsity = validation.positive_fraction("final_sparsity", final_sparsity)
+        validation.below("initial_sparsity", self.initial_sparsity, "final_sparsity", self.final_sparsity)
+        validation.shorter("begin_step", begin_step, "end_step", end_step)
         self.begin_step, self.end_step = int(begin_step), int(end_step)
-        self.power = checks.positive_float("power", power)
-        self.frequency = checks.positive_int("frequency", frequency)
+        self.power = validation.positive_float("power", power)
+        self.frequency = validation.positive_int("frequency", frequency)
         self.name = name
         self.phases = [
             Phase(self.begin_step, self.initial_sparsity, self.initial_sparsity),

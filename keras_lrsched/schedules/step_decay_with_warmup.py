@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule
 from keras_lrsched.schedules.chain import Chain
 from keras_lrsched.schedules.constant import Constant
@@ -44,16 +44,16 @@ class StepDecayWithWarmup(Schedule):
     def __init__(
         self, base_learning_rate, warmup_steps, boundaries, batch_scale=1.0, factor=0.1, name="StepDecayWithWarmup"
     ):
-        self.base_learning_rate = checks.positive_float("base_learning_rate", base_learning_rate)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.boundaries = checks.increasing("boundaries", boundaries, checks.positive_int)
+        self.base_learning_rate = validation.positive_float("base_learning_rate", base_learning_rate)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
         if not self.boundaries or self.boundaries[0] <= self.warmup_steps:
             raise ValueError(
                 "`boundaries` must be one or more steps, all above `warmup_steps`. "
                 f"Received: boundaries={self.boundaries}, warmup_steps={self.warmup_steps}"
             )
-        self.batch_scale = checks.at_least_one("batch_scale", batch_scale)
-        self.factor = checks.inner_fraction("factor", factor)
+        self.batch_scale = validation.at_least_one("batch_scale", batch_scale)
+        self.factor = validation.inner_fraction("factor", factor)
         self.name = name
         peak = self.base_learning_rate * self.batch_scale
         levels = [Constant(peak * self.factor**n) for n in range(len(self.boundaries) + 1)]
@@ -67,8 +67,8 @@ class StepDecayWithWarmup(Schedule):
     @classmethod
     def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, batch_scale=32.0, **options):
         """Falls at 3, 6 and 8 ninths of the budget, but behind the warmup, which rises from a 32nd of the peak."""
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        base = checks.positive_float("peak_learning_rate", peak_learning_rate) / checks.at_least_one(
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        base = validation.positive_float("peak_learning_rate", peak_learning_rate) / validation.at_least_one(
             "batch_scale", batch_scale
         )
         boundaries = sorted({max(warmup_steps + 1, round(total_steps * ninths / 9)) for ninths in (3, 6, 8)})

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 from keras_lrsched.schedules.base import Schedule, at_least, to_float
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -62,14 +62,14 @@ class SynchronizationPeriod(Schedule):
         name="SynchronizationPeriod",
     ):
         self.learning_rate = as_schedule("learning_rate", learning_rate)
-        self.alpha = checks.non_negative_float("alpha", alpha)
-        self.base_period = checks.positive_int("base_period", base_period)
-        self.power = checks.positive_float("power", power)
-        self.max_period = None if max_period is None else checks.positive_int("max_period", max_period)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
+        self.alpha = validation.non_negative_float("alpha", alpha)
+        self.base_period = validation.positive_int("base_period", base_period)
+        self.power = validation.positive_float("power", power)
+        self.max_period = None if max_period is None else validation.positive_int("max_period", max_period)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.total_steps = getattr(self.learning_rate, "total_steps", None)
         if total_steps is not None:
-            self.total_steps = checks.positive_int("total_steps", total_steps)
+            self.total_steps = validation.positive_int("total_steps", total_steps)
         self.name = name
 
     def compute(self, step, xp):
@@ -86,7 +86,7 @@ class SynchronizationPeriod(Schedule):
 
     def averages(self, total_steps=None):
         """The numbers of updates after which the workers average, the last of them the end of the run."""
-        total_steps = self.total_steps if total_steps is None else checks.positive_int("total_steps", total_steps)
+        total_steps = self.total_steps if total_steps is None else validation.positive_int("total_steps", total_steps)
         if total_steps is None:
             raise ValueError("The learning rate has no end: say how many `total_steps`. Received: total_steps=None")
         periods, done = self.values(total_steps), [0]

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.base import Schedule, at_least
 from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.phases import Phase, progress
@@ -40,8 +41,8 @@ class Warmup(Schedule):
 
     def __init__(self, schedule, warmup_steps, warmup_start=0.0, profile="linear"):
         self.schedule = as_schedule("schedule", schedule)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.warmup_start = checks.fraction("warmup_start", warmup_start)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.profile = profiles.get(profile, floor=self.warmup_start)
         rest = getattr(self.schedule, "total_steps", None)
         self.total_steps = None if rest is None else self.warmup_steps + rest

@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
 
@@ -57,13 +58,13 @@ class WarmupStableDecay(PhasedSchedule):
         warmup_start=0.0,
         name="WarmupStableDecay",
     ):
-        self.peak_learning_rate = peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.stable_steps = checks.non_negative_int("stable_steps", stable_steps)
-        self.decay_steps = checks.positive_int("decay_steps", decay_steps)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.stable_steps = validation.non_negative_int("stable_steps", stable_steps)
+        self.decay_steps = validation.positive_int("decay_steps", decay_steps)
+        self.alpha = validation.fraction("alpha", alpha)
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
-        self.warmup_start = checks.fraction("warmup_start", warmup_start)
+        self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.name = name
         self.phases = [
             Phase(self.warmup_steps, self.warmup_start * peak, peak),
@@ -79,7 +80,7 @@ class WarmupStableDecay(PhasedSchedule):
 
 def split_budget(total_steps, warmup_steps, decay_fraction):
     """The steps of warmup, stable phase and decay, which takes `decay_fraction` of all, or what the warmup leaves of it."""
-    checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-    decay_steps = round(checks.positive_fraction("decay_fraction", decay_fraction) * total_steps)
+    validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+    decay_steps = round(validation.positive_fraction("decay_fraction", decay_fraction) * total_steps)
     decay_steps = max(1, min(decay_steps, total_steps - warmup_steps))
     return warmup_steps, total_steps - warmup_steps - decay_steps, decay_steps

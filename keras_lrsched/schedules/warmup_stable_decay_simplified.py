@@ -4,7 +4,8 @@ import itertools
 
 import keras
 
-from keras_lrsched.schedules import checks, profiles
+from keras_lrsched._core import validation
+from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
 
 
@@ -62,15 +63,15 @@ class WarmupStableDecaySimplified(PhasedSchedule):
         warmup_start=0.0,
         name="WarmupStableDecaySimplified",
     ):
-        self.peak_learning_rate = peak = checks.positive_float("peak_learning_rate", peak_learning_rate)
-        self.period_ends = checks.increasing("period_ends", period_ends, checks.positive_int)
+        self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
+        self.period_ends = validation.increasing("period_ends", period_ends, validation.positive_int)
         if not self.period_ends:
             raise ValueError(f"`period_ends` must name one step or more. Received: period_ends={period_ends}")
-        self.warmup_steps = checks.non_negative_int("warmup_steps", warmup_steps)
-        self.decay_fraction = checks.positive_fraction("decay_fraction", decay_fraction)
-        self.alpha = checks.fraction("alpha", alpha)
+        self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+        self.decay_fraction = validation.positive_fraction("decay_fraction", decay_fraction)
+        self.alpha = validation.fraction("alpha", alpha)
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
-        self.warmup_start = checks.fraction("warmup_start", warmup_start)
+        self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.name = name
         floor = floor_of(peak, self.alpha, self.cooldown)
         self.phases = [Phase(self.warmup_steps, self.warmup_start * peak, peak)]
@@ -98,9 +99,9 @@ class WarmupStableDecaySimplified(PhasedSchedule):
 
         Only where a single period is too short for its warmup and `decay_fraction`, its cooldown is shorter.
         """
-        checks.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-        periods = checks.positive_int("periods", periods)
-        decay_fraction = checks.positive_fraction("decay_fraction", decay_fraction)
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        periods = validation.positive_int("periods", periods)
+        decay_fraction = validation.positive_fraction("decay_fraction", decay_fraction)
         ends = [total_steps]
         while len(ends) < periods:
             end = ends[0] // 2

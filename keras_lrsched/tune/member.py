@@ -8,7 +8,8 @@ from pathlib import Path
 
 import keras
 
-from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState, run_lock
+from keras_lrsched._core import run_lock
+from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState
 from keras_lrsched.tune.on_ray import same_backend
 from keras_lrsched.tune.policy import Policy
 from keras_lrsched.tune.progress import save_outcome

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import validation
 
 RETRIES = 2
 """How often a job is done again after the worker that did it was lost, and how many workers may be lost as they start."""
@@ -46,7 +46,7 @@ def pool(worker, arguments, workers, resources=None):
         workers: How many, a positive integer.
         resources: What one takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
     """
-    workers, ray = checks.positive_int("workers", workers), load_ray()
+    workers, ray = validation.positive_int("workers", workers), load_ray()
     options = {"num_cpus": 1, **(resources or {})}
     options["runtime_env"] = _with_backend(options.get("runtime_env"))
     with _connected(ray, cpus=max(1, math.ceil(workers * (options["num_cpus"] or 0)))):

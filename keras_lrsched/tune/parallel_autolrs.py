@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_lrsched._core import validation
 from keras_lrsched.callbacks import AutoLRS, Snapshot
 from keras_lrsched.callbacks.batches_ahead import batches_ahead
 from keras_lrsched.callbacks.scheduled_step import callbacks_in
 from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
-from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune.on_ray import load_ray, pool, same_backend
 
 
@@ -67,7 +68,7 @@ class ParallelAutoLRS(AutoLRS):
                 f"Received: validation_data of {type(self.validation_data)}"
             )
         self.make_model = make_model
-        self.workers = checks.positive_int("workers", workers)
+        self.workers = validation.positive_int("workers", workers)
         self.resources = resources
         self._cluster: contextlib.ExitStack | None = None
         self._pool: Any = None

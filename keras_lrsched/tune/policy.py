@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.callbacks import ScheduleHyperparameter
-from keras_lrsched.schedules import Tabulated, checks
+from keras_lrsched.schedules import Tabulated
 
 LONGEST = 10**8
 """Updates: a longer table is refused before memory is taken for it."""
@@ -37,8 +38,8 @@ class Policy:
 
     def __init__(self, settings, ends, seed=None):
         self.settings = _checked_settings(settings)
-        self.ends = checks.increasing("ends", ends, checks.positive_int)
-        self.seed = None if seed is None else checks.non_negative_int("seed", seed)
+        self.ends = validation.increasing("ends", ends, validation.positive_int)
+        self.seed = None if seed is None else validation.non_negative_int("seed", seed)
         if self.seed is not None and self.seed >= 2**32:
             raise ValueError(f"`seed` must be below 2^32. Received: seed={seed!r:.200}")
         if len(self.ends) != len(self.settings):
@@ -86,4 +87,6 @@ def _checked_settings(settings):
             "`settings` must be a non-empty list of dictionaries with the same keys, at least one. "
             f"Received: settings={settings!r:.200}"
         )
-    return [{str(target): checks.non_negative_float(target, value) for target, value in each.items()} for each in settings]
+    return [
+        {str(target): validation.non_negative_float(target, value) for target, value in each.items()} for each in settings
+    ]

@@ -8,8 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lrsched.callbacks import run_lock
-from keras_lrsched.schedules import checks
+from keras_lrsched._core import run_lock, validation
 from keras_lrsched.tune.member import POLICY, STATE, Worker
 from keras_lrsched.tune.on_ray import pool
 from keras_lrsched.tune.policy import Policy
@@ -99,21 +98,21 @@ class PopulationBasedTraining:
             raise ValueError(f"`settings` must be a non-empty dictionary. Received: settings={settings!r}")
         self.settings = {target: _space(target, values) for target, values in settings.items()}
         self.metric = metric
-        self.mode = checks.one_of("mode", mode, ("min", "max"))
-        self.population = checks.positive_int("population", population)
+        self.mode = validation.one_of("mode", mode, ("min", "max"))
+        self.population = validation.positive_int("population", population)
         if self.population < 2:
             raise ValueError(f"`population` must be at least 2. Received: population={population}")
-        self.rounds = checks.positive_int("rounds", rounds)
-        self.epochs = checks.positive_int("epochs", epochs)
-        self.quantile_fraction = checks.positive_fraction("quantile_fraction", quantile_fraction)
+        self.rounds = validation.positive_int("rounds", rounds)
+        self.epochs = validation.positive_int("epochs", epochs)
+        self.quantile_fraction = validation.positive_fraction("quantile_fraction", quantile_fraction)
         if self.quantile_fraction > 0.5:
             raise ValueError(f"`quantile_fraction` must be at most 0.5. Received: quantile_fraction={quantile_fraction}")
-        self.resample_probability = checks.fraction("resample_probability", resample_probability)
-        factors = checks.each("perturbation_factors", perturbation_factors, checks.positive_float)
+        self.resample_probability = validation.fraction("resample_probability", resample_probability)
+        factors = validation.each("perturbation_factors", perturbation_factors, validation.positive_float)
         if len(factors) != 2:
             raise ValueError(f"`perturbation_factors` must be two. Received: perturbation_factors={perturbation_factors}")
         self.perturbation_factors = tuple(factors)
-        self.seed = checks.non_negative_int("seed", seed)
+        self.seed = validation.non_negative_int("seed", seed)
 
     def search(self, make, folder, workers=2, resources=None):
         """Trains the population.
@@ -274,10 +273,10 @@ def _space(target, values):
     if isinstance(values, list):
         if not values:
             raise ValueError(f"`settings` must give values to choose from. Received: {target}={values}")
-        return checks.each(target, values, checks.non_negative_float)
+        return validation.each(target, values, validation.non_negative_float)
     if not isinstance(values, tuple) or len(values) != 2:
         raise ValueError(f"`settings` must give a tuple of two numbers or a list of values. Received: {target}={values!r}")
-    return tuple(checks.increasing(target, values, checks.non_negative_float))
+    return tuple(validation.increasing(target, values, validation.non_negative_float))
 
 
 def _drawn(space, numbers):

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched._core import plain
-from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState, run_lock, state_file
+from keras_lrsched._core import checkpoint_file, plain, run_lock
+from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_interrupted_at_any_step(every, undisturbed, tmp_path):
     for steps in [1, 5, 1, 3, 6]:
         assert script(tmp_path / "state", every, Interrupts(steps)) is None
     if every == 1:
-        assert state_file.read(tmp_path / "state")["step"] == 1 + 5 + 1 + 3 + 6
+        assert checkpoint_file.read(tmp_path / "state")["step"] == 1 + 5 + 1 + 3 + 6
     assert_same(script(tmp_path / "state", every), undisturbed)
 
 
@@ -211,12 +211,12 @@ def test_the_older_file_is_used_if_the_newest_is_damaged(undisturbed, tmp_path):
 def test_both_files_damaged(tmp_path):
     path = tmp_path / "state"
     for number in range(2):
-        state_file.write(path, {"number": number})
-    assert state_file.read(path.with_name("state.old")) == {"number": 0}
+        checkpoint_file.write(path, {"number": number})
+    assert checkpoint_file.read(path.with_name("state.old")) == {"number": 0}
     for each in (path, path.with_name("state.old")):
         each.write_bytes(each.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"damaged: .*Received: path='.*state'"):
-        state_file.read(path)
+        checkpoint_file.read(path)
 
 
 @pytest.mark.parametrize("call", ["fsync", "link", "replace"])
@@ -228,57 +228,57 @@ def test_a_death_while_writing_leaves_a_file(call, undisturbed, tmp_path, monkey
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(state_file.os, call, die)
+    monkeypatch.setattr(checkpoint_file.os, call, die)
     with pytest.raises(KeyboardInterrupt):
         script(path, 1)
     monkeypatch.undo()
-    assert state_file.read(path)["step"] == 5
+    assert checkpoint_file.read(path)["step"] == 5
     assert_same(script(path, 1), undisturbed)
 
 
 def test_a_file_whose_writer_died_before_it_had_its_name(tmp_path):
     path = tmp_path / "state"
-    state_file.write(path, {"number": 0})
-    state_file.write(tmp_path / "other", {"number": 1})
+    checkpoint_file.write(path, {"number": 0})
+    checkpoint_file.write(tmp_path / "other", {"number": 1})
     (tmp_path / "other").rename(tmp_path / "state.new")
-    assert state_file.read(path) == {"number": 0}
+    assert checkpoint_file.read(path) == {"number": 0}
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="Read instead: '.*state.new'"):
-        assert state_file.read(path) == {"number": 1}
+        assert checkpoint_file.read(path) == {"number": 1}
 
 
 def test_a_disk_without_second_names(tmp_path, monkeypatch):
     def refuse(*args):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(state_file.os, "link", refuse)
+    monkeypatch.setattr(checkpoint_file.os, "link", refuse)
     for number in range(3):
-        state_file.write(tmp_path / "state", {"number": number})
-    assert [state_file.read(tmp_path / name)["number"] for name in ("state", "state.old")] == [2, 1]
+        checkpoint_file.write(tmp_path / "state", {"number": number})
+    assert [checkpoint_file.read(tmp_path / name)["number"] for name in ("state", "state.old")] == [2, 1]
 
 
 def test_a_removed_file_is_a_fresh_start(tmp_path):
     path = tmp_path / "state"
     for number in range(2):
-        state_file.write(path, {"number": number})
+        checkpoint_file.write(path, {"number": number})
     path.unlink()
-    state_file.write(path, {"number": 5})
+    checkpoint_file.write(path, {"number": 5})
     assert [each.name for each in tmp_path.iterdir()] == ["state"]
 
 
 def test_a_full_disk(tmp_path):
     path = tmp_path / "state"
     for number in range(2):
-        state_file.write(path, {"number": number})
+        checkpoint_file.write(path, {"number": number})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"state that was saved before is kept.*state.new"):
-            state_file.write(path, {"numbers": np.zeros(1000)})
+            checkpoint_file.write(path, {"numbers": np.zeros(1000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["state", "state.old"]
-    assert [state_file.read(each)["number"] for each in (path, tmp_path / "state.old")] == [1, 0]
+    assert [checkpoint_file.read(each)["number"] for each in (path, tmp_path / "state.old")] == [1, 0]
 
 
 def test_values_in_a_file(tmp_path):
@@ -290,8 +290,8 @@ def test_values_in_a_file(tmp_path):
         "builtin": [{1: 2, (1, "a"): {3.5}}, frozenset({1}), collections.deque([1, 2], 3), b"\0\xff", 1 + 2j],
         "bfloat16": np.asarray(keras.ops.convert_to_numpy(keras.ops.cast([0.1, -3.0], "bfloat16"))),
     }
-    state_file.write(tmp_path / "file", state)
-    read = state_file.read(tmp_path / "file")
+    checkpoint_file.write(tmp_path / "file", state)
+    read = checkpoint_file.read(tmp_path / "file")
     for name in ("numbers", "mixed", "scalar", "builtin"):
         assert read[name] == state[name]
         assert type(read[name]) is type(state[name])
@@ -302,8 +302,8 @@ def test_values_in_a_file(tmp_path):
     for bad in (object(), {"a": np.array([object()])}, {"f": print}):
         assert not plain.is_plain(bad)
         with pytest.raises(TypeError, match=r"Received: "):
-            state_file.write(tmp_path / "file", {"bad": bad})
-    assert state_file.read(tmp_path / "file")["mixed"] == state["mixed"]
+            checkpoint_file.write(tmp_path / "file", {"bad": bad})
+    assert checkpoint_file.read(tmp_path / "file")["mixed"] == state["mixed"]
 
 
 TREES = {
@@ -325,19 +325,19 @@ TREES = {
 def test_what_a_file_may_not_say(tree, tmp_path):
     write_signed(tmp_path / "file", json.dumps(tree).encode() + b"\n" + bytes(16))
     with pytest.raises(ValueError, match=r"holds no training state.*Received: path="):
-        state_file.read(tmp_path / "file")
+        checkpoint_file.read(tmp_path / "file")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\n", b"[" * 100_000 + b"\n"])
 def test_what_is_no_tree(body, tmp_path):
     write_signed(tmp_path / "file", body)
     with pytest.raises(ValueError, match=r"holds no training state.*Received: path="):
-        state_file.read(tmp_path / "file")
+        checkpoint_file.read(tmp_path / "file")
 
 
 def write_signed(path, body):
     """A file with the right checksum, whatever it holds."""
-    content = state_file.MAGIC + body
+    content = checkpoint_file.MAGIC + body
     path.write_bytes(content + hashlib.sha256(content).digest())
 
 
@@ -380,7 +380,7 @@ def test_refuses_another_model(tmp_path):
 
 
 def test_refuses_a_file_of_something_else(tmp_path):
-    state_file.write(tmp_path / "state", {"epoch": 1})
+    checkpoint_file.write(tmp_path / "state", {"epoch": 1})
     with pytest.raises(ValueError, match=r"something else than the state of a run. Received: path="):
         script(tmp_path / "state")
 
@@ -464,7 +464,7 @@ def test_another_process_that_trains_with_the_file_is_refused(tmp_path):
     code = """
 import sys, time
 from pathlib import Path
-from keras_lrsched.callbacks import run_lock
+from keras_lrsched._core import run_lock
 run_lock.lock(Path(sys.argv[1])); print("locked", flush=True); time.sleep(60)
 """
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state")], stdout=subprocess.PIPE)

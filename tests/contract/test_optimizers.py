@@ -12,7 +12,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched import optimizers
-from keras_lrsched.optimizers import catalog, native
+from keras_lrsched._core import backends
+from keras_lrsched.optimizers import catalog
 from keras_lrsched.optimizers.fused import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
 
@@ -394,7 +395,7 @@ def test_sparse_gradients_are_like_dense_ones(case, options):
         weight, optimizer = made({"table": (6, 2)}), case.build(**options)
         gradient = sparse_gradient(rows, indices, (6, 2))
         if makes_dense:
-            gradient = native.dense(gradient, weight[0])
+            gradient = backends.dense(gradient, weight[0])
             assert keras.ops.convert_to_numpy(gradient)[4, 0] == rows[0, 0] + rows[2, 0]
         for _ in range(4):
             optimizer.apply([gradient], weight)

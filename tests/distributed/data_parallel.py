@@ -21,14 +21,14 @@ import keras
 from keras_lrsched import distributed
 
 if WORKERS > 1:
-    distributed.meet(ADDRESSES, WORKER, timeout=300)
+    distributed.wait_for_workers(ADDRESSES, WORKER, timeout=300)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     keras.distribution.initialize(ADDRESSES[0], WORKERS, WORKER)
 
 import numpy as np
 
+from keras_lrsched._core.host_values import agreed
 from keras_lrsched.callbacks import Controller, GradientNormRecorder, LossRecorder
-from keras_lrsched.callbacks.host_values import agreed
 from keras_lrsched.optimizers import AdamW, LocalUpdates
 from tests.distributed import problem
 

@@ -7,4 +7,4 @@ import sys
 from keras_lrsched import distributed
 
 timeout, versions = float(sys.argv[1]), json.loads(os.environ["VERSIONS"])
-distributed.meet(json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"]), timeout, versions)
+distributed.wait_for_workers(json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"]), timeout, versions)

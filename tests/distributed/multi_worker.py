@@ -11,7 +11,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from keras_lrsched import distributed
 
-distributed.meet(ADDRESSES, WORKER, timeout=300)
+distributed.wait_for_workers(ADDRESSES, WORKER, timeout=300)
 os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": ADDRESSES}, "task": {"type": "worker", "index": WORKER}})
 
 import tensorflow as tf
@@ -108,7 +108,7 @@ def _alone(make_optimizer):
 
 def _together(make_optimizer):
     with STRATEGY.scope():
-        return distributed.fit_on_workers(problem.model(make_optimizer()))
+        return distributed.enable_multi_worker_fit(problem.model(make_optimizer()))
 
 
 def _plain(value):

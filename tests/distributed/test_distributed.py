@@ -22,7 +22,7 @@ def meet(places, versions, timeout=20.0):
 
     def worker(index):
         try:
-            distributed.meet(places, index, timeout, versions[index])
+            distributed.wait_for_workers(places, index, timeout, versions[index])
         except (ValueError, TimeoutError) as error:
             errors[index] = error
 
@@ -39,7 +39,7 @@ def test_all_are_there():
 
 
 def test_own_versions():
-    versions = distributed.installed()
+    versions = distributed.package_versions()
     assert versions["keras"] == keras.__version__
     assert meet(addresses(2), [None, versions]) == [None] * 2
 
@@ -69,7 +69,7 @@ def test_a_first_worker_that_does_not_come_is_named():
     places = addresses(2)
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=rf"No answer within 0.5 s from the first worker at {places[0]}"):
-        distributed.meet(places, 1, timeout=0.5)
+        distributed.wait_for_workers(places, 1, timeout=0.5)
     assert time.monotonic() - began < 5
 
 
@@ -93,7 +93,7 @@ def test_strangers_do_not_disturb():
 
     def meet_second():
         try:
-            distributed.meet(places, 1, 20.0, {"a": "1"})
+            distributed.wait_for_workers(places, 1, 20.0, {"a": "1"})
         except (ValueError, TimeoutError) as error:
             return [error]
         return [None]
@@ -101,7 +101,7 @@ def test_strangers_do_not_disturb():
     results: list = []
     thread = threading.Thread(target=stranger)
     thread.start()
-    distributed.meet(places, 0, 20.0, {"a": "1"})
+    distributed.wait_for_workers(places, 0, 20.0, {"a": "1"})
     thread.join()
     assert results == [None]
 
@@ -117,7 +117,7 @@ def test_strangers_do_not_disturb():
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        distributed.meet(*arguments)
+        distributed.wait_for_workers(*arguments)
 
 
 @pytest.mark.slow

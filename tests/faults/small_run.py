@@ -6,7 +6,8 @@ import sys
 import keras
 import numpy as np
 
-from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState, state_file
+from keras_lrsched._core import checkpoint_file
+from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
 
 BATCHES = 15
 X = np.random.default_rng(0).normal(size=(4 * BATCHES, 5)).astype("float32")
@@ -63,14 +64,14 @@ def train(path, epochs, ballast=0, cut=None, every=1, callbacks=()):
 
 def train_and_tell(folder, epochs, ballast, connection):
     """The run in a process of its own; what it leaves goes into the folder."""
-    write = state_file.write
+    write = checkpoint_file.write
 
     def told(path, state):
         connection.send(("writes", state["step"]))
         write(path, state)
         connection.send(("has written", state["step"]))
 
-    state_file.write = told
+    checkpoint_file.write = told
     np.savez(folder / "result.npz", **train(folder / "state", epochs, ballast))
 
 

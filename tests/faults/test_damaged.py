@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import state_file
+from keras_lrsched._core import checkpoint_file
 from tests.faults.small_run import BATCHES, assert_same, train
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -65,13 +65,13 @@ def test_a_full_disk(small_disk, undisturbed, report):
     with pytest.raises(InterruptedError):
         train(path, 2, ballast=2**20, cut=4)
     for cut in range(5, 5 + TRIES):
-        kept = state_file.read(path)["step"]
+        kept = checkpoint_file.read(path)["step"]
         free = shutil.disk_usage(small_disk).free
         filler.write_bytes(bytes(free - chance.randrange(2**20)))
         with pytest.raises(OSError, match="saved before is kept") as caught:
             train(path, 2, ballast=2**20)
         assert caught.value.errno == errno.ENOSPC
-        assert state_file.read(path)["step"] == kept
+        assert checkpoint_file.read(path)["step"] == kept
         filler.unlink()
         with pytest.raises(InterruptedError):
             train(path, 2, ballast=2**20, cut=cut)

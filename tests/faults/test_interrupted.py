@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import state_file
+from keras_lrsched._core import checkpoint_file
 from tests.faults.small_run import assert_same, train, train_until_interrupted
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -38,7 +38,7 @@ def test_interrupted_at_random_moments(number, code, tries, processes, tmp_path,
     chance, steps = random.Random(int(number)), [0]
     for _ in range(tries):
         assert interrupt(processes, tmp_path, number, chance.uniform(0, 0.03)) == code
-        steps.append(state_file.read(tmp_path / "state")["step"])
+        steps.append(checkpoint_file.read(tmp_path / "state")["step"])
     assert all(np.diff(steps) > 0), "The batch in which a signal came was not saved."
     process, _ = start(processes, tmp_path)
     process.join(600)

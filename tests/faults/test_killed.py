@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import state_file
+from keras_lrsched._core import checkpoint_file
 from tests.faults.small_run import BATCHES, assert_same, train, train_and_tell
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -77,7 +77,7 @@ class Killer:
     def _check(self):
         """The next process will read the state that was finished last, or one that was just being written."""
         if self.finished:
-            assert state_file.read(self._folder / "state")["step"] in (self.finished, self.finished + 1)
+            assert checkpoint_file.read(self._folder / "state")["step"] in (self.finished, self.finished + 1)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_lrsched.callbacks import state_file
+from keras_lrsched._core import checkpoint_file
 from tests.distributed.processes import run
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
@@ -18,7 +18,7 @@ def test_a_worker_is_killed(tmp_path, report):
         assert second == -9
         assert first > 0
         assert "UnavailableError" in text or "InternalError" in text or "heartbeat" in text
-        assert state_file.read(tmp_path / "state")["step"] == kill
+        assert checkpoint_file.read(tmp_path / "state")["step"] == kill
     for result in run(script, tmp_path, -1, workers=2, timeout=300):
         assert result == {"first": KILLS[-1], "same": True}
     report(
@@ -35,7 +35,7 @@ def test_a_worker_of_jax_is_killed(tmp_path, report):
         assert second == -9
         assert first != 0
         assert "Gloo all-reduce failed" in text or "JAX distributed service detected fatal errors" in text
-        saved = state_file.read(tmp_path / "state")["step"]
+        saved = checkpoint_file.read(tmp_path / "state")["step"]
         assert saved in (kill - 1, kill)  # the first one may not have had its answer yet
     for result in run(script, tmp_path, -1, workers=2, timeout=300):
         assert result == {"first": saved, "same": True}

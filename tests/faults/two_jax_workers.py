@@ -20,7 +20,7 @@ import keras
 
 from keras_lrsched import distributed
 
-distributed.meet(ADDRESSES, WORKER, timeout=200)
+distributed.wait_for_workers(ADDRESSES, WORKER, timeout=200)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(ADDRESSES[0], len(ADDRESSES), WORKER, heartbeat_timeout_seconds=10, shutdown_timeout_seconds=10)
 distribution = keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
@@ -28,7 +28,8 @@ keras.distribution.set_distribution(distribution)
 
 import numpy as np
 
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState, state_file
+from keras_lrsched._core import checkpoint_file
+from keras_lrsched.callbacks import ScheduledBatches, TrainingState
 from tests.distributed import problem
 
 
@@ -59,7 +60,7 @@ def train(callbacks):
     return [np.asarray(each.numpy()) for each in (*model.variables, *model.optimizer.variables)]
 
 
-first = state_file.read(PATH)["step"] if PATH.exists() else 0
+first = checkpoint_file.read(PATH)["step"] if PATH.exists() else 0
 resumed = train([Kill(), TrainingState(PATH, every=1)])
 undisturbed = train([])
 print(json.dumps({"first": first, "same": all(map(np.array_equal, resumed, undisturbed))}))

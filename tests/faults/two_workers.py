@@ -17,7 +17,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from keras_lrsched import distributed
 
-distributed.meet(ADDRESSES, WORKER, timeout=200)
+distributed.wait_for_workers(ADDRESSES, WORKER, timeout=200)
 os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": ADDRESSES}, "task": {"type": "worker", "index": WORKER}})
 
 import tensorflow as tf
@@ -27,7 +27,8 @@ STRATEGY = tf.distribute.MultiWorkerMirroredStrategy()
 import keras
 import numpy as np
 
-from keras_lrsched.callbacks import Snapshot, state_file
+from keras_lrsched._core import checkpoint_file
+from keras_lrsched.callbacks import Snapshot
 from tests.distributed import problem
 
 x, y = problem.data()
@@ -55,13 +56,13 @@ def train(first, save):
         start = number * problem.BATCH + WORKER * share
         train_step(tf.constant(x[start : start + share]), tf.constant(y[start : start + share]))
         if save and WORKER == 0:
-            state_file.write(PATH, {"step": number + 1, "model": Snapshot(model).state()})
+            checkpoint_file.write(PATH, {"step": number + 1, "model": Snapshot(model).state()})
     return Snapshot(model).state()["model"]
 
 
 beginning, first = Snapshot(model), 0
 if PATH.exists():
-    saved = state_file.read(PATH)
+    saved = checkpoint_file.read(PATH)
     first = saved["step"]
     Snapshot.from_state(model, saved["model"]).restore()
 resumed = train(first, save=True)

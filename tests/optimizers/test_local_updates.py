@@ -4,7 +4,8 @@ import keras
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers import AdamW, LocalUpdates, ScheduleFreeSGD, native
+from keras_lrsched._core import backends
+from keras_lrsched.optimizers import AdamW, LocalUpdates, ScheduleFreeSGD
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
 from tests.contract.backends import BACKEND
 
@@ -55,13 +56,13 @@ def test_refuses(inner, message):
 
 def test_refuses_to_leave_updates_out_on_one_replica(monkeypatch):
     optimizer = LocalUpdates(AdamW(nonfinite="skip"))
-    monkeypatch.setattr(native, "replicas", lambda: 2)
+    monkeypatch.setattr(backends, "replicas", lambda: 2)
     with pytest.raises(ValueError, match="Received: an inner nonfinite='skip'"):
         optimizer.build([keras.Variable([1.0])])
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, workers are replicas")
 def test_refuses_processes_that_it_cannot_average(monkeypatch):
-    monkeypatch.setattr(native, "processes", lambda: 2)
+    monkeypatch.setattr(backends, "processes", lambda: 2)
     with pytest.raises(ValueError, match=r"Received: 2 processes, keras\.distribution=None"):
         LocalUpdates(AdamW()).build([keras.Variable([1.0])])

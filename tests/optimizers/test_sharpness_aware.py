@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers import AdamW, Lookahead, MoMo, SharpnessAware, native
+from keras_lrsched._core import backends
+from keras_lrsched.optimizers import AdamW, Lookahead, MoMo, SharpnessAware
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND, JIT
 from tests.contract.optimizer_problem import RUNS
@@ -271,7 +272,7 @@ def test_bad_model():
 def test_several_replicas_are_refused(monkeypatch):
     sam = SharpnessAware(network())
     sam.compile("sgd", "mse", jit_compile=JIT[0])
-    monkeypatch.setattr(native, "replicas", lambda: 2)
+    monkeypatch.setattr(backends, "replicas", lambda: 2)
     with pytest.raises(ValueError, match=r"SharpnessAware works with one replica. Received: num_replicas_in_sync=2"):
         sam.fit(X, Y, verbose=0)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers import MoMo, MoMoAdam, native
+from keras_lrsched._core import backends
+from keras_lrsched.optimizers import MoMo, MoMoAdam
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def test_loss_that_is_no_number(loss):
 
 
 def test_several_replicas_are_refused(monkeypatch):
-    monkeypatch.setattr(native, "replicas", lambda: 2)
+    monkeypatch.setattr(backends, "replicas", lambda: 2)
     optimizer = MoMo()
     optimizer.set_loss(1.0)
     with pytest.raises(ValueError, match=r"MoMo works with one replica. Received: num_replicas_in_sync=2"):

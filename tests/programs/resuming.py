@@ -5,7 +5,8 @@ import warnings
 import keras
 import pytest
 
-from keras_lrsched.callbacks import TrainingState, run_lock
+from keras_lrsched._core import run_lock
+from keras_lrsched.callbacks import TrainingState
 from tests.programs.bench import assert_equal
 
 UNSAVED = {

@@ -29,7 +29,7 @@ def maker(folder):
     def make():
         import os
 
-        from keras_lrsched.workloads.digits import Digits
+        from keras_lrsched.study.workloads.digits import Digits
 
         try:
             os.close(os.open(folder / "died", os.O_CREAT | os.O_EXCL))
@@ -60,10 +60,10 @@ def test_population(ray, tmp_path):
 
 def test_candidates(ray):
     from keras_lrsched.callbacks import AutoLRS
-    from keras_lrsched.workloads.digits import Digits
+    from keras_lrsched.study.workloads.digits import Digits
 
     def make_model():
-        from keras_lrsched.workloads.digits import Digits
+        from keras_lrsched.study.workloads.digits import Digits
 
         return Digits().compiled_model(0.1, seed=0, jit_compile=False)
 

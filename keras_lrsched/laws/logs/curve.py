@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_lrsched._core import validation
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.logs import names, runs
 from keras_lrsched.laws.logs.log import LogError, columns_of, number, whole
-from keras_lrsched.schedules import checks
 
 MOST = 2**26
 """Updates that a log may count."""
@@ -125,7 +125,7 @@ def _counted_on(parts, counter, steps_per_epoch):
         return parts
     if steps_per_epoch is None:
         raise LogError(f"{counter!r} begins anew in each epoch: pass steps_per_epoch=..., the updates in each of them")
-    per_epoch = checks.positive_int("steps_per_epoch", steps_per_epoch)
+    per_epoch = validation.positive_int("steps_per_epoch", steps_per_epoch)
     if max(counts) > per_epoch:
         raise LogError(f"{counter!r} goes up to {max(counts)} within an epoch, and steps_per_epoch is {per_epoch}")
     numbers = [whole(row[name], name) for row in rows]
@@ -142,7 +142,7 @@ def _steps_per_epoch(choice, in_epochs):
         return 1
     if choice.steps_per_epoch is None:
         raise LogError("The log counts epochs: pass steps_per_epoch=..., the updates in each of them")
-    return checks.positive_int("steps_per_epoch", choice.steps_per_epoch)
+    return validation.positive_int("steps_per_epoch", choice.steps_per_epoch)
 
 
 def _series(rows, counter, chosen):
@@ -177,7 +177,7 @@ def _same(one, other):
 def _first(counts, given, of_form, counter, in_epochs):
     """The number of the first update, from the argument, the form, or the counts themselves."""
     if given is not None:
-        return checks.non_negative_int("first", given)
+        return validation.non_negative_int("first", given)
     if of_form is not None:
         return of_form
     start, gap = counts[0], counts[1] - counts[0] if len(counts) > 1 else 0
@@ -194,7 +194,7 @@ def _first(counts, given, of_form, counter, in_epochs):
 
 
 def _steps(given, logged, counter):
-    steps = logged if given is None else checks.positive_int("steps", given)
+    steps = logged if given is None else validation.positive_int("steps", given)
     if steps > MOST:
         raise LogError(f"The column {counter!r} counts {steps} updates, and a curve may have {MOST}")
     if steps < logged:

@@ -5,12 +5,12 @@ import dataclasses
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.exact import float32, is_usable
 from keras_lrsched.precision.layers.base import recipe_products
 from keras_lrsched.precision.learned_scale import Grid, LearnedScale
 from keras_lrsched.precision.product import Rule
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @register
@@ -56,7 +56,7 @@ class DoubleRounding(Recipe):
     bits: tuple = (8, 6, 4)
 
     def __post_init__(self):
-        bits = [checks.positive_int("bits", each) for each in self.bits]
+        bits = [validation.positive_int("bits", each) for each in self.bits]
         if not bits or bits != sorted(set(bits), reverse=True) or not 2 <= bits[-1] <= bits[0] <= 8:
             raise ValueError(f"`bits` must fall, from at most 8 to at least 2. Received: bits={self.bits!r}")
         object.__setattr__(self, "bits", tuple(bits))
@@ -68,7 +68,7 @@ class DoubleRounding(Recipe):
 
     def rate_factor(self, bits):
         """eta_b."""
-        fewer = self.bits[0] - checks.one_of("bits", bits, self.bits)
+        fewer = self.bits[0] - validation.one_of("bits", bits, self.bits)
         return 5 * 10.0 ** (-(fewer + 1) // 2) if fewer % 2 else 10.0 ** (-fewer // 2)
 
     def learning_rate(self, learning_rate, gradients, bits):
@@ -83,7 +83,7 @@ class DoubleRounding(Recipe):
 
     def set_bits(self, model, bits):
         """Sets the bit width with which the layers of a model compute in inference."""
-        checks.one_of("bits", bits, self.bits)
+        validation.one_of("bits", bits, self.bits)
         products = recipe_products(model)
         products = [layer for layer in products if isinstance(layer.rule, SharedScale)]
         if not products:

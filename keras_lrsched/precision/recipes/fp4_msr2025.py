@@ -4,13 +4,13 @@ import dataclasses
 
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import Format
 from keras_lrsched.precision.operand import Cast, Operand, Written
 from keras_lrsched.precision.order import order_statistics
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 FP4_ROW = Format("FP4_ROW", E2M1, (1, None), "float32")
 """E2M1 with a scale for each token or each output channel."""
@@ -70,7 +70,7 @@ class FP4Msr2025(Recipe):
     head: bool = False
 
     def __post_init__(self):
-        checks.between("quantile", self.quantile, 0.5, 1)
+        validation.between("quantile", self.quantile, 0.5, 1)
 
     def rule(self, place):
         if place.role == "head" and not self.head:

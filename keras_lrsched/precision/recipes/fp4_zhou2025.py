@@ -2,12 +2,12 @@
 
 import dataclasses
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.elements import E2M1, E4M3, E5M2
 from keras_lrsched.precision.formats import Format
 from keras_lrsched.precision.operand import Cast
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @register
@@ -40,7 +40,7 @@ class FP4Zhou2025(Recipe):
     block_size: int = 128
 
     def __post_init__(self):
-        checks.positive_int("block_size", self.block_size)
+        validation.positive_int("block_size", self.block_size)
         self._cast(E2M1)
 
     def rule(self, place):

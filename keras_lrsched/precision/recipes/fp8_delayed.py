@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision import float_numerics
 from keras_lrsched.precision.exact import FLOAT32_MAX, is_finite, magnitude
@@ -13,7 +14,6 @@ from keras_lrsched.precision.operand import Operand, Written, numbers
 from keras_lrsched.precision.product import Product, Products, Rule
 from keras_lrsched.precision.quantized import QuantizedTensor
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 FORMATS = {"float8_e4m3fn": "FP8_E4M3", "float8_e5m2": "FP8_E5M2"}
@@ -65,9 +65,9 @@ class FP8Delayed(Recipe):
     head: bool = False
 
     def __post_init__(self):
-        checks.positive_int("amax_history_length", self.amax_history_length)
-        checks.one_of("amax_algorithm", self.amax_algorithm, ("max", "most_recent"))
-        checks.non_negative_int("margin", self.margin)
+        validation.positive_int("amax_history_length", self.amax_history_length)
+        validation.one_of("amax_algorithm", self.amax_algorithm, ("max", "most_recent"))
+        validation.non_negative_int("margin", self.margin)
 
     def rule(self, place):
         if place.role == "head" and not self.head:

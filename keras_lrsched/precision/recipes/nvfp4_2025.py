@@ -2,11 +2,11 @@
 
 import dataclasses
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.hadamard import NVFP4_SIGNS
 from keras_lrsched.precision.operand import Cast
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @register
@@ -44,7 +44,7 @@ class NVFP4_2025(Recipe):
     keep_last: float = 0.15
 
     def __post_init__(self):
-        checks.fraction("keep_last", self.keep_last)
+        validation.fraction("keep_last", self.keep_last)
 
     def rule(self, place):
         if place.role == "head" or place.count - place.index <= round(self.keep_last * place.count):

@@ -7,12 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision.exact import is_usable
 from keras_lrsched.precision.layers.einsum_dense import matrix_form
 from keras_lrsched.precision.operand import Operand, Written
 from keras_lrsched.precision.product import Product, Products, Rule
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @register
@@ -59,10 +59,10 @@ class ParetoResnetInt4(Recipe):
 
     def __post_init__(self):
         for name in ("weight_bits", "activation_bits", "outer_bits"):
-            if not 2 <= checks.positive_int(name, getattr(self, name)) <= 8:
+            if not 2 <= validation.positive_int(name, getattr(self, name)) <= 8:
                 raise ValueError(f"`{name}` must be between 2 and 8. Received: {name}={getattr(self, name)!r}")
-        checks.positive_int("statistics_steps", self.statistics_steps)
-        checks.positive_fraction("average_rate", self.average_rate)
+        validation.positive_int("statistics_steps", self.statistics_steps)
+        validation.positive_fraction("average_rate", self.average_rate)
 
     def rule(self, place):
         is_outer = place.index == 0 or place.role == "head"

@@ -4,12 +4,12 @@ import dataclasses
 
 from keras import ops
 
+from keras_lrsched._core.philox import rounding_noise
 from keras_lrsched.precision import bit_numerics, exact
 from keras_lrsched.precision.blocks import Blocks
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 from keras_lrsched.precision.operand import Operand, Written
-from keras_lrsched.precision.philox import rounding_noise
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.quantized import numerics_of_numbers
 from keras_lrsched.precision.recipe import Recipe, register

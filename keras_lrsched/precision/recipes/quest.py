@@ -2,11 +2,11 @@
 
 import dataclasses
 
+from keras_lrsched._core import validation
 from keras_lrsched.precision import quest
 from keras_lrsched.precision.operand import Operand, Written
 from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Quest(Recipe):
     head: bool = False
 
     def __post_init__(self):
-        checks.one_of("bits", self.bits, tuple(quest.CLIPS))
+        validation.one_of("bits", self.bits, tuple(quest.CLIPS))
 
     def rule(self, place):
         if place.role == "head" and not self.head:

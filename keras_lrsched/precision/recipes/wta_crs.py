@@ -4,10 +4,10 @@ import dataclasses
 
 from keras import ops
 
-from keras_lrsched.precision.philox import random_bits
+from keras_lrsched._core import validation
+from keras_lrsched._core.philox import random_bits
 from keras_lrsched.precision.product import Rule
 from keras_lrsched.precision.recipe import ROLES, Recipe, register
-from keras_lrsched.schedules import checks
 
 
 @register
@@ -54,10 +54,10 @@ class WtaCrs(Recipe):
     roles: tuple = ("linear", "attention")
 
     def __post_init__(self):
-        checks.positive_fraction("ratio", self.ratio)
-        checks.positive_int("minimal_rows", self.minimal_rows)
+        validation.positive_fraction("ratio", self.ratio)
+        validation.positive_int("minimal_rows", self.minimal_rows)
         for role in self.roles:
-            checks.one_of("roles", role, ROLES)
+            validation.one_of("roles", role, ROLES)
 
     def rule(self, place):
         return SampledRows(float(self.ratio), int(self.minimal_rows)) if place.role in self.roles else None

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lrsched.workloads.base import ShuffledEpochs, Workload
+from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload
 
 
 class Digits(Workload):

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched import workloads
 from keras_lrsched.callbacks import LossRecorder
 from keras_lrsched.schedules import REXDecay
-from keras_lrsched.workloads.compare import Trainer, plan
+from keras_lrsched.study import workloads
+from keras_lrsched.study.compare import Trainer, plan
 
 
 @pytest.fixture(scope="module")

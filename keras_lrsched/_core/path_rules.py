@@ -10,9 +10,8 @@ import warnings
 
 import keras
 
-from keras_lrsched._core import role_rules, roles
+from keras_lrsched._core import role_rules, roles, validation
 from keras_lrsched._core.roles import path_of as path
-from keras_lrsched.schedules import checks
 
 
 def patterns(name, values):
@@ -25,7 +24,7 @@ def patterns(name, values):
 
 def multipliers(name, values):
     """A dictionary from regular expressions to non-negative numbers, from a constructor argument that may be `None`."""
-    return numbers(name, values, checks.non_negative_float)
+    return numbers(name, values, validation.non_negative_float)
 
 
 def numbers(name, values, check):

@@ -1,7 +1,7 @@
 """Which `fit`s of a recorder belong to one run."""
 
-from keras_lrsched.callbacks.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.callbacks.run import Run
+from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
+from keras_lrsched._core.run import Run
 
 
 class RunIdentity:

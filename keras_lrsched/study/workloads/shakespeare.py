@@ -1,7 +1,7 @@
 """The character model on Tiny Shakespeare (Karpathy 2015)."""
 
-from keras_lrsched.workloads.base import required_file
-from keras_lrsched.workloads.characters import Characters
+from keras_lrsched.study.workloads.base import required_file
+from keras_lrsched.study.workloads.characters import Characters
 
 
 class TinyShakespeare(Characters):

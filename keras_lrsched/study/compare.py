@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lrsched.callbacks import LossRecorder
 from keras_lrsched.schedules import Schedule, catalog
-from keras_lrsched.workloads.base import Workload
+from keras_lrsched.study.workloads.base import Workload
 
 
 @dataclass(frozen=True)

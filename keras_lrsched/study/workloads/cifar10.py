@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched._core.npz import read_arrays
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules.array_file import read_arrays
-from keras_lrsched.workloads.base import ShuffledEpochs, Workload, required_file
-from keras_lrsched.workloads.resnet import resnet
+from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload, required_file
+from keras_lrsched.study.workloads.resnet import resnet
 
 # `keras.datasets.cifar10.load_data()` caches the batches in the last two places below ~/.keras/datasets.
 _LAYOUTS = ("cifar10_jpeg.npz", "data_batch_1", "cifar-10-batches-py", "cifar-10-batches-py-target/cifar-10-batches-py")

@@ -6,9 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_lrsched import workloads
-from keras_lrsched.workloads import report
-from keras_lrsched.workloads.compare import Run, plan
+from keras_lrsched.study import report, workloads
+from keras_lrsched.study.compare import Run, plan
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_lrsched.workloads.base import Workload
+from keras_lrsched.study.workloads.base import Workload
 
 
 class Characters(Workload):

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import keras_private
-from keras_lrsched.optimizers import native
+from keras_lrsched._core import backends, keras_private
 
 
 def host_value(variable):
@@ -24,7 +23,7 @@ def inner_optimizer(optimizer):
 
 def agreed(values):
     """A dictionary of numbers as the first process has it, bit for bit, so that all that train together decide alike."""
-    if keras.distribution.distribution() is None or native.processes() == 1:
+    if keras.distribution.distribution() is None or backends.processes() == 1:
         return values
     from jax.experimental import multihost_utils
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from keras_lrsched.workloads import claims
-from keras_lrsched.workloads.claims import Claim
+from keras_lrsched.study import claims
+from keras_lrsched.study.claims import Claim
 
 
 def claim(*advantages, **options):

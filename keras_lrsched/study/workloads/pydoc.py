@@ -1,6 +1,6 @@
 """The character model on English that every Python brings along: the help texts of `pydoc_data.topics`."""
 
-from keras_lrsched.workloads.characters import Characters
+from keras_lrsched.study.workloads.characters import Characters
 
 
 class PydocTopics(Characters):

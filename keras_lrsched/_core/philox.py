@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core import validation
 from keras_lrsched._core.backends.bits import view
-from keras_lrsched.schedules import checks
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -60,7 +60,7 @@ def key_of(seed):
     if isinstance(seed, keras.random.SeedGenerator):
         seed = seed.next()
     if not ops.is_tensor(seed) and not isinstance(seed, np.ndarray):
-        seed = checks.non_negative_int("seed", seed) % 2**64
+        seed = validation.non_negative_int("seed", seed) % 2**64
         return tuple(ops.convert_to_tensor(_signed(word), "int32") for word in (seed % 2**32, seed >> 32))
     if tuple(seed.shape) != (2,):
         raise ValueError(

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched import workloads
-from keras_lrsched.workloads.cifar10 import CIFAR10
-from keras_lrsched.workloads.resnet import resnet
+from keras_lrsched.study import workloads
+from keras_lrsched.study.workloads.cifar10 import CIFAR10
+from keras_lrsched.study.workloads.resnet import resnet
 
 LABELS = {"digits": (32,), "pydoc": (16, 32)}
 

@@ -2,11 +2,11 @@
 
 import difflib
 
-from keras_lrsched.workloads.base import Workload
-from keras_lrsched.workloads.cifar10 import CIFAR10
-from keras_lrsched.workloads.digits import Digits
-from keras_lrsched.workloads.pydoc import PydocTopics
-from keras_lrsched.workloads.shakespeare import TinyShakespeare
+from keras_lrsched.study.workloads.base import Workload
+from keras_lrsched.study.workloads.cifar10 import CIFAR10
+from keras_lrsched.study.workloads.digits import Digits
+from keras_lrsched.study.workloads.pydoc import PydocTopics
+from keras_lrsched.study.workloads.shakespeare import TinyShakespeare
 
 __all__ = ["CIFAR10", "WORKLOADS", "Digits", "PydocTopics", "TinyShakespeare", "Workload", "load"]
 
