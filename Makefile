@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results api gallery docs lint clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -88,6 +88,10 @@ notebooks: .venv/dev
 # The same, and docs/results.md, the table of what they found.
 results: .venv/dev
 	$(BIN)/python docs/make_results.py --run
+
+# The committed list of public names, for type checkers and for tests/api.
+api: .venv/dev
+	$(BIN)/python docs/make_api.py
 
 # One picture with a panel a schedule, and the page that shows it.
 gallery: .venv/demo

@@ -1,0 +1,8 @@
+"""Public names of keras_lrsched. Made by `make api`."""
+
+from .version import __version__ as __version__
+from . import callbacks as callbacks
+from . import laws as laws
+from . import optimizers as optimizers
+from . import precision as precision
+from . import schedules as schedules

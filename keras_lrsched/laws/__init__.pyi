@@ -1,0 +1,12 @@
+"""Public names of keras_lrsched.laws. Made by `make api`."""
+
+from .annealing_law import AnnealingLaw as AnnealingLaw
+from .continual_law import ContinualLaw as ContinualLaw
+from .convex_bound import ConvexBound as ConvexBound
+from .law import ExtrapolationWarning as ExtrapolationWarning
+from .law import Law as Law
+from .loss_curve import LossCurve as LossCurve
+from .multi_power_law import MultiPowerLaw as MultiPowerLaw
+from .convex_bound import OptimalRate as OptimalRate
+from .regime import RegimeWarning as RegimeWarning
+from . import scaling as scaling

@@ -1,0 +1,36 @@
+"""Public names of keras_lrsched.precision. Made by `make api`."""
+
+from .model import Conversion as Conversion
+from .elements import E2M1 as E2M1
+from .elements import E2M3 as E2M3
+from .elements import E3M2 as E3M2
+from .elements import E4M3 as E4M3
+from .elements import E5M2 as E5M2
+from .elements import Element as Element
+from .elements import FIXED8 as FIXED8
+from .formats import FORMATS as FORMATS
+from .formats import Format as Format
+from .elements import INT4 as INT4
+from .elements import INT8 as INT8
+from .loss_scale import LossScaleOptimizer as LossScaleOptimizer
+from .hadamard import NVFP4_SIGNS as NVFP4_SIGNS
+from .recipe import Place as Place
+from .optimizer_state import QuantizedState as QuantizedState
+from .quantized import QuantizedTensor as QuantizedTensor
+from .recipe import RECIPES as RECIPES
+from .recipe import Recipe as Recipe
+from .formats import SCALE_RULES as SCALE_RULES
+from .quantized import dequantize as dequantize
+from .gradients import dge_factor as dge_factor
+from .gradients import fake_quantize as fake_quantize
+from .formats import get_format as get_format
+from .recipe import get_recipe as get_recipe
+from .hadamard import hadamard as hadamard
+from .matmul import int8_matmul as int8_matmul
+from .matmul import matmul as matmul
+from .quantized import quantize as quantize
+from .model import quantize_model as quantize_model
+from .quest import quest as quest
+from .hadamard import random_signs as random_signs
+from .model import restore_model as restore_model
+from .model import switch_recipe as switch_recipe
