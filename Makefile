@@ -22,7 +22,7 @@ test-slow: .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m slow tests/contract/test_optimizers.py tests/distributed
 	KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m slow tests/distributed
 
-# Kills, full disks, damaged files; writes docs/reliability.md. A small disk is mounted if that is allowed.
+# Kills, full disks, damaged files; writes docs/benchmarks/reliability.md. A small disk is mounted if that is allowed.
 faults: .venv/backends
 	$(BIN)/python docs/make_reliability.py
 
@@ -33,7 +33,7 @@ test-backends: .venv/backends
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks \
 		tests/distributed $(ALSO) tests/precision
 
-# Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/programs.md shows it. A
+# Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/benchmarks/programs.md shows it. A
 # sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs; `make test-slow` has the rest.
 PROGRAMS = -m pytest -n $(CORES) --dist loadgroup -m "programs and not slow" tests/programs/test_programs.py
 SAMPLE = sequential_without_input or sample_weights or accumulation or fit_in_a_loop
@@ -85,7 +85,7 @@ test-aarch64:
 notebooks: .venv/dev
 	$(BIN)/python -m pytest -m slow --durations=0 tests/test_notebooks.py $(if $(ONLY),-k "$(ONLY)")
 
-# The same, and docs/results.md, the table of what they found.
+# The same, and docs/benchmarks/results.md, the table of what they found.
 results: .venv/dev
 	$(BIN)/python docs/make_results.py --run
 

@@ -4,10 +4,10 @@ All train with the optimizer of the workload, a cosine to zero after a warmup of
 from the same weights on the same batches, with three seeds. `fp4_zhou2025, then bfloat16` ends with the paper's stage in the
 target precision, the last 7.5 % of the steps.
 
-    python benchmarks/lowprec_training.py --out docs/lowprec_training.csv
+    python benchmarks/lowprec_training.py --out docs/benchmarks/lowprec_training.csv
     python benchmarks/lowprec_training.py --workloads cifar10 --data-dir DATA --updates 120 --batch-size 16 \
-        --validation 1024 --no-xla --out docs/lowprec_training.csv
-    python benchmarks/lowprec_training.py --out docs/lowprec_training.csv --table
+        --validation 1024 --no-xla --out docs/benchmarks/lowprec_training.csv
+    python benchmarks/lowprec_training.py --out docs/benchmarks/lowprec_training.csv --table
 
 With another `--batch-size` than the workload's, its peak learning rate goes along in proportion. `pareto_resnet_int4` fixes
 its bounds after a tenth of the updates, and `wta_crs` samples rows in convolutions, too; the others have their defaults.

@@ -9,8 +9,8 @@ The rate follows a cosine to zero after a warmup of 5 %, with these exceptions: 
 warmup; Prodigy and D-Adaptation have a cosine without warmup; COCOB has a constant rate and no warmup. Sophia trains a
 `SophiaModel`; `sharpness_aware` is AdamW under `SharpnessAware`, two passes an update.
 
-    python benchmarks/optimizers.py --out docs/optimizers.csv
-    python benchmarks/optimizers.py --out docs/optimizers.csv --table --picture docs/optimizers.png
+    python benchmarks/optimizers.py --out docs/benchmarks/optimizers.csv
+    python benchmarks/optimizers.py --out docs/benchmarks/optimizers.csv --table --picture docs/benchmarks/optimizers.png
 
 The first adds a line for each run to the file and makes only those runs that the file lacks; the second prints the tables
 and draws the picture. A step's time is that of the processor, in `fit`, next to the same for AdamW of Keras, in turns.

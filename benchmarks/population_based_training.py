@@ -5,7 +5,7 @@ other after each epoch; the constant rates are drawn from the same range and tra
 images set aside for that; the table says what that one reaches on the validation images, which took no part in it. For
 population based training this is a replay, in one run, of the schedule that the search wrote.
 
-    python benchmarks/population_based_training.py --out docs/population_based_training.csv
+    python benchmarks/population_based_training.py --out docs/benchmarks/population_based_training.csv
 """
 
 import argparse

@@ -5,7 +5,7 @@ scale of the model. All else follows from formulas, in this file: a ring all-red
 number of steps at a batch size B, S_min (1 + B_crit / B) (McCandlish et al. 2018), and how often workers that train apart
 average (QSR, Gu et al. 2023).
 
-    python benchmarks/scale_simulation.py --data-dir FOLDER --out docs
+    python benchmarks/scale_simulation.py --data-dir FOLDER --out docs/benchmarks
 
 writes scale_measured.csv, scale.csv, scale_qsr.csv and two pictures. What is in scale_measured.csv is not measured again.
 """

@@ -17,10 +17,10 @@ import make_reference  # noqa: E402
 
 def on_files(files, config):
     generated = dict(make_reference.pages())
-    generated["fidelity.md"] = "\n".join(make_fidelity.page())
-    generated["measurements.md"] = "\n".join(make_measurements.page())
+    generated["methods/fidelity.md"] = "\n".join(make_fidelity.page())
+    generated["benchmarks/measurements.md"] = "\n".join(make_measurements.page())
     for name, content in make_explorer_data.files():
-        generated[f"explorer/data/{name}"] = content
+        generated[f"methods/explorer/data/{name}"] = content
     for name, content in generated.items():
         files.append(File.generated(config, name, content=content))
     return files

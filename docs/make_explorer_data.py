@@ -4,7 +4,7 @@ For each schedule of the catalog, every combination of the choices below is buil
 the line of Python that builds it is written down. The line is then executed: what it gives must be what is stored. Curves
 are stored for a peak of 1, once for all lengths and warmups that give the same; other peaks are checked to be a multiple.
 
-`make docs` calls this for each schedule and puts the results beside docs/explorer/explorer.js.
+`make docs` calls this for each schedule and puts the results beside docs/methods/explorer/explorer.js.
 """
 
 import inspect

@@ -67,7 +67,7 @@ def _row(room, name, reference):
     papers = [f"[{number}](https://arxiv.org/abs/{number})" for number in dict.fromkeys(ARXIV.findall(reference))]
     differs = [each for each in sentences(reference) if DIFFERS.search(each)]
     rest = [each for each in sentences(reference) if not DIFFERS.search(each)]
-    method = f"[`{name}`](reference/{room}.md#keras_lrsched.{room}.{name})"
+    method = f"[`{name}`](../reference/{room}.md#keras_lrsched.{room}.{name})"
     cells = method, ", ".join(papers), _code(reference), checked(reference), _text(rest), _text(differs)
     return f"| {' | '.join(cells)} |"
 

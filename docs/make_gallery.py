@@ -1,4 +1,4 @@
-"""Draws every schedule into docs/gallery.png, and writes docs/gallery.md with formulas and references from the docstrings.
+"""Draws every schedule into docs/methods/gallery.png, and writes gallery.md beside it: formulas and references.
 
 Run: make gallery
 """
@@ -15,7 +15,7 @@ from keras_lrsched import schedules
 from keras_lrsched.schedules import catalog
 
 STEPS, WARMUP, COLUMNS = 1000, 50, 6
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "methods"
 
 # What is not built from a budget is shown by an example.
 EXAMPLES = {

@@ -1,11 +1,11 @@
-"""Tables of all committed runs: of docs/optimizers.csv and docs/predict_before_run.csv."""
+"""Tables of all committed runs: of docs/benchmarks/optimizers.csv and docs/benchmarks/predict_before_run.csv."""
 
 import csv
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "benchmarks"
 
 
 def page():
@@ -20,8 +20,8 @@ def page():
 def _schedules():
     yield "## Schedules on the character model\n"
     yield "`python benchmarks/predict_before_run.py --data-dir FOLDER`: loss over the last 5 % of the updates"
-    yield "([machine](laws.md#does-it-work), [file](predict_before_run.csv)). Within a seed all schedules see the same"
-    yield "batches, so the difference from cosine is more certain than the loss.\n"
+    yield "([machine](../guides/laws.md#does-it-work), [file](predict_before_run.csv)). Within a seed all schedules see"
+    yield "the same batches, so the difference from cosine is more certain than the loss.\n"
     losses: dict = defaultdict(dict)
     for row in rows("predict_before_run.csv"):
         losses[int(row["updates"]), row["schedule"]][row["seed"]] = float(row["measured"])
@@ -54,7 +54,7 @@ def _laws():
 
 def _optimizers():
     yield "## Optimizers\n"
-    yield "`python benchmarks/optimizers.py --out docs/optimizers.csv` ([machine and method](optimizers.md),"
+    yield "`python benchmarks/optimizers.py --out docs/benchmarks/optimizers.csv` ([machine and method](optimizers.md),"
     yield "[file](optimizers.csv)): each at every learning rate that was tried, as a multiple of its default.\n"
     runs: dict = defaultdict(lambda: defaultdict(list))
     for row in rows("optimizers.csv"):

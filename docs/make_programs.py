@@ -1,4 +1,4 @@
-"""Writes docs/programs.md: which feature works in which structure of a program.
+"""Writes docs/benchmarks/programs.md: which feature works in which structure of a program.
 
 The matrix is the declaration of tests/programs/matrix.py, each cell of which `make test-programs` checks by value.
 
@@ -8,8 +8,8 @@ Run as: python docs/make_programs.py
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))
+FOLDER = Path(__file__).parent / "benchmarks"
+sys.path.insert(0, str(FOLDER.parents[1]))
 
 from tests.programs.matrix import FEATURES, cells, programs, support, table  # noqa: E402
 from tests.programs.program import TRAITS  # noqa: E402

@@ -1,4 +1,4 @@
-"""Runs the tests of tests/faults, and writes docs/reliability.md: each fault, how often it was made, and how it ended.
+"""Runs the tests of tests/faults, and writes docs/benchmarks/reliability.md: each fault, how often, and how it ended.
 
 Run as: python docs/make_reliability.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "benchmarks"
 TEXT = """# Faults
 
 What happens to a run when something dies. Each fault was made on purpose, so many times, by `make faults`; a test fails if
@@ -20,7 +20,7 @@ of the optimizer and recorded losses.
 | --- | ---: | --- |
 """
 NOTES = """
-- [`TrainingState`](reference/callbacks.md#keras_lrsched.callbacks.TrainingState) writes a checkpoint beside the last one,
+- [`TrainingState`](../reference/callbacks.md#keras_lrsched.callbacks.TrainingState) writes a checkpoint beside the last one,
   with a SHA-256, syncs it, and then renames it. The one before stays as `NAME.old`, so there must be room for three.
 - A full disk ends the run with an error. When there is room again, start the same script again.
 - A checkpoint of another model is refused; the error names the first layer, setting or variable that differs.
@@ -47,7 +47,9 @@ class Rows:
 
 def main():
     collected = Rows()
-    failed = pytest.main(["-m", "faults", "-n", "0", "--durations", "0", str(FOLDER.parent / "tests/faults")], [collected])
+    failed = pytest.main(
+        ["-m", "faults", "-n", "0", "--durations", "0", str(FOLDER.parents[1] / "tests/faults")], [collected]
+    )
     if failed:
         sys.exit(int(failed))
     (FOLDER / "reliability.md").write_text(page(collected.rows), encoding="utf-8")

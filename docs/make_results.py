@@ -1,6 +1,6 @@
 """Writes results.md: what papers claim beside what the notebooks of colab/ measured.
 
-`python docs/make_results.py --run` runs the notebooks first, and keeps their claims in docs/results/.
+`python docs/make_results.py --run` runs the notebooks first, and keeps their claims in docs/benchmarks/results/.
 """
 
 import argparse
@@ -9,8 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
-NOTEBOOKS = FOLDER.parent / "colab"
+FOLDER = Path(__file__).parent / "benchmarks"
+NOTEBOOKS = FOLDER.parents[1] / "colab"
 INTRODUCTION = """# What the papers claim, and what we measured
 
 Written by `python docs/make_results.py --run`, which runs the notebooks of `colab/` in quick mode: small models and data,
@@ -51,7 +51,7 @@ def page():
     yield f"\n{len(verdicts)} claims: {', '.join(counts)}.".replace("agrees", "agree").replace("does not", "do not")
     for name, some in found.items():
         yield f"\n## {title(NOTEBOOKS / f'{name}.ipynb')}\n"
-        yield f"[{name}.ipynb](../colab/{name}.ipynb)\n"
+        yield f"[{name}.ipynb](../../colab/{name}.ipynb)\n"
         yield claims.markdown(some)
 
 

@@ -31,10 +31,10 @@ for name, rates in {"constant": np.full(2000, 0.005), "cosine": schedule.values(
 """
 DOCUMENTS = {
     "README.md": "",
-    "docs/tour.md": "",
-    "docs/from_tensorflow_addons.md": "",
-    "docs/laws.md": A_MODEL + TWO_RUNS,
-    "docs/precision.md": A_MODEL,
+    "docs/guides/tour.md": "",
+    "docs/guides/from_tensorflow_addons.md": "",
+    "docs/guides/laws.md": A_MODEL + TWO_RUNS,
+    "docs/benchmarks/precision.md": A_MODEL,
 }
 
 

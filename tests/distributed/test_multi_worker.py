@@ -70,7 +70,7 @@ def test_a_file_that_one_worker_does_not_find_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_page(tmp_path):
-    page = (HERE.parents[1] / "docs" / "how_to" / "distributed.md").read_text(encoding="utf-8")
+    page = (HERE.parents[1] / "docs" / "guides" / "distributed.md").read_text(encoding="utf-8")
     section = page.partition("## Several machines with TensorFlow")[2].partition("\n## ")[0]
     fit, loop = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     checked = 'assert history.history["accuracy"][-1] > 0.95\n'

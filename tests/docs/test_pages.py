@@ -60,7 +60,7 @@ def test_how_to(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         names: dict = {}
-        exec(compile("\n".join(blocks(f"how_to/{page}.md", "python")), page, "exec"), names)
+        exec(compile("\n".join(blocks(f"guides/{page}.md", "python")), page, "exec"), names)
     finally:
         keras.config.set_dtype_policy("float32")
     if page == "bfloat16":
@@ -74,18 +74,18 @@ def test_how_to(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_distributed(backend, tmp_path):
     pytest.importorskip(backend)
-    (block,) = [block for block in blocks("how_to/distributed.md", "python") if f'"{backend}"' in block]
+    (block,) = [block for block in blocks("guides/distributed.md", "python") if f'"{backend}"' in block]
     (tmp_path / "distributed.py").write_text(block, encoding="utf-8")
     run([sys.executable, "distributed.py"], tmp_path)
 
 
 def test_choose_has_the_numbers_of_the_file():
     losses: dict = defaultdict(dict)
-    with open(DOCS / "predict_before_run.csv", encoding="utf-8", newline="") as file:
+    with open(DOCS / "benchmarks" / "predict_before_run.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             losses[row["schedule"], row["updates"]][row["seed"]] = float(row["measured"])
     mean = {key: statistics.mean(seeds.values()) for key, seeds in losses.items()}
-    text = (DOCS / "choose.md").read_text(encoding="utf-8")
+    text = (DOCS / "guides" / "choose.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (\d\.\d{3} .*?) \| (\d\.\d{3} .*?) \|$", text, flags=re.MULTILINE)
     assert len(rows) == 10
     for name, *cells in rows:
@@ -99,7 +99,7 @@ def test_choose_and_readme_show_the_same_demo():
         found = re.findall(r"^\| ([^|`]+) \| (.*±.*) \|$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         return {name: sorted(row.replace("*", "").split(" | ")) for name, row in found}
 
-    ours, readme = cells(DOCS / "choose.md"), cells(DOCS.parent / "README.md")
+    ours, readme = cells(DOCS / "guides" / "choose.md"), cells(DOCS.parent / "README.md")
     assert len(ours) == 5
     assert {name: readme[name] for name in ours} == ours
 

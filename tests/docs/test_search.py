@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "search.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "search.md"
 
 
 def test_optuna():

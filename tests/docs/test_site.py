@@ -19,7 +19,7 @@ import pytest
 from keras_lrsched.schedules import catalog
 
 SITE = Path(__file__).parents[2] / "build" / "site"
-PAGE = "explorer.html"
+PAGE = "methods/explorer.html"
 
 pytestmark = [
     pytest.mark.slow,
