@@ -34,7 +34,7 @@ DOCUMENTS = {
     "docs/guides/tour.md": "",
     "docs/guides/from_tensorflow_addons.md": "",
     "docs/guides/laws.md": A_MODEL + TWO_RUNS,
-    "docs/benchmarks/precision.md": A_MODEL,
+    "docs/guides/low_precision.md": A_MODEL,
 }
 
 

@@ -1,6 +1,6 @@
 """Exported models compute the same in a process without this package, in the runtimes of TensorFlow, ONNX and LiteRT.
 
-docs/benchmarks/precision.md has a table of what was exported as what, which says what is tested here.
+docs/guides/low_precision.md has a table of what was exported as what, which says what is tested here.
 """
 
 import os
@@ -20,7 +20,7 @@ from tests.exports.models import X, trained
 from tests.precision.vectors import assert_same_bits
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parents[1] / "docs" / "benchmarks" / "precision.md"
+DOCUMENT = HERE.parents[1] / "docs" / "guides" / "low_precision.md"
 COLUMNS = {
     ("tensorflow", "saved_model"): "SavedModel",
     ("tensorflow", "model.onnx"): "ONNX",

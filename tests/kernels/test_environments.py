@@ -1,6 +1,6 @@
 """In a broken environment an update is computed all the same: by compiled code, or by plain operations after one warning.
 
-docs/benchmarks/kernels.md has the table of these environments.
+docs/guides/compiled_code.md has the table of these environments.
 """
 
 import multiprocessing
