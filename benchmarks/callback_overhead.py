@@ -35,11 +35,11 @@ from keras_lrsched.callbacks import (
     GradientNormRecorder,
     LearningRateLogger,
     LossRecorder,
-    ScheduledBatches,
     StabilityMonitor,
     TrainingState,
     WeightAveraging,
 )
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.study.workloads.pydoc import PydocTopics
 
 BLOCK = 20

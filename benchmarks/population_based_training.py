@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched.callbacks import ScheduledBatches
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.study.workloads.digits import Digits
 from keras_lrsched.tune import PopulationBasedTraining
 from keras_lrsched.tune.member import Member

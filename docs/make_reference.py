@@ -3,7 +3,18 @@
 import argparse
 import importlib
 
-ROOMS = ("schedules", "laws", "callbacks", "optimizers", "precision", "distributed", "tune", "kernels", "study.workloads")
+ROOMS = (
+    "schedules",
+    "laws",
+    "data",
+    "callbacks",
+    "optimizers",
+    "precision",
+    "distributed",
+    "tune",
+    "kernels",
+    "study.workloads",
+)
 
 
 def pages():

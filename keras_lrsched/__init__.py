@@ -5,7 +5,7 @@ import sys
 
 from keras_lrsched.version import __version__
 
-__all__ = ["__version__", "callbacks", "laws", "optimizers", "precision", "schedules"]
+__all__ = ["__version__", "callbacks", "data", "laws", "optimizers", "precision", "schedules"]
 
 
 def _is_own_command(argv, all_of_command_line):
@@ -19,4 +19,4 @@ def _is_own_command(argv, all_of_command_line):
 # Every room is imported at once, so that `keras.saving` finds their classes. Not so for our own command: it must be able to
 # choose the backend first, and to say in one line that there is none.
 if not _is_own_command(sys.argv, sys.orig_argv):
-    from keras_lrsched import callbacks, laws, optimizers, precision, schedules
+    from keras_lrsched import callbacks, data, laws, optimizers, precision, schedules

@@ -13,11 +13,9 @@ from keras_lrsched.callbacks.learning_rate_finder import LearningRateFinder
 from keras_lrsched.callbacks.learning_rate_logger import LearningRateLogger
 from keras_lrsched.callbacks.loss_recorder import LossRecorder
 from keras_lrsched.callbacks.magnitude_pruning import MagnitudePruning
-from keras_lrsched.callbacks.masked_language_model_masking import MaskedLanguageModelMasking
 from keras_lrsched.callbacks.precision_schedule import PrecisionSchedule
 from keras_lrsched.callbacks.schedule_free_evaluation import ScheduleFreeEvaluation
 from keras_lrsched.callbacks.schedule_hyperparameter import ScheduleHyperparameter
-from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
 from keras_lrsched.callbacks.training_state import TrainingState
@@ -38,11 +36,9 @@ __all__ = [
     "LearningRateLogger",
     "LossRecorder",
     "MagnitudePruning",
-    "MaskedLanguageModelMasking",
     "PrecisionSchedule",
     "ScheduleFreeEvaluation",
     "ScheduleHyperparameter",
-    "ScheduledBatches",
     "Snapshot",
     "StabilityMonitor",
     "TrainingState",

@@ -3,9 +3,8 @@
 import math
 
 from keras_lrsched._core import validation
-from keras_lrsched.callbacks.batch_size_control import BatchSizeControl
-from keras_lrsched.callbacks.micro_batches import MicroBatchController, unbiased
-from keras_lrsched.callbacks.scheduled_batches import LEAD
+from keras_lrsched.callbacks._batch_size import BatchSizeControl, MicroBatchController, unbiased
+from keras_lrsched.data.scheduled_batches import LEAD
 
 
 class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
@@ -56,7 +55,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
 
     >>> import keras
     >>> import numpy as np
-    >>> from keras_lrsched.callbacks import ScheduledBatches
+    >>> from keras_lrsched.data import ScheduledBatches
     >>> x = np.random.default_rng(0).normal(size=(512, 2))
     >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.Adagrad(0.05, gradient_accumulation_steps=4), loss="mse")

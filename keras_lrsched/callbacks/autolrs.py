@@ -8,12 +8,13 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import training_loop, validation
-from keras_lrsched.callbacks.autolrs_forecast import forecast
-from keras_lrsched.callbacks.autolrs_search import log_grid, lower_confidence_bound, scikit_learn
-from keras_lrsched.callbacks.batch_values import are_built
-from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
+from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched.callbacks._autolrs import forecast, log_grid, lower_confidence_bound, scikit_learn
+from keras_lrsched.callbacks._batch_values import are_built
+from keras_lrsched.callbacks._trial_training import TrialTraining
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
+from keras_lrsched.callbacks.snapshot import Snapshot
+from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 
 VALIDATIONS = 16
 """How often a candidate is validated."""

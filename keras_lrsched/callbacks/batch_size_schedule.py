@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_lrsched.callbacks.batch_size_control import BatchSizeControl
+from keras_lrsched.callbacks._batch_size import BatchSizeControl
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 
@@ -58,7 +58,7 @@ class BatchSizeSchedule(BatchSizeControl):
 
     >>> import keras
     >>> import numpy as np
-    >>> from keras_lrsched.callbacks import ScheduledBatches
+    >>> from keras_lrsched.data import ScheduledBatches
     >>> from keras_lrsched.schedules import BatchSizeWarmup
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.Adam(0.001), loss="mse")

@@ -10,8 +10,8 @@ from keras import ops
 from keras_lrsched._core import backends, keras_private, training_loop
 from keras_lrsched._core.host_values import agreed, inner_optimizer, optimizer_value
 from keras_lrsched._core.run import Run
-from keras_lrsched.callbacks.batch_values import BatchValues, are_built
-from keras_lrsched.callbacks.scheduled_step import callbacks_in
+from keras_lrsched.callbacks._batch_values import BatchValues, are_built
+from keras_lrsched.callbacks._settings import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
 
 _SAVED = ("step", "partial")

@@ -7,9 +7,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lrsched._core import training_loop, validation
-from keras_lrsched.callbacks.batches_ahead import TrialTraining, batches_ahead, data_adapter
+from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched.callbacks._trial_training import TrialTraining
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.snapshot import Snapshot, random_state, restore_random_state
+from keras_lrsched.callbacks.snapshot import Snapshot
+from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 
 POWERS = {"sqrt": 0.5, "linear": 1.0}
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched._core import backends, step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.callbacks import gradient_hook
+from keras_lrsched.callbacks import _gradient_hook
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.optimizers import LocalUpdates
 
@@ -73,7 +73,7 @@ class GradientController(Controller):
     def begin(self):
         self.leave_step()
         self._refuse_several_optimizers()
-        is_local = any(isinstance(each, LocalUpdates) for each in gradient_hook.wrappers(self.model.optimizer))
+        is_local = any(isinstance(each, LocalUpdates) for each in _gradient_hook.wrappers(self.model.optimizer))
         if is_local and backends.replicas_of(self.model) > 1:
             raise ValueError(
                 f"{type(self).__name__} needs one gradient for all replicas. Received: a LocalUpdates optimizer"
@@ -81,7 +81,7 @@ class GradientController(Controller):
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         if training_loop.epoch_iterator() is not None:
             training_loop.build(self._trainer)  # so that the optimizer has its own variables before those of callbacks
-        gradient_hook.add(self._trainer, self)
+        _gradient_hook.add(self._trainer, self)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
@@ -174,7 +174,7 @@ class GradientController(Controller):
     def leave_step(self):
         """Takes the hook out of the training step."""
         if self._trainer is not None:
-            gradient_hook.remove(self._trainer, self, self._variables.values())
+            _gradient_hook.remove(self._trainer, self, self._variables.values())
             self._trainer, self._variables, self.is_in_step = None, {}, False
 
     def _refuse_a_step_without_it(self):

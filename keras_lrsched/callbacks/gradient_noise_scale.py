@@ -3,7 +3,7 @@
 import math
 
 from keras_lrsched._core import validation
-from keras_lrsched.callbacks.micro_batches import MicroBatchController, unbiased
+from keras_lrsched.callbacks._batch_size import MicroBatchController, unbiased
 
 
 class GradientNoiseScale(MicroBatchController):

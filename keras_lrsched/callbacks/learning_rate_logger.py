@@ -8,7 +8,7 @@ import keras
 from keras_lrsched._core import backends
 from keras_lrsched._core.run_file import RunFile
 from keras_lrsched._core.run_identity import RunIdentity
-from keras_lrsched.callbacks.update_observer import MAIN, Update, UpdateObserver
+from keras_lrsched.callbacks._update_observer import MAIN, Update, UpdateObserver
 
 FLUSH_EVERY = 1000
 """Updates that are held in memory, at most."""

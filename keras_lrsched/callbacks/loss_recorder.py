@@ -9,8 +9,8 @@ import keras
 from keras_lrsched._core import backends, validation
 from keras_lrsched._core.run_file import RunFile
 from keras_lrsched._core.run_identity import RunIdentity
-from keras_lrsched.callbacks.batch_values import BatchValues
-from keras_lrsched.callbacks.update_observer import MAIN, UpdateObserver
+from keras_lrsched.callbacks._batch_values import BatchValues
+from keras_lrsched.callbacks._update_observer import MAIN, UpdateObserver
 
 COLUMNS = ("step", "loss", "learning_rate", "batch_size", "tokens")
 

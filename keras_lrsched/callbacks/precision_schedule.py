@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched.callbacks._probe import Probe, number_of_samples
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.probe import Probe, number_of_samples
 from keras_lrsched.precision.model import prepare_recipe, quantize_model, quantized_layers, switch_recipe
 from keras_lrsched.precision.recipe import get_recipe
 from keras_lrsched.precision.recipes import ForwardOnly

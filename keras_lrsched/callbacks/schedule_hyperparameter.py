@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.callbacks import scheduled_step
-from keras_lrsched.callbacks.settings import Setting
+from keras_lrsched.callbacks import _settings
+from keras_lrsched.callbacks._settings import Setting
 from keras_lrsched.schedules.base import float_dtype
 from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
@@ -98,7 +98,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self._refuse_what_cannot_work()
         self._setting = Setting(self.model, self.target)
         self.counter = self._find_counter()
-        self._stand_in = scheduled_step.StandIn()
+        self._stand_in = _settings.StandIn()
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
         if training_loop.epoch_iterator() is not None:
             training_loop.build(self.model)
@@ -152,7 +152,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
     @contextlib.contextmanager
     def in_step(self, args):
         """While a step is run or traced, the setting is the schedule's value at the counter of updates."""
-        step = scheduled_step.updates(self._trainer, self.counter, args)
+        step = _settings.updates(self._trainer, self.counter, args)
         known = _known(step)
         value = self.schedule(step) if known is None else float(self.value(known))
         if known is not None and not isinstance(self._setting.value, keras.Variable):
@@ -175,7 +175,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             counter = inner_optimizer(functools.reduce(lambda it, name: getattr(it, name, None), names, self.model))
             if not isinstance(counter, keras.optimizers.Optimizer):
                 raise ValueError(f"The model has no such optimizer. Received: optimizer={self.optimizer!r}")
-        if not scheduled_step.is_in_state(self.model, counter):
+        if not _settings.is_in_state(self.model, counter):
             raise ValueError(
                 "On JAX, a training step has the counter of `model.optimizer` only. "
                 f"Received: target={self.target!r}, optimizer={self.optimizer!r}"

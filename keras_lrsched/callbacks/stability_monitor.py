@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from keras_lrsched._core import training_loop, validation
+from keras_lrsched.callbacks._probe import Probe, number_of_samples, random_direction
 from keras_lrsched.callbacks.controller import Controller
-from keras_lrsched.callbacks.probe import Probe, number_of_samples, random_direction
 from keras_lrsched.callbacks.snapshot import Snapshot
 
 

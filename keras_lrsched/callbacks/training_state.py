@@ -18,15 +18,11 @@ from keras_lrsched._core import (
     training_loop,
     validation,
 )
+from keras_lrsched._core.random_state import random_state, restore_random_state, restore_torch_random_state
 from keras_lrsched._core.tracked_state import TrackedState
-from keras_lrsched.callbacks import data_of_fit, run_settings
-from keras_lrsched.callbacks.snapshot import (
-    Snapshot,
-    known_of,
-    random_state,
-    restore_random_state,
-    restore_torch_random_state,
-)
+from keras_lrsched.callbacks import _run_settings
+from keras_lrsched.callbacks.snapshot import Snapshot, known_of
+from keras_lrsched.data import _fit_data
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -91,7 +87,7 @@ class TrainingState(keras.callbacks.Callback):
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from keras_lrsched.callbacks import ScheduledBatches
+    >>> from keras_lrsched.data import ScheduledBatches
     >>> path = tempfile.mkdtemp() + "/run.state"
     >>> def script(epochs):
     ...     model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
@@ -269,13 +265,13 @@ class TrainingState(keras.callbacks.Callback):
     def _describe(self):
         """The settings of this run, and its state as far as no other part of the file holds it."""
         model = self.model
-        data = {} if self._iterator is None else data_of_fit.description(self._iterator)
-        self._settings = run_settings.describe(model, data)
+        data = {} if self._iterator is None else _fit_data.description(self._iterator)
+        self._settings = _run_settings.describe(model, data)
         draws = backends.of_all_workers(model, int(plain.digest(random_state())[:7], 16))
         self._draws_differ = len(set(draws)) > 1
         self._settings["workers"] = len(draws)
         self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
-        self._arguments = {name: run_settings.of_callback(it) for name, it in self._companions.items()}
+        self._arguments = {name: _run_settings.of_callback(it) for name, it in self._companions.items()}
         self._rates = _learning_rates(model)
         stateless = {name: it for name, it in self._companions.items() if not _has_state(it)}
         kind, fitted = ("other", None)
@@ -320,7 +316,7 @@ class TrainingState(keras.callbacks.Callback):
         then = state if state["fit"] == number else state["fits"][number]
         # Of several processes each has data of its own; the file has those of the first.
         allowed = self.allow_changes if backends.is_first_worker(self.model) else (*self.allow_changes, "data", "seed")
-        run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), allowed)
+        _run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), allowed)
         self._restore(state)
         self._step = state["step"]
         epochs = self.params["epochs"]
@@ -357,10 +353,10 @@ class TrainingState(keras.callbacks.Callback):
         if self._draws_differ:
             unknown["random numbers"] = "those of other processes than the first, which has another state of them"
         if self._data is None and self._iterator is not None:
-            unknown |= data_of_fit.unsaved_order(self._iterator)
+            unknown |= _fit_data.unsaved_order(self._iterator)
         unknown |= {
             f"{operation} in the training step": "random numbers of TensorFlow, unlike those of `keras.random`"
-            for operation in data_of_fit.random_operations(self.model)
+            for operation in _fit_data.random_operations(self.model)
         }
         return unknown
 
@@ -409,14 +405,14 @@ class TrainingState(keras.callbacks.Callback):
 
     def _restore(self, state):
         model = self.model
-        changed = run_settings.differences(self._settings, state["settings"])
+        changed = _run_settings.differences(self._settings, state["settings"])
         of_model = state["model"]
         if "optimizer.class" in changed:  # as `allow_changes` says: what another optimizer has is of no use to this one
             of_model = {kind: value for kind, value in of_model.items() if kind not in ("optimizer", "trained")}
             model.optimizer.iterations.assign(state["model"]["optimizer"][0])
         Snapshot.from_state(model, of_model).restore()
         for name, (optimizer, rate) in self._rates.items():
-            if f"{name}.learning_rate" in changed and run_settings.is_allowed(f"{name}.learning_rate", self.allow_changes):
+            if f"{name}.learning_rate" in changed and _run_settings.is_allowed(f"{name}.learning_rate", self.allow_changes):
                 optimizer.learning_rate = rate
         self._restore_data(state, changed)
         for name, saved in state["callbacks"].items():
@@ -472,7 +468,7 @@ def _compared(settings, number):
 def _learning_rates(model):
     """The optimizers whose learning rate is a variable, with its value, by name."""
     found = {}
-    for name, optimizer in run_settings.optimizers_of(model).items():
+    for name, optimizer in _run_settings.optimizers_of(model).items():
         rate = optimizer.get_config().get("learning_rate")
         if isinstance(rate, (float, np.floating)):
             found[name] = (optimizer, float(rate))

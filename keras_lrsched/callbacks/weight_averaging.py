@@ -4,8 +4,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
-from keras_lrsched.callbacks.averaging_rules import DEFAULTS, rule, with_defaults
-from keras_lrsched.callbacks.batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
+from keras_lrsched.callbacks._averaging_rules import DEFAULTS, rule, with_defaults
+from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
 
 

@@ -15,13 +15,13 @@ from keras_lrsched.callbacks import (
     LearningRateFinder,
     LossRecorder,
     MagnitudePruning,
-    ScheduledBatches,
     ScheduleHyperparameter,
     StabilityMonitor,
     TrainingState,
     VolSched,
     WeightAveraging,
 )
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import BatchSizeWarmup, LinearDecay, SparsityRamp
 
 EPOCHS, SAMPLES, BATCH = 4, 60, 8

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import AdaptiveBatchSize, ScheduledBatches
+from keras_lrsched.callbacks import AdaptiveBatchSize
 from keras_lrsched.callbacks.adaptive_batch_size import next_batch_size
+from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.test_gradient_noise_scale import mean_model
 from tests.contract.backends import BACKEND, JIT
 

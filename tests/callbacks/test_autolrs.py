@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lrsched.callbacks._autolrs import lower_confidence_bound
 from keras_lrsched.callbacks.autolrs import AutoLRS
-from keras_lrsched.callbacks.autolrs_search import lower_confidence_bound
 from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.callbacks.loss_recorder import LossRecorder
-from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
+from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks.autolrs_forecast import exponential, forecast, kept, spline
+from keras_lrsched.callbacks._autolrs import exponential, forecast, kept, spline
 
 T = np.arange(100)
 CLEAN = 2 * np.exp(-0.01 * T) + 0.5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks.averaging_rules import (
+from keras_lrsched.callbacks._averaging_rules import (
     RunningMean,
     cooldown_coefficients,
     exponential,

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
-from keras_lrsched.callbacks.batch_norm_statistics import recompute_batch_norm
+from keras_lrsched.callbacks._batch_norm_statistics import recompute_batch_norm
+from keras_lrsched.data import ScheduledBatches
 
 X = np.random.default_rng(0).normal(3, 2, size=(12, 4)).astype("float32")
 BATCHES = [X[:4], X[4:8], X[8:]]

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import BatchSizeSchedule, LossRecorder, ScheduledBatches
+from keras_lrsched.callbacks import BatchSizeSchedule, LossRecorder
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import BatchSizeWarmup, LinearDecay
 from tests.contract.backends import JIT
 

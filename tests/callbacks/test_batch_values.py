@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks.batch_values import BatchValues
+from keras_lrsched.callbacks._batch_values import BatchValues
 from tests.callbacks.own_step import OwnStep
 from tests.contract.backends import BACKEND, JIT
 

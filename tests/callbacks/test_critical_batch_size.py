@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import CriticalBatchSize, LossRecorder, ScheduledBatches, WeightAveraging
+from keras_lrsched.callbacks import CriticalBatchSize, LossRecorder, WeightAveraging
 from keras_lrsched.callbacks.critical_batch_size import largest_harmless, smoothed
+from keras_lrsched.data import ScheduledBatches
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.callbacks.derivatives import compiled, gradient, hessian_product
+from keras_lrsched.callbacks._probe import compiled, gradient, hessian_product
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.callbacks import ScheduledBatches, Snapshot, TrainingState
+from keras_lrsched.callbacks import Snapshot, TrainingState
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay
 from tests.callbacks.linear_regression import STEPS, W, X, Y, fit, gradient, jit, linear_model, sgd
 

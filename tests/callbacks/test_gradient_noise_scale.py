@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import GradientNoiseScale, ScheduledBatches
-from keras_lrsched.callbacks.micro_batches import unbiased
+from keras_lrsched.callbacks import GradientNoiseScale
+from keras_lrsched.callbacks._batch_size import unbiased
+from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.own_step import OwnStep
 from tests.contract.backends import JIT
 

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import GradientNormRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import GradientNormRecorder, TrainingState
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay, RefinedSchedule
 from tests.callbacks.linear_regression import STEPS, W, X, Y, fit, gradient, jit, linear_model, sgd
 

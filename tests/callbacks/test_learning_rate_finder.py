@@ -8,8 +8,8 @@ import pytest
 
 from keras_lrsched.callbacks.autolrs import AutoLRS
 from keras_lrsched.callbacks.learning_rate_finder import LearningRateFinder, smoothed
-from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
 from keras_lrsched.callbacks.snapshot import Snapshot
+from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)

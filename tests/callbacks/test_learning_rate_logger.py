@@ -10,11 +10,11 @@ import pytest
 from keras_lrsched.callbacks import (
     LearningRateLogger,
     LossRecorder,
-    ScheduledBatches,
     ScheduleHyperparameter,
     TrainingState,
     learning_rate_logger,
 )
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay, Tabulated
 from tests.contract.backends import BACKEND
 

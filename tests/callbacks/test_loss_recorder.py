@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import LossRecorder, TrainingState
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND, JIT

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.callbacks import LearningRateLogger, MagnitudePruning, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import LearningRateLogger, MagnitudePruning, TrainingState
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LearningRateRewinding, LinearDecay, PiecewiseConstant, SparsityRamp
 from tests.contract.backends import JIT
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks.probe import Probe, random_direction
+from keras_lrsched.callbacks._probe import Probe, random_direction
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_lrsched import optimizers, schedules
-from keras_lrsched.callbacks import run_settings
+from keras_lrsched.callbacks import _run_settings
 
 
 class Own(keras.layers.Layer):
@@ -21,7 +21,7 @@ class Own(keras.layers.Layer):
 def described(*layers, optimizer="sgd", loss="mse", **options):
     model = keras.Sequential([keras.layers.Input((4,)), *(layers or [keras.layers.Dense(3)])])
     model.compile(optimizer, loss, **options)
-    return run_settings.describe(model, {"kind": "arrays", "batch_size": 4})
+    return _run_settings.describe(model, {"kind": "arrays", "batch_size": 4})
 
 
 def scaled(factor):
@@ -67,12 +67,12 @@ def test_the_first_difference_is_named_and_can_be_allowed(other, path):
     other = other()
     then, now = other if isinstance(other, tuple) else (described(), other)
     with pytest.raises(ValueError, match=rf'`{path}` is not what it was .*Received: .*allow_changes=\["{path}"\]'):
-        run_settings.check(now, then, ())
-    differing = run_settings.differences(now, then)
-    run_settings.check(now, then, differing)
-    run_settings.check(now, then, ["model", "optimizer", "loss", "metrics"])
+        _run_settings.check(now, then, ())
+    differing = _run_settings.differences(now, then)
+    _run_settings.check(now, then, differing)
+    _run_settings.check(now, then, ["model", "optimizer", "loss", "metrics"])
     with pytest.raises(ValueError, match="is not what it was"):
-        run_settings.check(now, then, ["data", "model.layers.11", *differing[1:]])
+        _run_settings.check(now, then, ["data", "model.layers.11", *differing[1:]])
 
 
 def test_how_the_same_layers_are_connected():
@@ -83,16 +83,16 @@ def test_how_the_same_layers_are_connected():
         b = second(a)
         model = keras.Model(inputs, keras.layers.Subtract()([b, a] if swap else [a, b]))
         model.compile("sgd", "mse")
-        return run_settings.describe(model, {})
+        return _run_settings.describe(model, {})
 
     assert describe(swap=False) == describe(swap=False)
-    assert run_settings.differences(describe(swap=True), describe(swap=False)) == ["model.wiring"]
+    assert _run_settings.differences(describe(swap=True), describe(swap=False)) == ["model.wiring"]
 
 
 def test_another_version_of_python_compiles_functions_to_other_code():
     then = described(scaled(2))
     now = {**described(scaled(3)), "python": [3, 99]}
-    assert run_settings.differences(now, then) == []
+    assert _run_settings.differences(now, then) == []
 
 
 def test_all_optimizers_of_a_model():
@@ -100,7 +100,7 @@ def test_all_optimizers_of_a_model():
     model.compile(optimizers.Lookahead(keras.optimizers.SGD(0.5)), "mse")
     model.critic_optimizer = keras.optimizers.Adam()
     names = ["optimizer", "optimizer.inner_optimizer", "critic_optimizer"]
-    assert list(run_settings.optimizers_of(model)) == names
-    settings = run_settings.describe(model, {})
+    assert list(_run_settings.optimizers_of(model)) == names
+    settings = _run_settings.describe(model, {})
     assert settings["optimizer.inner_optimizer.learning_rate"] == "0.5"
     assert settings["critic_optimizer.class"] == "keras.Adam"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks import ScheduleHyperparameter
-from keras_lrsched.callbacks.settings import Setting
+from keras_lrsched.callbacks._settings import Setting
 from keras_lrsched.schedules import LinearDecay, Tabulated
 from tests.callbacks.linear_regression import W, X, Y, fit, jit, linear_model
 from tests.contract.backends import BACKEND

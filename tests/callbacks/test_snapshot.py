@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched.callbacks import Snapshot
-from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)

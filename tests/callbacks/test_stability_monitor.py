@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
-from keras_lrsched.callbacks.probe import Probe
+from keras_lrsched.callbacks import LossRecorder, TrainingState
+from keras_lrsched.callbacks._probe import Probe
 from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import JIT
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from keras_lrsched._core import checkpoint_file, plain, run_lock
-from keras_lrsched.callbacks import Controller, LossRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import Controller, LossRecorder, TrainingState
+from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import BACKEND, JIT
 
 RANDOM = np.random.default_rng(0)

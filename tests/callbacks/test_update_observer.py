@@ -13,7 +13,7 @@ import pytest
 from keras_lrsched import optimizers
 from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks import HypergradientLearningRate, LearningRateLogger, LossRecorder, ScheduleHyperparameter
-from keras_lrsched.callbacks.update_observer import UpdateObserver, optimizers_of
+from keras_lrsched.callbacks._update_observer import UpdateObserver, optimizers_of
 from keras_lrsched.schedules import LinearDecay, PerUpdate
 from tests.contract.backends import BACKEND, JIT
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import TrainingState
 from keras_lrsched.callbacks.weight_averaging import WeightAveraging
+from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)

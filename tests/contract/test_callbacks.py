@@ -12,7 +12,8 @@ import pytest
 
 from keras_lrsched import callbacks
 from keras_lrsched._core import plain
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import TrainingState
+from keras_lrsched.data import ScheduledBatches
 
 from .backends import JIT
 from .callback_cases import BASES, CASES, SAVES_THE_OTHERS

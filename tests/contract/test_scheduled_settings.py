@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import ops
 
-from keras_lrsched.callbacks.scheduled_step import StandIn
+from keras_lrsched.callbacks._settings import StandIn
 from keras_lrsched.schedules import LinearDecay
 
 from .backends import BACKEND

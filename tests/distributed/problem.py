@@ -86,7 +86,7 @@ def optimizer_cases():
 
 def with_callback(make_model, case):
     """What a case of the callback contract leaves: weights, history, and the callback's own state."""
-    from keras_lrsched.callbacks import ScheduledBatches
+    from keras_lrsched.data import ScheduledBatches
 
     random = np.random.default_rng(0)
     x, y = random.normal(size=(24, 5)).astype("float32"), random.normal(size=(24, 1)).astype("float32")
@@ -114,7 +114,8 @@ EPOCHS, EVERY, CUT = 2, 3, 10
 
 def resumed(name, path, make_model, x, y, batch_size):
     """By how much the variables, the history and a controller's state differ, of a run that ends and is started again."""
-    from keras_lrsched.callbacks import ScheduledBatches, TrainingState, VolSched
+    from keras_lrsched.callbacks import TrainingState, VolSched
+    from keras_lrsched.data import ScheduledBatches
 
     def run(path, cut):
         controllers = [VolSched(EPOCHS * STEPS, update_every=3, monitor="loss")] if name == "VolSched" else []

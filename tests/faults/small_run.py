@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import checkpoint_file
-from keras_lrsched.callbacks import LossRecorder, ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import LossRecorder, TrainingState
+from keras_lrsched.data import ScheduledBatches
 
 BATCHES = 15
 X = np.random.default_rng(0).normal(size=(4 * BATCHES, 5)).astype("float32")

@@ -29,7 +29,8 @@ keras.distribution.set_distribution(distribution)
 import numpy as np
 
 from keras_lrsched._core import checkpoint_file
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import TrainingState
+from keras_lrsched.data import ScheduledBatches
 from tests.distributed import problem
 
 

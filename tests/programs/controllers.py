@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched import callbacks
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import BatchSizeWarmup, SparsityRamp
 from tests.programs import references
 from tests.programs.bench import EAGER, RATE, assert_close, assert_equal, constant, state
@@ -139,7 +140,7 @@ def scheduled_batches(bench):
     """
     run = bench.keras_run()
     given, size = arrays(run)
-    batches = run.options["x"] = callbacks.ScheduledBatches(**given, batch_size=size, shuffle=False)
+    batches = run.options["x"] = ScheduledBatches(**given, batch_size=size, shuffle=False)
     if bench.program.has("makes_datasets"):
         with pytest.raises(ValueError, match="to_tf_dataset"):
             run.train()
@@ -152,7 +153,7 @@ def batch_size_schedule(bench):
     sizes = BatchSizeWarmup([2, 4], boundaries=[3])
     run = bench.sgd_run(constant)
     given, _ = arrays(run)
-    run.options["x"] = callbacks.ScheduledBatches(**given, batch_size=2, shuffle=False)
+    run.options["x"] = ScheduledBatches(**given, batch_size=2, shuffle=False)
     controller = callbacks.BatchSizeSchedule(sizes, "linear")
     run.train([controller])
 

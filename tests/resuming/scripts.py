@@ -12,7 +12,8 @@ import numpy as np
 from keras_lrsched import callbacks as ours
 from keras_lrsched import optimizers, schedules
 from keras_lrsched._core import run_lock
-from keras_lrsched.callbacks import ScheduledBatches, TrainingState
+from keras_lrsched.callbacks import TrainingState
+from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import BACKEND
 
 RANDOM = np.random.default_rng(0)

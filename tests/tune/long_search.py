@@ -11,7 +11,7 @@ def make():
     import keras
     import numpy as np
 
-    from keras_lrsched.callbacks import ScheduledBatches
+    from keras_lrsched.data import ScheduledBatches
 
     time.sleep(1)
     x = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")

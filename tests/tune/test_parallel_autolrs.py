@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import AutoLRS, ScheduledBatches, ScheduleHyperparameter
+from keras_lrsched.callbacks import AutoLRS, ScheduleHyperparameter
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune import ParallelAutoLRS, parallel_autolrs
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune import Policy, PopulationBasedTraining, population_based_training
 from keras_lrsched.tune.member import Member, Worker

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
+from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.tune import ParallelAutoLRS, PopulationBasedTraining
 
 pytestmark = pytest.mark.slow

@@ -41,7 +41,7 @@ def maker(folder=None, deaths=0, seconds=0.0):
         import keras
         import numpy as np
 
-        from keras_lrsched.callbacks import ScheduledBatches
+        from keras_lrsched.data import ScheduledBatches
 
         for death in range(deaths):
             try:

@@ -8,8 +8,8 @@ import numpy as np
 from keras import tree
 
 from keras_lrsched._core import keras_private, training_loop, validation
-from keras_lrsched.callbacks import batch_sources
-from keras_lrsched.callbacks.batch_stream import BatchStream
+from keras_lrsched.data import _pipelines
+from keras_lrsched.data._batch_stream import BatchStream
 
 LEAD = 4
 """How many batches from now a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
@@ -135,7 +135,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         [[0.0, 2.0], [4.0, 6.0]]
         """
         self._refuse_epochs_of_other_lengths("to_tf_dataset")
-        return batch_sources.tf_dataset(self, self._full_length())
+        return _pipelines.tf_dataset(self, self._full_length())
 
     def to_grain(self):
         """A `grain.IterDataset` of these batches, otherwise as `to_tf_dataset`.
@@ -144,7 +144,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         batches cannot be read in other processes (`mp_prefetch`).
         """
         self._refuse_epochs_of_other_lengths("to_grain")
-        return batch_sources.grain_dataset(self)
+        return _pipelines.grain_dataset(self)
 
     @property
     def __array_interface__(self):
@@ -166,7 +166,7 @@ class ScheduledBatches(keras.utils.PyDataset):
                 if (adapter := training_loop.probing_adapter()) is not None:
                     keras_private.at_epoch_begin(adapter, self._plan_epoch)
                 stream, left = self._stream.behind(self._done()), self._length - self._done() if self._within else self._left
-                return batch_sources.Reading(self._samples, stream, left or self._full_length(), self._state)
+                return _pipelines.Reading(self._samples, stream, left or self._full_length(), self._state)
             self._close_epoch()
             full, self._length = self._full_length(), self._left or self._full_length()
             if length not in (None, full):
@@ -178,7 +178,7 @@ class ScheduledBatches(keras.utils.PyDataset):
                 self._refuse_other_epochs(iterator, length)
                 keras_private.end_epoch_after(iterator, self._length, self._end_of_epoch)
             self._begin_epoch(counts=iterator is not None)
-            self._reading = batch_sources.Reading(self._samples, self._stream.behind(0), self._length, self._state)
+            self._reading = _pipelines.Reading(self._samples, self._stream.behind(0), self._length, self._state)
             return self._reading
 
     # What callbacks do

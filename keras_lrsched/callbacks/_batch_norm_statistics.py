@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_lrsched._core import training_loop
-from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
+from keras_lrsched._core.random_state import random_state, restore_random_state
 
 BATCH_SIZE = 32
 """The size of the batches that arrays are cut into."""

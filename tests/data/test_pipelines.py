@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import BatchSizeSchedule, ScheduledBatches, TrainingState
-from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
+from keras_lrsched.callbacks import BatchSizeSchedule, TrainingState
+from keras_lrsched.data import ScheduledBatches
+from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 from keras_lrsched.schedules import PiecewiseConstant
 
 FORMS = ["tf", "grain"]

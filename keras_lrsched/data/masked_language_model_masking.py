@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.callbacks.scheduled_batches import ScheduledBatches
+from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from keras_lrsched.schedules.operands import as_schedule, compute
 
 MASKED, REPLACED = 0.8, 0.1

@@ -11,9 +11,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import backends, keras_private, step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
-from keras_lrsched.callbacks import gradient_hook
-from keras_lrsched.callbacks.scheduled_step import callbacks_in
-from keras_lrsched.callbacks.settings import Setting
+from keras_lrsched.callbacks import _gradient_hook
+from keras_lrsched.callbacks._settings import Setting, callbacks_in
 from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.schedules.operands import compute
 
@@ -206,7 +205,7 @@ class _FunctionRate:
 
     def __init__(self, model):
         self._model, self._optimizer = model, inner_optimizer(model.optimizer)
-        gradient_hook.add(model, self)
+        _gradient_hook.add(model, self)
         with backends.scope_of(self._optimizer):
             self.variable = self._optimizer.add_variable(
                 (), "zeros", "float32", aggregation="only_first_replica", name="used_learning_rate"
@@ -221,7 +220,7 @@ class _FunctionRate:
         pass
 
     def leave_step(self):
-        gradient_hook.remove(self._model, self, [self.variable])
+        _gradient_hook.remove(self._model, self, [self.variable])
 
 
 def optimizers_of(model):

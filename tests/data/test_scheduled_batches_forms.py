@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
-from keras_lrsched.callbacks.batches_ahead import batches_ahead, data_adapter
+from keras_lrsched.data import ScheduledBatches
+from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 
 A = np.arange(6.0).reshape(6, 1)
 B = np.arange(12).reshape(6, 2)

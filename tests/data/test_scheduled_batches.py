@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import ScheduledBatches
-from keras_lrsched.callbacks.scheduled_batches import LEAD
+from keras_lrsched.data import ScheduledBatches
+from keras_lrsched.data.scheduled_batches import LEAD
 from keras_lrsched.schedules import BatchSizeWarmup, PiecewiseConstant
 
 X = np.arange(20.0)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.callbacks import MaskedLanguageModelMasking
-from keras_lrsched.callbacks.masked_language_model_masking import masked
+from keras_lrsched.data import MaskedLanguageModelMasking
+from keras_lrsched.data.masked_language_model_masking import masked
 from keras_lrsched.schedules import MaskingRate
 
 TOKENS = np.random.default_rng(0).integers(2, 1000, size=(50, 4000))

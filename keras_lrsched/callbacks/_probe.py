@@ -1,4 +1,4 @@
-"""What one fixed batch says of a model: how large its logits are, how noisy its gradient is, how sharp its loss."""
+"""Measurements of a model on a fixed batch: logits, gradient noise, largest eigenvalue of the Hessian."""
 
 import functools
 
@@ -6,9 +6,27 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched.callbacks.derivatives import compiled, gradient, hessian_product
-from keras_lrsched.callbacks.snapshot import restore_torch_random_state, torch_random_state
+from keras_lrsched._core.random_state import restore_torch_random_state, torch_random_state
+from keras_lrsched.optimizers.derivatives import hessian_product, value_and_gradient
 from keras_lrsched.optimizers.low_precision import wide_dtype
+
+
+def gradient(function, values):
+    """The gradient of the scalar `function(values)`: one tensor for each of the values."""
+    return value_and_gradient(lambda at: (function(at),), values)[1]
+
+
+def compiled(function, jit_compile):
+    """The function of tensors, compiled as the backend does it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=jit_compile)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
 
 
 def _draws_nothing(measure):

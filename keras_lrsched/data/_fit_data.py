@@ -1,13 +1,15 @@
 """The data that a running `fit` draws from: what their order depends on, and which batch comes first."""
 
 import contextlib
+import itertools
+import warnings
 
 import numpy as np
 from keras import ops, tree
 
-from keras_lrsched._core import keras_private, plain
+from keras_lrsched._core import keras_private, plain, training_loop
+from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched._core.tracked_state import TrackedState
-from keras_lrsched.callbacks.snapshot import random_state, restore_random_state
 
 ROWS = 64
 """How many rows of an array a digest looks at, evenly spaced."""
@@ -143,3 +145,48 @@ def _operations(graph):
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     return {node.op for node in nodes}
+
+
+def data_adapter(name):
+    """What stands between `fit` and its data.
+
+    Args:
+        name: The name of the callback that needs it.
+
+    Raises:
+        ValueError: If the data can be read only once, or there is no `fit`.
+
+    Warns:
+        UserWarning: If the data are a `tf.data` pipeline that a further pass changes.
+    """
+    adapter = getattr(training_loop.epoch_iterator(), "data_adapter", None)
+    if adapter is None:
+        raise ValueError(
+            f"{name} trains on the data of `fit`, so it cannot be used in a training loop of one's own: call `model.fit`. "
+            "Received: no running `fit`"
+        )
+    if type(adapter).__name__ == "GeneratorDataAdapter":
+        raise ValueError(
+            f"{name} reads the data several times, which a generator's cannot be: give `fit` arrays or a dataset. "
+            "Received: a generator"
+        )
+    changed = changed_by_a_pass(adapter)
+    if changed:
+        listed = "; ".join(f"`{path}`, {reason}" for path, reason in changed.items())
+        warnings.warn(
+            f"{name} makes further passes over the data, which change the batches that `fit` trains on afterwards, as "
+            f"another seed would: {listed}",
+            stacklevel=4,
+        )
+    return adapter
+
+
+def batches_ahead(adapter):
+    """An endless iterator: of the very batches that come next, if these are `ScheduledBatches`, else of new passes."""
+    dataset = getattr(adapter, "py_dataset", None)
+    if dataset is None:
+        return itertools.chain.from_iterable(adapter.get_numpy_iterator() for _ in itertools.count())
+    if hasattr(dataset, "peek"):
+        return (adapter._standardize_batch(dataset.peek(i)) for i in itertools.count())
+    size = dataset.num_batches  # `None` for endless data
+    return (adapter._standardize_batch(dataset[i % size if size else i]) for i in itertools.count())
