@@ -1,7 +1,15 @@
-"""The packages; all else is in setup.cfg, which cannot name found packages and others."""
+"""The packages and the project URLs; all else is in setup.cfg, which cannot name found packages and others."""
+
+import runpy
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 SOURCES = ["keras_lrsched._sources.ops", "keras_lrsched._sources.custom_ops_cuda"]
+REPOSITORY = runpy.run_path(str(Path(__file__).parent / "keras_lrsched" / "version.py"))["REPOSITORY"]
+PAGES = {"Source": "", "Changelog": "/blob/main/CHANGELOG.md", "Issues": "/issues"}
 
-setup(packages=[*find_packages(include=["keras_lrsched*"]), *SOURCES])
+setup(
+    packages=[*find_packages(include=["keras_lrsched*"]), *SOURCES],
+    project_urls={name: REPOSITORY + path for name, path in PAGES.items() if REPOSITORY},
+)

@@ -100,3 +100,16 @@ def markdown(claims):
         claim = each.claim[:1].upper() + each.claim[1:]
         lines.append(f"| {claim} | {source} | {measured} | {len(each.advantages)} | {each.verdict} |")
     return "\n".join(lines)
+
+
+def show(claims):
+    """Display the table of results in a notebook; print it as Markdown where IPython is not running."""
+    text = markdown(claims)
+    try:
+        from IPython import display, get_ipython
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(text)
+    else:
+        display.display(display.Markdown(text))

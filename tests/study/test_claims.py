@@ -1,5 +1,8 @@
 """The table of results: verdicts, and the way through a file."""
 
+import sys
+import types
+
 import pytest
 
 from keras_lrsched.study import claims
@@ -44,6 +47,19 @@ def test_markdown():
     assert len(lines) == 3
     assert "+0.2 ± 0.14" in lines[2]
     assert lines[2].endswith("| 2 | agrees |")
+
+
+def test_show_displays_markdown_in_a_notebook(monkeypatch, capsys):
+    claims.show([claim(0.1, 0.3)])
+    assert capsys.readouterr().out == claims.markdown([claim(0.1, 0.3)]) + "\n"
+    shown = []
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: "a running notebook"
+    ipython.display = types.SimpleNamespace(display=shown.append, Markdown=lambda text: ("Markdown", text))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    claims.show([claim(0.1, 0.3)])
+    assert shown == [("Markdown", claims.markdown([claim(0.1, 0.3)]))]
+    assert not capsys.readouterr().out
 
 
 def test_bad_input():
