@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
-ALSO = tests/kernels tests/optimizers/test_fused.py
+ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
 
 .PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results api gallery docs lint clean
 

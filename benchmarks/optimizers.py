@@ -29,8 +29,8 @@ import numpy as np
 
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import SharpnessAware, SophiaModel, catalog
-from keras_lrsched.optimizers.low_precision import bytes_of
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers._low_precision import bytes_of
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core.random_state import restore_torch_random_state, torch_random_state
-from keras_lrsched.optimizers.derivatives import hessian_product, value_and_gradient
-from keras_lrsched.optimizers.low_precision import wide_dtype
+from keras_lrsched.optimizers._derivatives import hessian_product, value_and_gradient
+from keras_lrsched.optimizers._low_precision import wide_dtype
 
 
 def gradient(function, values):

@@ -88,7 +88,7 @@ class Setting:
         if isinstance(self.value, keras.Variable) or self.value != 0:
             return False
         if isinstance(self.owner, keras.optimizers.Optimizer):
-            return self.name in getattr(self.owner, "slot_settings", ("momentum",))
+            return self.name in getattr(self.owner, "state_settings", ("momentum",))
         return hasattr(self.owner, "seed") and not hasattr(self.owner, "seed_generator")
 
     def _missing(self, what, part, names):

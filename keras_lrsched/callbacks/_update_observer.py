@@ -13,7 +13,7 @@ from keras_lrsched._core import backends, keras_private, step_hooks, training_lo
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks import _gradient_hook
 from keras_lrsched.callbacks._settings import Setting, callbacks_in
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.optimizer import Optimizer
 from keras_lrsched.schedules.operands import compute
 
 MAIN = "optimizer.learning_rate"

@@ -9,7 +9,7 @@ from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.run import Run
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import refuse_backups
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
 class ScheduleFreeEvaluation(keras.callbacks.Callback):

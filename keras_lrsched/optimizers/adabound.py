@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -82,19 +82,19 @@ class AdaBound(Optimizer):
         self.gamma = validation.positive_float("gamma", gamma)
         self.amsbound = amsbound
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         names = ("m", "v", "v_max") if self.amsbound else ("m", "v")
-        return {name: self.add_slot(variable, name) for name in names}
+        return {name: self.add_state(variable, name) for name in names}
 
-    def step(self, w, g, slots, now):
-        g = g + now.weight_decay * w
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        v = slots.v
+    def step(self, w, g, state, ctx):
+        g = g + ctx.weight_decay * w
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        v = state.v
         if self.amsbound:
-            v = slots.v_max = ops.maximum(slots.v_max, v)
-        correction = ops.sqrt(bias_correction(self.beta_2, now.t)) / bias_correction(self.beta_1, now.t)
-        rate = now.learning_rate * correction / (ops.sqrt(v) + self.epsilon)
-        final = self.final_learning_rate * now.learning_rate / self.base_learning_rate
-        low, high = final * (1 - 1 / (self.gamma * now.t + 1)), final * (1 + 1 / (self.gamma * now.t))
-        return w - ops.minimum(ops.maximum(rate, low), high) * slots.m
+            v = state.v_max = ops.maximum(state.v_max, v)
+        correction = ops.sqrt(bias_correction(self.beta_2, ctx.t)) / bias_correction(self.beta_1, ctx.t)
+        rate = ctx.learning_rate * correction / (ops.sqrt(v) + self.epsilon)
+        final = self.final_learning_rate * ctx.learning_rate / self.base_learning_rate
+        low, high = final * (1 - 1 / (self.gamma * ctx.t + 1)), final * (1 + 1 / (self.gamma * ctx.t))
+        return w - ops.minimum(ops.maximum(rate, low), high) * state.m

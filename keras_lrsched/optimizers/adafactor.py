@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.factored import add_factors, normalize, rms
-from keras_lrsched.optimizers.maths import average
+from keras_lrsched.optimizers._factored import add_factors, normalize, rms
+from keras_lrsched.optimizers._numerics import average
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -117,22 +117,22 @@ class Adafactor(Optimizer):
         self.warmup_init = warmup_init
         self.beta_1 = None if beta_1 is None else validation.beta("beta_1", beta_1)
 
-    def make_slots(self, variable):
-        slots = add_factors(self, variable)
-        return slots if self.beta_1 is None else {"m": self.add_slot(variable, "m"), **slots}
+    def make_state(self, variable):
+        state = add_factors(self, variable)
+        return state if self.beta_1 is None else {"m": self.add_state(variable, "m"), **state}
 
-    def step(self, w, g, slots, now):
-        u = normalize(g, slots, ops.power(now.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
-        rate = self._rate(w, now)
+    def step(self, w, g, state, ctx):
+        u = normalize(g, state, ops.power(ctx.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
+        rate = self._rate(w, ctx)
         move = rate * u
         if self.beta_1 is not None:
-            move = slots.m = average(self.beta_1, slots.m, move)
-        return w - rate * now.weight_decay * w - move
+            move = state.m = average(self.beta_1, state.m, move)
+        return w - rate * ctx.weight_decay * w - move
 
-    def _rate(self, w, now):
-        rate = now.learning_rate
+    def _rate(self, w, ctx):
+        rate = ctx.learning_rate
         if self.relative_step:
-            rate = ops.minimum(rate, ops.rsqrt(now.t))
+            rate = ops.minimum(rate, ops.rsqrt(ctx.t))
         if self.warmup_init:
-            rate = ops.minimum(rate, 1e-6 * now.t)
+            rate = ops.minimum(rate, 1e-6 * ctx.t)
         return rate * ops.maximum(self.epsilon_2, rms(w)) if self.scale_parameter else rate

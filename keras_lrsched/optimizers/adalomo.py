@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.factored import add_factors, normalize, rms
+from keras_lrsched.optimizers._factored import add_factors, normalize, rms
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -64,9 +64,9 @@ class AdaLomo(Optimizer):
         self.epsilon_2 = validation.non_negative_float("epsilon_2", epsilon_2)
         self.clip_threshold = validation.positive_float("clip_threshold", clip_threshold)
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         return add_factors(self, variable)
 
-    def step(self, w, g, slots, now):
-        u = normalize(g, slots, ops.power(now.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
-        return w - now.learning_rate * ops.maximum(self.epsilon_2, rms(w)) * (u + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        u = normalize(g, state, ops.power(ctx.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
+        return w - ctx.learning_rate * ops.maximum(self.epsilon_2, rms(w)) * (u + ctx.weight_decay * w)

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -41,7 +41,7 @@ class AdamAtan2(Optimizer):
     array([0.9, 1.1, 1. ], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     elementwise = True
 
     def __init__(self, learning_rate=1e-4, beta_1=0.9, beta_2=0.99, a=1.27, b=1.0, weight_decay=None, **options):
@@ -51,9 +51,9 @@ class AdamAtan2(Optimizer):
         self.a = validation.positive_float("a", a)
         self.b = validation.positive_float("b", b)
 
-    def step(self, w, g, slots, now):
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        m = slots.m / bias_correction(self.beta_1, now.t)
-        v = slots.v / bias_correction(self.beta_2, now.t)
-        return w - now.learning_rate * (self.a * ops.arctan2(m, self.b * ops.sqrt(v)) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        m = state.m / bias_correction(self.beta_1, ctx.t)
+        v = state.v / bias_correction(self.beta_2, ctx.t)
+        return w - ctx.learning_rate * (self.a * ops.arctan2(m, self.b * ops.sqrt(v)) + ctx.weight_decay * w)

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -58,7 +58,7 @@ class AdamMini(FusedOptimizer):
     array([[-0.02, -0.1 ], [-0.14, -0.1 ]], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     kernel = "adam_mini"
 
     def __init__(
@@ -79,17 +79,17 @@ class AdamMini(FusedOptimizer):
             rules = [self.blocks.get(rule) for rule in found]
         self._blocks = [_blocks(*each) for each in zip(rules, variables, find_roles(), strict=True)]
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         shape = self._blocks[self._get_variable_index(variable)].shape
-        return {"m": self.add_slot(variable, "m"), "v": self.add_slot(variable, "v", shape=shape)}
+        return {"m": self.add_state(variable, "m"), "v": self.add_state(variable, "v", shape=shape)}
 
-    def step(self, w, g, slots, now):
-        blocks = self._blocks[now.index]
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, blocks.mean(ops.square(g)))
-        m = slots.m / bias_correction(self.beta_1, now.t)
-        root = ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon
-        return w - now.learning_rate * (m / blocks.spread(root) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        blocks = self._blocks[ctx.index]
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, blocks.mean(ops.square(g)))
+        m = state.m / bias_correction(self.beta_1, ctx.t)
+        root = ops.sqrt(state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon
+        return w - ctx.learning_rate * (m / blocks.spread(root) + ctx.weight_decay * w)
 
     def kernel_numbers(self, t):
         corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]

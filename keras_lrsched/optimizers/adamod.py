@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -46,7 +46,7 @@ class AdaMod(Optimizer):
     array([0.95, 1.05], dtype=float32)
     """
 
-    slots = ("m", "v", "e")
+    state_names = ("m", "v", "e")
     elementwise = True
 
     def __init__(
@@ -58,10 +58,10 @@ class AdaMod(Optimizer):
         self.beta_3 = validation.beta("beta_3", beta_3)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
 
-    def step(self, w, g, slots, now):
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        correction = ops.sqrt(bias_correction(self.beta_2, now.t)) / bias_correction(self.beta_1, now.t)
-        rate = now.learning_rate * correction / (ops.sqrt(slots.v) + self.epsilon)
-        slots.e = average(self.beta_3, slots.e, rate)
-        return w - now.learning_rate * now.weight_decay * w - ops.minimum(rate, slots.e) * slots.m
+    def step(self, w, g, state, ctx):
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        correction = ops.sqrt(bias_correction(self.beta_2, ctx.t)) / bias_correction(self.beta_1, ctx.t)
+        rate = ctx.learning_rate * correction / (ops.sqrt(state.v) + self.epsilon)
+        state.e = average(self.beta_3, state.e, rate)
+        return w - ctx.learning_rate * ctx.weight_decay * w - ops.minimum(rate, state.e) * state.m

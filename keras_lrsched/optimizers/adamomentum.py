@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -42,7 +42,7 @@ class AdaMomentum(Optimizer):
     array([0.9, 1.1], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     elementwise = True
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-16, weight_decay=None, **options):
@@ -51,9 +51,9 @@ class AdaMomentum(Optimizer):
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.epsilon = validation.positive_float("epsilon", epsilon)
 
-    def step(self, w, g, slots, now):
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(slots.m)) + self.epsilon
-        m = slots.m / bias_correction(self.beta_1, now.t)
-        v = slots.v / bias_correction(self.beta_2, now.t)
-        return w - now.learning_rate * (m / ops.sqrt(v) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(state.m)) + self.epsilon
+        m = state.m / bias_correction(self.beta_1, ctx.t)
+        v = state.v / bias_correction(self.beta_2, ctx.t)
+        return w - ctx.learning_rate * (m / ops.sqrt(v) + ctx.weight_decay * w)

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -46,7 +46,7 @@ class AdamW(FusedOptimizer):
     array([ 0.5, -1.5], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     elementwise = True
     kernel = "adamw"
 
@@ -93,12 +93,12 @@ class AdamW(FusedOptimizer):
             )
         self.amsgrad = False
 
-    def step(self, w, g, slots, now):
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        m = slots.m / bias_correction(self.beta_1, now.t)
-        v = slots.v / bias_correction(self.beta_2, now.t)
-        return w - now.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        m = state.m / bias_correction(self.beta_1, ctx.t)
+        v = state.v / bias_correction(self.beta_2, ctx.t)
+        return w - ctx.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + ctx.weight_decay * w)
 
     def kernel_numbers(self, t):
         corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]

@@ -3,8 +3,7 @@
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.growth_limiter import limited
-from keras_lrsched.optimizers.low_rank import LowRank, channel_scale, tensor_scale
+from keras_lrsched.optimizers._low_rank import LowRank, channel_scale, limited, tensor_scale
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -106,7 +105,7 @@ class Apollo(LowRank):
         self.scale_type = validation.one_of("scale_type", scale_type, ("channel", "tensor"))
         self.scale_front = scale_front
 
-    def direction(self, g, p, r, n, slots):
+    def direction(self, g, p, r, n, state):
         x = g * (channel_scale(n, r) if self.scale_type == "channel" else tensor_scale(n, r))
         root = self.scale**0.5
-        return limited(root * x, slots) if self.scale_front else root * limited(x, slots)
+        return limited(root * x, state) if self.scale_front else root * limited(x, state)

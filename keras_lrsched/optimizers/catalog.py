@@ -26,7 +26,6 @@ from keras_lrsched.optimizers.adamomentum import AdaMomentum
 from keras_lrsched.optimizers.adamw import AdamW
 from keras_lrsched.optimizers.apollo import Apollo
 from keras_lrsched.optimizers.apollo_mini import ApolloMini
-from keras_lrsched.optimizers.base import Optimizer
 from keras_lrsched.optimizers.cocob import COCOB
 from keras_lrsched.optimizers.dadapt_adam import DAdaptAdam
 from keras_lrsched.optimizers.dadapt_lion import DAdaptLion
@@ -43,6 +42,7 @@ from keras_lrsched.optimizers.momo import MoMo
 from keras_lrsched.optimizers.momo_adam import MoMoAdam
 from keras_lrsched.optimizers.muon import ORIGINAL, Muon
 from keras_lrsched.optimizers.normuon import NorMuon
+from keras_lrsched.optimizers.optimizer import Optimizer
 from keras_lrsched.optimizers.prodigy import Prodigy
 from keras_lrsched.optimizers.rectified_adam import RectifiedAdam
 from keras_lrsched.optimizers.schedule_free_adamw import ScheduleFreeAdamW

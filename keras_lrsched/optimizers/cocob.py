@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.distance_estimate import warn_unless_near_one
+from keras_lrsched.optimizers._d_adaptation import warn_unless_near_one
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -54,20 +54,21 @@ class COCOB(Optimizer):
         self.alpha = validation.positive_float("alpha", alpha)
         self.epsilon = validation.positive_float("epsilon", epsilon)
 
-    def make_slots(self, variable):
-        slots = {name: self.add_slot(variable, name) for name in ("theta", "total", "reward")}
-        return slots | {"largest": self.add_slot(variable, "largest", initializer=keras.initializers.Constant(self.epsilon))}
+    def make_state(self, variable):
+        state = {name: self.add_state(variable, name) for name in ("theta", "total", "reward")}
+        first = keras.initializers.Constant(self.epsilon)
+        return state | {"largest": self.add_state(variable, "largest", initializer=first)}
 
-    def step(self, w, g, slots, now):
-        g = now.learning_rate * (g + now.weight_decay * w)
-        before = self._bet(slots)
-        slots.largest = ops.maximum(slots.largest, ops.abs(g))
-        slots.total = slots.total + ops.abs(g)
-        slots.reward = ops.maximum(slots.reward - g * before, 0.0)
-        slots.theta = slots.theta - g
-        return w + (self._bet(slots) - before)
+    def step(self, w, g, state, ctx):
+        g = ctx.learning_rate * (g + ctx.weight_decay * w)
+        before = self._bet(state)
+        state.largest = ops.maximum(state.largest, ops.abs(g))
+        state.total = state.total + ops.abs(g)
+        state.reward = ops.maximum(state.reward - g * before, 0.0)
+        state.theta = state.theta - g
+        return w + (self._bet(state) - before)
 
-    def _bet(self, slots):
+    def _bet(self, state):
         """w - w_0."""
-        largest = slots.largest
-        return slots.theta / largest * ((slots.reward + largest) / ops.maximum(slots.total + largest, self.alpha * largest))
+        largest = state.largest
+        return state.theta / largest * ((state.reward + largest) / ops.maximum(state.total + largest, self.alpha * largest))

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
+from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
+from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -55,7 +55,7 @@ class DAdaptAdam(DistanceEstimate):
     array([2.], dtype=float32)
     """
 
-    slots = ("m", "v", "s")
+    state_names = ("m", "v", "s")
 
     def __init__(
         self,
@@ -77,31 +77,31 @@ class DAdaptAdam(DistanceEstimate):
         self.decouple = decouple
         self.use_bias_correction = use_bias_correction
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
-        scalars, b = steps[0].scalars, self.beta_2**0.5
+        scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
-        for now in steps:
+        for ctx in contexts:
             if not self.decouple:
-                now.gradient = self.decayed_gradient(now)
-            slots, s = now.slots, self.past(now)
-            r = now.own(d) * self._correction(now.t) * now.common_learning_rate
-            gain = gain + now.multiplier * dot(r * now.gradient, s / (ops.sqrt(slots.v) + self.epsilon))
-            slots.s = average(b, s, r * now.gradient)
-            length = length + now.multiplier * sum_of_sizes(slots.s)
-        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(steps, b))
+                ctx.gradient = self.decayed_gradient(ctx)
+            state, s = ctx.state, self.past(ctx)
+            r = ctx.cast(d) * self._correction(ctx.t) * ctx.common_learning_rate
+            gain = gain + ctx.multiplier * dot(r * ctx.gradient, s / (ops.sqrt(state.v) + self.epsilon))
+            state.s = average(b, s, r * ctx.gradient)
+            length = length + ctx.multiplier * sum_of_sizes(state.s)
+        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(contexts, b))
         scalars.numerator = average(b, scalars.numerator, gain)
         estimate = ratio(scalars.numerator, (1 - b) * length)
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return d
 
-    def step(self, w, g, slots, now):
-        r = now.own(now.shared) * self._correction(now.t) * now.learning_rate
-        slots.m = average(self.beta_1, slots.m, r * g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
+    def step(self, w, g, state, ctx):
+        r = ctx.cast(ctx.shared) * self._correction(ctx.t) * ctx.learning_rate
+        state.m = average(self.beta_1, state.m, r * g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
         if self.decouple:
-            w = w - r * now.weight_decay * w
-        return w - slots.m / (ops.sqrt(slots.v) + self.epsilon)
+            w = w - r * ctx.weight_decay * w
+        return w - state.m / (ops.sqrt(state.v) + self.epsilon)
 
     def _correction(self, t):
         if not self.use_bias_correction:

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, dot, sign, sum_of_sizes
+from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
+from keras_lrsched.optimizers._numerics import average, dot, sign, sum_of_sizes
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -55,37 +55,37 @@ class DAdaptLion(DistanceEstimate):
     1.25
     """
 
-    slots = ("m", "s")
+    state_names = ("m", "s")
 
     def __init__(self, learning_rate=1.0, beta_1=0.9, beta_2=0.99, weight_decay=None, d0=1e-6, growth_rate=None, **options):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.inner_fraction("beta_2", beta_2)
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """Takes the steps into the sums and raises d; its old value goes into the steps."""
-        scalars, b = steps[0].scalars, self.beta_2**0.5
+        scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
-        for now in steps:
-            slots, r = now.slots, now.own(d) * now.common_learning_rate
-            u = r * self._direction(now.gradient, slots)
-            if now.takes_part is not None:  # of a gradient of zero, the sign of the momentum
-                u = ops.where(now.takes_part, u, 0.0)
-            s = self.past(now)
-            gain = gain + now.multiplier * dot(u, s)
-            slots.s = average(b, s, u)
-            length = length + now.multiplier * sum_of_sizes(slots.s)
-        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(steps, b))
+        for ctx in contexts:
+            state, r = ctx.state, ctx.cast(d) * ctx.common_learning_rate
+            u = r * self._direction(ctx.gradient, state)
+            if ctx.takes_part is not None:  # of a gradient of zero, the sign of the momentum
+                u = ops.where(ctx.takes_part, u, 0.0)
+            s = self.past(ctx)
+            gain = gain + ctx.multiplier * dot(u, s)
+            state.s = average(b, s, u)
+            length = length + ctx.multiplier * sum_of_sizes(state.s)
+        length = length + sum(self._multipliers[i] * sum_of_sizes(s) for i, s in self.fade(contexts, b))
         scalars.numerator = average(b, scalars.numerator, gain)
         estimate = ratio(scalars.numerator, (1 - b) * length)
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return d
 
-    def step(self, w, g, slots, now):
-        r = now.own(now.shared) * now.learning_rate
-        u = self._direction(g, slots)
-        slots.m = average(self.beta_2, slots.m, r * g)
-        return w - r * (u + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        r = ctx.cast(ctx.shared) * ctx.learning_rate
+        u = self._direction(g, state)
+        state.m = average(self.beta_2, state.m, r * g)
+        return w - r * (u + ctx.weight_decay * w)
 
-    def _direction(self, g, slots):
-        return sign(average(self.beta_1, slots.m, g))
+    def _direction(self, g, state):
+        return sign(average(self.beta_1, state.m, g))

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import dot
+from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
+from keras_lrsched.optimizers._numerics import dot
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -56,37 +56,37 @@ class DAdaptSGD(DistanceEstimate):
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.momentum = validation.beta("momentum", momentum)
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         names = ("s", "lag") if self.momentum else ("s",)
-        return {name: self.add_slot(variable, name) for name in names}
+        return {name: self.add_state(variable, name) for name in names}
 
     def make_scalars(self):
         return {**super().make_scalars(), "first_norm": self.add_scalar("first_norm")}
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """Takes the gradients into the sums and raises d; d lr / ||g_0|| with its old value goes into the steps."""
-        scalars = steps[0].scalars
+        scalars = contexts[0].scalars
         d, first = scalars.d, scalars.first_norm
-        norm = ops.sqrt(sum(dot(now.gradient, now.gradient) for now in steps))
+        norm = ops.sqrt(sum(dot(ctx.gradient, ctx.gradient) for ctx in contexts))
         scalars.first_norm = ops.where(ops.equal(first, 0), norm, first)
-        rate = ratio(d * ops.cast(steps[0].common_learning_rate, "float32"), scalars.first_norm)
+        rate = ratio(d * ops.cast(contexts[0].common_learning_rate, "float32"), scalars.first_norm)
         gain = length = 0.0
-        for now in steps:
-            now.gradient = self.decayed_gradient(now)
-            step = now.own(rate) * now.gradient
-            gain = gain + now.multiplier * dot(step, now.slots.s)
-            now.slots.s = now.slots.s + step
-            length = length + now.multiplier * dot(now.slots.s, now.slots.s)
-        length = length + sum(self._multipliers[i] * dot(s, s) for i, s in self.fade(steps, 1.0))
+        for ctx in contexts:
+            ctx.gradient = self.decayed_gradient(ctx)
+            step = ctx.cast(rate) * ctx.gradient
+            gain = gain + ctx.multiplier * dot(step, ctx.state.s)
+            ctx.state.s = ctx.state.s + step
+            length = length + ctx.multiplier * dot(ctx.state.s, ctx.state.s)
+        length = length + sum(self._multipliers[i] * dot(s, s) for i, s in self.fade(contexts, 1.0))
         scalars.numerator = scalars.numerator + gain
         estimate = ratio(2 * scalars.numerator, ops.sqrt(length))
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return rate
 
-    def step(self, w, g, slots, now):
-        u = now.multiplier * now.own(now.shared) * g
+    def step(self, w, g, state, ctx):
+        u = ctx.multiplier * ctx.cast(ctx.shared) * g
         if not self.momentum:
             return w - u
-        u = slots.lag + u
-        slots.lag = self.momentum * u  # w - z
+        u = state.lag + u
+        state.lag = self.momentum * u  # w - z
         return w - (1 - self.momentum) * u

@@ -3,8 +3,7 @@
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.growth_limiter import limited
-from keras_lrsched.optimizers.low_rank import LowRank, channel_scale
+from keras_lrsched.optimizers._low_rank import LowRank, channel_scale, limited
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -97,6 +96,6 @@ class Fira(LowRank):
         )
         self.alpha = validation.positive_float("alpha", alpha)
 
-    def direction(self, g, p, r, n, slots):
+    def direction(self, g, p, r, n, state):
         rest = (g - self.alpha * (p @ r)) * channel_scale(n, r)
-        return self.alpha * (p @ n) + limited(rest, slots)
+        return self.alpha * (p @ n) + limited(rest, state)

@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.low_rank import LowRank
+from keras_lrsched.optimizers._low_rank import LowRank
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -103,5 +103,5 @@ class GaLore(LowRank):
         )
         self.scale = validation.positive_float("scale", scale)
 
-    def direction(self, g, p, r, n, slots):
+    def direction(self, g, p, r, n, state):
         return self.scale * (p @ n)

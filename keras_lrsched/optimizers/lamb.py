@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.optimizers.maths import average, bias_correction, global_norm, norm
+from keras_lrsched.optimizers._numerics import average, bias_correction, global_norm, norm
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -64,7 +64,7 @@ class Lamb(FusedOptimizer):
     array([2.6464, 3.6464], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     kernel = "lamb"
 
     def __init__(
@@ -125,30 +125,30 @@ class Lamb(FusedOptimizer):
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """By what all gradients are multiplied."""
-        return self.kernel_scale([step.gradient for step in steps])
+        return self.kernel_scale([ctx.gradient for ctx in contexts])
 
-    def step(self, w, g, slots, now):
-        g = g * now.shared
+    def step(self, w, g, state, ctx):
+        g = g * ctx.shared
         if self.decay_placement == "gradient":
-            g = g + now.weight_decay * w
-        slots.m = average(self.beta_1, slots.m, g) if self.grad_averaging else self.beta_1 * slots.m + g
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        u = self._direction(slots.m, slots.v, now.t)
+            g = g + ctx.weight_decay * w
+        state.m = average(self.beta_1, state.m, g) if self.grad_averaging else self.beta_1 * state.m + g
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        u = self._direction(state.m, state.v, ctx.t)
         if self.decay_placement == "inside":
-            u = u + now.weight_decay * w
+            u = u + ctx.weight_decay * w
         elif self.decay_placement == "outside":
-            w = w - now.learning_rate * now.weight_decay * w
-        return w - now.learning_rate * self._trust_ratio(w, u, now) * u
+            w = w - ctx.learning_rate * ctx.weight_decay * w
+        return w - ctx.learning_rate * self._trust_ratio(w, u, ctx) * u
 
     def _direction(self, m, v, t):
         if self.bias_correction:
             m, v = m / bias_correction(self.beta_1, t), v / bias_correction(self.beta_2, t)
         return m / (ops.sqrt(v) + self.epsilon)
 
-    def _trust_ratio(self, w, u, now):
-        if not self.adapts(now.index, now.is_decayed):
+    def _trust_ratio(self, w, u, ctx):
+        if not self.adapts(ctx.index, ctx.is_decayed):
             return 1.0
         w_norm, u_norm = norm(w), norm(u)
         ratio = ops.where((w_norm > 0) & (u_norm > 0), w_norm / ops.where(u_norm > 0, u_norm, 1.0), 1.0)

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.optimizers.maths import norm
+from keras_lrsched.optimizers._numerics import norm
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -51,7 +51,7 @@ class Lars(FusedOptimizer):
     array([3. , 3.5], dtype=float32)
     """
 
-    slots = ("momentum",)
+    state_names = ("momentum",)
     kernel = "lars"
 
     def __init__(
@@ -86,22 +86,22 @@ class Lars(FusedOptimizer):
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 
-    def step(self, w, g, slots, now):
-        d = self._trust_ratio(w, g, now) * (g + now.weight_decay * w)
-        inside, outside = (now.learning_rate, 1.0) if self.learning_rate_in_momentum else (1.0, now.learning_rate)
-        slots.momentum = self.momentum * slots.momentum + inside * d
-        move = inside * d + self.momentum * slots.momentum if self.nesterov else slots.momentum
+    def step(self, w, g, state, ctx):
+        d = self._trust_ratio(w, g, ctx) * (g + ctx.weight_decay * w)
+        inside, outside = (ctx.learning_rate, 1.0) if self.learning_rate_in_momentum else (1.0, ctx.learning_rate)
+        state.momentum = self.momentum * state.momentum + inside * d
+        move = inside * d + self.momentum * state.momentum if self.nesterov else state.momentum
         return w - outside * move
 
-    def _trust_ratio(self, w, g, now):
-        if not self.adapts(now.index, now.is_decayed):
+    def _trust_ratio(self, w, g, ctx):
+        if not self.adapts(ctx.index, ctx.is_decayed):
             return 1.0
         w_norm, g_norm = norm(w), norm(g)
         both = (w_norm > 0) & (g_norm > 0)
-        denominator = g_norm + now.weight_decay * w_norm + self.epsilon
+        denominator = g_norm + ctx.weight_decay * w_norm + self.epsilon
         ratio = ops.where(both, self.trust_coefficient * w_norm / ops.where(both, denominator, 1.0), 1.0)
         if self.trust_clip:
-            ratio = ops.minimum(ratio / now.learning_rate, 1.0)
+            ratio = ops.minimum(ratio / ctx.learning_rate, 1.0)
         return ratio
 
     def adapts(self, index, is_decayed):

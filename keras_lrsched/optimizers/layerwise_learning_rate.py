@@ -5,7 +5,7 @@ import keras
 from keras_lrsched._core import keras_private, path_rules
 from keras_lrsched._core.roles import deferred
 from keras_lrsched.optimizers import multipliers as rules
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.optimizer import Optimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 HAVE_OWN_WEIGHTS = keras_private.existing(keras.optimizers, "Ftrl", "ScheduleFreeAdamW")
@@ -127,11 +127,11 @@ class LayerwiseLearningRate(Wrapper):
             inner._decay_multipliers = decays
         self._scaled = {} if self._is_ours else {i: rate for i, rate in enumerate(rates) if rate != 1}
 
-    def before_update(self, steps):
-        return {i: self.value_of(variable, i) for variable, i in steps if i in self._scaled}
+    def before_update(self, pairs):
+        return {i: self.value_of(variable, i) for variable, i in pairs if i in self._scaled}
 
-    def after_update(self, steps, before):
-        for variable, i in steps:
+    def after_update(self, pairs, before):
+        for variable, i in pairs:
             if i in self._scaled:
                 old = before[i]
                 self.set_value(variable, i, old + self._scaled[i] * (self.value_of(variable, i) - old))

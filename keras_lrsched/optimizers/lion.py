@@ -3,8 +3,8 @@
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
-from keras_lrsched.optimizers.maths import average, sign
+from keras_lrsched.optimizers._numerics import average, sign
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -42,7 +42,7 @@ class Lion(FusedOptimizer):
     array([ 0.5, -1.5,  3. ], dtype=float32)
     """
 
-    slots = ("momentum",)
+    state_names = ("momentum",)
     elementwise = True
     kernel = "lion"
 
@@ -80,10 +80,10 @@ class Lion(FusedOptimizer):
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
 
-    def step(self, w, g, slots, now):
-        m = slots.momentum
-        slots.momentum = average(self.beta_2, m, g)
-        return w - now.learning_rate * (sign(average(self.beta_1, m, g)) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        m = state.momentum
+        state.momentum = average(self.beta_2, m, g)
+        return w - ctx.learning_rate * (sign(average(self.beta_1, m, g)) + ctx.weight_decay * w)
 
     def kernel_numbers(self, t):
         return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2]

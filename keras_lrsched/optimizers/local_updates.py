@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, validation
-from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
+from keras_lrsched.optimizers._low_precision import wide
+from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 
@@ -76,10 +76,10 @@ class LocalUpdates(Wrapper):
     def apply(self, grads, trainable_variables=None):
         super().apply(backends.of_one_replica(grads), trainable_variables)
 
-    def before_update(self, steps):
+    def before_update(self, pairs):
         return ops.copy(ops.convert_to_tensor(self._iterations))
 
-    def after_update(self, steps, before):
+    def after_update(self, pairs, before):
         if backends.replicas() == 1:
             return
         done, micro_steps = ops.convert_to_tensor(self._iterations), self.gradient_accumulation_steps or 1
@@ -114,7 +114,7 @@ class LocalUpdates(Wrapper):
         self.assign(self._due, ops.where(is_due, updates + self._period_at(done, updates), ops.cast(due, done.dtype)))
         values, places = [], []
         for index, variable in enumerate(self._trainable_variables):
-            master = self._inner_slots(index).get("master")
+            master = self._inner_state(index).get("master")
             values.append(wide(variable) if master is None else wide(master))
             places.append(([variable] if master is None else [variable, master], variable.constraint))
         backends.assign_mean_of_replicas(is_due, values, places)

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.schedule_free import SCHEDULE_FREE
+from keras_lrsched.optimizers._low_precision import wide
+from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 
@@ -51,7 +51,7 @@ class Lookahead(Wrapper):
     [8.]
     """
 
-    slots = ("gap",)
+    state_names = ("gap",)
 
     def __init__(self, optimizer, sync_period=6, slow_step_size=0.5, name=None):
         super().__init__(optimizer, name)
@@ -63,19 +63,19 @@ class Lookahead(Wrapper):
                 f"Lookahead needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )
 
-    def before_update(self, steps):
+    def before_update(self, pairs):
         """The number of micro-batches so far, and the weights."""
         done = ops.copy(ops.convert_to_tensor(self._iterations))
-        return done, [self.value_of(variable, index) for variable, index in steps]
+        return done, [self.value_of(variable, index) for variable, index in pairs]
 
-    def after_update(self, steps, before):
+    def after_update(self, pairs, before):
         done_before, weights = before
         done, period = ops.convert_to_tensor(self._iterations), self.sync_period * (self.gradient_accumulation_steps or 1)
         is_due = ops.logical_and(ops.not_equal(done, done_before), ops.equal(done % period, 0))
-        for (variable, index), w in zip(steps, weights, strict=True):
-            fast, slot = self.value_of(variable, index), self._slots[index]["gap"]
-            gap, steps_back = wide(slot) + (fast - w), ops.logical_and(is_due, self.takes_part(index, w, fast))
-            self.assign(slot, ops.where(steps_back, 0.0, gap))
+        for (variable, index), w in zip(pairs, weights, strict=True):
+            fast, gap_variable = self.value_of(variable, index), self._states[index]["gap"]
+            gap, steps_back = wide(gap_variable) + (fast - w), ops.logical_and(is_due, self.takes_part(index, w, fast))
+            self.assign(gap_variable, ops.where(steps_back, 0.0, gap))
             self.set_value(variable, index, ops.where(steps_back, fast - (1 - self.slow_step_size) * gap, fast))
 
     def get_config(self):

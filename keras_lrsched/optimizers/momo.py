@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.optimizers.momentum_model import MomentumModel
+from keras_lrsched.optimizers._momo import MomentumModel
+from keras_lrsched.optimizers._numerics import average, bias_correction
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")

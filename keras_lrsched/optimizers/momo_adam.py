@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.optimizers.momentum_model import MomentumModel
+from keras_lrsched.optimizers._momo import MomentumModel
+from keras_lrsched.optimizers._numerics import average, bias_correction
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -58,7 +58,7 @@ class MoMoAdam(MomentumModel):
     array([-0.5,  7.5], dtype=float32)
     """
 
-    slots = ("d", "v")
+    state_names = ("d", "v")
 
     def __init__(
         self,
@@ -78,10 +78,10 @@ class MoMoAdam(MomentumModel):
         self.epsilon = validation.positive_float("epsilon", epsilon)
         self.divide = divide
 
-    def before_update(self, steps):
-        for now in steps:
-            now.slots.v = average(self.beta_2, now.slots.v, ops.square(now.gradient))
-        return super().before_update(steps)
+    def before_update(self, contexts):
+        for ctx in contexts:
+            ctx.state.v = average(self.beta_2, ctx.state.v, ops.square(ctx.gradient))
+        return super().before_update(contexts)
 
     def mean(self, old, new, t):
         return average(self.beta_1, old, new)
@@ -89,11 +89,11 @@ class MoMoAdam(MomentumModel):
     def weight(self, t):
         return bias_correction(self.beta_1, t)
 
-    def metric(self, now):
-        return ops.sqrt(now.slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon
+    def metric(self, ctx):
+        return ops.sqrt(ctx.state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon
 
-    def step(self, w, g, slots, now):
+    def step(self, w, g, state, ctx):
         if self.divide:
-            return super().step(w, g, slots, now)
-        u = now.own(now.shared) * now.learning_rate * slots.d / self.metric(now)
-        return w * (1 - now.learning_rate * now.weight_decay) - u
+            return super().step(w, g, state, ctx)
+        u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)
+        return w * (1 - ctx.learning_rate * ctx.weight_decay) - u

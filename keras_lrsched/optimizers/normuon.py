@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.maths import average, matrix_norm
+from keras_lrsched.optimizers._numerics import average, matrix_norm
 from keras_lrsched.optimizers.muon import Muon
 
 
@@ -80,17 +80,17 @@ class NorMuon(Muon):
     def _current_adam_decay(self):
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
-    def make_slots(self, variable):
-        slots, view = super().make_slots(variable), self._views[self._get_variable_index(variable)]
+    def make_state(self, variable):
+        state, view = super().make_state(variable), self._views[self._get_variable_index(variable)]
         if view is None:
-            return slots
+            return state
         shape = (view.outputs,) if view.stack is None else (view.stack, view.outputs)
-        return {**slots, "v": self.add_slot(variable, "v", shape=shape)}
+        return {**state, "v": self.add_state(variable, "v", shape=shape)}
 
-    def matrix_step(self, g, slots, view):
-        o = self._orthogonal(g, slots, view)
-        slots.v = average(self.beta_2, slots.v, ops.mean(ops.square(o), axis=-2))
-        p = o / (ops.sqrt(ops.expand_dims(slots.v, -2)) + 1e-10)
+    def matrix_step(self, g, state, view):
+        o = self._orthogonal(g, state, view)
+        state.v = average(self.beta_2, state.v, ops.mean(ops.square(o), axis=-2))
+        p = o / (ops.sqrt(ops.expand_dims(state.v, -2)) + 1e-10)
         return self._length(o, view) / (matrix_norm(p) + 1e-10) * p
 
     def _length(self, o, view):

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.distance_estimate import DistanceEstimate, ratio
-from keras_lrsched.optimizers.maths import average, bias_correction, dot, sum_of_sizes
+from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
+from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -66,7 +66,7 @@ class Prodigy(DistanceEstimate):
     array([2.], dtype=float32)
     """
 
-    slot_settings = ("beta_1",)
+    state_settings = ("beta_1",)
 
     def __init__(
         self,
@@ -96,30 +96,30 @@ class Prodigy(DistanceEstimate):
         self.d_coef = validation.positive_float("d_coef", d_coef)
         self.slice_p = validation.positive_int("slice_p", slice_p)
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         names = ("m", "v") if self.beta_1 else ("v",)
-        slots = {name: self.add_slot(variable, name) for name in names}
+        state = {name: self.add_state(variable, name) for name in names}
         shape = self._part(ops.zeros(variable.shape)).shape
-        return slots | {name: self.add_slot(variable, name, shape=shape) for name in ("s", "travelled")}
+        return state | {name: self.add_state(variable, name, shape=shape) for name in ("s", "travelled")}
 
     def make_scalars(self):
         return {**super().make_scalars(), "d_max": self.add_scalar("d_max", self.d0)}
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
-        scalars = steps[0].scalars
+        scalars = contexts[0].scalars
         d, beta_3 = scalars.d, self.beta_2**0.5 if self.beta_3 is None else self.beta_3
         gain = length = 0.0
-        for now in steps:
+        for ctx in contexts:
             if not self.decouple:
-                now.gradient = self.decayed_gradient(now)
-            g, slots, own_d = self._part(now.gradient), now.slots, now.own(d)
-            rate = own_d * self._correction(now.t) * now.common_learning_rate
-            weight = now.multiplier * (own_d if self.safeguard_warmup else rate)
-            gain = gain + dot(own_d / self.d0 * rate * g, slots.travelled)
-            slots.s = beta_3 * self.past(now) + own_d / self.d0 * weight * g
-            length = length + sum_of_sizes(slots.s)
-        length = length + sum(sum_of_sizes(s) for _, s in self.fade(steps, beta_3))
+                ctx.gradient = self.decayed_gradient(ctx)
+            g, state, own_d = self._part(ctx.gradient), ctx.state, ctx.cast(d)
+            rate = own_d * self._correction(ctx.t) * ctx.common_learning_rate
+            weight = ctx.multiplier * (own_d if self.safeguard_warmup else rate)
+            gain = gain + dot(own_d / self.d0 * rate * g, state.travelled)
+            state.s = beta_3 * self.past(ctx) + own_d / self.d0 * weight * g
+            length = length + sum_of_sizes(state.s)
+        length = length + sum(sum_of_sizes(s) for _, s in self.fade(contexts, beta_3))
         scalars.numerator = beta_3 * scalars.numerator + gain
         estimate = self.d_coef * ratio(scalars.numerator, length)
         risen = ops.where(ops.equal(d, self.d0), ops.maximum(d, estimate), d)
@@ -127,17 +127,17 @@ class Prodigy(DistanceEstimate):
         scalars.d = self._limited(scalars.d_max, risen) if self.growth_rate else scalars.d_max
         return d
 
-    def step(self, w, g, slots, now):
-        d, d_new = now.own(now.shared), now.own(now.scalars.d)
-        slots.v = average(self.beta_2, slots.v, ops.square(d * g))
+    def step(self, w, g, state, ctx):
+        d, d_new = ctx.cast(ctx.shared), ctx.cast(ctx.scalars.d)
+        state.v = average(self.beta_2, state.v, ops.square(d * g))
         if self.beta_1:
-            slots.m = average(self.beta_1, slots.m, d * g)
-        m = slots.m if self.beta_1 else d_new * g
-        u = m / (ops.sqrt(slots.v) + d_new * self.epsilon)
+            state.m = average(self.beta_1, state.m, d * g)
+        m = state.m if self.beta_1 else d_new * g
+        u = m / (ops.sqrt(state.v) + d_new * self.epsilon)
         if self.decouple:
-            u = u + now.weight_decay * w
-        u = d * self._correction(now.t) * now.learning_rate * u
-        slots.travelled = slots.travelled + self._part(u)
+            u = u + ctx.weight_decay * w
+        u = d * self._correction(ctx.t) * ctx.learning_rate * u
+        state.travelled = state.travelled + self._part(u)
         return w - u
 
     def _correction(self, t):

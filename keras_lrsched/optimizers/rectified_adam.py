@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -60,7 +60,7 @@ class RectifiedAdam(Optimizer):
     array([0.8 , 1.05], dtype=float32)
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
     elementwise = True
 
     def __init__(
@@ -90,19 +90,19 @@ class RectifiedAdam(Optimizer):
         self.below_threshold = validation.one_of("below_threshold", below_threshold, ("momentum", "nothing"))
         self.decay_placement = validation.one_of("decay_placement", decay_placement, ("outside", "gradient"))
 
-    def step(self, w, g, slots, now):
+    def step(self, w, g, state, ctx):
         in_gradient = self.decay_placement == "gradient"
         if in_gradient:
-            g = g + now.weight_decay * w
-        slots.m = average(self.beta_1, slots.m, g)
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        m = slots.m / bias_correction(self.beta_1, now.t)
-        v = slots.v / bias_correction(self.beta_2, now.t)
-        n = average_length(self.beta_2, now.t)
+            g = g + ctx.weight_decay * w
+        state.m = average(self.beta_1, state.m, g)
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        m = state.m / bias_correction(self.beta_1, ctx.t)
+        v = state.v / bias_correction(self.beta_2, ctx.t)
+        n = average_length(self.beta_2, ctx.t)
         known = n >= self.sma_threshold
         r = rectification(self.beta_2, ops.maximum(n, self.sma_threshold))
         d = ops.where(known, r * m / (ops.sqrt(v) + self.epsilon), m)
-        new = w - now.learning_rate * (d if in_gradient else d + now.weight_decay * w)
+        new = w - ctx.learning_rate * (d if in_gradient else d + ctx.weight_decay * w)
         return ops.where(known, new, w) if self.below_threshold == "nothing" else new
 
 

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.maths import average, bias_correction
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -65,7 +65,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     array([0.25], dtype=float32)
     """
 
-    slot_settings = ("inner_momentum",)
+    state_settings = ("inner_momentum",)
 
     def __init__(
         self,
@@ -111,16 +111,16 @@ class ScheduleFreeAdamW(ScheduleFree):
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.inner_momentum = validation.beta("inner_momentum", inner_momentum)
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         names = ("gap", "v", "m") if self.inner_momentum else ("gap", "v")
-        return {name: self.add_slot(variable, name) for name in names}
+        return {name: self.add_state(variable, name) for name in names}
 
     def factor(self, t):
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)
 
-    def direction(self, y, g, slots, now):
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
+    def direction(self, y, g, state, ctx):
+        state.v = average(self.beta_2, state.v, ops.square(g))
         if self.inner_momentum:
-            slots.m = average(self.inner_momentum, slots.m, g)
-            g = slots.m / bias_correction(self.inner_momentum, now.t)
-        return g / (ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon) + now.weight_decay * y
+            state.m = average(self.inner_momentum, state.m, g)
+            g = state.m / bias_correction(self.inner_momentum, ctx.t)
+        return g / (ops.sqrt(state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon) + ctx.weight_decay * y

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.maths import average, bias_correction
+from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 from keras_lrsched.optimizers.rectified_adam import average_length, longest_average, rectification
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -56,7 +56,7 @@ class ScheduleFreeRAdam(ScheduleFree):
     array([0.9913], dtype=float32)
     """
 
-    slots = ("gap", "v")
+    state_names = ("gap", "v")
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ScheduleFreeRAdam(ScheduleFree):
         rectified = rectification(self.beta_2, ops.maximum(n, 4.0))
         return ops.where(n > 4, rectified, 0.0 if self.silent_sgd_phase else 1.0)
 
-    def direction(self, y, g, slots, now):
-        slots.v = average(self.beta_2, slots.v, ops.square(g))
-        u = g / (ops.sqrt(slots.v / bias_correction(self.beta_2, now.t)) + self.epsilon)
-        return ops.where(average_length(self.beta_2, now.t) > 4, u, g) + now.weight_decay * y
+    def direction(self, y, g, state, ctx):
+        state.v = average(self.beta_2, state.v, ops.square(g))
+        u = g / (ops.sqrt(state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon)
+        return ops.where(average_length(self.beta_2, ctx.t) > 4, u, g) + ctx.weight_decay * y

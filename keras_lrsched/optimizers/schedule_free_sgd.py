@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -69,5 +69,5 @@ class ScheduleFreeSGD(ScheduleFree):
     def factor(self, t):
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)
 
-    def direction(self, y, g, slots, now):
-        return g + now.weight_decay * y
+    def direction(self, y, g, state, ctx):
+        return g + ctx.weight_decay * y

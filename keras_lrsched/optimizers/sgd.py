@@ -3,7 +3,7 @@
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -46,7 +46,7 @@ class SGD(FusedOptimizer):
     array([-0.25, -2.  ], dtype=float32)
     """
 
-    slots = ("momentum",)
+    state_names = ("momentum",)
     elementwise = True
     kernel = "sgd"
 
@@ -84,15 +84,15 @@ class SGD(FusedOptimizer):
         self.momentum = validation.beta("momentum", momentum)
         self.nesterov = nesterov
 
-    def make_slots(self, variable):
-        return super().make_slots(variable) if self.momentum or self.fused is True else {}
+    def make_state(self, variable):
+        return super().make_state(variable) if self.momentum or self.fused is True else {}
 
-    def step(self, w, g, slots, now):
-        return w - now.learning_rate * (self._direction(g, slots) + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        return w - ctx.learning_rate * (self._direction(g, state) + ctx.weight_decay * w)
 
-    def _direction(self, g, slots):
-        if "momentum" in slots:
-            m = slots.momentum = self.momentum * slots.momentum + g
+    def _direction(self, g, state):
+        if "momentum" in state:
+            m = state.momentum = self.momentum * state.momentum + g
             return g + self.momentum * m if self.nesterov else m
         if self.momentum:
             raise ValueError(
@@ -103,7 +103,7 @@ class SGD(FusedOptimizer):
 
     def _unsuited(self, variables):
         present = [variable for variable in variables if 0 not in variable.shape]
-        if self.built and any("momentum" not in self._slots[self._get_variable_index(variable)] for variable in present):
+        if self.built and any("momentum" not in self._states[self._get_variable_index(variable)] for variable in present):
             return "they read a momentum. Received: momentum=0."
         return super()._unsuited(variables)
 

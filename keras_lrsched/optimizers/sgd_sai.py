@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.maths import average, norm
+from keras_lrsched.optimizers._numerics import average, norm
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -56,14 +56,14 @@ class SGDSaI(Optimizer):
         self.momentum = validation.beta("momentum", momentum)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
 
-    def make_slots(self, variable):
-        return {"m": self.add_slot(variable, "m"), "snr": self.add_slot(variable, "snr", shape=())}
+    def make_state(self, variable):
+        return {"m": self.add_state(variable, "m"), "snr": self.add_state(variable, "snr", shape=())}
 
-    def step(self, w, g, slots, now):
-        first = slots.snr == 0  # not known yet
-        slots.snr = ops.where(first, self._ratio(g), slots.snr)
-        slots.m = ops.where(first, g, average(self.momentum, slots.m, g))
-        return w - now.learning_rate * (slots.snr * slots.m + now.weight_decay * w)
+    def step(self, w, g, state, ctx):
+        first = state.snr == 0  # not known yet
+        state.snr = ops.where(first, self._ratio(g), state.snr)
+        state.m = ops.where(first, g, average(self.momentum, state.m, g))
+        return w - ctx.learning_rate * (state.snr * state.m + ctx.weight_decay * w)
 
     def _ratio(self, g):
         """The signal-to-noise ratio; 1 if there is no noise, 0 if there is no signal."""

@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.maths import global_norm
-from keras_lrsched.optimizers.training_step import TrainingStep
+from keras_lrsched.optimizers._low_precision import wide
+from keras_lrsched.optimizers._multi_pass_model import MultiPassModel
+from keras_lrsched.optimizers._numerics import global_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class SharpnessAware(TrainingStep):
+class SharpnessAware(MultiPassModel):
     """SAM: a model that is trained towards flat minima, with any optimizer and at twice the cost of a step.
 
         e = rho g(w) / (|g(w)| + 1e-12)

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.low_precision import wide
-from keras_lrsched.optimizers.maths import average, sign
+from keras_lrsched.optimizers._low_precision import wide
+from keras_lrsched.optimizers._numerics import average, sign
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
@@ -60,7 +60,7 @@ class Sophia(Optimizer):
     array([0.5  , 0.875], dtype=float32)
     """
 
-    slots = ("momentum", "hessian")
+    state_names = ("momentum", "hessian")
     elementwise = True
 
     def __init__(
@@ -101,22 +101,23 @@ class Sophia(Optimizer):
         """
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
-        if len(estimates) != len(self._slots):
-            raise ValueError(f"`estimates` must be one for each of {len(self._slots)} variables. Received: {len(estimates)}")
+        count = len(self._states)
+        if len(estimates) != count:
+            raise ValueError(f"`estimates` must be one for each of {count} variables. Received: {len(estimates)}")
         self._has_estimate = True
-        for slots, estimate in zip(self._slots, estimates, strict=True):
-            if estimate is not None and slots:
-                h, estimate = wide(slots["hessian"]), wide(estimate)
+        for state, estimate in zip(self._states, estimates, strict=True):
+            if estimate is not None and state:
+                h, estimate = wide(state["hessian"]), wide(estimate)
                 new = average(self.beta_2, h, ops.square(estimate) if self.squares else estimate)
                 taken = ops.logical_and(when, ops.all(ops.isfinite(new)))
-                self.assign(slots["hessian"], ops.where(taken, new, h))
+                self.assign(state["hessian"], ops.where(taken, new, h))
 
     @property
     def squares(self):
         """Whether an estimate is the square of what is given."""
         return self.estimator == "gauss_newton_bartlett"
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         if not self._has_estimate:
             self._has_estimate = True
             warnings.warn(
@@ -125,8 +126,8 @@ class Sophia(Optimizer):
                 stacklevel=2,
             )
 
-    def step(self, w, g, slots, now):
-        m = slots.momentum = average(self.beta_1, slots.momentum, g)
-        curvature = self.rho * (self.batch_size if self.squares else 1) * ops.maximum(slots.hessian, 0.0)
+    def step(self, w, g, state, ctx):
+        m = state.momentum = average(self.beta_1, state.momentum, g)
+        curvature = self.rho * (self.batch_size if self.squares else 1) * ops.maximum(state.hessian, 0.0)
         size = ops.minimum(1.0, ops.abs(m) / (curvature + 1e-15))
-        return w - now.learning_rate * (sign(m) * size + now.weight_decay * w)
+        return w - ctx.learning_rate * (sign(m) * size + ctx.weight_decay * w)

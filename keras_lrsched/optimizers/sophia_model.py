@@ -3,16 +3,16 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers.derivatives import hessian_product, value_and_gradient
-from keras_lrsched.optimizers.low_precision import wide
+from keras_lrsched.optimizers._derivatives import hessian_product, value_and_gradient
+from keras_lrsched.optimizers._low_precision import wide
+from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, loss_scale
 from keras_lrsched.optimizers.sophia import Sophia
-from keras_lrsched.optimizers.training_step import TrainingStep, loss_scale
 
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class SophiaModel(TrainingStep):
+class SophiaModel(MultiPassModel):
     """A model for training with `Sophia`, which it tells an estimate of the Hessian at updates 1, 1 + update_period, ...
 
     It is a model around the given one, to be compiled and fitted in its place; the weights are the same, so that `model`
@@ -70,7 +70,7 @@ class SophiaModel(TrainingStep):
 
     def _of_all(self, optimizer, estimates, gradients):
         """The estimates in the order of the optimizer, with `None` for what is frozen or has no gradient."""
-        every = [None] * len(optimizer._slots)
+        every = [None] * len(optimizer._states)
         for variable, estimate, gradient in zip(self.trainable_variables, estimates, gradients, strict=True):
             if gradient is not None:
                 every[optimizer._get_variable_index(variable)] = estimate

@@ -9,9 +9,9 @@ from keras import ops
 from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.control_flow import after
 from keras_lrsched._core.path_rules import path, refuse_complex
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.low_precision import bytes_of, wide_dtype
-from keras_lrsched.optimizers.step import Slots, exact_value
+from keras_lrsched.optimizers._low_precision import bytes_of, wide_dtype
+from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 def _of_inner(name):
@@ -30,7 +30,7 @@ def _of_inner(name):
 class Wrapper(keras.optimizers.Optimizer):
     """An optimizer around another one, which has the learning rate, the counter of updates and all options.
 
-    A subclass sets `slots`, the names of its own float32 state for each variable, and defines `after_update`.
+    A subclass sets `state_names`, the names of its own float32 state for each variable, and defines `after_update`.
 
     Args:
         optimizer: The inner one: an optimizer, or its name or config as for `keras.optimizers.get`.
@@ -43,7 +43,7 @@ class Wrapper(keras.optimizers.Optimizer):
     _iterations: Any
     __dict__: dict
 
-    slots: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
 
     def __init__(self, optimizer, name=None):
         super().__init__(learning_rate=0.0, name=name)
@@ -112,8 +112,8 @@ class Wrapper(keras.optimizers.Optimizer):
             return
         refuse_complex(variables)
         self.inner_optimizer.build(variables)
-        slots = [self._make_slots(variable) for variable in variables]
-        self.__dict__.update(_slots=slots, _trainable_variables=list(variables), built=True)
+        state = [self._make_state(variable) for variable in variables]
+        self.__dict__.update(_states=state, _trainable_variables=list(variables), built=True)
         self._trainable_variables_indices.update({self._var_key(v): i for i, v in enumerate(variables)})
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
@@ -135,16 +135,16 @@ class Wrapper(keras.optimizers.Optimizer):
         self._in_step = frozenset(self._get_variable_index(v) for v in in_step)
         # Under accumulation the inner optimizer also moves what had a gradient in earlier micro-steps alone.
         in_update = self._trainable_variables if self.gradient_accumulation_steps else in_step
-        steps = [(v, self._get_variable_index(v)) for v in in_update if not self._overwrite_variable_with_gradient(v)]
+        pairs = [(v, self._get_variable_index(v)) for v in in_update if not self._overwrite_variable_with_gradient(v)]
         with after(grads):  # also around Keras' optimizers, whose counter would not wait
-            before = self.before_update(steps)
+            before = self.before_update(pairs)
             self.inner_optimizer.apply(grads, trainable_variables)
-            self.after_update(steps, before)
+            self.after_update(pairs, before)
 
-    def before_update(self, steps):
-        """What `after_update` must know of the time before the inner update; `steps` are variables with their indices."""
+    def before_update(self, pairs):
+        """What `after_update` must know of the time before the inner update; `pairs` are variables with their indices."""
 
-    def after_update(self, steps, before):
+    def after_update(self, pairs, before):
         """What is done after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
 
     def takes_part(self, index, old, new):
@@ -153,13 +153,13 @@ class Wrapper(keras.optimizers.Optimizer):
 
     def value_of(self, variable, index):
         """A variable as the inner optimizer knows it: in float32, if that has its float32 copy."""
-        return ops.copy(exact_value(variable, Slots(self._inner_slots(index))))
+        return ops.copy(exact_value(variable, OptimizerState(self._inner_state(index))))
 
     def set_value(self, variable, index, value):
         """Sets a variable and, if the inner optimizer has one, its float32 copy."""
         if variable.constraint is not None:
             value = variable.constraint(value)
-        master = self._inner_slots(index).get("master")
+        master = self._inner_state(index).get("master")
         if master is not None:
             self.assign(master, value)
         self.assign(variable, ops.cast(value, variable.dtype))
@@ -170,12 +170,12 @@ class Wrapper(keras.optimizers.Optimizer):
         else:
             super().assign(variable, value)
 
-    def _make_slots(self, variable):
+    def _make_state(self, variable):
         if self._overwrite_variable_with_gradient(variable):
             return {}
-        return {name: self._make_slot(variable, name) for name in self.slots}
+        return {name: self._make_state_variable(variable, name) for name in self.state_names}
 
-    def _make_slot(self, variable, name):
+    def _make_state_variable(self, variable, name):
         return self.add_variable(
             shape=variable.shape,
             dtype=wide_dtype(variable.dtype),
@@ -183,11 +183,11 @@ class Wrapper(keras.optimizers.Optimizer):
             name=f"{path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 
-    def _inner_slots(self, index):
+    def _inner_state(self, index):
         inner = self.inner_optimizer
         while isinstance(inner, Wrapper):
             inner = inner.inner_optimizer
-        return inner._slots[index] if isinstance(inner, Optimizer) else {}
+        return inner._states[index] if isinstance(inner, Optimizer) else {}
 
     # Saving and loading
 

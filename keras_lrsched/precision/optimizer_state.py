@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_lrsched import kernels, optimizers
 from keras_lrsched._core import backends, keras_private, path_rules, validation
-from keras_lrsched.optimizers.fused import FusedOptimizer
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 from keras_lrsched.precision.coded_moment import KINDS, CodedMoment
 
@@ -125,7 +125,7 @@ class QuantizedState(Wrapper):
         self._coded = {self._var_key(v) for v, is_in in zip(variables, included, strict=True) if is_in and self._is_fit(v)}
         inner = self.inner_optimizer
         is_ours = isinstance(inner, optimizers.Optimizer)
-        maker = "add_slot" if is_ours else "add_variable_from_reference"
+        maker = "add_state" if is_ours else "add_variable_from_reference"
         self.__dict__["_moments"] = {}  # of each variable; not an attribute, which Keras would track
         vars(inner)[maker] = self._moments_through(getattr(inner, maker))
         super().build(variables)

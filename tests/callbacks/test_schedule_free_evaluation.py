@@ -36,7 +36,7 @@ def weights(model):
 def sequences(model):
     """y and x, from whichever the model has."""
     optimizer = inner_optimizer(model.optimizer)
-    gap = np.concatenate([np.array(ops.convert_to_numpy(slots["gap"])).ravel() for slots in optimizer._slots])
+    gap = np.concatenate([np.array(ops.convert_to_numpy(state["gap"])).ravel() for state in optimizer._states])
     lead = (1 - 1 / optimizer.beta) * gap
     now = weights(model)
     return (now - lead, now) if optimizer.is_averaged else (now, now + lead)

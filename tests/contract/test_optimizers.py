@@ -14,7 +14,7 @@ from keras import ops
 from keras_lrsched import optimizers
 from keras_lrsched._core import backends
 from keras_lrsched.optimizers import catalog
-from keras_lrsched.optimizers.fused import FusedOptimizer
+from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
 
 from .backends import BACKEND, JIT, compiled_update, quick_update

@@ -74,8 +74,8 @@ def state_of(optimizer, index):
     """The state that belongs to one variable: arrays by name."""
     state = {}
     while optimizer is not None:
-        for name, slot in (optimizer._slots[index] if hasattr(optimizer, "_slots") else {}).items():
-            for part, variable in getattr(slot, "parts", {"": slot}).items():
+        for name, entry in (optimizer._states[index] if hasattr(optimizer, "_states") else {}).items():
+            for part, variable in getattr(entry, "parts", {"": entry}).items():
                 state[f"{type(optimizer).__name__}.{name}{part}"] = variable
         optimizer = getattr(optimizer, "inner_optimizer", None)
     return state
@@ -220,7 +220,7 @@ def test_a_missing_gradient_is_zero_in_the_sums_of_all(case):
         gradients = [w - 4.0 for w in arrays(weights)]
         missing.apply([ops.convert_to_tensor(gradients[i]) for i in part], [weights[i] for i in part])
         gone = [i for i in range(len(others)) if i not in part]
-        kept = [v for i in gone for v in (others[i], *(slot for name, slot in zero._slots[i].items() if name != "s"))]
+        kept = [v for i in gone for v in (others[i], *(entry for name, entry in zero._states[i].items() if name != "s"))]
         before = arrays(kept)
         zero.apply([ops.convert_to_tensor(g if i in part else 0.0 * g) for i, g in enumerate(gradients)], others)
         for variable, value in zip(kept, before, strict=True):

@@ -47,7 +47,7 @@ def settings(optimizer):
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     names = {name for name in optimizer._argument_names() if isinstance(vars(optimizer).get(name), float)}
-    return optimizer, {name for name in names if vars(optimizer)[name] or name not in optimizer.slot_settings}
+    return optimizer, {name for name in names if vars(optimizer)[name] or name not in optimizer.state_settings}
 
 
 def stand_ins(optimizer):

@@ -103,7 +103,7 @@ def test_function_as_rule():
                 keras.Variable(np.zeros((5, 3)), dtype="float32", name="kernel"),
             ]
         )
-        assert [slots["v"].shape for slots in each._slots] == [(5, 1), (1, 3)]
+        assert [state["v"].shape for state in each._states] == [(5, 1), (1, 3)]
 
 
 def test_rules_survive_saving():

@@ -25,7 +25,7 @@ from keras_lrsched.optimizers import (
     ScheduleFreeRAdam,
     ScheduleFreeSGD,
 )
-from keras_lrsched.optimizers.schedule_free import ScheduleFree
+from keras_lrsched.optimizers._schedule_free import ScheduleFree
 from tests.contract import optimizer_cases
 
 RUNS = json.loads((Path(optimizer_cases.__file__).parent / "descents.json").read_text())
@@ -123,7 +123,7 @@ def test_descent(run):
             np.testing.assert_allclose(number(x), expected["x"], **close)
             optimizer.use_training_weights()
             np.testing.assert_allclose(number(x), y, rtol=3e-7)
-            np.testing.assert_allclose(y + number(optimizer._slots[0]["gap"]), expected["z"], **close)
+            np.testing.assert_allclose(y + number(optimizer._states[0]["gap"]), expected["z"], **close)
 
 
 def test_each_setting_has_a_run():

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import AdamW, Apollo, ApolloMini, Fira, GaLore
-from keras_lrsched.optimizers.growth_limiter import limited
-from keras_lrsched.optimizers.projections import (
+from keras_lrsched.optimizers._low_rank import (
+    limited,
     random_directions,
     randomized_singular_vectors,
     seed_for,
@@ -41,7 +41,7 @@ def train(optimizer, weights, steps=5, start=0, jit=None):
 
 
 def shapes(optimizer):
-    return [{name: tuple(v.shape) for name, v in slots.items()} for slots in optimizer._slots]
+    return [{name: tuple(v.shape) for name, v in state.items()} for state in optimizer._states]
 
 
 # What is a matrix
@@ -82,8 +82,8 @@ def test_kernels_of_attention():
     attention.build((None, 9, 16), (None, 9, 16))
     optimizer = Apollo()
     optimizer.build(attention.trainable_variables)
-    assert {slots["m"] for slots in shapes(optimizer) if "length" in slots} == {(4, 32)}
-    assert sum("length" in slots for slots in shapes(optimizer)) == 4
+    assert {state["m"] for state in shapes(optimizer) if "length" in state} == {(4, 32)}
+    assert sum("length" in state for state in shapes(optimizer)) == 4
 
 
 @every_method
@@ -115,7 +115,7 @@ def test_the_shorter_side_is_projected(method):
 def test_of_a_square_matrix_the_inputs_are_projected():
     w, optimizer = variable((4, 4)), GaLore(rank=1)
     optimizer.apply([ops.outer(ops.array([1.0, 0, 0, 0]), ops.ones(4))], [w])
-    np.testing.assert_allclose(number(optimizer._slots[0]["projection"]), np.eye(4)[:, :1], atol=1e-6)
+    np.testing.assert_allclose(number(optimizer._states[0]["projection"]), np.eye(4)[:, :1], atol=1e-6)
 
 
 @every_method
@@ -255,7 +255,7 @@ def test_projection_is_new_once_a_gap(method, options, jit):
     w, optimizer = variable((4, 3)), method(rank=2, update_proj_gap=3, **options)
     last, new = 0.0, []
     for _ in train(optimizer, [w], 8, jit=jit):
-        projection = number(optimizer._slots[0]["projection"])
+        projection = number(optimizer._states[0]["projection"])
         np.testing.assert_allclose(projection.T @ projection, np.eye(2), atol=1e-6)
         new.append(bool(np.any(projection != last)))
         last = projection
@@ -265,7 +265,7 @@ def test_projection_is_new_once_a_gap(method, options, jit):
 def test_singular_vectors_are_not_computed_in_between(monkeypatch):
     optimizer, calls = GaLore(update_proj_gap=3), []
     plain = optimizer.new_projection
-    monkeypatch.setattr(optimizer, "new_projection", lambda g, now: calls.append(int(now.iterations)) or plain(g, now))
+    monkeypatch.setattr(optimizer, "new_projection", lambda g, ctx: calls.append(int(ctx.iterations)) or plain(g, ctx))
     list(train(optimizer, [variable((4, 3))], 8))
     assert calls == [0, 3, 6]
 
@@ -273,19 +273,19 @@ def test_singular_vectors_are_not_computed_in_between(monkeypatch):
 def test_random_projection_is_new_once_a_gap_and_not_stored(monkeypatch):
     optimizer, drawn = Apollo(rank=2, update_proj_gap=3), []
     plain = optimizer.new_projection
-    monkeypatch.setattr(optimizer, "new_projection", lambda g, now: drawn.append(number(plain(g, now))) or drawn[-1])
+    monkeypatch.setattr(optimizer, "new_projection", lambda g, ctx: drawn.append(number(plain(g, ctx))) or drawn[-1])
     list(train(optimizer, [variable((4, 3))], 6))
     same = [bool(np.all(new == old)) for new, old in zip(drawn[1:], drawn, strict=False)]
     assert same == [True, True, False, True, True]
-    assert "projection" not in optimizer._slots[0]
+    assert "projection" not in optimizer._states[0]
 
 
 def test_moments_go_on_with_a_new_projection():
     w, optimizer = variable((4, 3)), GaLore(rank=2, update_proj_gap=2)
     list(train(optimizer, [w], 2))
-    m = number(optimizer._slots[0]["m"])
+    m = number(optimizer._states[0]["m"])
     optimizer.apply([ops.zeros((4, 3))], [w])
-    np.testing.assert_allclose(number(optimizer._slots[0]["m"]), 0.9 * m, rtol=1e-6)
+    np.testing.assert_allclose(number(optimizer._states[0]["m"]), 0.9 * m, rtol=1e-6)
 
 
 def test_variable_without_a_gradient_when_its_projection_was_due():
@@ -317,12 +317,12 @@ def test_saved_within_a_gap(method, options, tmp_path):
 
 
 def test_limited():
-    slots = type("Slots", (), {"length": ops.zeros(())})
+    state = type("OptimizerState", (), {"length": ops.zeros(())})
     norms = []
     for length in (1.0, 100.0, 0.5, 0.504, 0.0, 3.0, 3.5):
-        x = limited(ops.array([0.6 * length, 0.8 * length]), slots)
+        x = limited(ops.array([0.6 * length, 0.8 * length]), state)
         norms.append(float(ops.norm(x)))
-        assert float(slots.length) == pytest.approx(norms[-1], rel=1e-6)
+        assert float(state.length) == pytest.approx(norms[-1], rel=1e-6)
     assert norms == pytest.approx([1.0, 1.01, 0.5, 0.504, 0.0, 3.0, 3.03], rel=1e-6)
 
 
@@ -354,7 +354,7 @@ def test_float64(method):
     for t in range(3):
         optimizer.apply([gradient((4, 3), t, "float64")], [w])
     assert np.all(np.isfinite(number(w)))
-    assert optimizer._slots[0]["m"].dtype == "float64"
+    assert optimizer._states[0]["m"].dtype == "float64"
 
 
 # Memory

@@ -6,8 +6,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import Muon, NorMuon
-from keras_lrsched.optimizers.muon import ORIGINAL
-from keras_lrsched.optimizers.newton_schulz import orthogonalized
+from keras_lrsched.optimizers.muon import ORIGINAL, orthogonalized
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.optimizer_problem import RUNS, gradients, variables
 
@@ -59,8 +58,8 @@ def test_variables_that_are_matrices():
         "attention/attention_output/kernel": (6, 8),
     }
     for variable in weights:
-        slots = {"momentum"} if optimizer.matrix_shape(variable) else {"m", "v"}
-        assert set(optimizer._slots[optimizer._get_variable_index(variable)]) == slots
+        state = {"momentum"} if optimizer.matrix_shape(variable) else {"m", "v"}
+        assert set(optimizer._states[optimizer._get_variable_index(variable)]) == state
 
 
 @pytest.mark.parametrize("optimizer", [Muon, NorMuon])

@@ -16,7 +16,7 @@ from keras_lrsched.optimizers import (
     multipliers,
     roles,
 )
-from keras_lrsched.optimizers.newton_schulz import orthogonalized
+from keras_lrsched.optimizers.muon import orthogonalized
 
 LAYERS = keras.layers
 
@@ -156,7 +156,7 @@ def test_blocks_of_adam_mini():
     ]
     optimizer = AdamMini()
     optimizer.build(weights)
-    shapes = [tuple(slots["v"].shape) for slots in optimizer._slots]
+    shapes = [tuple(state["v"].shape) for state in optimizer._states]
     assert shapes == [(1, 2, 1), (1, 2, 3), (1, 1, 4), (2, 1, 1), (2, 1, 3), (3, 1)]
 
 

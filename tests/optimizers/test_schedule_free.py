@@ -33,7 +33,7 @@ def test_average_of_the_base_weights(method):
     base = []
     for _ in range(6):
         descend(optimizer, w, 1)
-        base.append(number(w) + number(optimizer._slots[0]["gap"]))
+        base.append(number(w) + number(optimizer._states[0]["gap"]))
     optimizer.use_average()
     np.testing.assert_allclose(number(w), np.mean(base, 0), rtol=1e-6)
 
@@ -85,7 +85,7 @@ def test_what_takes_no_part_in_an_update_stays(method):
         assert optimizer.is_averaged
         np.testing.assert_array_equal(number(v), x)
     optimizer.use_training_weights()
-    np.testing.assert_allclose(number(v) - x, (1 / optimizer.beta - 1) * number(optimizer._slots[1]["gap"]), rtol=1e-4)
+    np.testing.assert_allclose(number(v) - x, (1 / optimizer.beta - 1) * number(optimizer._states[1]["gap"]), rtol=1e-4)
 
 
 def test_before_the_first_update():
@@ -123,14 +123,14 @@ def test_variable_that_gets_its_first_gradient_late():
 @pytest.mark.parametrize("options", [{}, {"master_weights": True}])
 def test_bfloat16_comes_back(options):
     optimizer, w = trained(ScheduleFreeAdamW, 10, "bfloat16", **options)
-    y, exact = number(w), number(optimizer._slots[0]["master"]) if options else None
+    y, exact = number(w), number(optimizer._states[0]["master"]) if options else None
     for _ in range(10):
         optimizer.use_average()
         assert np.any(number(w) != y)
         optimizer.use_training_weights()
     np.testing.assert_allclose(number(w), y, rtol=0 if options else 1e-2)
     if options:
-        np.testing.assert_allclose(number(optimizer._slots[0]["master"]), exact, rtol=1e-6)
+        np.testing.assert_allclose(number(optimizer._states[0]["master"]), exact, rtol=1e-6)
 
 
 def test_moving_average_of_keras_is_not_replaced():

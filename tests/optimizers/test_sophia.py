@@ -36,7 +36,7 @@ def compiled(model, optimizer, loss=LOGITS, jit=JIT[0], **options):
 def hessian(optimizer, index=0):
     while not isinstance(optimizer, Sophia):
         optimizer = optimizer.inner_optimizer
-    return np.array(ops.convert_to_numpy(optimizer._slots[index]["hessian"]))
+    return np.array(ops.convert_to_numpy(optimizer._states[index]["hessian"]))
 
 
 # The optimizer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.optimizers import AdaLomo, AdamMini, Apollo, ApolloMini, Fira, GaLore
-from keras_lrsched.optimizers.projections import random_directions, seed_for
+from keras_lrsched.optimizers._low_rank import random_directions, seed_for
 
 from .problem import ZERO, deviation
 from .runs import ours, torch_run

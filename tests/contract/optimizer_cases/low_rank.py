@@ -17,14 +17,14 @@ def with_signs_of_the_reference(optimizer, t, run):
     """Where its singular vectors change signs against ours, so must the moments that both have at that time."""
     if t > 1:
         old, new = np.array(run["meta"]["proj_each_step"])[t - 2 : t]
-        m = optimizer._slots[0]["m"]
+        m = optimizer._states[0]["m"]
         m.assign(m * ops.cast(signs(old) * signs(new), "float32")[:, None])
 
 
 def with_projections_of_the_reference(optimizer, t, run):
     """The random numbers of the official run."""
     each = np.array(run["meta"]["proj_each_step"], "float32")
-    optimizer.new_projection = lambda g, now: ops.take(each, now.iterations, axis=0)
+    optimizer.new_projection = lambda g, ctx: ops.take(each, ctx.iterations, axis=0)
 
 
 def random(run, **options):

@@ -7,25 +7,25 @@ LARGEST = 1e16
 
 
 def add_factors(optimizer, variable):
-    """Slots for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
+    """State for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
 
     A variable with less than two axes has a mean for each entry.
     """
     shape = tuple(variable.shape)
     if len(shape) < 2:
-        return {"v": optimizer.add_slot(variable, "v")}
+        return {"v": optimizer.add_state(variable, "v")}
     return {
-        "rows": optimizer.add_slot(variable, "rows", shape=shape[:-1]),
-        "columns": optimizer.add_slot(variable, "columns", shape=(*shape[:-2], shape[-1])),
+        "rows": optimizer.add_state(variable, "rows", shape=shape[:-1]),
+        "columns": optimizer.add_state(variable, "columns", shape=(*shape[:-2], shape[-1])),
     }
 
 
-def normalize(g, slots, rate, epsilon, clip_threshold):
+def normalize(g, state, rate, epsilon, clip_threshold):
     """g over the root of its second moment, scaled down to a root mean square of at most `clip_threshold`.
 
     Args:
         g: The gradient.
-        slots: Those of `add_factors`; they are updated.
+        state: What `add_factors` made; they are updated.
         rate: The weight of this gradient in the means.
         epsilon: Added to its square.
         clip_threshold: A number.
@@ -37,15 +37,15 @@ def normalize(g, slots, rate, epsilon, clip_threshold):
     def updated(old, new):
         return (1 - rate) * old + rate * new
 
-    if "v" in slots:
-        slots.v = updated(slots.v, square)
-        u = g * ops.rsqrt(slots.v)
+    if "v" in state:
+        state.v = updated(state.v, square)
+        u = g * ops.rsqrt(state.v)
     else:
-        slots.rows = updated(slots.rows, ops.mean(square, axis=-1))
-        slots.columns = updated(slots.columns, ops.mean(square, axis=-2))
+        state.rows = updated(state.rows, ops.mean(square, axis=-1))
+        state.columns = updated(state.columns, ops.mean(square, axis=-2))
         # One root at a time: the product of two means of 1e-30 is no float32.
-        rows = ops.rsqrt(slots.rows / ops.mean(slots.rows, axis=-1, keepdims=True))
-        u = g * ops.expand_dims(rows, -1) * ops.expand_dims(ops.rsqrt(slots.columns), -2)
+        rows = ops.rsqrt(state.rows / ops.mean(state.rows, axis=-1, keepdims=True))
+        u = g * ops.expand_dims(rows, -1) * ops.expand_dims(ops.rsqrt(state.columns), -2)
     return u / ops.maximum(1.0, rms(u) / clip_threshold)
 
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_lrsched import kernels
 from keras_lrsched._core import backends, validation
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class FusedOptimizer(Optimizer):
@@ -43,7 +43,7 @@ class FusedOptimizer(Optimizer):
         return 1.0
 
     def kernel_blocks(self, place):
-        """Of a variable whose second slot has one number a block: how many, and how many neighbors belong to one."""
+        """Of a variable whose second moment has one number a block: how many, and how many neighbors share one."""
         return ()
 
     def adapts(self, index, is_decayed):
@@ -68,16 +68,16 @@ class FusedOptimizer(Optimizer):
         for code, pairs in self._by_code(trainable_variables, grads).items():
             variables, gradients = zip(*pairs, strict=True)
             places = [self._get_variable_index(variable) for variable in variables]
-            slots = [[part for name in self.slots for part in _parts(self._slots[place][name])] for place in places]
+            state = [[part for name in self.state_names for part in _parts(self._states[place][name])] for place in places]
             rates = self._kernel_rates(places, learning_rate)
             blocks = code or [number for place in places for number in self.kernel_blocks(place)]
-            kernels.update(self.kernel, variables, slots, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
+            kernels.update(self.kernel, variables, state, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
 
     def _by_code(self, variables, gradients):
         """Variables with their gradients, by the code and block size of their state: `()` if that is float32."""
         groups: dict = {}
         for pair in zip(variables, gradients, strict=True):
-            state = self._slots[self._get_variable_index(pair[0])][self.slots[0]]
+            state = self._states[self._get_variable_index(pair[0])][self.state_names[0]]
             groups.setdefault(getattr(state, "code", ()), []).append(pair)
         return groups
 
@@ -133,9 +133,9 @@ class FusedOptimizer(Optimizer):
         ]
 
 
-def _parts(slot):
-    """What a slot is made of: itself, or codes and their scales."""
-    return getattr(slot, "parts", {"": slot}).values()
+def _parts(variable):
+    """The variable itself, or codes and their scales."""
+    return getattr(variable, "parts", {"": variable}).values()
 
 
 def _column(numbers):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers.maths import average, bias_correction, global_norm, norm
+from keras_lrsched.optimizers._numerics import average, bias_correction, global_norm, norm
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.999, 0.9999999])

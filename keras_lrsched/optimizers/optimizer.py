@@ -14,18 +14,18 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_lrsched._core import backends, keras_private, path_rules, validation
 from keras_lrsched._core.control_flow import after
 from keras_lrsched._core.roles import Roles, deferred
-from keras_lrsched.optimizers.low_precision import bytes_of, stochastic_round, wide, wide_dtype
-from keras_lrsched.optimizers.maths import average
-from keras_lrsched.optimizers.nonfinite import all_finite
-from keras_lrsched.optimizers.step import Slots, Step
+from keras_lrsched.optimizers._low_precision import bytes_of, stochastic_round, wide, wide_dtype
+from keras_lrsched.optimizers._nonfinite import all_finite
+from keras_lrsched.optimizers._numerics import average
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.schedules.per_update import refuse_per_update
 
 
 class Optimizer(keras.optimizers.Optimizer):
     """An update rule whose state and arithmetic are float32, whatever the dtype of the variables.
 
-    A subclass names its state in `slots` and writes its formula once, in `step`. It stores each constructor argument under
-    its own name: `get_config` reads them from there.
+    A subclass names its state in `state_names` and writes its formula once, in `step`. It stores each constructor argument
+    under its own name: `get_config` reads them from there.
 
     Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers ask a schedule at each micro-step;
     these ask it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end by
@@ -76,11 +76,11 @@ class Optimizer(keras.optimizers.Optimizer):
 
     _learning_rate: Any  # Keras: a variable, a schedule or a function
 
-    slots: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
     """Names of the state that each variable has in its own shape, at first zero."""
 
-    slot_settings: tuple[str, ...] = ("momentum",)
-    """Names of numbers that must not be 0 when the optimizer is built, if they are to change: 0 may mean fewer slots."""
+    state_settings: tuple[str, ...] = ("momentum",)
+    """Names of numbers that must not be 0 when the optimizer is built, if they are to change: 0 may mean less state."""
 
     _waiting_places: Any = frozenset()  # in the list of variables, under accumulation
 
@@ -167,30 +167,30 @@ class Optimizer(keras.optimizers.Optimizer):
         self._decayed = path_rules.included("exclude_from_weight_decay", self._not_decayed, variables, find_roles)
         self._decay_multipliers = [1.0] * len(variables)  # for a wrapper to set
 
-    def make_slots(self, variable):
-        """The state of one variable: a dictionary of what `add_slot` returns. Override it for other shapes than its own."""
-        return {name: self.add_slot(variable, name) for name in self.slots}
+    def make_state(self, variable):
+        """The state of one variable: a dictionary of what `add_state` returns. Override it for other shapes than its own."""
+        return {name: self.add_state(variable, name) for name in self.state_names}
 
     def make_scalars(self):
         """The state that all variables share: a dictionary of what `add_scalar` returns."""
         return {}
 
-    def before_update(self, steps):
-        """What must be known of all variables before one is updated; `steps` are their `Step`s.
+    def before_update(self, contexts):
+        """What must be known of all variables before one is updated; `contexts` are their `UpdateContext`s.
 
-        It may set their slots and scalars. What it returns is their `shared`.
+        It may set their state and scalars. What it returns is their `shared`.
         """
 
-    def step(self, w, g, slots, now):
+    def step(self, w, g, state, ctx):
         """The formula: the new value of a variable.
 
         Args:
             w: Its value.
             g: Its gradient.
-            slots: Its state, to be read and set as attributes.
-            now: Its `Step`, with `learning_rate`, `weight_decay`, `t`.
+            state: Its state, to be read and set as attributes.
+            ctx: Its `UpdateContext`, with `learning_rate`, `weight_decay`, `t`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement `step(w, g, slots, now)`.")
+        raise NotImplementedError(f"{type(self).__name__} must implement `step(w, g, state, ctx)`.")
 
     # State
 
@@ -201,7 +201,7 @@ class Optimizer(keras.optimizers.Optimizer):
         self.resolve_paths(variables, self._find_roles(variables))
         self._warn_of_lost_updates(variables)
         super().build(variables)
-        self._slots = [self._make_all_slots(variable) for variable in variables]
+        self._states = [self._make_all_state(variable) for variable in variables]
         self._scalars = self.make_scalars()
         if self.nonfinite != "propagate":
             self.skipped_updates = self.add_scalar("skipped_updates", 0, dtype="int")
@@ -215,7 +215,7 @@ class Optimizer(keras.optimizers.Optimizer):
             find()  # a table of another model is an error also where no rule needs it
         return find
 
-    def add_slot(self, variable, name, shape=None, dtype=None, initializer="zeros"):
+    def add_state(self, variable, name, shape=None, dtype=None, initializer="zeros"):
         """State of one variable, by default of its shape, float32 and zero."""
         own_shape = shape is None or tuple(shape) == tuple(variable.shape)
         return self.add_variable(
@@ -233,7 +233,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
         """As Keras uses it for accumulated gradients and averages, but float32."""
-        return self.add_slot(reference_variable, name or "var", initializer=initializer)
+        return self.add_state(reference_variable, name or "var", initializer=initializer)
 
     def state_bytes(self):
         """How many bytes the state takes: all but the counter of updates and the learning rate."""
@@ -265,13 +265,13 @@ class Optimizer(keras.optimizers.Optimizer):
                     f"shapes {shapes}. Give their layers names of their own."
                 )
 
-    def _make_all_slots(self, variable):
+    def _make_all_state(self, variable):
         if self._overwrite_variable_with_gradient(variable) or 0 in variable.shape:
             return {}
-        slots = self.make_slots(variable)
+        state = self.make_state(variable)
         if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
-            slots["master"] = self.add_slot(variable, "master")
-        return slots
+            state["master"] = self.add_state(variable, "master")
+        return state
 
     def _warn_of_lost_updates(self, variables):
         narrow = [v for v in variables if wide_dtype(v.dtype) != v.dtype]
@@ -362,23 +362,23 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         finite = self._check_finite(grads, trainable_variables)
-        scalars = Slots(self._scalars)
+        scalars = OptimizerState(self._scalars)
         common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)
-        steps = [self._make_step(v, g, scalars, *common) for v, g in zip(trainable_variables, grads, strict=True)]
-        shared = self.before_update(steps)
-        for step in steps:
-            step.shared = shared
-            self._store(step, self.step(step.value, step.gradient, step.slots, step), finite)
+        contexts = [self._make_context(v, g, scalars, *common) for v, g in zip(trainable_variables, grads, strict=True)]
+        shared = self.before_update(contexts)
+        for ctx in contexts:
+            ctx.shared = shared
+            self._store(ctx, self.step(ctx.value, ctx.gradient, ctx.state, ctx), finite)
         self._assign_all(scalars.take(), finite)
 
-    def _make_step(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
+    def _make_context(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
         is_part = hasattr(variable, "whole")
         index = self._get_variable_index(variable.whole if is_part else variable)
-        step = Step(
+        ctx = UpdateContext(
             variable,
             index,
             gradient,
-            Slots(variable.of(self._slots[index]) if is_part else self._slots[index]),
+            OptimizerState(variable.of(self._states[index]) if is_part else self._states[index]),
             scalars,
             learning_rate,
             weight_decay * self._decay_multipliers[index] if weight_decay is not None and self._decayed[index] else None,
@@ -386,19 +386,19 @@ class Optimizer(keras.optimizers.Optimizer):
             iterations,
         )
         if index in self._waiting_places:
-            step.takes_part = ops.any(ops.not_equal(gradient, 0))
-        return step
+            ctx.takes_part = ops.any(ops.not_equal(gradient, 0))
+        return ctx
 
-    def resting(self, steps):
+    def resting(self, contexts):
         """1 for each variable that takes no part in an update and 0 for the others: an array, or a tensor."""
-        rests = np.ones(len(self._slots), "float32")
-        rests[[step.index for step in steps]] = 0
-        undecided = [step for step in steps if step.takes_part is not None]
+        rests = np.ones(len(self._states), "float32")
+        rests[[ctx.index for ctx in contexts]] = 0
+        undecided = [ctx for ctx in contexts if ctx.takes_part is not None]
         if not undecided:
             return rests
         each = [*map(ops.convert_to_tensor, rests)]
-        for step in undecided:
-            each[step.index] = 1 - ops.cast(step.takes_part, "float32")
+        for ctx in undecided:
+            each[ctx.index] = 1 - ops.cast(ctx.takes_part, "float32")
         return ops.stack(each)
 
     def assign(self, variable, value):
@@ -407,16 +407,16 @@ class Optimizer(keras.optimizers.Optimizer):
         else:
             super().assign(variable, value)
 
-    def _store(self, step, value, finite):
-        if "master" in step.slots:
-            step.slots.master = value
-        if self.stochastic_rounding and step.variable.dtype == "bfloat16":
+    def _store(self, ctx, value, finite):
+        if "master" in ctx.state:
+            ctx.state.master = value
+        if self.stochastic_rounding and ctx.variable.dtype == "bfloat16":
             value = stochastic_round(value, self._rounding)
-        if step.takes_part is not None:
-            if step.variable.constraint is not None:  # which Keras applies to what has a gradient in the last micro-step
-                value = step.variable.constraint(value)
-            finite = step.takes_part if finite is None else ops.logical_and(finite, step.takes_part)
-        self._assign_all([*step.slots.take(), (step.variable, value)], finite)
+        if ctx.takes_part is not None:
+            if ctx.variable.constraint is not None:  # which Keras applies to what has a gradient in the last micro-step
+                value = ctx.variable.constraint(value)
+            finite = ctx.takes_part if finite is None else ops.logical_and(finite, ctx.takes_part)
+        self._assign_all([*ctx.state.take(), (ctx.variable, value)], finite)
 
     def _assign_all(self, changes, condition):
         for variable, value in changes:

@@ -5,8 +5,8 @@ import warnings
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.step import Slots
+from keras_lrsched.optimizers._update_context import OptimizerState
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class DistanceEstimate(Optimizer):
@@ -25,28 +25,28 @@ class DistanceEstimate(Optimizer):
 
     def make_scalars(self):
         numbers = {"d": self.add_scalar("d", self.d0), "numerator": self.add_scalar("numerator")}
-        return {**numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._slots),))}
+        return {**numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._states),))}
 
-    def past(self, now):
+    def past(self, ctx):
         """s before this update."""
-        return now.own(now.scalars.faded[now.index]) * now.slots.s
+        return ctx.cast(ctx.scalars.faded[ctx.index]) * ctx.state.s
 
-    def decayed_gradient(self, now):
+    def decayed_gradient(self, ctx):
         """The gradient with the weight decay in it."""
-        g = now.gradient + now.weight_decay * now.value
-        return g if now.takes_part is None else ops.where(now.takes_part, g, 0.0)
+        g = ctx.gradient + ctx.weight_decay * ctx.value
+        return g if ctx.takes_part is None else ops.where(ctx.takes_part, g, 0.0)
 
-    def fade(self, steps, beta):
+    def fade(self, contexts, beta):
         """Lets s fade of variables that take no part, as it does by `beta` with a gradient of zero.
 
         Returns:
             Pairs of the place and s of those without a step.
         """
-        scalars, rests = steps[0].scalars, ops.convert_to_tensor(self.resting(steps))
+        scalars, rests = contexts[0].scalars, ops.convert_to_tensor(self.resting(contexts))
         faded = scalars.faded = ops.where(rests > 0, beta * scalars.faded, 1.0)
-        places = {step.index for step in steps}
-        slots = [(i, Slots(each)) for i, each in enumerate(self._slots) if i not in places and "s" in each]
-        return [(i, ops.cast(faded[i], each.s.dtype) * each.s) for i, each in slots]
+        places = {ctx.index for ctx in contexts}
+        states = [(i, OptimizerState(each)) for i, each in enumerate(self._states) if i not in places and "s" in each]
+        return [(i, ops.cast(faded[i], each.s.dtype) * each.s) for i, each in states]
 
     @property
     def d(self):

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from keras_lrsched.optimizers.low_precision import wide, wide_dtype
+from keras_lrsched.optimizers._low_precision import wide, wide_dtype
 
 
-class Slots:
+class OptimizerState:
     """State of an optimizer, as tensors by name. What is set is what is read from then on, and is stored after the step."""
 
     def __init__(self, variables):
@@ -30,18 +30,18 @@ class Slots:
 
     def _check(self, name):
         if name not in vars(self)["_variables"]:
-            raise AttributeError(f"There is no slot `{name}` among {', '.join(self._variables) or 'none'}.")
+            raise AttributeError(f"There is no state `{name}` among {', '.join(self._variables) or 'none'}.")
 
 
-class Step:
+class UpdateContext:
     """One variable's part in one update; all numbers in float32, in float64 for a variable in float64.
 
     Attributes:
         variable: The variable itself, in its own dtype.
         index: Its place among the variables that the optimizer was built with.
         gradient: Its gradient, clipped and averaged over micro-batches.
-        slots: Its `Slots`.
-        scalars: The `Slots` of the whole optimizer.
+        state: Its `OptimizerState`.
+        scalars: The `OptimizerState` of the whole optimizer.
         learning_rate: The learning rate, times the multiplier of the variable.
         multiplier: That multiplier, a number.
         common_learning_rate: The learning rate without it.
@@ -57,12 +57,12 @@ class Step:
     takes_part = None
     shared = None
 
-    def __init__(self, variable, index, gradient, slots, scalars, learning_rate, weight_decay, multiplier, iterations):
+    def __init__(self, variable, index, gradient, state, scalars, learning_rate, weight_decay, multiplier, iterations):
         dtype = wide_dtype(gradient.dtype)
         self.variable = variable
         self.index = index
         self.gradient = gradient
-        self.slots = slots
+        self.state = state
         self.scalars = scalars
         self.multiplier = multiplier
         self.common_learning_rate = ops.cast(learning_rate, dtype)
@@ -75,16 +75,16 @@ class Step:
     @property
     def value(self):
         """The variable's value: its float32 copy, unless the variable was set to something else since."""
-        return exact_value(self.variable, self.slots)
+        return exact_value(self.variable, self.state)
 
-    def own(self, number):
+    def cast(self, number):
         """A number that all variables share, in the dtype in which this one is computed."""
         return ops.cast(number, self.t.dtype)
 
 
-def exact_value(variable, slots):
+def exact_value(variable, state):
     """The float32 copy of a variable, unless the variable has none or was set to something else since."""
     value = wide(variable)
-    if "master" not in slots:
+    if "master" not in state:
         return value
-    return ops.where(ops.equal(wide(ops.cast(slots.master, variable.dtype)), value), slots.master, value)
+    return ops.where(ops.equal(wide(ops.cast(state.master, variable.dtype)), value), state.master, value)

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends
-from keras_lrsched.optimizers.base import Optimizer
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-class NeedsLoss(Optimizer):
-    """An optimizer whose formula has the loss in it: `now.scalars.loss`, the mean over accumulated micro-batches.
+class LossAwareOptimizer(Optimizer):
+    """An optimizer whose formula has the loss in it: `ctx.scalars.loss`, the mean over accumulated micro-batches.
 
     In `fit`, Keras shows the loss of each batch to the optimizer, with the regularization losses. In a loop of one's own,
     call `optimizer.set_loss(loss)` before each `apply`, within the same compiled function.

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
-from keras_lrsched.optimizers.base import Optimizer
-from keras_lrsched.optimizers.step import Slots, exact_value
+from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
+from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class ScheduleFree(Optimizer):
@@ -35,7 +35,7 @@ class ScheduleFree(Optimizer):
     refused in the first update, unless `ScheduleFreeEvaluation` is there, with which it restores x.
     """
 
-    slots: tuple[str, ...] = ("gap",)
+    state_names: tuple[str, ...] = ("gap",)
 
     beta: float
     """How much of y is x; a subclass sets it."""
@@ -52,7 +52,7 @@ class ScheduleFree(Optimizer):
         count = len(self._trainable_variables)
         return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32", shape=(count,))}
 
-    def direction(self, y, g, slots, now):
+    def direction(self, y, g, state, ctx):
         """u of one variable."""
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class ScheduleFree(Optimizer):
         """By what the learning rate is multiplied in update t."""
         return 1.0
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """The weight c of this update in the average, and of which variables the model has x."""
         if not self._callbacks_checked:
             self._callbacks_checked = True
@@ -70,22 +70,22 @@ class ScheduleFree(Optimizer):
                     f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average. "
                     f"Add the callback ScheduleFreeEvaluation. Received: {restoring}(restore_best_weights=True)"
                 )
-        scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
-        rate = self.factor(t) * ops.cast(steps[0].common_learning_rate, "float32")
+        scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
+        rate = self.factor(t) * ops.cast(contexts[0].common_learning_rate, "float32")
         scalars.largest_rate = ops.maximum(scalars.largest_rate, rate)
         weight = t**self.r * scalars.largest_rate**self.weight_lr_power
         scalars.weight_sum = scalars.weight_sum + weight
         c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
         averaged = scalars.averaged
-        scalars.averaged = ops.multiply(averaged, ops.cast(self.resting(steps), "int32"))
+        scalars.averaged = ops.multiply(averaged, ops.cast(self.resting(contexts), "int32"))
         return c, ops.cast(averaged, "float32")
 
-    def step(self, w, g, slots, now):
-        c, averaged = map(now.own, now.shared)
-        y = w - averaged[now.index] * (1 - 1 / self.beta) * slots.gap  # after an evaluation that did not go back
-        step = self.factor(now.t) * now.learning_rate * self.direction(y, g, slots, now)
-        gap = slots.gap
-        slots.gap = (1 - c) * (gap - self.beta * step)
+    def step(self, w, g, state, ctx):
+        c, averaged = map(ctx.cast, ctx.shared)
+        y = w - averaged[ctx.index] * (1 - 1 / self.beta) * state.gap  # after an evaluation that did not go back
+        step = self.factor(ctx.t) * ctx.learning_rate * self.direction(y, g, state, ctx)
+        gap = state.gap
+        state.gap = (1 - c) * (gap - self.beta * step)
         return y + c * gap - (1 - self.beta * (1 - c)) * step
 
     # Which weights the model has
@@ -133,14 +133,14 @@ class ScheduleFree(Optimizer):
         if not self.built or (self._averaged() == to_average).all():
             return
         factor = (1 - 1 / self.beta) * (1 if to_average else -1)
-        for variable, state, has_average in zip(self._trainable_variables, self._slots, self._averaged(), strict=True):
-            if state and has_average != to_average:
-                slots = Slots(state)
-                value = exact_value(variable, slots) + factor * slots.gap
-                if "master" in slots:
-                    state["master"].assign(value)
+        for variable, variables, has_average in zip(self._trainable_variables, self._states, self._averaged(), strict=True):
+            if variables and has_average != to_average:
+                state = OptimizerState(variables)
+                value = exact_value(variable, state) + factor * state.gap
+                if "master" in state:
+                    variables["master"].assign(value)
                 variable.assign(ops.cast(value, variable.dtype))
-        self._scalars["averaged"].assign(np.full(len(self._slots), to_average, "int32"))
+        self._scalars["averaged"].assign(np.full(len(self._states), to_average, "int32"))
 
 
 SCHEDULE_FREE = (ScheduleFree, *keras_private.existing(keras.optimizers, "ScheduleFreeAdamW"))

@@ -266,7 +266,7 @@ def test_a_transposed_view_goes_without():
 
 def test_a_subclass_with_a_formula_of_its_own_goes_without():
     class Still(optimizers.Lion):
-        def step(self, w, g, slots, now):
+        def step(self, w, g, state, ctx):
             return w
 
     class Slow(optimizers.Lion):

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.control_flow import after
-from keras_lrsched.optimizers.derivatives import BACKEND, no_gradient, value_and_gradient
+from keras_lrsched.optimizers._derivatives import BACKEND, no_gradient, value_and_gradient
 
 
 class Pass(NamedTuple):
@@ -25,7 +25,7 @@ class Pass(NamedTuple):
     """A tensor for each weight; `None` where the loss does not depend on it, except on JAX."""
 
 
-class TrainingStep(keras.Model):
+class MultiPassModel(keras.Model):
     """Trains the model inside of it, by `compile` and `fit` as usual, with a training step of its own.
 
     A subclass defines `gradients`, from passes by `evaluate_at`. No pass changes anything: the state is a list of pairs of a

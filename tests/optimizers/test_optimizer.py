@@ -22,10 +22,10 @@ class Probe(Optimizer):
         super().__init__(learning_rate, **options)
         self.seen = []
 
-    def make_slots(self, variable):
+    def make_state(self, variable):
         return {
-            "rows": self.add_slot(variable, "rows", shape=variable.shape[:1]),
-            "count": self.add_slot(variable, "count", ()),
+            "rows": self.add_state(variable, "rows", shape=variable.shape[:1]),
+            "count": self.add_state(variable, "count", ()),
         }
 
     def make_scalars(self):
@@ -36,12 +36,12 @@ class Probe(Optimizer):
         scalars.total = scalars.total + sum(ops.sum(step.gradient) for step in steps)
         return scalars.total
 
-    def step(self, w, g, slots, now):
-        slots.count = slots.count + 1
-        assert float(slots.count) == float(now.t)
-        self.seen.append({"t": float(now.t), "iterations": int(now.iterations), "shared": float(now.shared)})
-        self.seen[-1].update(index=now.index, lr=float(now.learning_rate), decay=float(now.weight_decay))
-        return w - now.learning_rate * g
+    def step(self, w, g, state, ctx):
+        state.count = state.count + 1
+        assert float(state.count) == float(ctx.t)
+        self.seen.append({"t": float(ctx.t), "iterations": int(ctx.iterations), "shared": float(ctx.shared)})
+        self.seen[-1].update(index=ctx.index, lr=float(ctx.learning_rate), decay=float(ctx.weight_decay))
+        return w - ctx.learning_rate * g
 
 
 def variable(value=(1.0, 2.0), dtype="float32", name="w"):
@@ -66,18 +66,18 @@ def test_what_a_method_is_told():
     assert optimizer.state_bytes() == 4 * (2 + 1 + 1 + 1 + 1)
 
 
-def test_unknown_slot():
+def test_unknown_state():
     class Misspelt(Lion):
-        def step(self, w, g, slots, now):
-            slots.momentun = g
+        def step(self, w, g, state, ctx):
+            state.momentun = g
             return w
 
-    with pytest.raises(AttributeError, match="no slot `momentun` among momentum"):
+    with pytest.raises(AttributeError, match="no state `momentun` among momentum"):
         Misspelt().apply([ops.ones(2)], [variable()])
 
 
 def test_formula_is_missing():
-    with pytest.raises(NotImplementedError, match=r"Optimizer must implement `step\(w, g, slots, now\)`"):
+    with pytest.raises(NotImplementedError, match=r"Optimizer must implement `step\(w, g, state, ctx\)`"):
         Optimizer(0.1).apply([ops.ones(2)], [variable()])
 
 

@@ -6,13 +6,13 @@ import warnings
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
-from keras_lrsched.optimizers.distance_estimate import ratio
-from keras_lrsched.optimizers.maths import dot
-from keras_lrsched.optimizers.step import Slots, exact_value
-from keras_lrsched.optimizers.true_loss import NeedsLoss
+from keras_lrsched.optimizers._d_adaptation import ratio
+from keras_lrsched.optimizers._loss_aware_optimizer import LossAwareOptimizer
+from keras_lrsched.optimizers._numerics import dot
+from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
 
 
-class MomentumModel(NeedsLoss):
+class MomentumModel(LossAwareOptimizer):
     """An optimizer that takes the learning rate as the upper limit of a step size that it computes from the loss.
 
     With means over time f, d, c of the loss, of g, and of <g, w>, the model of the loss at x is max(f + <d, x> - c, lb). The
@@ -26,7 +26,7 @@ class MomentumModel(NeedsLoss):
     `d` itself with its next gradient.
     """
 
-    slots: tuple[str, ...] = ("d",)
+    state_names: tuple[str, ...] = ("d",)
 
     def __init__(self, learning_rate, weight_decay, lb, use_fstar, **options):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
@@ -36,7 +36,7 @@ class MomentumModel(NeedsLoss):
     def make_scalars(self):
         starts = {"mean_loss": 0.0, "mean_product": 0.0, "lower_bound": self.lb, "lowest_loss": math.inf}
         numbers = {name: self.add_scalar(name, start) for name, start in starts.items()}
-        return {**super().make_scalars(), **numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._slots),))}
+        return {**super().make_scalars(), **numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._states),))}
 
     @property
     def lower_bound(self):
@@ -51,28 +51,28 @@ class MomentumModel(NeedsLoss):
         """The sum of the weights in a mean at update t: 1 unless means start at 0."""
         raise NotImplementedError
 
-    def metric(self, now):
+    def metric(self, ctx):
         """D of a variable; 1 for the Euclidean one."""
         return 1.0
 
-    def before_update(self, steps):
+    def before_update(self, contexts):
         """Updates the means; the share of the learning rate that is used goes into the steps."""
-        scalars, t = steps[0].scalars, ops.cast(steps[0].t, "float32")
+        scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
         scalars.lowest_loss = ops.minimum(scalars.lowest_loss, scalars.loss)
         product = square = square_decayed = 0.0
-        inner = inner_decayed = self._resting_product(steps, t)
-        for now in steps:
-            w, g, slots = now.value, now.gradient, now.slots
-            slots.d = self.mean(now.own(scalars.faded[now.index]) * slots.d, g, now.t)
-            u, a = now.learning_rate * slots.d / self.metric(now), self._shrinkage(now)
-            if now.takes_part is not None:
-                u, a = ops.where(now.takes_part, u, 0.0), ops.where(now.takes_part, a, 1.0)
+        inner = inner_decayed = self._resting_product(contexts, t)
+        for ctx in contexts:
+            w, g, state = ctx.value, ctx.gradient, ctx.state
+            state.d = self.mean(ctx.cast(scalars.faded[ctx.index]) * state.d, g, ctx.t)
+            u, a = ctx.learning_rate * state.d / self.metric(ctx), self._shrinkage(ctx)
+            if ctx.takes_part is not None:
+                u, a = ops.where(ctx.takes_part, u, 0.0), ops.where(ctx.takes_part, a, 1.0)
             product = product + dot(g, w)
-            inner = inner + dot(slots.d, w)
-            inner_decayed = inner_decayed + dot(slots.d, w / a)
-            square = square + dot(slots.d, u)
-            square_decayed = square_decayed + dot(slots.d, u / a)
-        rests = ops.convert_to_tensor(self.resting(steps))
+            inner = inner + dot(state.d, w)
+            inner_decayed = inner_decayed + dot(state.d, w / a)
+            square = square + dot(state.d, u)
+            square_decayed = square_decayed + dot(state.d, u / a)
+        rests = ops.convert_to_tensor(self.resting(contexts))
         scalars.faded = ops.where(rests > 0, self.mean(scalars.faded, 0.0, t), 1.0)
         f = scalars.mean_loss = self.mean(scalars.mean_loss, scalars.loss, t)
         c = scalars.mean_product = self.mean(scalars.mean_product, product, t)
@@ -86,12 +86,12 @@ class MomentumModel(NeedsLoss):
             scalars.lower_bound = ops.maximum((f + inner - c - 0.5 * share * square) / rho, self.lb)
         return share
 
-    def _resting_product(self, steps, t):
+    def _resting_product(self, contexts, t):
         """<d, w> of the variables without a step."""
-        scalars, places = steps[0].scalars, {step.index for step in steps}
-        variables = enumerate(zip(self._trainable_variables, self._slots, strict=True))
-        resting = [(i, variable, Slots(slots)) for i, (variable, slots) in variables if i not in places and "d" in slots]
-        return sum(self.mean(scalars.faded[i], 0.0, t) * dot(slots.d, exact_value(v, slots)) for i, v, slots in resting)
+        scalars, places = contexts[0].scalars, {ctx.index for ctx in contexts}
+        variables = enumerate(zip(self._trainable_variables, self._states, strict=True))
+        resting = [(i, v, OptimizerState(each)) for i, (v, each) in variables if i not in places and "d" in each]
+        return sum(self.mean(scalars.faded[i], 0.0, t) * dot(state.d, exact_value(v, state)) for i, v, state in resting)
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
@@ -105,9 +105,9 @@ class MomentumModel(NeedsLoss):
                 stacklevel=2,
             )
 
-    def step(self, w, g, slots, now):
-        u = now.own(now.shared) * now.learning_rate * slots.d / self.metric(now)
-        return (w - u) / self._shrinkage(now)
+    def step(self, w, g, state, ctx):
+        u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)
+        return (w - u) / self._shrinkage(ctx)
 
-    def _shrinkage(self, now):
-        return 1.0 + now.learning_rate * now.weight_decay
+    def _shrinkage(self, ctx):
+        return 1.0 + ctx.learning_rate * ctx.weight_decay
