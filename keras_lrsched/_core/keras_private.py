@@ -591,3 +591,56 @@ def record_earlier_layers():
 
 def _subclasses(kind):
     return {kind}.union(*map(_subclasses, kind.__subclasses__()))
+
+
+def distribution_strategy(optimizer):
+    """The strategy of `tf.distribute` that an optimizer was made in.
+
+    Relies on `TFOptimizer._distribution_strategy`. Seen in Keras 3.10 to 3.15.
+    """
+    return optimizer._distribution_strategy
+
+
+def all_reduced(optimizer, grads):
+    """The sums of gradients over all replicas, in a list.
+
+    Relies on `TFOptimizer._all_reduce_sum_gradients`, which takes and returns pairs. Seen in Keras 3.10 to 3.15.
+    """
+    return [gradient for gradient, _ in optimizer._all_reduce_sum_gradients([(each, None) for each in grads])]
+
+
+def disable_all_reduce(optimizer):
+    """Let an optimizer take the gradients of each replica as they are. Relies on the same name as `all_reduced`."""
+    vars(optimizer)["_all_reduce_sum_gradients"] = list
+
+
+def merge_call(function, strategy, *args):
+    """Call a function of a strategy and values of all replicas, from within a replica or from outside of all.
+
+    Relies on `tf.__internal__.distribute.interim.maybe_merge_call`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    import tensorflow as tf
+
+    return tf.__internal__.distribute.interim.maybe_merge_call(function, strategy, *args)
+
+
+def is_compiled_by_xla():
+    """Return `True` within what TensorFlow traces for XLA.
+
+    Relies on `GraphOrParentsInXlaContext` of `tensorflow.python.ops.control_flow_util`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+    from tensorflow.python.ops import control_flow_util
+
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
+
+
+def xla_optimization_barrier(tensors):
+    """The same tensors, which XLA computes all before it goes on with one of them.
+
+    Relies on `gen_xla_ops.xla_optimization_barrier` of `tensorflow.compiler.tf2xla.ops`. Seen in TensorFlow 2.18 to 2.21.
+    """
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_optimization_barrier(tensors)

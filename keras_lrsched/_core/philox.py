@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched._core.backends.bits import view
+from keras_lrsched._core.backends import view
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)

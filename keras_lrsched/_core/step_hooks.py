@@ -15,7 +15,7 @@ import weakref
 import keras
 
 from keras_lrsched._core import keras_private
-from keras_lrsched._core.control_flow import after
+from keras_lrsched._core.backends import after
 
 
 def hooks(model):

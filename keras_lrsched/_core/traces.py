@@ -1,11 +1,10 @@
 """Compiled functions that have traced layers, whoever holds them: they are traced once more when the layers have changed."""
 
 import gc
-import sys
 
 import keras
 
-from keras_lrsched._core import keras_private, step_hooks
+from keras_lrsched._core import backends, keras_private, step_hooks
 
 
 def check_traces(layers):
@@ -40,17 +39,7 @@ def forget_traces(model, layers):
         model: The model that holds the layers; its functions are made anew even in the middle of `fit`.
         layers: The layers that have changed.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        keras_private.forget_tensorflow_traces(_variables(layers), _STALE)
-    elif backend == "jax":
-        import jax
-
-        jax.clear_caches()
-    elif "torch._dynamo" in sys.modules:
-        import torch
-
-        torch.compiler.reset()
+    backends.forget_compiled(_variables(layers), _STALE)
     for each in [model, *step_hooks.models_with_reusable_steps()]:
         if isinstance(each, keras.Model) and (each is model or not set(layers).isdisjoint(keras_private.layers_of(each))):
             _make_functions_anew(each)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_lrsched._core import backends, keras_private, training_loop, watches
-from keras_lrsched._core.host_values import host_value
+from keras_lrsched._core.backends import host_value
 
 
 class BatchValues:

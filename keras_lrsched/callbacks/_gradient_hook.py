@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private, step_hooks
-from keras_lrsched._core.control_flow import after
+from keras_lrsched._core.backends import after
 from keras_lrsched._core.host_values import inner_optimizer
 
 
@@ -47,7 +47,7 @@ def _hooked(model, optimizer):
                 optimizer.build(variables)
         with after(grads):  # so does Keras' counter, which would run without a batch at the end of data of unknown length
             pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None and not _is_overwritten(v)]
-            gradients = backends.summed_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
+            gradients = backends.sum_over_replicas(optimizer, [_dense(optimizer, g, v) for g, v in pairs])
             present = [v for _, v in pairs]
             hooks = [hook for hook in step_hooks.hooks(model) if hasattr(hook, "before_apply")]
             for hook in hooks:

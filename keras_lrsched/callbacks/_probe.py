@@ -6,27 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lrsched._core.backends import compile_function, gradient, hessian_product
 from keras_lrsched._core.random_state import restore_torch_random_state, torch_random_state
-from keras_lrsched.optimizers._derivatives import hessian_product, value_and_gradient
 from keras_lrsched.optimizers._low_precision import wide_dtype
-
-
-def gradient(function, values):
-    """The gradient of the scalar `function(values)`: one tensor for each of the values."""
-    return value_and_gradient(lambda at: (function(at),), values)[1]
-
-
-def compiled(function, jit_compile):
-    """The function of tensors, compiled as the backend does it."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=jit_compile)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
 
 
 def _draws_nothing(measure):
@@ -61,10 +43,10 @@ class Probe:
             _part(batch, part) for part in (slice(None), slice(half), slice(half, 2 * half))
         )
         jit = bool(getattr(model, "jit_compile", False))
-        self._read_logits = compiled(self._logits, jit)
-        self._read_gradients = compiled(self._gradients, jit)
-        self._read_gradient = compiled(self._gradient_of_all, jit)
-        self._step = compiled(self._power_step, jit)
+        self._read_logits = compile_function(self._logits, jit)
+        self._read_gradients = compile_function(self._gradients, jit)
+        self._read_gradient = compile_function(self._gradient_of_all, jit)
+        self._step = compile_function(self._power_step, jit)
 
     @_draws_nothing
     def check(self):

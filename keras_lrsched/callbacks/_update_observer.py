@@ -206,7 +206,7 @@ class _FunctionRate:
     def __init__(self, model):
         self._model, self._optimizer = model, inner_optimizer(model.optimizer)
         _gradient_hook.add(model, self)
-        with backends.scope_of(self._optimizer):
+        with backends.strategy_scope(self._optimizer):
             self.variable = self._optimizer.add_variable(
                 (), "zeros", "float32", aggregation="only_first_replica", name="used_learning_rate"
             )

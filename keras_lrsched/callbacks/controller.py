@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private, training_loop
-from keras_lrsched._core.host_values import agreed, inner_optimizer, optimizer_value
+from keras_lrsched._core.backends import broadcast_from_first
+from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched._core.run import Run
 from keras_lrsched.callbacks._batch_values import BatchValues, are_built
 from keras_lrsched.callbacks._settings import callbacks_in
@@ -120,7 +121,7 @@ class Controller(keras.callbacks.Callback):
     @property
     def processes(self):
         """How many processes train the model together, each on its own part of every batch."""
-        return len(backends.of_all_workers(self._trainer, 0))
+        return len(backends.all_gather(self._trainer, 0))
 
     def evaluate(self, *args, **kwargs):
         """`model.evaluate` as a dictionary, also within an epoch, whose metrics go on as if it had not been."""
@@ -133,7 +134,7 @@ class Controller(keras.callbacks.Callback):
             model.reset_metrics()
         else:
             Snapshot.from_state(model, {"metrics": metrics}).restore()
-        return agreed(logs)
+        return broadcast_from_first(logs)
 
     def state(self):
         """What a run that is resumed needs to go on: plain values and NumPy arrays."""
@@ -172,7 +173,7 @@ class Controller(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.monitor:
-            self.partial.append(agreed(self._read_values(logs)))
+            self.partial.append(broadcast_from_first(self._read_values(logs)))
         self._check_optimizer()
         applied = self._batches_applied()
         if self._batches_of_a_step > 1 and applied == self._batches_before:

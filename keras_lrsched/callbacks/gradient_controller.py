@@ -111,7 +111,7 @@ class GradientController(Controller):
             variable.assign(keras.initializers.get(initializer)(shape, dtype=dtype))
         else:
             name_there = f"{type(self).__name__}_{name}"
-            with backends.scope_of(self.optimizer):
+            with backends.strategy_scope(self.optimizer):
                 variable = self.optimizer.add_variable(
                     shape, initializer, dtype, aggregation="only_first_replica", name=name_there
                 )

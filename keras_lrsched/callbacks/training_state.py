@@ -267,7 +267,7 @@ class TrainingState(keras.callbacks.Callback):
         model = self.model
         data = {} if self._iterator is None else _fit_data.description(self._iterator)
         self._settings = _run_settings.describe(model, data)
-        draws = backends.of_all_workers(model, int(plain.digest(random_state())[:7], 16))
+        draws = backends.all_gather(model, int(plain.digest(random_state())[:7], 16))
         self._draws_differ = len(set(draws)) > 1
         self._settings["workers"] = len(draws)
         self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
@@ -341,7 +341,7 @@ class TrainingState(keras.callbacks.Callback):
         return epochs > state["epoch"]
 
     def _compare_workers(self):
-        steps = backends.of_all_workers(self.model, -1 if self._pending is None else self._pending["step"])
+        steps = backends.all_gather(self.model, -1 if self._pending is None else self._pending["step"])
         if len(set(steps)) > 1:
             found = ", ".join("no file" if step < 0 else f"step {step}" for step in steps)
             raise ValueError(f"All workers must find the same file. Received: path={str(self.path)!r}, by worker {found}")

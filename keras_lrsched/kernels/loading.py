@@ -6,6 +6,7 @@ import warnings
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.kernels.build import BuildError
 
 
@@ -21,7 +22,7 @@ def place():
         import jax
 
         return jax.default_backend()
-    return "xla" if keras.backend.backend() == "tensorflow" and _in_xla() else "cpu"
+    return "xla" if keras.backend.backend() == "tensorflow" and keras_private.is_compiled_by_xla() else "cpu"
 
 
 def has_gpu():
@@ -31,14 +32,6 @@ def has_gpu():
 
         return bool(tf.config.list_logical_devices("GPU"))
     return place() == "gpu"
-
-
-def _in_xla():
-    import tensorflow as tf
-    from tensorflow.python.framework import ops
-    from tensorflow.python.ops import control_flow_util
-
-    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
 def cannot_call(family, what, *arguments):

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_lrsched._core.backends.variables import raw_variable
+from keras_lrsched._core.backends import raw_variable
 from keras_lrsched.kernels import loading
 from keras_lrsched.kernels.build import library, mode
 

@@ -6,7 +6,7 @@ import re
 import keras
 from keras import ops
 
-from keras_lrsched._core.backends.bits import view
+from keras_lrsched._core.backends import view
 
 
 def wide(x):

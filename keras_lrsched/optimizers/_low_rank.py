@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
-from keras_lrsched._core.cond import cond
+from keras_lrsched._core.backends import cond
 from keras_lrsched.optimizers._matrices import matrix_of
 from keras_lrsched.optimizers._numerics import average, bias_correction, norm
 from keras_lrsched.optimizers.optimizer import Optimizer

@@ -6,8 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private
-from keras_lrsched._core.control_flow import after
-from keras_lrsched.optimizers._derivatives import BACKEND, no_gradient, value_and_gradient
+from keras_lrsched._core.backends import after, no_gradient, value_and_gradient
 
 
 class Pass(NamedTuple):
@@ -130,7 +129,7 @@ class MultiPassModel(keras.Model):
             self.optimizer.apply(result.gradients, weights)
         return result
 
-    train_step = _stateless_step if BACKEND == "jax" else _stateful_step
+    train_step = _stateless_step if keras.backend.backend() == "jax" else _stateful_step
 
     # Saving and loading
 

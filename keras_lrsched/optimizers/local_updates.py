@@ -64,17 +64,17 @@ class LocalUpdates(Wrapper):
     def build(self, variables):
         if self.built or not variables:
             return
-        backends.refuse_workers_without_replicas(type(self).__name__)
+        backends.require_replicas(type(self).__name__)
         nonfinite = getattr(self.inner_optimizer, "nonfinite", "propagate")
         if nonfinite != "propagate" and backends.replicas() > 1:
             raise ValueError(f"One replica alone might leave an update out. Received: an inner nonfinite={nonfinite!r}")
         super().build(variables)
         self._due = self.add_variable((), dtype="int", aggregation="only_first_replica", name="due")
         for optimizer in self._inner_optimizers():
-            backends.sum_over_no_replicas(optimizer)
+            backends.disable_all_reduce(optimizer)
 
     def apply(self, grads, trainable_variables=None):
-        super().apply(backends.of_one_replica(grads), trainable_variables)
+        super().apply(backends.multiply_by_replicas(grads), trainable_variables)
 
     def before_update(self, pairs):
         return ops.copy(ops.convert_to_tensor(self._iterations))

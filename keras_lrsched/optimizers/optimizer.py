@@ -12,7 +12,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import backends, keras_private, path_rules, validation
-from keras_lrsched._core.control_flow import after
+from keras_lrsched._core.backends import after
 from keras_lrsched._core.roles import Roles, deferred
 from keras_lrsched.optimizers._low_precision import bytes_of, stochastic_round, wide, wide_dtype
 from keras_lrsched.optimizers._nonfinite import all_finite
@@ -358,7 +358,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads):
         """Keras clips what each replica has; it is the sum that must be."""
-        return super()._clip_gradients(backends.summed_over_replicas(self, grads))
+        return super()._clip_gradients(backends.sum_over_replicas(self, grads))
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         finite = self._check_finite(grads, trainable_variables)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched.optimizers._derivatives import hessian_product, value_and_gradient
+from keras_lrsched._core.backends import hessian_product, value_and_gradient
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, loss_scale
 from keras_lrsched.optimizers.sophia import Sophia

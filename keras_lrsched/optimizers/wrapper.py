@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private
-from keras_lrsched._core.control_flow import after
+from keras_lrsched._core.backends import after
 from keras_lrsched._core.path_rules import path, refuse_complex
 from keras_lrsched.optimizers._low_precision import bytes_of, wide_dtype
 from keras_lrsched.optimizers._update_context import OptimizerState, exact_value

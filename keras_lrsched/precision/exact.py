@@ -7,7 +7,7 @@ the bits, and products and quotients are taken between significands in [1, 2), w
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core.backends.bits import view
+from keras_lrsched._core.backends import view
 
 FLOAT32_MAX = float(np.finfo("float32").max)
 INFINITY = 0x7F800000

@@ -4,7 +4,7 @@ others as the float32 numbers that they stand for.
 
 from keras import ops
 
-from keras_lrsched._core.backends.bits import view
+from keras_lrsched._core.backends import view
 from keras_lrsched.kernels import matmul as compiled
 from keras_lrsched.precision.quantized import QuantizedTensor, dequantize
 

@@ -27,7 +27,7 @@ if WORKERS > 1:
 
 import numpy as np
 
-from keras_lrsched._core.host_values import agreed
+from keras_lrsched._core.backends import broadcast_from_first
 from keras_lrsched.callbacks import Controller, GradientNormRecorder, LossRecorder
 from keras_lrsched.optimizers import AdamW, LocalUpdates
 from tests.distributed import problem
@@ -113,11 +113,11 @@ def callbacks(folder):
         return Halves(), GradientNormRecorder(), LossRecorder(path, flush_every=3)
 
     keras.distribution.set_distribution(everywhere())
-    told = agreed({"loss": WORKER + 0.1, "accuracy": WORKER - 1.0})
+    received = broadcast_from_first({"loss": WORKER + 0.1, "accuracy": WORKER - 1.0})
     keras.distribution.set_distribution(None)
     weights, loss, one, two = both(lambda: keras.optimizers.SGD(0.2), make)
     return {
-        "told": told,
+        "received": received,
         "weights": weights,
         "loss": loss,
         "seen": float(np.max(np.abs(np.subtract(one[0].seen, two[0].seen)))),

@@ -63,6 +63,6 @@ def test_refuses_to_leave_updates_out_on_one_replica(monkeypatch):
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, workers are replicas")
 def test_refuses_processes_that_it_cannot_average(monkeypatch):
-    monkeypatch.setattr(backends, "processes", lambda: 2)
+    monkeypatch.setattr(f"keras_lrsched._core.backends.{BACKEND}.processes", lambda: 2)
     with pytest.raises(ValueError, match=r"Received: 2 processes, keras\.distribution=None"):
         LocalUpdates(AdamW()).build([keras.Variable([1.0])])

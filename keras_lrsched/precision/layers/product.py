@@ -76,7 +76,7 @@ class RuleProduct(keras.layers.Layer):
 
     def _refuse_replicas(self):
         """Each replica would have statistics of its own part of the batch, and files those of one of them."""
-        if backends.trains_in_parts() and any(map(_is_seen_in_forward_passes, self.kept.values())):
+        if backends.is_batch_sharded() and any(map(_is_seen_in_forward_passes, self.kept.values())):
             raise ValueError(
                 "The recipe of this layer has statistics of batches, and each replica would have its own: take a recipe "
                 f"without any, such as fp8_current or mxfp8. Received: layer={self.path}, several replicas"

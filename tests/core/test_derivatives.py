@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.callbacks._probe import compiled, gradient, hessian_product
+from keras_lrsched._core.backends import compile_function, gradient, hessian_product
 from tests.contract.backends import JIT
 
 RANDOM = np.random.default_rng(0)
@@ -29,13 +29,13 @@ def numpy(tensors):
 
 @pytest.mark.parametrize("jit", JIT)
 def test_gradient(jit):
-    result = compiled(lambda values: gradient(quadratic_and_quartic, values), jit)(pieces(POINT))
+    result = compile_function(lambda values: gradient(quadratic_and_quartic, values), jit)(pieces(POINT))
     np.testing.assert_allclose(numpy(result), [*(A @ POINT + 4 * POINT**3), 0, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("jit", JIT)
 def test_hessian_product(jit):
-    product = compiled(lambda values, vectors: hessian_product(quadratic_and_quartic, values, vectors), jit)
+    product = compile_function(lambda values, vectors: hessian_product(quadratic_and_quartic, values, vectors), jit)
     hessian = A + np.diag(12 * POINT**2)
     np.testing.assert_allclose(numpy(product(pieces(POINT), pieces(VECTOR))), [*(hessian @ VECTOR), 0, 0], rtol=1e-5)
 
