@@ -36,7 +36,7 @@ def usable(format, blocks, tensors, writes=True):
 
     Args:
         format: A `keras_lrsched.precision.Format`.
-        blocks: How a tensor is cut, a `keras_lrsched.precision.blocks.Blocks`.
+        blocks: How a tensor is cut, a `keras_lrsched.precision._blocks.Blocks`.
         tensors: What is read.
         writes: Whether codes are written, and not read. Defaults to `True`.
 

@@ -1,4 +1,4 @@
-// Hadamard transforms of groups of a row, with the sums in the order of keras_lrsched/precision/hadamard.py.
+// Hadamard transforms of groups of a row, with the sums in the order of keras_lrsched/precision/_hadamard.py.
 #pragma once
 
 #include "quantize_elements.h"

@@ -16,17 +16,17 @@ from keras_lrsched.precision import (
     NVFP4_SIGNS,
     SCALE_RULES,
     Format,
+    _operands,
     dequantize,
     elements,
     fake_quantize,
     get_format,
     hadamard,
-    operand,
     quantize,
     random_signs,
 )
-from keras_lrsched.precision.blocks import Blocks
-from keras_lrsched.precision.product import Product
+from keras_lrsched.precision._blocks import Blocks
+from keras_lrsched.precision._gemms import GemmSpec
 from tests.precision.compiled import MODES, compiled, gradient
 
 BACKEND = keras.backend.backend()
@@ -230,13 +230,13 @@ def test_the_gradient_of_a_rotation_goes_back(estimator, monkeypatch):
 
 def test_a_product_rotates_and_quantizes_in_one(monkeypatch):
     left, right = np.random.default_rng(0).standard_normal((2, 40, 40)).astype("float32")
-    product = Product(operand.Cast("NVFP4"), operand.Cast("NVFP4", "stochastic"), 16, NVFP4_SIGNS)
+    product = GemmSpec(_operands.Cast("NVFP4"), _operands.Cast("NVFP4", "stochastic"), 16, NVFP4_SIGNS)
 
     def function(x):
-        return [each.values for each in product.write(x[0], x[1], ops.convert_to_tensor([1, 2], "int32"))[:2]]
+        return [each.values for each in product.quantize(x[0], x[1], ops.convert_to_tensor([1, 2], "int32"))[:2]]
 
     (plain,) = run(monkeypatch, "0", MODE, function, np.stack([left, right]))
-    monkeypatch.setattr("keras_lrsched.precision.quantized.hadamard", None)
+    monkeypatch.setattr("keras_lrsched.precision._quantized.hadamard", None)
     (fused,) = run(monkeypatch, "1", MODE, function, np.stack([left, right]))
     assert_same(fused, plain)
 
