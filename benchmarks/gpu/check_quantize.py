@@ -6,8 +6,8 @@ import os
 import keras
 import numpy as np
 
+from keras_lrsched.kernels import _c_quantize as core
 from keras_lrsched.kernels import quantize as door
-from keras_lrsched.kernels import quantize_core as core
 from keras_lrsched.precision import FORMATS, SCALE_RULES, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision._blocks import Blocks
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core.training_loop import is_exporting
-from keras_lrsched.kernels.loading import place
+from keras_lrsched.kernels._loading import place
 
 
 def custom_gradient(function):

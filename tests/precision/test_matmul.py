@@ -138,9 +138,9 @@ def test_quantized_tensors_that_do_not_fit_are_refused():
 
 
 def test_an_error_where_compiled_code_is_demanded(monkeypatch):
-    from keras_lrsched.kernels import loading
+    from keras_lrsched.kernels import _loading
 
-    monkeypatch.setattr(loading.binding("matmul"), "unavailable", lambda tensors, output: "It is switched off.")
+    monkeypatch.setattr(_loading.binding("matmul"), "unavailable", lambda tensors, output: "It is switched off.")
     a = ops.zeros((2, 2), "int8")
     np.testing.assert_array_equal(ops.convert_to_numpy(int8matmul(a, a)), 0)
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")

@@ -205,7 +205,7 @@ def test_where_there_is_no_compiled_code(monkeypatch):
         assert QuantizedState(optimizers.AdamW(), kind, 96).inner_optimizer.fused is False
         with pytest.raises(ValueError, match="does not go with fused=True here"):
             QuantizedState(optimizers.AdamW(fused=True), kind, 96)
-    monkeypatch.setattr("keras_lrsched.kernels.loading.has_gpu", lambda: True)
+    monkeypatch.setattr("keras_lrsched.kernels._loading.has_gpu", lambda: True)
     assert not any(kernels.takes_codes("adamw", kind, 256) for kind in KINDS)
 
 
