@@ -26,12 +26,12 @@ from pathlib import Path
 
 import keras
 
+from keras_lrsched import schedules
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
 from keras_lrsched.precision._gemms import LinearGemms
 from keras_lrsched.precision._operands import IDENTITY
 from keras_lrsched.precision.model import quantized_layers
-from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
@@ -97,7 +97,7 @@ def run(workload, name, arguments):
     keras.config.set_dtype_policy("float32" if name == "float32" else "mixed_bfloat16")
     workload.build_model = build if recipe is None else lambda: quantized(build(), recipe)
     trainer = Trainer(workload, use_xla=not arguments.no_xla)
-    schedule = parse("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
+    schedule = schedules.get("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
     for seed in missing:
         stages = [PrecisionSchedule.with_target_stage(recipe, arguments.updates)] if name == STAGED else []
         result = trainer.run(Job(workload, arguments.updates, seed, name, schedule), evaluations=1, callbacks=stages)

@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_lrsched._core import path_rules, validation
 from keras_lrsched.callbacks.gradient_controller import GradientController
-from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 
 class MagnitudePruning(GradientController):

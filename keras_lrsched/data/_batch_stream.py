@@ -7,7 +7,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.operands import compute
+from keras_lrsched.schedules.schedule import compute
 
 
 class Entry(NamedTuple):

@@ -26,7 +26,7 @@ from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
 from .muon import Muon as Muon
 from .normuon import NorMuon as NorMuon
-from .base import Optimizer as Optimizer
+from .optimizer import Optimizer as Optimizer
 from .prodigy import Prodigy as Prodigy
 from .rectified_adam import RectifiedAdam as RectifiedAdam
 from keras_lrsched._core.roles import Role as Role

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from keras_lrsched import schedules
 from keras_lrsched.callbacks import LossRecorder
-from keras_lrsched.schedules import Schedule, catalog
+from keras_lrsched.schedules import Schedule
 from keras_lrsched.study.workloads.base import Workload
 
 
@@ -45,12 +46,12 @@ class Run:
         object.__setattr__(self, "steps_to_target", int(reached[0]) if reached else None)
 
 
-def plan(workloads, schedules, seeds, budgets=None, peak_learning_rate=None, warmup=0.05):
+def plan(workloads, labels, seeds, budgets=None, peak_learning_rate=None, warmup=0.05):
     """All jobs of a comparison, in an order in which an interrupted one is as balanced as can be.
 
     Args:
         workloads: A list of `Workload`s.
-        schedules: A list of texts that `catalog.parse` understands.
+        labels: A list of names with options, as `schedules.get` takes them.
         seeds: How many seeds, from 0 on.
         budgets: A list of numbers of updates. Defaults to `None`: those of each workload.
         peak_learning_rate: Defaults to `None`: that of each workload.
@@ -61,9 +62,9 @@ def plan(workloads, schedules, seeds, budgets=None, peak_learning_rate=None, war
     """
     jobs = []
     for workload in workloads:
-        for budget, seed, label in itertools.product(budgets or workload.budgets, range(seeds), schedules):
+        for budget, seed, label in itertools.product(budgets or workload.budgets, range(seeds), labels):
             peak = peak_learning_rate or workload.peak_learning_rate
-            schedule = catalog.parse(label, peak, budget, warmup_steps=int(warmup * budget))
+            schedule = schedules.get(label, peak, budget, warmup_steps=int(warmup * budget))
             jobs.append(Job(workload, budget, seed, label, schedule))
     return jobs
 
