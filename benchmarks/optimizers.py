@@ -1,4 +1,4 @@
-"""Every optimizer of the catalog as it comes and tuned, against a tuned `keras.optimizers.AdamW`, on two small tasks.
+"""Every optimizer as it comes and tuned, against a tuned `keras.optimizers.AdamW`, on two small tasks.
 
 Each trains at 0.1, 1 and 10 times the learning rate that is its default, all else at its default, with three seeds. To tune
 it, the first seed also trains at 0.3 and 3 times that rate and, as long as the lowest or the highest rate is the best, at
@@ -22,16 +22,18 @@ import itertools
 import statistics
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_lrsched import schedules
+from keras_lrsched import optimizers
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
-from keras_lrsched.optimizers import SharpnessAware, SophiaModel, catalog
+from keras_lrsched.optimizers import SharpnessAware, SophiaModel
 from keras_lrsched.optimizers._low_precision import bytes_of
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
+from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
@@ -83,8 +85,8 @@ class Bench:
         self.baseline = None
 
     def run(self, chosen=None):
-        makers = {BASELINE: keras.optimizers.AdamW, **{entry.name: entry.build for entry in catalog.CATALOG}}
-        makers["sharpness_aware"] = catalog.get("adamw").build
+        makers = {BASELINE: keras.optimizers.AdamW, **{name: partial(optimizers.get, name) for name in optimizers.names()}}
+        makers["sharpness_aware"] = partial(optimizers.get, "adamw")
         for name in chosen.split(",") if chosen else makers:
             self._runs(name, makers[name])
 
@@ -161,7 +163,7 @@ class Measured:
         budget = self.bench.budget
         label = "constant" if self.name in CONSTANT else "cosine"
         warmup = 0 if self.name in NO_WARMUP else int(WARMUP * budget)
-        schedule = schedules.get(label, learning_rate, budget, warmup_steps=warmup)
+        schedule = parse(label, learning_rate, budget, warmup_steps=warmup)
         return Job(self.bench.workload, budget, seed, f"{label}, warmup {warmup}", schedule)
 
 
@@ -181,7 +183,7 @@ class Clock(keras.callbacks.Callback):
 
 def _times(trainer, baseline, learning_rate):
     """Milliseconds of a step and its ratio to the other's, in the median of blocks that alternate."""
-    schedule, pairs = schedules.get("constant", learning_rate, BLOCK + 2), []
+    schedule, pairs = parse("constant", learning_rate, BLOCK + 2), []
     for _ in range(ROUNDS):
         pair = []
         for each in (trainer, baseline):

@@ -1,10 +1,11 @@
 """Every kernel, called by the optimizers under Keras with JAX, against NumPy in float64."""
 
+from functools import partial
+
 import keras
 import numpy as np
 
 from keras_lrsched import optimizers
-from keras_lrsched.optimizers import catalog
 
 SHAPES = ((3, 5), (1,), (257, 129), (70_001,), (1024, 513))
 RATE, DECAY, UPDATES = 0.01, 0.1, 20
@@ -55,11 +56,11 @@ def by_columns(**options):
 
 
 METHODS = {
-    sgd: catalog.get("sgd").build,
-    lion: catalog.get("lion").build,
-    adamw: catalog.get("adamw").build,
+    sgd: partial(optimizers.get, "sgd"),
+    lion: partial(optimizers.get, "lion"),
+    adamw: partial(optimizers.get, "adamw"),
     lars: optimizers.Lars,
-    lamb: catalog.get("lamb").build,
+    lamb: partial(optimizers.get, "lamb"),
     mini: by_columns,
 }
 

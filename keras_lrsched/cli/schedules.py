@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from keras_lrsched._core import registry
 from keras_lrsched.cli.support import (
     add_output,
     check_output,
@@ -30,37 +31,32 @@ def add(commands):
 
 
 def list_all(arguments) -> int:
-    from keras_lrsched import schedules
-    from keras_lrsched._core import registry
-    from keras_lrsched.optimizers import catalog as optimizers
+    from keras_lrsched.schedules import catalog
     from keras_lrsched.study.workloads import WORKLOADS
-
-    assert schedules.names()  # importing the room fills the registry
-    entries = [row for row in registry.entries("schedules") if row.name]
 
     show(
         "Schedules",
         ["name", "schedule", "class", "paper"],
-        [[row.name, row.title, row.target.__name__, row.paper or "-"] for row in entries if row.kind == "learning rate"],
+        [[row.name, row.title, row.schedule.__name__, row.reference] for row in catalog.CATALOG],
     )
     show(
         "Other schedules",
         ["name", "schedule", "what it schedules", "class", "paper"],
-        [
-            [row.name, row.title, row.kind, row.target.__name__, row.paper or "-"]
-            for row in entries
-            if row.kind != "learning rate"
-        ],
+        [[row.name, row.title, row.kind, row.schedule.__name__, row.reference] for row in catalog.OTHERS],
     )
     show(
         "Combinators",
         ["class", "what it does"],
-        [[row.target.__name__, row.title] for row in registry.entries("schedules", "combinator")],
+        [[schedule.__name__, _first_line(schedule)] for schedule in catalog.COMBINATORS],
     )
     show(
         "Optimizers",
         ["name", "optimizer", "class", "paper"],
-        [[row.name, row.title, row.optimizer.__name__, row.reference] for row in optimizers.CATALOG],
+        [
+            [row["name"], row["title"], row["target"], row.get("paper", "-")]
+            for row in registry.read("optimizers")
+            if row["name"]
+        ],
     )
     show(
         "Workloads",
@@ -82,22 +78,27 @@ def _source(workload):
     return "--data-dir" if workload.needs_data_dir else "installed packages"
 
 
+def _first_line(documented):
+    """The first line of a docstring, without its formula."""
+    return (documented.__doc__ or "").partition("\n")[0].partition(":")[0].rstrip(".")
+
+
 def plot(arguments) -> int:
-    from keras_lrsched import schedules
+    from keras_lrsched.schedules import catalog
 
     check_output(arguments.out, files_of(arguments.names), arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
         check_picture(arguments.out)
-        drawn = {
-            name: schedules.get(name, 1.0, arguments.steps, int(arguments.warmup * arguments.steps))
+        schedules = {
+            name: catalog.parse(name, 1.0, arguments.steps, int(arguments.warmup * arguments.steps))
             for name in arguments.names
         }
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     ax = figure.subplots()
-    for name, schedule in drawn.items():
+    for name, schedule in schedules.items():
         schedule.plot(arguments.steps, ax=ax, label=name)
     ax.set_ylabel("fraction of the peak")
     ax.legend(frameon=False)

@@ -15,6 +15,7 @@ from .dadapt_adam import DAdaptAdam as DAdaptAdam
 from .dadapt_lion import DAdaptLion as DAdaptLion
 from .dadapt_sgd import DAdaptSGD as DAdaptSGD
 from .fira import Fira as Fira
+from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
 from .lamb import Lamb as Lamb
 from .lars import Lars as Lars
@@ -39,5 +40,7 @@ from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from .sharpness_aware import SharpnessAware as SharpnessAware
 from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
-from . import catalog as catalog
+from .wrapper import Wrapper as Wrapper
+from ._lookup import get as get
+from ._lookup import names as names
 from keras_lrsched._core.roles import roles as roles

@@ -1,14 +1,22 @@
 """AdaBound: Adam between two learning rates that close in on that of SGD."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adabound",
+    title="Adam between bounds that close in on SGD",
+    paper="arXiv:1902.09843",
+    code=("https://pypi.org/project/adabound",),
+    checked="trajectory",
+    against="the authors' package adabound 0.0.5",
+    kind="optimizer",
+)
 class AdaBound(Optimizer):
     """Adam whose rate for each entry is clipped to an interval that shrinks, so that it ends as SGD with momentum.
 

@@ -1,14 +1,22 @@
 """AdaLomo: the update rule of low-memory optimization with an adaptive learning rate."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._factored import add_factors, normalize, rms
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adalomo",
+    title="the update rule of low-memory optimization",
+    paper="arXiv:2310.10195",
+    code=("https://pypi.org/project/lomo-optim",),
+    checked="trajectory",
+    against="the authors' package lomo-optim 0.1.1",
+    kind="optimizer",
+)
 class AdaLomo(Optimizer):
     """Factored second moments, each variable's update normalized and in proportion to its weights.
 

@@ -1,14 +1,23 @@
 """Adam-atan2: Adam without an epsilon."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adam_atan2",
+    title="Adam with an arc tangent in place of epsilon",
+    paper="arXiv:2407.05872",
+    code=("lucidrains/adam-atan2-pytorch",),
+    checked="trajectory",
+    against="lucidrains/adam-atan2-pytorch, with its defaults",
+    deviations="the constants of the paper itself are unverified",
+    kind="optimizer",
+)
 class AdamAtan2(Optimizer):
     """AdamW whose quotient is an arc tangent: bounded, without epsilon, and the same for gradients of any scale.
 

@@ -3,15 +3,24 @@
 import math
 import re
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adam_mini",
+    title="Adam with one second moment for each neuron or head",
+    paper="arXiv:2406.16793",
+    code=("https://pypi.org/project/adam-mini",),
+    checked="trajectory",
+    against="the authors' package adam-mini 1.1.1",
+    deviations="kernels (out, in) of the authors have rows where Keras has columns",
+    kind="optimizer",
+)
 class AdamMini(FusedOptimizer):
     """AdamW whose second moment is one number for each neuron, attention head or embedding.
 

@@ -1,14 +1,22 @@
 """AdaMod: Adam whose rates may not exceed their own moving average."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adamod",
+    title="Adam with rates below their moving average",
+    paper="arXiv:1910.12249",
+    code=("lancopku/AdaMod",),
+    checked="trajectory",
+    against="the authors' code",
+    kind="optimizer",
+)
 class AdaMod(Optimizer):
     """Adam with a momental bound: the rate of each entry is limited to its average over many updates.
 

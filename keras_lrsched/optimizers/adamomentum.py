@@ -1,14 +1,22 @@
 """AdaMomentum: Adam that squares its momentum instead of its gradient."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adamomentum",
+    title="Adam that squares its momentum",
+    paper="arXiv:2106.11514",
+    code=("wyzjack/AdaM3",),
+    checked="trajectory",
+    against="the authors' code, with its decoupled weight decay",
+    kind="optimizer",
+)
 class AdaMomentum(Optimizer):
     """AdaM3: AdamW with the mean of squared momenta in its denominator.
 

@@ -1,14 +1,24 @@
 """AdamW, with state and arithmetic in float32."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "adamw",
+    title="Adam with decoupled weight decay",
+    paper="arXiv:1711.05101",
+    code=("pytorch/pytorch",),
+    checked="trajectory",
+    against="`torch.optim.AdamW`",
+    deviations="the weight decay is multiplied by the learning rate, as in PyTorch and Keras",
+    kind="optimizer",
+    options={"epsilon": 1e-8},
+)
 class AdamW(FusedOptimizer):
     """Adam with decoupled weight decay, also for variables in bfloat16.
 

@@ -1,11 +1,19 @@
 """APOLLO-Mini: APOLLO with one random direction and one scale for each matrix."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers.apollo import Apollo
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "apollo_mini",
+    title="APOLLO with one scale for each matrix",
+    paper="arXiv:2412.05270",
+    code=("https://pypi.org/project/apollo-torch",),
+    checked="trajectory",
+    against="the authors' package apollo-torch 1.0.3, given its random numbers",
+    deviations="no limit of the norm after a gradient of 0, where that of the authors is about 1e-8",
+    kind="optimizer",
+)
 class ApolloMini(Apollo):
     """Plain gradients, each matrix of which is scaled as Adam scales one random projection of it.
 

@@ -4,11 +4,21 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._d_adaptation import warn_unless_near_one
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "cocob",
+    title="coin betting, without a step size",
+    paper="arXiv:1705.07795",
+    code=("bremen79/parameterfree",),
+    checked="trajectory",
+    against="the first author's code",
+    deviations="that code has no learning rate",
+    kind="optimizer",
+)
 class COCOB(Optimizer):
     """COCOB-Backprop: coin betting, which has no step size at all.
 

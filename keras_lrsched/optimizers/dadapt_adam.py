@@ -1,14 +1,22 @@
 """D-Adapted Adam: Adam whose learning rate is an estimate of the distance to the solution."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "dadapt_adam",
+    title="Adam that estimates the distance to the solution",
+    paper="arXiv:2301.07733",
+    code=("facebookresearch/dadaptation",),
+    checked="trajectory",
+    against="the authors' code",
+    kind="optimizer",
+)
 class DAdaptAdam(DistanceEstimate):
     """Adam with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
 

@@ -1,14 +1,23 @@
 """D-Adapted Lion: Lion whose learning rate is an estimate of the distance to the solution."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, dot, sign, sum_of_sizes
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "dadapt_lion",
+    title="Lion that estimates the distance to the solution",
+    paper="arXiv:2301.07733",
+    code=("facebookresearch/dadaptation",),
+    checked="trajectory",
+    against="the authors' code",
+    deviations="the paper does not have this variant",
+    kind="optimizer",
+)
 class DAdaptLion(DistanceEstimate):
     """Lion with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
 

@@ -1,14 +1,23 @@
 """D-Adapted SGD: dual averaging whose step size is an estimate of the distance to the solution."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import dot
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "dadapt_sgd",
+    title="SGD that estimates the distance to the solution",
+    paper="arXiv:2301.07733",
+    code=("facebookresearch/dadaptation",),
+    checked="trajectory",
+    against="the authors' code",
+    deviations="the authors' code divides by 0 if the first gradient is 0",
+    kind="optimizer",
+)
 class DAdaptSGD(DistanceEstimate):
     """SGD with steps of d lr / ||g_0||, where d grows towards the distance from the start to the solution.
 

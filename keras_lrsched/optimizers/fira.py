@@ -1,12 +1,19 @@
 """Fira: GaLore that also uses what its projection leaves of the gradient."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_rank import LowRank, channel_scale, limited
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "fira",
+    title="GaLore and the scaled rest of the gradient",
+    paper="arXiv:2410.01623",
+    checked="trajectory",
+    against="the authors' code, `fira_adamw.py`, up to the signs of singular vectors",
+    deviations="the defaults of `learning_rate` and `rank` are ours; no limit of the norm after a gradient of 0",
+    kind="optimizer",
+)
 class Fira(LowRank):
     """Adam on the gradient's largest singular vectors, and the rest of the gradient scaled as Adam scales these.
 

@@ -1,12 +1,20 @@
 """GaLore: Adam on the singular vectors of the gradient."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_rank import LowRank
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "galore",
+    title="Adam on the singular vectors of the gradient",
+    paper="arXiv:2403.03507",
+    code=("https://pypi.org/project/galore-torch",),
+    checked="trajectory",
+    against="the authors' package galore-torch 1.0 with the projector `std`, up to the signs of singular vectors",
+    deviations="other projectors, and the 8-bit and layerwise forms, are not offered",
+    kind="optimizer",
+)
 class GaLore(LowRank):
     """Adam on the gradient's projection on its largest singular vectors, so that the moments take little memory.
 

@@ -1,14 +1,26 @@
 """LARS: SGD with a learning rate for each layer."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import norm
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "lars",
+    title="layerwise adaptive SGD for large batches",
+    paper="arXiv:1708.03888",
+    code=("huggingface/pytorch-image-models",),
+    checked="trajectory",
+    against="timm",
+    deviations=(
+        "the authors' Caffe code was not run; optax has ||g + weight_decay w|| as its denominator, which "
+        "differs in the 6th digit"
+    ),
+    kind="optimizer",
+)
 class Lars(FusedOptimizer):
     """Layerwise adaptive rate scaling: SGD with momentum, each variable's step in proportion to its norm.
 

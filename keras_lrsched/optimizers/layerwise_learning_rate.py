@@ -3,6 +3,7 @@
 import keras
 
 from keras_lrsched._core import keras_private, path_rules
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.roles import deferred
 from keras_lrsched.optimizers import multipliers as rules
 from keras_lrsched.optimizers.optimizer import Optimizer
@@ -12,7 +13,12 @@ HAVE_OWN_WEIGHTS = keras_private.existing(keras.optimizers, "Ftrl", "ScheduleFre
 """Their state determines the weights, so that a scaled update would be undone by the next one."""
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "layerwise_learning_rate",
+    title="AdamW with a learning rate for each layer",
+    kind="wrapper",
+    options={"epsilon": 1e-8},
+)
 class LayerwiseLearningRate(Wrapper):
     """Multiplies the learning rate of any optimizer, for each variable by the number that belongs to its path.
 

@@ -1,13 +1,21 @@
 """Lion: the sign of a moving average of gradients."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, sign
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "lion",
+    title="sign of a momentum",
+    paper="arXiv:2302.06675",
+    code=("google/automl",),
+    checked="trajectory",
+    against="the authors' code, `lion_pytorch.py`",
+    kind="optimizer",
+    options={"learning_rate": 1e-4},
+)
 class Lion(FusedOptimizer):
     """Evolved sign momentum: every entry moves by the learning rate, whatever the size of its gradient.
 

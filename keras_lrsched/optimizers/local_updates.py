@@ -4,12 +4,22 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "local_updates",
+    title="replicas that each run AdamW, averaged at times",
+    paper="arXiv:2310.14423",
+    code=("hmxgr128/QSR",),
+    checked="read",
+    against="the authors' code; two replicas with AdamW agree with the formulas in NumPy",
+    kind="wrapper",
+    options={"epsilon": 1e-8},
+)
 class LocalUpdates(Wrapper):
     """Updates that each replica makes from its own part of the batch, and an average of the weights every H of them.
 

@@ -1,15 +1,24 @@
 """Lookahead: every few updates, back to somewhere on the way."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "lookahead",
+    title="slow weights that follow those of AdamW",
+    paper="arXiv:1907.08610",
+    code=("tensorflow/addons",),
+    checked="trajectory",
+    against="TensorFlow Addons",
+    kind="wrapper",
+    options={"epsilon": 1e-8},
+)
 class Lookahead(Wrapper):
     """k steps forward, one step back: slow weights that follow the fast ones of any other optimizer.
 

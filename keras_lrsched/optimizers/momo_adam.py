@@ -1,14 +1,25 @@
 """MoMo-Adam: Adam whose step size comes from a model of the loss."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._momo import MomentumModel
 from keras_lrsched.optimizers._numerics import average, bias_correction
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "momo_adam",
+    title="Adam with a step size from a model of the loss",
+    paper="arXiv:2305.07583",
+    code=("fabian-sp/MoMo",),
+    checked="trajectory",
+    against="the authors' code",
+    deviations=(
+        "decay and multipliers that differ between variables are not in that code; they follow from the same minimization"
+    ),
+    kind="optimizer",
+)
 class MoMoAdam(MomentumModel):
     """Adam with an adaptive Polyak step: as far as past losses and gradients say that there is loss to lose.
 

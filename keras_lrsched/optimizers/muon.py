@@ -3,10 +3,10 @@
 import math
 import warnings
 
-import keras
 from keras import ops
 
-from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core import path_rules, registry, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._matrices import HIDDEN, hidden_matrix, is_guess
 from keras_lrsched.optimizers._numerics import average, bias_correction, matrix_norm
 from keras_lrsched.optimizers.optimizer import Optimizer, checked_rate
@@ -14,18 +14,26 @@ from keras_lrsched.optimizers.optimizer import Optimizer, checked_rate
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of the Newton-Schulz iteration."""
 
-ORIGINAL = {
-    "weight_decay": None,
-    "adjust_lr": "original",
-    "adam_lr_ratio": 0.015,
-    "adam_beta_2": 0.95,
-    "adam_weight_decay": None,
-    "epsilon": 1e-10,
-}
-"""The defaults of the authors' code beside the learning rate."""
 
-
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "muon",
+    title="orthogonalized momentum for matrices",
+    paper="https://kellerjordan.github.io/posts/muon",
+    code=("KellerJordan/Muon", "pytorch/pytorch", "keras-team/keras"),
+    checked="trajectory",
+    against="the authors' code without its bfloat16, PyTorch and Keras",
+    deviations="Moonlight was read, not run",
+    kind="optimizer",
+    options={
+        "learning_rate": 0.02,
+        "weight_decay": None,
+        "adjust_lr": "original",
+        "adam_lr_ratio": 0.015,
+        "adam_beta_2": 0.95,
+        "adam_weight_decay": None,
+        "epsilon": 1e-10,
+    },
+)
 class Muon(Optimizer):
     """Momentum with all its singular values set to about 1, for matrices of hidden layers; AdamW for all else.
 
@@ -170,8 +178,9 @@ class Muon(Optimizer):
 
     @classmethod
     def original(cls, learning_rate=0.02, **options):
-        """Returns the optimizer with the defaults of the authors' code: no decay, and AdamW with 3e-4 beside 0.02."""
-        return cls(learning_rate, **{**ORIGINAL, **options})
+        """Return the optimizer with the defaults of the authors' code: no decay, and AdamW with 3e-4 beside 0.02."""
+        published = registry.find("optimizers", "muon").options
+        return cls(**{**published, "learning_rate": learning_rate, **options})
 
     def resolve_paths(self, variables, find_roles):
         super().resolve_paths(variables, find_roles)

@@ -1,14 +1,26 @@
 """NorMuon: Muon with a second moment for each neuron."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, matrix_norm
 from keras_lrsched.optimizers.muon import Muon
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "normuon",
+    title="Muon with a second moment for each neuron",
+    paper="arXiv:2510.05491",
+    code=("zichongli5/NorMuon",),
+    checked="trajectory",
+    against="the authors' code without its bfloat16",
+    deviations=(
+        "the form of the paper is compared with a derivation of ours from a description of its Algorithm 1; "
+        "the paper itself is unverified"
+    ),
+    kind="optimizer",
+)
 class NorMuon(Muon):
     """Muon whose orthogonalized momentum is normalized per neuron, so that none moves much more than the others.
 

@@ -1,14 +1,26 @@
 """Prodigy: Adam that estimates the distance to the solution, and needs no learning rate."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "prodigy",
+    title="Adam that estimates the distance to the solution, faster",
+    paper="arXiv:2306.06101",
+    code=("konstmish/prodigy",),
+    checked="trajectory",
+    against="the authors' code, with each option",
+    deviations=(
+        "the authors' code leaves out the updates before the first gradient that is not 0, with their weight "
+        "decay; here they count"
+    ),
+    kind="optimizer",
+)
 class Prodigy(DistanceEstimate):
     """Adam with steps of d times the learning rate, where d grows towards the distance from the start to the solution.
 

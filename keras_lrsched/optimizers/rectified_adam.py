@@ -2,15 +2,27 @@
 
 import math
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "rectified_adam",
+    title="Adam with a warmup from its variance",
+    paper="arXiv:1908.03265",
+    code=("LiyuanLucasLiu/RAdam", "pytorch/pytorch", "tensorflow/addons", "google-deepmind/optax"),
+    checked="trajectory",
+    against="the authors' code, PyTorch, TensorFlow Addons and optax",
+    deviations=(
+        "the first two add epsilon before the bias correction, which is not followed: it only makes epsilon "
+        "count more in the first updates"
+    ),
+    kind="optimizer",
+)
 class RectifiedAdam(Optimizer):
     """Adam with a factor that rises from about 0 to 1 as its second moment becomes reliable: a warmup without a length.
 

@@ -1,14 +1,23 @@
 """Schedule-Free AdamW."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "schedule_free_adamw",
+    title="AdamW with averaged weights in place of a schedule",
+    paper="arXiv:2405.15682",
+    code=("facebookresearch/schedule_free",),
+    checked="trajectory",
+    against="the authors' code, version 1.4",
+    deviations="before version 1.3 the authors' v was not corrected for its bias",
+    kind="optimizer",
+)
 class ScheduleFreeAdamW(ScheduleFree):
     """AdamW with an average of weights in the place of momentum and of a schedule that knows the end.
 

@@ -1,15 +1,23 @@
 """Schedule-Free RAdam."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
 from keras_lrsched.optimizers.rectified_adam import average_length, longest_average, rectification
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "schedule_free_radam",
+    title="RAdam with averaged weights in place of a schedule",
+    paper="arXiv:2405.15682",
+    code=("facebookresearch/schedule_free",),
+    checked="trajectory",
+    against="the authors' code",
+    kind="optimizer",
+)
 class ScheduleFreeRAdam(ScheduleFree):
     """Schedule-Free AdamW whose warmup is the rectification of RAdam: no schedule, and no length to choose.
 

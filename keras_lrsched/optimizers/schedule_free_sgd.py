@@ -1,13 +1,21 @@
 """Schedule-Free SGD."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "schedule_free_sgd",
+    title="SGD with averaged weights in place of a schedule",
+    paper="arXiv:2405.15682",
+    code=("facebookresearch/schedule_free",),
+    checked="trajectory",
+    against="the authors' code",
+    kind="optimizer",
+)
 class ScheduleFreeSGD(ScheduleFree):
     """SGD with an average of weights in the place of momentum and of a schedule that knows the end.
 

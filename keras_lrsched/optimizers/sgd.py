@@ -1,12 +1,21 @@
 """Stochastic gradient descent with momentum, with state and arithmetic in float32."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "sgd",
+    title="momentum, exact also in bfloat16",
+    paper="https://proceedings.mlr.press/v28/sutskever13.html",
+    code=("tensorflow/addons",),
+    checked="trajectory",
+    against="SGDW of TensorFlow Addons",
+    deviations="the weight decay of SGDW is not multiplied by the learning rate",
+    kind="optimizer",
+    options={"momentum": 0.9},
+)
 class SGD(FusedOptimizer):
     """Gradient descent with heavy-ball or Nesterov momentum and decoupled weight decay, also for variables in bfloat16.
 

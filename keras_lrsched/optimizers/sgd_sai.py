@@ -2,15 +2,27 @@
 
 import math
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, norm
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "sgd_sai",
+    title="SGD with rates scaled by the first gradient",
+    paper="arXiv:2412.11768",
+    code=("AnonymousAlethiometer/SGD_SaI",),
+    checked="trajectory",
+    against="the authors' code, version 1.0.3",
+    deviations=(
+        "variables of one entry, without noise, or with a first gradient of zero are defined here; the "
+        "authors' code leaves them to chance"
+    ),
+    kind="optimizer",
+)
 class SGDSaI(Optimizer):
     """SGD with momentum, each variable's rate scaled by the signal-to-noise ratio of its first gradient.
 

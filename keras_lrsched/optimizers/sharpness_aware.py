@@ -1,15 +1,23 @@
 """Sharpness-aware minimization: the gradient is taken where the loss nearby is highest."""
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._multi_pass_model import MultiPassModel
 from keras_lrsched.optimizers._numerics import global_norm
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="sharpness-aware minimization, and its adaptive form",
+    paper="arXiv:2010.01412",
+    code=("davda54/sam",),
+    checked="trajectory",
+    against="davda54/sam",
+    deviations="the authors' code was not run",
+    kind="model",
+)
 class SharpnessAware(MultiPassModel):
     """SAM: a model that is trained towards flat minima, with any optimizer and at twice the cost of a step.
 

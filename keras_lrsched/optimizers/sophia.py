@@ -6,12 +6,25 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._numerics import average, sign
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "sophia",
+    title="momentum over the curvature, clipped",
+    paper="arXiv:2305.14342",
+    code=("Liuhong99/Sophia",),
+    checked="trajectory",
+    against="the authors' code, with given estimates",
+    deviations=(
+        "the authors' training script takes the first estimate after the update; the Hutchinson form follows "
+        "optax and the paper, from reading"
+    ),
+    kind="optimizer",
+)
 class Sophia(Optimizer):
     """Second-order clipped stochastic optimization: entries with a flat loss move by the learning rate, others by less.
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core.backends import hessian_product, value_and_gradient
+from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, loss_scale
 from keras_lrsched.optimizers.sophia import Sophia
@@ -11,7 +12,14 @@ from keras_lrsched.optimizers.sophia import Sophia
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="the training step that estimates curvature for Sophia",
+    paper="arXiv:2305.14342",
+    code=("Liuhong99/Sophia",),
+    checked="read",
+    against="the authors' code and the paper",
+    kind="model",
+)
 class SophiaModel(MultiPassModel):
     """A model for training with `Sophia`, which it tells an estimate of the Hessian at updates 1, 1 + update_period, ...
 

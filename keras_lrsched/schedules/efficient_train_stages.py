@@ -2,21 +2,13 @@
 
 import itertools
 
+import keras
+
 from keras_lrsched._core import validation
-from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
 
 
-@register(
-    "efficient_train",
-    title="EfficientTrain++",
-    paper="arXiv:2211.09703",
-    code=("LeapLabTHU/EfficientTrain",),
-    checked="read",
-    against="sizes, magnitudes and lengths in the official `_ET_pp_main_*.py` and `ET_training.py`",
-    deviations="stages end at whole updates, in the official code at whole epochs; images are not resized here",
-    kind="input size",
-)
+@keras.saving.register_keras_serializable(package="keras_lrsched")
 class EfficientTrainStages(PiecewiseConstant):
     """Stages with ever larger images and stronger augmentation. Not a learning rate: the value is the size of the input in
     pixels a side.

@@ -1,20 +1,12 @@
 """REX, the reflected exponential schedule for budgeted training (Chen, Wolfe & Kyrillidis, MLSys 2022)."""
 
-from keras_lrsched._core.registry import register
+import keras
+
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 
 
-@register(
-    "rex",
-    title="REX",
-    paper="arXiv:2107.04197",
-    checked="read",
-    against="three independent implementations",
-    deviations="no official code; warmup is no part of the paper",
-    kind="learning rate",
-    choices={"a": ((0.1, 0.25, 0.5, 0.75, 0.9), 0.5), "alpha": ((0.0, 0.01, 0.1, 0.3), 0.0)},
-)
+@keras.saving.register_keras_serializable(package="keras_lrsched")
 class REXDecay(ProfileDecay):
     """REX: stays high for longer than a line and falls faster at the end, behind an optional linear warmup.
 

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
-#include "dtypes.h"
+#include "number.h"
 
-namespace klr {
-namespace KLR_ISA {
+namespace kl {
+namespace KL_ISA {
 
 constexpr float kLargest = 0x1p126f;  // compiled code elsewhere flushes the inverse of a larger number to zero
 
@@ -76,5 +76,5 @@ inline float encode(const DynamicMap& map, bool has_sign, const float* __restric
   return absmax;
 }
 
-}  // namespace KLR_ISA
-}  // namespace klr
+}  // namespace KL_ISA
+}  // namespace kl

@@ -6,11 +6,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "dtypes.h"
+#include "number.h"
 #include "update.h"
 
-namespace klr {
-namespace KLR_ISA {
+namespace kl {
+namespace KL_ISA {
 
 constexpr int kMostGroups = 32;                                              // in one call
 constexpr uint32_t kLeastNormal = 1u << 23, kNotFinite = 0x7f800000;         // the bits of sizes
@@ -156,5 +156,5 @@ inline void encode(const float* x, int64_t n, const Groups& groups) {
   }
 }
 
-}  // namespace KLR_ISA
-}  // namespace klr
+}  // namespace KL_ISA
+}  // namespace kl

@@ -7,6 +7,7 @@ that talk over gloo.
 # ruff: noqa: E402
 import json
 import os
+import sys
 
 ADDRESSES, WORKER = json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"])
 WORKERS = len(ADDRESSES)
@@ -29,7 +30,7 @@ import numpy as np
 from keras_lrsched._core.backends import broadcast_from_first
 from keras_lrsched.callbacks import Controller, GradientNormRecorder, LossRecorder
 from keras_lrsched.optimizers import AdamW, LocalUpdates
-from tests.distributed import problem, processes
+from tests.distributed import problem
 
 
 def everywhere():
@@ -157,4 +158,5 @@ def local():
 
 
 if __name__ == "__main__":
-    processes.perform(globals())
+    task, *names = sys.argv[1:]
+    print(json.dumps(globals()[task](*names)))

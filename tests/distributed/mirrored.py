@@ -1,7 +1,9 @@
 """`fit` on two CPU devices of one process under `MirroredStrategy`, beside one: `mirrored.py TASK ...`, prints JSON."""
 
 # ruff: noqa: E402
+import json
 import os
+import sys
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -16,7 +18,7 @@ import numpy as np
 from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
 from tests.contract.callback_cases import CASES
-from tests.distributed import local_adamw, problem, processes
+from tests.distributed import local_adamw, problem
 
 ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
@@ -109,4 +111,5 @@ def local(inner):
 
 
 if __name__ == "__main__":
-    processes.perform(globals())
+    task, *names = sys.argv[1:]
+    print(json.dumps(globals()[task](*names)))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 
 def main(names):
@@ -13,12 +14,12 @@ def main(names):
 
     import keras
 
-    from keras_lrsched.optimizers import catalog
+    from keras_lrsched import optimizers
     from keras_lrsched.schedules import LinearDecay
 
     strategies = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for name in names:
-        print(name, difference(catalog.get(name).build, strategies))
+        print(name, difference(partial(optimizers.get, name), strategies))
     print("schedule", difference(lambda: keras.optimizers.SGD(LinearDecay(0.1, 8)), strategies))
 
 

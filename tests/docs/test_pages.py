@@ -109,9 +109,9 @@ def test_choose_and_readme_show_the_same_demo():
 def test_two_replicas_end_where_one_does(part):
     """What the page on distributed training says of the optimizers, but for those that refuse."""
     pytest.importorskip("tensorflow")
-    from keras_lrsched.optimizers import catalog
+    from keras_lrsched import optimizers
 
-    names = [name for name in catalog.names() if name not in ("local_updates", "momo", "momo_adam", "sophia")][part::4]
+    names = [name for name in optimizers.names() if name not in ("local_updates", "momo", "momo_adam", "sophia")][part::4]
     printed = run([sys.executable, str(Path(__file__).with_name("replicas.py")), *names], DOCS.parent)
     apart = {name: float(number) for name, number in re.findall(r"^(\w+) (\S+)$", printed, flags=re.MULTILINE)}
     assert set(apart) == {*names, "schedule"}

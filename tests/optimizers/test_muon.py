@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_lrsched._core import registry
 from keras_lrsched.optimizers import Muon, NorMuon
-from keras_lrsched.optimizers.muon import ORIGINAL, orthogonalized
+from keras_lrsched.optimizers.muon import orthogonalized
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.optimizer_problem import RUNS, gradients, variables
 
+ORIGINAL = registry.find("optimizers", "muon").options
 MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01}
 
 
@@ -122,7 +124,7 @@ def test_adamw_has_its_own_weight_decay():
         NorMuon(1.0, weight_decay=0.5, adam_lr_ratio=0.5, adam_weight_decay=0.25),
     ):
         weights = [keras.Variable(np.ones(shape), name=name) for name, shape in (("kernel", (2, 2)), ("bias", (2,)))]
-        optimizer.apply([ops.zeros_like(w) for w in weights], weights)
+        optimizer.apply([ops.zeros(w.shape) for w in weights], weights)
         decays[optimizer.name] = [float(1 - ops.convert_to_numpy(w).flat[0]) for w in weights]
     assert [*decays.values()] == [[0.5, 0.125], [0.0, 0.125], [0.5, 0.0], [0.0, 0.0], [0.5, 0.25], [0.5, 0.125]]
 

@@ -1,4 +1,4 @@
-"""optax' convergence problems, of its tests, for every optimizer of the catalog, in float32 and in bfloat16.
+"""optax' convergence problems, of its tests, for every optimizer of the registry, in float32 and in bfloat16.
 
 Thirty thousand updates, compiled by JAX as one loop, after which the weights must be within 3 % of the minimum, as there. In
 bfloat16 with float32 copies, which the weights round: small updates add up.
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers import catalog
+from keras_lrsched import optimizers
+from keras_lrsched._core import registry
+from keras_lrsched.optimizers import AdamW, Wrapper
 from keras_lrsched.schedules import LinearDecay
 
 if keras.backend.backend() != "jax":
@@ -91,10 +93,10 @@ def converged(name, problem, dtype, **more):
 
 
 def build(name, **more):
-    row = catalog.get(name)
-    takes = inspect.signature(row.inner or row.optimizer).parameters
+    kind = registry.find("optimizers", name).target
+    takes = inspect.signature(AdamW if issubclass(kind, Wrapper) else kind).parameters
     common = {"learning_rate": 1e-2, **({"weight_decay": None} if "weight_decay" in takes else {})}
-    return row.build(**{**common, **OPTIONS.get(name, {}), **more})
+    return optimizers.get(name, **{**common, **OPTIONS.get(name, {}), **more})
 
 
 ROUNDED = "takes the gradient at weights in bfloat16, which across the valley is off by more than it is along it"
@@ -102,7 +104,7 @@ DIFFERENCES = {("dadapt_lion", "rosenbrock", "bfloat16"): ROUNDED}
 """What does not come to the minimum; one that does fails."""
 CASES = [
     pytest.param(*case, marks=[pytest.mark.xfail(reason=DIFFERENCES[case], strict=True)] if case in DIFFERENCES else [])
-    for case in itertools.product(catalog.names(), PROBLEMS, ("float32", "bfloat16"))
+    for case in itertools.product(optimizers.names(), PROBLEMS, ("float32", "bfloat16"))
 ]
 
 

@@ -1,10 +1,11 @@
 """Muon, NorMuon."""
 
+from keras_lrsched._core import registry
 from keras_lrsched.optimizers import Muon, NorMuon
-from keras_lrsched.optimizers.muon import ORIGINAL
 
 from . import Case, Trajectory
 
+ORIGINAL = registry.find("optimizers", "muon").options
 MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01, "adam_weight_decay": 0.01}
 MATRIX = {"variables": ("kernel",), "transposed": True}
 BAD = (

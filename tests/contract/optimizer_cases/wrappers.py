@@ -1,16 +1,17 @@
 """Lookahead, learning rates by layer, local updates."""
 
-from keras_lrsched.optimizers import LayerwiseLearningRate, LocalUpdates, Lookahead, catalog
+from keras_lrsched._core import registry
+from keras_lrsched.optimizers import LayerwiseLearningRate, LocalUpdates, Lookahead, get
 
 from . import Case, Trajectory
 
 
 class Wrapped(Case):
-    """A wrapper around AdamW, as the catalog makes it: options that it has no argument for are the inner optimizer's."""
+    """A wrapper around AdamW, as its name makes it: options that it has no argument for are the inner optimizer's."""
 
     def build(self, **options):
-        row = next(row for row in catalog.CATALOG if row.optimizer is self.optimizer)
-        return row.build(**{**self.options, **options})
+        (name,) = (row.name for row in registry.entries("optimizers") if row.target is self.optimizer)
+        return get(name, **{**self.options, **options})
 
 
 NESTED = {

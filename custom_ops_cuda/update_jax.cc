@@ -1,2 +1,0 @@
-// Exports the handler, which Python hands to `jax.ffi.register_ffi_target`.
-#include "update_ffi.h"

@@ -1,0 +1,81 @@
+"""Optimizers by name: those of the registry with the values of their papers, and Keras' own."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_lrsched._core import registry
+from keras_lrsched.optimizers.adamw import AdamW
+from keras_lrsched.optimizers.wrapper import Wrapper
+
+
+def names() -> list[str]:
+    """The names of all optimizers of this package, sorted."""
+    return registry.names("optimizers")
+
+
+def get(identifier: str | Mapping[str, Any] | keras.optimizers.Optimizer, **options: Any) -> keras.optimizers.Optimizer:
+    """Return an optimizer by its name, from a config, or as it is.
+
+    A name of this package stands for the method with the values of its paper or of the authors' code, where the defaults of
+    the class are Keras'. The name of a wrapper, such as `"lookahead"`, stands for one around `AdamW`, which takes the
+    options that the wrapper has no argument for. Names that this package does not have are looked up by
+    `keras.optimizers.get`: `"sgd"` is `SGD` of this package with a momentum of 0.9, `"SGD"` and `"adam"` are Keras'.
+
+    Args:
+        identifier: `"name"` or `"name:option=value:option=value"`, where values are JSON or plain words; a config as for
+            `keras.optimizers.get`; or an optimizer.
+        **options: Constructor arguments, beside a name.
+
+    Raises:
+        ValueError: If the name is unknown, with the nearest names; if an option is unknown or out of its range; if there are
+            options beside a config or an optimizer.
+
+    Example:
+
+    >>> get("lion").learning_rate.numpy().item() < 2e-4  # of the paper
+    True
+    >>> get("lion:beta_2=0.98").get_config()["beta_2"]
+    0.98
+    >>> get("lookahead", sync_period=10, learning_rate=0.1).inner_optimizer.__class__.__name__
+    'AdamW'
+    """
+    if not isinstance(identifier, str):
+        if options:
+            raise ValueError(f"Options belong to a name. Received: identifier={identifier!r}, options={options!r}")
+        return keras.optimizers.get(dict(identifier) if isinstance(identifier, Mapping) else identifier)
+    name, *words = identifier.split(":")
+    options = {**dict(_option(word, identifier) for word in words), **options}
+    if name not in names():
+        return _of_keras(name, options)
+    try:
+        return build(registry.find("optimizers", name), **options)
+    except TypeError as error:
+        raise ValueError(f"{name!r} does not have these options: {error}. Received: {identifier!r}, {options!r}") from error
+
+
+def build(entry: registry.Entry, **options: Any) -> keras.optimizers.Optimizer:
+    """The optimizer of a row of the registry, with these options."""
+    options = {**entry.options, **options}
+    if issubclass(entry.target, Wrapper):
+        return entry.target.around(AdamW, **options)
+    return entry.target(**options)
+
+
+def _of_keras(name: str, options: dict[str, Any]) -> keras.optimizers.Optimizer:
+    known = [each for each, kind in vars(keras.optimizers).items() if isinstance(kind, type)]
+    if name.lower() not in map(str.lower, known):
+        raise ValueError(f"Unknown optimizer {name!r}. {registry.did_you_mean(name, names())}")
+    return keras.optimizers.get({"class_name": name, "config": options})
+
+
+def _option(word: str, text: str) -> tuple[str, Any]:
+    key, equals, value = word.partition("=")
+    if not (key and equals and value):
+        raise ValueError(f"Write options as name:option=value. Received: {text!r}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
