@@ -95,11 +95,15 @@ def register(name: str | None = None, *, title: str, **provenance: Any) -> Calla
         # A module that is loaded again replaces its entries.
         _entries[:] = [each for each in _entries if (each.name, _key(each)) != (name, _key(entry))]
         _entries.append(entry)
-        if isinstance(target, type) and keras.saving.get_registered_name(target) == target.__name__:
+        if isinstance(target, type) and hasattr(target, "get_config") and not _is_registered_with_keras(target):
             keras.saving.register_keras_serializable(package=target.__module__.partition(".")[0])(target)
         return target
 
     return add
+
+
+def _is_registered_with_keras(target: type) -> bool:
+    return keras.saving.get_registered_name(target) != target.__name__
 
 
 def entries(room: str, kind: str | None = None) -> list[Entry]:

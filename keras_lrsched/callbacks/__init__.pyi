@@ -13,11 +13,9 @@ from .learning_rate_finder import LearningRateFinder as LearningRateFinder
 from .learning_rate_logger import LearningRateLogger as LearningRateLogger
 from .loss_recorder import LossRecorder as LossRecorder
 from .magnitude_pruning import MagnitudePruning as MagnitudePruning
-from .masked_language_model_masking import MaskedLanguageModelMasking as MaskedLanguageModelMasking
 from .precision_schedule import PrecisionSchedule as PrecisionSchedule
 from .schedule_free_evaluation import ScheduleFreeEvaluation as ScheduleFreeEvaluation
 from .schedule_hyperparameter import ScheduleHyperparameter as ScheduleHyperparameter
-from .scheduled_batches import ScheduledBatches as ScheduledBatches
 from .snapshot import Snapshot as Snapshot
 from .stability_monitor import StabilityMonitor as StabilityMonitor
 from .training_state import TrainingState as TrainingState

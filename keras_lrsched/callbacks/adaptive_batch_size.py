@@ -3,10 +3,23 @@
 import math
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._batch_size import BatchSizeControl, MicroBatchController, unbiased
 from keras_lrsched.data.scheduled_batches import LEAD
 
 
+@register(
+    title="AdAdaGrad norm test",
+    paper="arXiv:2402.11215",
+    code=("timlautk/AdAdaGrad",),
+    checked="vectors",
+    against="the norm test of the official code, which was run",
+    deviations=(
+        "averages over optimizer steps, `max_growth` and `powers_of_two` are additions; gradients of small batches "
+        "stand for those of samples by the law of total variance"
+    ),
+    kind="controller",
+)
 class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
     """Sets the batch size by the norm test: where the test fails, the next batch is as large as it should have been.
 

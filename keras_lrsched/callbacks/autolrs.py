@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_lrsched._core import training_loop, validation
 from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._autolrs import forecast, log_grid, lower_confidence_bound, scikit_learn
 from keras_lrsched.callbacks._batch_values import are_built
 from keras_lrsched.callbacks._trial_training import TrialTraining
@@ -23,6 +24,18 @@ WORST = 3.0
 """A forecast counts as at most this multiple of the loss before the search, so that a diverging one spoils no other."""
 
 
+@register(
+    title="AutoLRS",
+    paper="arXiv:2105.10762",
+    code=("YuchenJin/autolrs",),
+    checked="vectors",
+    against="the forecasts of the official code, which was run end to end",
+    deviations=(
+        "a diverged candidate counts as 3 times the loss; data and random numbers are the same for all candidates; "
+        "`kappa` is 1.96 instead of 1e6; the body of the paper was not at hand"
+    ),
+    kind="controller",
+)
 class AutoLRS(Controller):
     """Searches the learning rate of each stage of the training, by short trials from the same state.
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._batch_size import BatchSizeControl
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -27,6 +28,14 @@ class Share:
         return size // self.processes
 
 
+@register(
+    title="Scheduled batch size",
+    paper="arXiv:2505.23971",
+    code=("allenai/OLMo-core",),
+    checked="read",
+    against="the official `batch_size_scheduler.py`",
+    kind="controller",
+)
 class BatchSizeSchedule(BatchSizeControl):
     """Lets the batch size follow a schedule: batch t has round(schedule(t)) samples, fewer where a pass over the data ends.
 

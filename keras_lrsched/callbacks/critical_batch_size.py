@@ -8,6 +8,7 @@ from keras import ops, tree
 
 from keras_lrsched._core import training_loop, validation
 from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._trial_training import TrialTraining
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot
@@ -16,6 +17,15 @@ from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 POWERS = {"sqrt": 0.5, "linear": 1.0}
 
 
+@register(
+    title="Critical batch size by branches",
+    paper="arXiv:2505.23971",
+    code=("allenai/OLMo-core",),
+    checked="read",
+    against="the official callback",
+    deviations="the paper is known from its abstract and a detailed summary",
+    kind="recorder",
+)
 class CriticalBatchSize(Controller):
     """Measures how large the batch may be without loss, at the end of epochs, and leaves the training as it was.
 

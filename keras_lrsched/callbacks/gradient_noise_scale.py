@@ -3,9 +3,22 @@
 import math
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._batch_size import MicroBatchController, unbiased
 
 
+@register(
+    title="Gradient noise scale",
+    paper="arXiv:1812.06162",
+    code=("EleutherAI/gpt-neox",),
+    checked="read",
+    against="the formulas of appendix A",
+    deviations=(
+        "uses the mean over all small batches, where gpt-neox takes the last one alone and corrects the averages by "
+        "a counter of other steps"
+    ),
+    kind="recorder",
+)
 class GradientNoiseScale(MicroBatchController):
     """Estimates the simple noise scale of the gradient, and changes nothing:
 

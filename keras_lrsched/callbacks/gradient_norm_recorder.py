@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched._core import backends, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.run_file import RunFile
 from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
@@ -14,6 +15,15 @@ from keras_lrsched.callbacks.gradient_controller import GradientController, glob
 COLUMNS = ("step", "gradient_norm")
 
 
+@register(
+    title="Gradient norms for a refined schedule",
+    paper="arXiv:2310.07831",
+    code=("facebookresearch/adaptive_scheduling",),
+    checked="read",
+    against="the description in the official code",
+    deviations="l1 norms for Adam are from a comment there",
+    kind="recorder",
+)
 class GradientNormRecorder(GradientController):
     """Records the norm of the gradient of every update, over all weights, before clipping:
 

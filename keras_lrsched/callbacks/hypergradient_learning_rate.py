@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.host_values import inner_optimizer
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
 
 RULES = ("multiplicative", "additive", "fedhyper")
@@ -12,6 +13,19 @@ RANGE = (-0.8, 4.0)
 """FedHyper: how far the learning rate may be from the first one, as a fraction of it."""
 
 
+@register(
+    title="Hypergradient descent, FedHyper",
+    paper="arXiv:1703.04782",
+    code=("gbaydin/hypergradient-descent", "ATP-1010/FedHyper"),
+    checked="vectors",
+    against="the learning rates of the official code for the additive rule",
+    deviations=(
+        "with a momentum, weights differ, as Keras keeps older learning rates within it; for Adam, h is summed over "
+        "all tensors first; the multiplicative rule is from memory; FedHyper (arXiv:2310.03156) was read but not "
+        "run, and its rounds are optimizer steps here"
+    ),
+    kind="controller",
+)
 class HypergradientLearningRate(GradientController):
     """Raises the learning rate while gradients point along the last update, and lowers it when they turn back.
 

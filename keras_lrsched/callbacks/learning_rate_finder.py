@@ -7,10 +7,19 @@ import numpy as np
 from keras_lrsched._core import training_loop, validation
 from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot
 
 
+@register(
+    title="Learning-rate range test",
+    paper="arXiv:1506.01186",
+    code=("fastai/fastai",),
+    checked="read",
+    against="learning rates and stopping of fastai's `LRFinder`",
+    kind="controller",
+)
 class LearningRateFinder(Controller):
     """Trains some steps with a rising learning rate, records the losses, ends that `fit`, and puts everything back.
 

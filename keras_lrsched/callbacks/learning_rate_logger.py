@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_lrsched._core import backends
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.run_file import RunFile
 from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks._update_observer import MAIN, Update, UpdateObserver
@@ -14,6 +15,10 @@ FLUSH_EVERY = 1000
 """Updates that are held in memory, at most."""
 
 
+@register(
+    title="Learning rates and scheduled settings of each step",
+    kind="recorder",
+)
 class LearningRateLogger(keras.callbacks.Callback):
     """Logs the learning rate that every update used, and what each `ScheduleHyperparameter` of the same `fit` set.
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_lrsched._core import backends, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.run_file import RunFile
 from keras_lrsched._core.run_identity import RunIdentity
 from keras_lrsched.callbacks._batch_values import BatchValues
@@ -15,6 +16,10 @@ from keras_lrsched.callbacks._update_observer import MAIN, UpdateObserver
 COLUMNS = ("step", "loss", "learning_rate", "batch_size", "tokens")
 
 
+@register(
+    title="Loss and learning rate of each step",
+    kind="recorder",
+)
 class LossRecorder(keras.callbacks.Callback):
     """Records the loss of each batch, with the learning rate, batch size and tokens of its update.
 

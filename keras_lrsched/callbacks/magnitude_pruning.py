@@ -4,11 +4,19 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
 
 
+@register(
+    title="Magnitude pruning",
+    paper="arXiv:1710.01878",
+    checked="memory",
+    deviations="the official code and arXiv:2003.02389 (learning-rate rewinding, one ranking over all layers) were not read",
+    kind="controller",
+)
 class MagnitudePruning(GradientController):
     """Sets the round(sparsity(t) n) weights of n that are smallest in magnitude to 0 before update t, and keeps them there.
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._probe import Probe, number_of_samples
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.precision.model import prepare_recipe, quantize_model, quantized_layers, switch_recipe
@@ -12,6 +13,16 @@ from keras_lrsched.precision.recipe import get_recipe
 from keras_lrsched.precision.recipes import ForwardOnly
 
 
+@register(
+    title="Phases of precision",
+    paper="arXiv:2502.11458",
+    checked="memory",
+    deviations=(
+        "known from the abstract and secondary sources; length of the last stage unverified; the ratio is that of "
+        "arXiv:2505.19115, where the standard deviations of single entries are compared"
+    ),
+    kind="controller",
+)
 class PrecisionSchedule(Controller):
     """Lets a model compute by one recipe after another, in phases.
 

@@ -6,12 +6,22 @@ from keras import ops
 
 from keras_lrsched._core import training_loop
 from keras_lrsched._core.host_values import inner_optimizer
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.run import Run
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import refuse_backups
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
 
 
+@register(
+    title="Averaged weights of Schedule-Free optimizers",
+    paper="arXiv:2405.15682",
+    code=("facebookresearch/schedule_free",),
+    checked="read",
+    against="`optimizer.train()` and `optimizer.eval()` of the official code",
+    deviations="called by Keras instead of by hand",
+    kind="averager",
+)
 class ScheduleFreeEvaluation(keras.callbacks.Callback):
     """Evaluates, predicts and saves with the averaged weights x of a Schedule-Free optimizer, and trains with y.
 

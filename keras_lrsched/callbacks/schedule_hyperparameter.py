@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_lrsched._core import step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks import _settings
 from keras_lrsched.callbacks._settings import Setting
 from keras_lrsched.schedules.base import float_dtype
@@ -18,6 +19,10 @@ from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
 
 
+@register(
+    title="Schedule of any numeric setting",
+    kind="controller",
+)
 class ScheduleHyperparameter(keras.callbacks.Callback):
     """Sets a number of the optimizer, of a layer or of the loss from a schedule, at every update.
 

@@ -4,11 +4,19 @@ import math
 from typing import Any
 
 from keras_lrsched._core import training_loop, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._probe import Probe, number_of_samples, random_direction
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot
 
 
+@register(
+    title="Sharpness, logits and gradient noise",
+    paper="arXiv:2103.00065",
+    checked="memory",
+    deviations="also arXiv:2309.14322 and arXiv:1812.06162; no official code was run",
+    kind="recorder",
+)
 class StabilityMonitor(Controller):
     """Measures on a fixed batch how stable the training is, and stops it or lowers the learning rate when it is not.
 

@@ -19,12 +19,17 @@ from keras_lrsched._core import (
     validation,
 )
 from keras_lrsched._core.random_state import random_state, restore_random_state, restore_torch_random_state
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.tracked_state import TrackedState
 from keras_lrsched.callbacks import _run_settings
 from keras_lrsched.callbacks.snapshot import Snapshot, known_of
 from keras_lrsched.data import _fit_data
 
 
+@register(
+    title="Exact resumption",
+    kind="checkpoint",
+)
 class TrainingState(keras.callbacks.Callback):
     """Saves all state of a run to one file, and goes on from that file when the same script is started again.
 

@@ -5,12 +5,22 @@ import math
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.controller import Controller
 
 MEMORY = 10
 """How many intervals of the metric the long-run volatility is taken over."""
 
 
+@register(
+    title="VolSched",
+    paper="arXiv:2507.10575",
+    code=("fern89/volsched",),
+    checked="trajectory",
+    against="multipliers and learning rates of the official code",
+    deviations="`multiplier_range` is an addition; defaults are those of the demo of the official code",
+    kind="controller",
+)
 class VolSched(Controller):
     """Raises the learning rate when the training metric gets quiet, and lowers it when it gets restless.
 

@@ -4,11 +4,24 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._averaging_rules import DEFAULTS, rule, with_defaults
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
 
 
+@register(
+    title="EMA, SWA, LAWA and WSM",
+    paper="arXiv:2507.17634",
+    code=("sanyalsunny111/Early_Weight_Avg",),
+    checked="numbers",
+    against="`use_ema` of Keras' optimizers, and gradient sums for WSM",
+    deviations=(
+        "SWA is arXiv:1803.05407, LAWA arXiv:2306.03241, whose code merges checkpoints in blocks of 5 where the "
+        "window slides here; no code of WSM is public"
+    ),
+    kind="averager",
+)
 class WeightAveraging(Controller):
     """Averages the weights while it trains on; evaluates, predicts and saves with the average.
 

@@ -1,6 +1,7 @@
 """Resumable streams of batches whose size and content follow schedules."""
 
-from keras_lrsched.data.masked_language_model_masking import MaskedLanguageModelMasking
-from keras_lrsched.data.scheduled_batches import ScheduledBatches
+from keras_lrsched._core import registry
 
-__all__ = ["MaskedLanguageModelMasking", "ScheduledBatches"]
+_streams = registry.import_methods(__name__)
+globals().update(_streams)
+__all__ = sorted(_streams)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from keras_lrsched.schedules.operands import as_schedule, compute
 
@@ -11,6 +12,13 @@ MASKED, REPLACED = 0.8, 0.1
 """Of the chosen tokens, how many become the mask and how many a random token; the others stay."""
 
 
+@register(
+    title="Dynamic masking rate",
+    paper="arXiv:2305.15096",
+    checked="memory",
+    deviations="from secondary sources; no official code was seen; 80/10/10 is arXiv:1810.04805",
+    kind="data",
+)
 class MaskedLanguageModelMasking(ScheduledBatches):
     """Batches of token sequences for `fit`, with tokens masked anew each time at the rate of a schedule.
 

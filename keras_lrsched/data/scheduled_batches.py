@@ -8,6 +8,7 @@ import numpy as np
 from keras import tree
 
 from keras_lrsched._core import keras_private, training_loop, validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.data import _pipelines
 from keras_lrsched.data._batch_stream import BatchStream
 
@@ -18,6 +19,10 @@ PATIENCE = 20.0
 """Seconds after which a batch is handed out although training has not come near it: the `fit` has been interrupted."""
 
 
+@register(
+    title="Resumable batches of scheduled size",
+    kind="data",
+)
 class ScheduledBatches(keras.utils.PyDataset):
     """Shuffled batches of arrays, of a size that follows a schedule or is set by a callback during `fit`.
 
