@@ -81,7 +81,7 @@ test-native:
 test-aarch64:
 	tests/native/run_aarch64.sh build/native-aarch64
 
-# Every notebook from top to bottom in quick mode, or ONLY="few_bits or no_tuning"; what they claim has to hold.
+# Every notebook from top to bottom in quick mode, or ONLY="low_precision or no_tuning"; what they claim has to hold.
 notebooks: .venv/dev
 	$(BIN)/python -m pytest -m slow --durations=0 tests/test_notebooks.py $(if $(ONLY),-k "$(ONLY)")
 

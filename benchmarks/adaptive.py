@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from keras_lrsched import schedules
 from keras_lrsched.callbacks import AutoLRS, HypergradientLearningRate, LearningRateFinder, VolSched
-from keras_lrsched.schedules import catalog
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
@@ -65,7 +65,7 @@ def _run(trainer, method, factor, budget, seed):
     if method == "finder + cosine":
         rate, searched = _found(trainer, rate, seed)
     label = "cosine" if "cosine" in method else "constant"
-    schedule = catalog.parse(label, rate, budget, warmup_steps=0 if controller else budget // 20)
+    schedule = schedules.get(label, rate, budget, warmup_steps=0 if controller else budget // 20)
     run = trainer.run(Job(workload, budget, seed, method, schedule), evaluations=12, controller=controller)
     return {
         "workload": workload.name,
@@ -84,7 +84,7 @@ def _controller(method, rate, budget):
         sizes = {"search_steps": budget // 30, "exploitation_steps": budget // 6, "max_exploitation_steps": budget // 3}
         return AutoLRS(rate / AROUND, rate * AROUND, candidates=6, **sizes)
     if method == "VolSched":
-        return VolSched(total_steps=budget, update_every=budget // 15, min_learning_rate=rate / 1000)
+        return VolSched(total_steps=budget, every=budget // 15, min_learning_rate=rate / 1000)
     if method == "hypergradient":
         return HypergradientLearningRate(max_learning_rate=None)
     return None
@@ -92,8 +92,8 @@ def _controller(method, rate, budget):
 
 def _found(trainer, rate, seed):
     """What the range test suggests, and the updates that it took."""
-    finder = LearningRateFinder(rate / AROUND, rate * AROUND, steps=100)
-    label = catalog.parse("constant", rate, 100)
+    finder = LearningRateFinder(rate / AROUND, rate * AROUND, total_steps=100)
+    label = schedules.get("constant", rate, 100)
     trainer.run(Job(trainer.workload, 100, seed, "finder", label), evaluations=1, controller=finder)
     return finder.suggestion(), len(finder.losses)
 

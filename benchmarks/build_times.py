@@ -16,7 +16,7 @@ BUILD = """
 import time
 if {target!r}.startswith("tensorflow"): import tensorflow
 if {target!r}.startswith("jax"): import jax
-from keras_lrsched.kernels import build
+from keras_lrsched.kernels import _build
 start = time.perf_counter()
 build.library({target!r}, {family!r})
 print(time.perf_counter() - start)

@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lrsched import optimizers
-from keras_lrsched.kernels import build, core
+from keras_lrsched.kernels import _build, _c_update
 
 THREADS = os.cpu_count() or 1
 BYTES = {"sgd": 20, "lion": 20, "adamw": 28, "lars": 28, "lamb": 40}  # LAMB: 24 and 16
@@ -100,7 +100,7 @@ def _limits():
     source = Path(__file__).with_name("limit.c")
     library = f"{folder}/limit.so"
     flags = ["-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-shared", "-fPIC"]
-    subprocess.run([*build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
+    subprocess.run([*_build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
     return ctypes.CDLL(library)
 
 
@@ -114,12 +114,12 @@ def core_row(name):
             *([np.zeros(s, "float32") for s in shapes] for _ in "mv"),
         ]
         numbers = [1.0, *(float(number) for number in OURS[name](1e-3).kernel_numbers(keras.ops.ones(())))]
-        settings = core.Settings(tuple(numbers + [0.0] * (core.NUMBERS - len(numbers))))
+        settings = _c_update.Settings(tuple(numbers + [0.0] * (_c_update.NUMBERS - len(numbers))))
         tensors = []
         for i, (w, g, m, v) in enumerate(zip(*arrays, strict=True)):
             slots = m.ctypes.data, v.ctypes.data
-            tensors.append(core.Tensor(w.ctypes.data, g.ctypes.data, slots, w.size, 0, 0, 1e-3, 0.1, True, i, 1, 1))
-        return lambda arrays=arrays: core.update(name, tensors, settings, THREADS)
+            tensors.append(_c_update.Tensor(w.ctypes.data, g.ctypes.data, slots, w.size, 0, 0, 1e-3, 0.1, True, i, 1, 1))
+        return lambda arrays=arrays: _c_update.update(name, tensors, settings, THREADS)
 
     return make
 

@@ -5,7 +5,7 @@
 
 The block has attention of 16 heads and a feed-forward layer of four times the width; its step is a `train_on_batch` with
 SGD. Steps alternate between the recipes; medians and ratios to float32 are printed. "Quantization" is the time of all
-operands that a recipe writes in a step, measured alone, in the median; those that it wrote before are left out.
+operands that a recipe quantizes in a step, measured alone, in the median; those that it wrote before are left out.
 """
 
 import argparse
@@ -73,28 +73,28 @@ def block(shape, name, jit):
 
 
 def quantization(model, tokens):
-    """Seconds for all operands that a recipe writes in a step."""
+    """Seconds for all operands that a recipe quantizes in a step."""
     total = 0.0
-    for rule, inputs, outputs in products(model):
-        forward, input_gradient, kernel_gradient = rule.forward, rule.input_gradient, rule.kernel_gradient
+    for rule, inputs, outputs in gemms(model):
+        fprop, dgrad, wgrad = rule.fprop, rule.dgrad, rule.wgrad
         operands = [
-            (forward.left, (tokens, inputs), 1),
-            (forward.right, (inputs, outputs), 0),
-            (input_gradient.left, (tokens, outputs), 1),
-            (kernel_gradient.right, (tokens, outputs), 0),
+            (fprop.left, (tokens, inputs), 1),
+            (fprop.right, (inputs, outputs), 0),
+            (dgrad.left, (tokens, outputs), 1),
+            (wgrad.right, (tokens, outputs), 0),
         ]
-        if not forward.right.writes_what(input_gradient.right):
-            operands.append((input_gradient.right, (outputs, inputs), 0))
-        if not forward.left.writes_what(kernel_gradient.left):
-            operands.append((kernel_gradient.left, (inputs, tokens), 1))
-        total += sum(seconds(shape, operand, axis) for operand, shape, axis in operands if operand.coded is not None)
+        if not fprop.right.shares_codes_with(dgrad.right):
+            operands.append((dgrad.right, (outputs, inputs), 0))
+        if not fprop.left.shares_codes_with(wgrad.left):
+            operands.append((wgrad.left, (inputs, tokens), 1))
+        total += sum(seconds(shape, operand, axis) for operand, shape, axis in operands if operand.code_format is not None)
     return total
 
 
-def products(model):
+def gemms(model):
     """Rule, inputs and outputs of each product with a kernel."""
     for layer in quantized_layers(model):
-        rule = get_recipe(layer.recipe).rule(layer.place)
+        rule = get_recipe(layer.recipe).rule(layer.context)
         for each in projections(layer) or [layer]:
             inputs = each.kernel.shape[0] if each is layer else WIDTH
             if rule is not None:

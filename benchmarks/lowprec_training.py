@@ -1,15 +1,15 @@
-"""What few bits cost in loss: every recipe beside float32 and bfloat16, on small tasks, at the same budget.
+"""The cost of low precision in loss: every recipe beside float32 and bfloat16, on small tasks, at the same budget.
 
 All train with the optimizer of the workload, a cosine to zero after a warmup of 5 % and the workload's peak learning rate,
-from the same weights on the same batches, with three seeds. `fp4_zhou2025, then bfloat16` ends with the paper's stage in the
-target precision, the last 7.5 % of the steps.
+from the same weights on the same batches, with three seeds. `fp4_target_precision, then bfloat16` ends with the paper's
+stage in the target precision, the last 7.5 % of the steps.
 
     python benchmarks/lowprec_training.py --out docs/benchmarks/lowprec_training.csv
     python benchmarks/lowprec_training.py --workloads cifar10 --data-dir DATA --updates 120 --batch-size 16 \
         --validation 1024 --no-xla --out docs/benchmarks/lowprec_training.csv
     python benchmarks/lowprec_training.py --out docs/benchmarks/lowprec_training.csv --table
 
-With another `--batch-size` than the workload's, its peak learning rate goes along in proportion. `pareto_resnet_int4` fixes
+With another `--batch-size` than the workload's, its peak learning rate goes along in proportion. `aqt_int4` fixes
 its bounds after a tenth of the updates, and `wta_crs` samples rows in convolutions, too; the others have their defaults.
 
 Runs that the file has are not made again. The gap is that of the mean loss to float32 with the same seeds; the cost is that
@@ -26,21 +26,21 @@ from pathlib import Path
 
 import keras
 
+from keras_lrsched import schedules
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
+from keras_lrsched.precision._gemms import LinearGemms
+from keras_lrsched.precision._operands import IDENTITY
 from keras_lrsched.precision.model import quantized_layers
-from keras_lrsched.precision.operand import AS_IS
-from keras_lrsched.precision.product import Products
-from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
-STAGED = "fp4_zhou2025, then bfloat16"
+STAGED = "fp4_target_precision, then bfloat16"
 WITHOUT = ("float32", "bfloat16")
 COST_OF_OTHERS = {  # forward, gradient of inputs, gradient of the kernel; rules that are not three casts
     "double_rounding": ((0.5 + 0.5 + 0.25) / 3 + 2) / 3,
     "fp8_delayed": 0.5,
-    "pareto_resnet_int4": (0.25 + 2) / 3,
+    "aqt_int4": (0.25 + 2) / 3,
     "wta_crs": (2 + 0.3) / 3,
 }
 COLUMNS = ("workload", "recipe", "seed", "updates", "loss", "metric", "seconds", "cost", "layers")
@@ -80,11 +80,11 @@ def load(name, arguments):
 
 def recipe_of(name, updates):
     match name:
-        case "pareto_resnet_int4":
+        case "aqt_int4":
             return get_recipe(name, statistics_steps=max(updates // 10, 1))
         case "wta_crs":
             return get_recipe(name, roles=("linear", "attention", "convolution"))
-    return get_recipe("fp4_zhou2025" if name == STAGED else name)
+    return get_recipe("fp4_target_precision" if name == STAGED else name)
 
 
 def run(workload, name, arguments):
@@ -97,7 +97,7 @@ def run(workload, name, arguments):
     keras.config.set_dtype_policy("float32" if name == "float32" else "mixed_bfloat16")
     workload.build_model = build if recipe is None else lambda: quantized(build(), recipe)
     trainer = Trainer(workload, use_xla=not arguments.no_xla)
-    schedule = parse("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
+    schedule = schedules.get("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
     for seed in missing:
         stages = [PrecisionSchedule.with_target_stage(recipe, arguments.updates)] if name == STAGED else []
         result = trainer.run(Job(workload, arguments.updates, seed, name, schedule), evaluations=1, callbacks=stages)
@@ -129,20 +129,20 @@ def cost(model, recipe):
         size = sum(math.prod(v.shape) for v in layer.trainable_variables if v.path.endswith("kernel"))
         size *= math.prod(n for n in layer.output.shape[1:-1])
         total += size
-        narrow += size * cost_of(recipe, recipe.rule(layer.place))
+        narrow += size * cost_of(recipe, recipe.rule(layer.context))
     return narrow / total
 
 
 def cost_of(recipe, rule):
     if rule is None:
         return 1.0
-    if not isinstance(rule, Products) or recipe.name in COST_OF_OTHERS:
+    if not isinstance(rule, LinearGemms) or recipe.name in COST_OF_OTHERS:
         return COST_OF_OTHERS[recipe.name]
-    x, w = rule.forward.left, rule.forward.right
-    pairs = [(x, w), *((product.left, product.right) for product in (rule.input_gradient, rule.kernel_gradient))]
-    if rule.saved == "written":  # what is written no more is so already
-        pairs[1] = pairs[1][0], w if pairs[1][1] is AS_IS else pairs[1][1]
-        pairs[2] = x if pairs[2][0] is AS_IS else pairs[2][0], pairs[2][1]
+    x, w = rule.fprop.left, rule.fprop.right
+    pairs = [(x, w), *((product.left, product.right) for product in (rule.dgrad, rule.wgrad))]
+    if rule.residuals == "quantized":  # what is not quantized again is so already
+        pairs[1] = pairs[1][0], w if pairs[1][1] is IDENTITY else pairs[1][1]
+        pairs[2] = x if pairs[2][0] is IDENTITY else pairs[2][0], pairs[2][1]
     widths = [max(left.element_bits, right.element_bits) for left, right in pairs]
     return statistics.mean(0.25 if bits <= 4 else 0.5 if bits <= 8 else 1.0 for bits in widths)
 

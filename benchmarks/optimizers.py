@@ -28,12 +28,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lrsched import optimizers
+from keras_lrsched import optimizers, schedules
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import SharpnessAware, SophiaModel
 from keras_lrsched.optimizers._low_precision import bytes_of
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
-from keras_lrsched.schedules.catalog import parse
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
@@ -163,7 +162,7 @@ class Measured:
         budget = self.bench.budget
         label = "constant" if self.name in CONSTANT else "cosine"
         warmup = 0 if self.name in NO_WARMUP else int(WARMUP * budget)
-        schedule = parse(label, learning_rate, budget, warmup_steps=warmup)
+        schedule = schedules.get(label, learning_rate, budget, warmup_steps=warmup)
         return Job(self.bench.workload, budget, seed, f"{label}, warmup {warmup}", schedule)
 
 
@@ -183,7 +182,7 @@ class Clock(keras.callbacks.Callback):
 
 def _times(trainer, baseline, learning_rate):
     """Milliseconds of a step and its ratio to the other's, in the median of blocks that alternate."""
-    schedule, pairs = parse("constant", learning_rate, BLOCK + 2), []
+    schedule, pairs = schedules.get("constant", learning_rate, BLOCK + 2), []
     for _ in range(ROUNDS):
         pair = []
         for each in (trainer, baseline):

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from keras_lrsched import schedules
 from keras_lrsched.laws import AnnealingLaw, ConvexBound, ExtrapolationWarning, LossCurve, MultiPowerLaw
-from keras_lrsched.schedules import catalog
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Job, Trainer
 
@@ -50,7 +50,7 @@ class Runner:
         warmup, peak = int(WARMUP * steps), self.workload.peak_learning_rate
         if label in OPTIMIZED:
             return laws[OPTIMIZED[label]].optimize(steps, peak, warmup_steps=warmup)
-        return catalog.parse(label, peak, steps, warmup_steps=warmup)
+        return schedules.get(label, peak, steps, warmup_steps=warmup)
 
     def curve(self, label, steps, seed, laws=None):
         path = self.folder / f"{re.sub('[^a-z0-9._=-]', '_', label)}-{steps}-{seed}.npz"

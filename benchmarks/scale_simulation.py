@@ -22,7 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_lrsched.schedules import SynchronizationPeriod, catalog
+from keras_lrsched import schedules
+from keras_lrsched.schedules import SynchronizationPeriod
 from keras_lrsched.study import workloads
 
 BATCH_SIZES = (4, 16, 64, 256)
@@ -165,7 +166,7 @@ def qsr(name, ratio):
 
 
 def _period(name, ratio):
-    schedule = catalog.parse(name, 1.0, UPDATES, warmup_steps=0)
+    schedule = schedules.get(name, 1.0, UPDATES, warmup_steps=0)
     return SynchronizationPeriod(schedule, alpha=ratio, base_period=BASE_PERIOD, total_steps=UPDATES)
 
 

@@ -9,12 +9,12 @@
 
 #include "quantize.h"
 
-#define KL_ISA device
+#define KLR_ISA device
 #include "quantize_blocks.h"
 
 namespace {
 
-using namespace kl::device;  // NOLINT: the formulas
+using namespace klr::device;  // NOLINT: the formulas
 
 constexpr int kThreads = 256;
 constexpr int64_t kMaximumGrid = 2048;  // of what ends with one atomic operation a block of threads
@@ -125,7 +125,7 @@ unsigned grid(const Plan& p, int64_t most) {
 
 // Bytes for the errors of four over six.
 size_t error_bytes(const Plan& p) {
-  return p.rule == KL_FOUR_OVER_SIX ? kThreads / p.team * p.block_rows * p.block_columns * sizeof(float) : 0;
+  return p.rule == KLR_FOUR_OVER_SIX ? kThreads / p.team * p.block_rows * p.block_columns * sizeof(float) : 0;
 }
 
 template <class Kernel>
@@ -138,21 +138,21 @@ cudaError_t allow(Kernel kernel, size_t bytes) {
 template <class F>
 cudaError_t with_element(int element, F f) {
   switch (element) {
-    case KL_E4M3:
+    case KLR_E4M3:
       return f(E4M3());
-    case KL_E5M2:
+    case KLR_E5M2:
       return f(E5M2());
-    case KL_E2M3:
+    case KLR_E2M3:
       return f(E2M3());
-    case KL_E3M2:
+    case KLR_E3M2:
       return f(E3M2());
-    case KL_E2M1:
+    case KLR_E2M1:
       return f(E2M1());
-    case KL_FIXED8:
+    case KLR_FIXED8:
       return f(Fixed8());
-    case KL_INT8:
+    case KLR_INT8:
       return f(Int8());
-    case KL_INT4:
+    case KLR_INT4:
       return f(Int4());
     default:
       return cudaErrorInvalidValue;
@@ -162,16 +162,16 @@ cudaError_t with_element(int element, F f) {
 // Calls f with the tensor as a pointer to what its numbers are.
 template <class F>
 cudaError_t with_dtype(int dtype, const void* x, F f) {
-  if (dtype == KL_X_FLOAT32) return f(static_cast<const float*>(x));
+  if (dtype == KLR_X_FLOAT32) return f(static_cast<const float*>(x));
   return f(static_cast<const bfloat16*>(x));
 }
 
-int bytes_of(int dtype) { return dtype == KL_X_FLOAT32 ? 4 : 2; }
+int bytes_of(int dtype) { return dtype == KLR_X_FLOAT32 ? 4 : 2; }
 
 // How many largest magnitudes are found before: of the tensor, of rows, or none.
-int64_t maxima(const Plan& p) { return p.source == kOfRow ? p.rows : p.source == kOfTensor || kl::is_nvfp4(p.rule) ? 1 : 0; }
+int64_t maxima(const Plan& p) { return p.source == kOfRow ? p.rows : p.source == kOfTensor || klr::is_nvfp4(p.rule) ? 1 : 0; }
 
-cudaError_t find_amax(const kl_quantizer& q, const void* x, uint32_t* amax, cudaStream_t stream) {
+cudaError_t find_amax(const klr_quantizer& q, const void* x, uint32_t* amax, cudaStream_t stream) {
   Plan p = plan_of(q, true);
   set_alignment(&p, bytes_of(q.dtype), x, x, nullptr);
   const int64_t n = maxima(p);
@@ -184,7 +184,7 @@ cudaError_t find_amax(const kl_quantizer& q, const void* x, uint32_t* amax, cuda
 }
 
 // What blocks share: first the two numbers of a tensor in NVFP4, then largest magnitudes.
-cudaError_t share(const kl_quantizer& q, const void* x, const uint32_t* seed, void* workspace, Shared* shared,
+cudaError_t share(const klr_quantizer& q, const void* x, const uint32_t* seed, void* workspace, Shared* shared,
                   cudaStream_t stream) {
   *shared = {seed, nullptr, nullptr};
   if (maxima(plan_of(q, true)) == 0) return cudaSuccess;
@@ -192,7 +192,7 @@ cudaError_t share(const kl_quantizer& q, const void* x, const uint32_t* seed, vo
   uint32_t* amax = reinterpret_cast<uint32_t*>(tensor + 2);
   shared->amax = amax;
   const cudaError_t error = find_amax(q, x, amax, stream);
-  if (error != cudaSuccess || !kl::is_nvfp4(q.rule)) return error;
+  if (error != cudaSuccess || !klr::is_nvfp4(q.rule)) return error;
   shared->tensor = tensor;
   fit_tensor<<<1, 1, 0, stream>>>(q.rule, amax, tensor);
   return cudaGetLastError();
@@ -200,19 +200,19 @@ cudaError_t share(const kl_quantizer& q, const void* x, const uint32_t* seed, vo
 
 }  // namespace
 
-int64_t kl_cuda_quantize_workspace(const kl_quantizer* q) {
+int64_t klr_cuda_quantize_workspace(const klr_quantizer* q) {
   const int64_t n = maxima(plan_of(*q, true));
   return n == 0 ? 0 : 2 * sizeof(float) + n * sizeof(uint32_t);
 }
 
-int kl_cuda_quantize_amax(const kl_quantizer* q, const void* x, uint32_t* amax, void* stream) {
-  kl_quantizer whole = *q;
-  if (!kl::is_nvfp4(q->rule)) whole.block_rows = whole.block_columns = 0, whole.rule = KL_EXACT;
+int klr_cuda_quantize_amax(const klr_quantizer* q, const void* x, uint32_t* amax, void* stream) {
+  klr_quantizer whole = *q;
+  if (!klr::is_nvfp4(q->rule)) whole.block_rows = whole.block_columns = 0, whole.rule = KLR_EXACT;
   return find_amax(whole, x, amax, static_cast<cudaStream_t>(stream));
 }
 
-int kl_cuda_quantize(const kl_quantizer* q, const void* x, const uint32_t* seed, void* workspace, uint8_t* codes, void* scales,
-                     float* tensor_scale, void* stream_) {
+int klr_cuda_quantize(const klr_quantizer* q, const void* x, const uint32_t* seed, void* workspace, uint8_t* codes,
+                      void* scales, float* tensor_scale, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   Shared shared;
   cudaError_t error = share(*q, x, seed, workspace, &shared, stream);
@@ -230,7 +230,8 @@ int kl_cuda_quantize(const kl_quantizer* q, const void* x, const uint32_t* seed,
   });
 }
 
-int kl_cuda_fake_quantize(const kl_quantizer* q, const void* x, const uint32_t* seed, void* workspace, void* y, void* stream_) {
+int klr_cuda_fake_quantize(const klr_quantizer* q, const void* x, const uint32_t* seed, void* workspace, void* y,
+                           void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   Shared shared;
   cudaError_t error = share(*q, x, seed, workspace, &shared, stream);
@@ -248,8 +249,8 @@ int kl_cuda_fake_quantize(const kl_quantizer* q, const void* x, const uint32_t* 
   });
 }
 
-int kl_cuda_dequantize(const kl_quantizer* q, const uint8_t* codes, const void* scales, const float* tensor_scale, void* y,
-                       void* stream) {
+int klr_cuda_dequantize(const klr_quantizer* q, const uint8_t* codes, const void* scales, const float* tensor_scale, void* y,
+                        void* stream) {
   Plan p = plan_of(*q, false);
   set_alignment(&p, sizeof(float), y, y, codes);
   return with_element(q->element, [&](auto element) {
@@ -259,9 +260,9 @@ int kl_cuda_dequantize(const kl_quantizer* q, const uint8_t* codes, const void* 
   });
 }
 
-const char* kl_cuda_quantize_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+const char* klr_cuda_quantize_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
-int kl_cuda_quantize_devices(void) {
+int klr_cuda_quantize_devices(void) {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }

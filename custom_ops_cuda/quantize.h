@@ -10,25 +10,25 @@
 extern "C" {
 #endif
 
-// Bytes of device memory that `kl_cuda_quantize` and `kl_cuda_fake_quantize` need to work in; the address must be a multiple
+// Bytes of device memory that `klr_cuda_quantize` and `klr_cuda_fake_quantize` need to work in; the address must be a multiple
 // of 4.
-KL_API int64_t kl_cuda_quantize_workspace(const kl_quantizer* quantizer);
+KLR_API int64_t klr_cuda_quantize_workspace(const klr_quantizer* quantizer);
 
 // The bits of the largest magnitude of a tensor; in NVFP4, of its blocks without NaN and infinity.
-KL_API int kl_cuda_quantize_amax(const kl_quantizer* quantizer, const void* x, uint32_t* amax, void* stream);
+KLR_API int klr_cuda_quantize_amax(const klr_quantizer* quantizer, const void* x, uint32_t* amax, void* stream);
 
 // `seed`: two numbers, read for stochastic rounding. `tensor_scale` becomes 1 in formats other than NVFP4.
-KL_API int kl_cuda_quantize(const kl_quantizer* quantizer, const void* x, const uint32_t* seed, void* workspace, uint8_t* codes,
-                            void* scales, float* tensor_scale, void* stream);
-KL_API int kl_cuda_fake_quantize(const kl_quantizer* quantizer, const void* x, const uint32_t* seed, void* workspace, void* y,
-                                 void* stream);
+KLR_API int klr_cuda_quantize(const klr_quantizer* quantizer, const void* x, const uint32_t* seed, void* workspace,
+                              uint8_t* codes, void* scales, float* tensor_scale, void* stream);
+KLR_API int klr_cuda_fake_quantize(const klr_quantizer* quantizer, const void* x, const uint32_t* seed, void* workspace,
+                                   void* y, void* stream);
 // `tensor_scale` may be null for formats other than NVFP4.
-KL_API int kl_cuda_dequantize(const kl_quantizer* quantizer, const uint8_t* codes, const void* scales,
-                              const float* tensor_scale, void* y, void* stream);
+KLR_API int klr_cuda_dequantize(const klr_quantizer* quantizer, const uint8_t* codes, const void* scales,
+                                const float* tensor_scale, void* y, void* stream);
 
 // A word for an error, and the number of devices: 0 where there is no driver.
-KL_API const char* kl_cuda_quantize_error(int error);
-KL_API int kl_cuda_quantize_devices(void);
+KLR_API const char* klr_cuda_quantize_error(int error);
+KLR_API int klr_cuda_quantize_devices(void);
 
 #ifdef __cplusplus
 }

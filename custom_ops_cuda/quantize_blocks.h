@@ -15,13 +15,13 @@
 #include "../ops/kernels/quantize_scales.h"
 
 #ifdef __CUDA_ARCH__
-#define KL_UNROLL _Pragma("unroll")  // arrays that are indexed by a loop stay in registers
+#define KLR_UNROLL _Pragma("unroll")  // arrays that are indexed by a loop stay in registers
 #else
-#define KL_UNROLL
+#define KLR_UNROLL
 #endif
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr int kUnit = 8;                // neighbors along the axis that a thread takes at a time
 constexpr int64_t kPiece = 8192;        // columns at a time of what is too long for one team
@@ -45,7 +45,7 @@ struct Plan {
 };
 
 // `in_place`: the result lies as the tensor does, so that one block for all has no rows.
-inline Plan plan_of(const kl_quantizer& q, bool in_place) {
+inline Plan plan_of(const klr_quantizer& q, bool in_place) {
   Plan p = {};
   p.rule = q.rule, p.stochastic = q.stochastic, p.bits = bits_of_element(q.element);
   const int64_t group = group_of(p.bits), all_rows = q.outer * q.inner;
@@ -59,7 +59,7 @@ inline Plan plan_of(const kl_quantizer& q, bool in_place) {
   p.inner = flat ? 1 : q.inner;
   p.code_columns = up_to(p.columns, whole || by_row ? group : q.block_columns);
   p.code_bytes = p.code_columns * p.bits / 8;
-  p.source = whole ? kOfTensor : by_row && p.code_columns > KL_LARGEST_BLOCK ? kOfRow : kOwn;
+  p.source = whole ? kOfTensor : by_row && p.code_columns > KLR_LARGEST_BLOCK ? kOfRow : kOwn;
   p.block_columns = p.source != kOwn ? (p.inner == 1 ? kPiece : kStridedPiece) : by_row ? p.code_columns : q.block_columns;
   p.down = up_to(p.rows, p.block_rows) / p.block_rows;
   p.across = up_to(p.code_columns, p.block_columns) / p.block_columns;
@@ -85,7 +85,7 @@ inline void set_alignment(Plan* p, int bytes, const void* x, const void* y, cons
 }
 
 // A division of 64 bits takes long on a GPU.
-KL_BOTH inline int64_t divided(int64_t a, int64_t b) {
+KLR_BOTH inline int64_t divided(int64_t a, int64_t b) {
   if ((a | b) >> 32 == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   return a / b;
 }
@@ -95,7 +95,7 @@ struct Place {
   int64_t rows, column, first, code_row, scale;
 };
 
-KL_BOTH inline Place place_of(const Plan& p, int64_t block) {
+KLR_BOTH inline Place place_of(const Plan& p, int64_t block) {
   if (p.others * p.rows == 1) {
     const int64_t column = block * p.block_columns;
     return {1, column, column * p.column_stride, 0, p.source == kOwn ? block : 0};
@@ -119,9 +119,9 @@ struct Unit {
   int count, codes;
 };
 
-KL_BOTH inline int between_0_and(int most, int64_t n) { return n < 0 ? 0 : n > most ? most : static_cast<int>(n); }
+KLR_BOTH inline int between_0_and(int most, int64_t n) { return n < 0 ? 0 : n > most ? most : static_cast<int>(n); }
 
-KL_BOTH inline Unit unit_of(const Plan& p, const Place& place, int32_t i) {
+KLR_BOTH inline Unit unit_of(const Plan& p, const Place& place, int32_t i) {
   int32_t row = 0, across = i;
   if (p.block_rows > 1) {  // neighbors in memory go to neighboring threads
     const int32_t rows = static_cast<int32_t>(p.block_rows);
@@ -145,36 +145,36 @@ struct alignas(16) Wide {
 
 // The numbers of a unit, and zeros behind.
 template <class T>
-KL_BOTH inline Numbers read(const Plan& p, const T* x, const Unit& unit) {
+KLR_BOTH inline Numbers read(const Plan& p, const T* x, const Unit& unit) {
   constexpr int kWide = 16 / sizeof(T);
   Numbers numbers;
   if (p.wide && unit.count == kUnit) {
-    KL_UNROLL
+    KLR_UNROLL
     for (int part = 0; part < kUnit / kWide; ++part) {
       const Wide<T> wide = *reinterpret_cast<const Wide<T>*>(x + unit.first + part * kWide);
-      KL_UNROLL
+      KLR_UNROLL
       for (int j = 0; j < kWide; ++j) numbers.of[part * kWide + j] = load(wide.entries[j]);
     }
   } else {
-    KL_UNROLL
+    KLR_UNROLL
     for (int j = 0; j < kUnit; ++j) numbers.of[j] = j < unit.count ? load(x[unit.first + j * p.column_stride]) : 0;
   }
   return numbers;
 }
 
 template <class T>
-KL_BOTH inline void write(const Plan& p, const Numbers& numbers, const Unit& unit, T* y) {
+KLR_BOTH inline void write(const Plan& p, const Numbers& numbers, const Unit& unit, T* y) {
   constexpr int kWide = 16 / sizeof(T);
   if (p.wide && unit.count == kUnit) {
-    KL_UNROLL
+    KLR_UNROLL
     for (int part = 0; part < kUnit / kWide; ++part) {
       Wide<T> wide;
-      KL_UNROLL
+      KLR_UNROLL
       for (int j = 0; j < kWide; ++j) store(wide.entries[j], numbers.of[part * kWide + j]);
       *reinterpret_cast<Wide<T>*>(y + unit.first + part * kWide) = wide;
     }
   } else {
-    KL_UNROLL
+    KLR_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       if (j < unit.count) store(y[unit.first + j * p.column_stride], numbers.of[j]);
     }
@@ -182,13 +182,13 @@ KL_BOTH inline void write(const Plan& p, const Numbers& numbers, const Unit& uni
 }
 
 // Where the codes of a unit are.
-KL_BOTH inline int64_t byte_of(const Plan& p, const Place& place, const Unit& unit) {
+KLR_BOTH inline int64_t byte_of(const Plan& p, const Place& place, const Unit& unit) {
   return (place.code_row + unit.row) * p.code_bytes + (place.column + unit.column) * p.bits / 8;
 }
 
 // The codes of a unit, the first in the lowest bits; a whole unit has kBits bytes.
 template <int kBits>
-KL_BOTH inline void write_codes(const Plan& p, uint64_t codes, int count, uint8_t* to) {
+KLR_BOTH inline void write_codes(const Plan& p, uint64_t codes, int count, uint8_t* to) {
   if (p.wide_codes && count == kUnit) {
     if (kBits == 8) *reinterpret_cast<uint64_t*>(to) = codes;
     if (kBits == 4) *reinterpret_cast<uint32_t*>(to) = static_cast<uint32_t>(codes);
@@ -199,7 +199,7 @@ KL_BOTH inline void write_codes(const Plan& p, uint64_t codes, int count, uint8_
 }
 
 template <int kBits>
-KL_BOTH inline uint64_t read_codes(const Plan& p, const uint8_t* from, int count) {
+KLR_BOTH inline uint64_t read_codes(const Plan& p, const uint8_t* from, int count) {
   uint64_t codes = 0;
   if (p.wide_codes && count == kUnit) {
     if (kBits == 8) codes = *reinterpret_cast<const uint64_t*>(from);
@@ -218,7 +218,7 @@ struct Words {
 };
 
 // Philox4x32-10 (Salmon et al. 2011). Not inlined, so that loops over the numbers of a unit can be unrolled around it.
-static KL_BOTH __attribute__((noinline)) Words philox(uint32_t counter, uint32_t k0, uint32_t k1) {
+static KLR_BOTH __attribute__((noinline)) Words philox(uint32_t counter, uint32_t k0, uint32_t k1) {
   uint32_t c0 = counter, c1 = 0, c2 = 0, c3 = 0;
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
     const uint64_t a = static_cast<uint64_t>(c0) * 0xD2511F53, b = static_cast<uint64_t>(c2) * 0xCD9E8D57;
@@ -231,9 +231,9 @@ static KL_BOTH __attribute__((noinline)) Words philox(uint32_t counter, uint32_t
 // Words of its stream, without their two lowest bits; four are made at a time. The seed is read when the first is needed.
 class Noise {
  public:
-  KL_BOTH explicit Noise(const uint32_t* seed) : seed_(seed) {}
+  KLR_BOTH explicit Noise(const uint32_t* seed) : seed_(seed) {}
 
-  KL_BOTH uint32_t operator()(uint64_t i) {
+  KLR_BOTH uint32_t operator()(uint64_t i) {
     if (!made_ || i / 4 != counter_) {
       counter_ = i / 4, made_ = true;
       words_ = philox(static_cast<uint32_t>(counter_), seed_[0], seed_[1]);
@@ -250,8 +250,8 @@ class Noise {
 };
 
 // The bits of the largest magnitude.
-KL_BOTH inline uint32_t largest_of(const Numbers& numbers, uint32_t largest) {
-  KL_UNROLL
+KLR_BOTH inline uint32_t largest_of(const Numbers& numbers, uint32_t largest) {
+  KLR_UNROLL
   for (int j = 0; j < kUnit; ++j) {
     const uint32_t size = bits_of(numbers.of[j]) & ~kSign;
     largest = size > largest ? size : largest;
@@ -261,18 +261,18 @@ KL_BOTH inline uint32_t largest_of(const Numbers& numbers, uint32_t largest) {
 
 // In units of the element. The sign of a NaN is kept, which arithmetic on a GPU does not do.
 template <class E>
-KL_BOTH inline float in_units(float x, float factor, bool divide) {
+KLR_BOTH inline float in_units(float x, float factor, bool divide) {
   if (!E::kInteger && x != x) return x;
   return E::kInteger && divide ? x / factor : x * factor;
 }
 
 // The number that a rounded one, in units of the element, stands for.
-KL_BOTH inline float scaled(float x, float scale, bool exact) {
+KLR_BOTH inline float scaled(float x, float scale, bool exact) {
   return !exact && scale < kSmallScale ? product(x, scale) : x * scale;
 }
 
 template <class E>
-KL_BOTH inline float round_trip(float x, const Scale& scale, bool divide, bool exact) {
+KLR_BOTH inline float round_trip(float x, const Scale& scale, bool divide, bool exact) {
   return scale.factor == 0 ? 0 * scale.scale
                            : scaled(rounded<E, false>(in_units<E>(x, scale.factor, divide), 0), scale.scale, exact);
 }
@@ -280,7 +280,7 @@ KL_BOTH inline float round_trip(float x, const Scale& scale, bool divide, bool e
 // The sum of rows x columns numbers in `errors`, in the order of the plain path: halves of the rows are added, then of the
 // columns.
 template <class Team>
-KL_BOTH float pairwise_sum(Team& team, int64_t rows, int64_t columns) {
+KLR_BOTH float pairwise_sum(Team& team, int64_t rows, int64_t columns) {
   float* x = team.errors;
   for (int64_t n = rows, width = columns;; n = columns, width = 1) {
     for (int64_t half; n > 1; n -= half) {
@@ -301,13 +301,13 @@ KL_BOTH float pairwise_sum(Team& team, int64_t rows, int64_t columns) {
 
 // The sum of absolute errors of a block in NVFP4; `held` is the first unit of this thread.
 template <class T, class Team>
-KL_BOTH float error_of(const Plan& p, const T* x, const Place& place, int32_t units, const Numbers& held, const Scale& scale,
-                       Team& team) {
+KLR_BOTH float error_of(const Plan& p, const T* x, const Place& place, int32_t units, const Numbers& held, const Scale& scale,
+                        Team& team) {
   for (int32_t u = team.lane; u < units; u += team.size) {
     const Unit unit = unit_of(p, place, u);
     const Numbers numbers = u == team.lane ? held : read(p, x, unit);
     float* to = team.errors + unit.row * p.block_columns + unit.column;
-    KL_UNROLL
+    KLR_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       const float y = round_trip<E2M1>(numbers.of[j], scale, false, false);
       if (j < unit.codes) to[j] = float_of(bits_of(y - numbers.of[j]) & ~kSign);
@@ -319,7 +319,7 @@ KL_BOTH float error_of(const Plan& p, const T* x, const Place& place, int32_t un
 
 // The bits of the largest magnitude of a block.
 template <class T, class Team>
-KL_BOTH uint32_t amax_of_block(const Plan& p, const T* x, int64_t block, Team& team) {
+KLR_BOTH uint32_t amax_of_block(const Plan& p, const T* x, int64_t block, Team& team) {
   const bool active = block < p.blocks;
   const Place place = place_of(p, active ? block : 0);
   uint32_t own = 0;
@@ -335,8 +335,8 @@ struct Shared {
 };
 
 template <class E, class T, class Team>
-KL_BOTH Scale scale_of(const Plan& p, const T* x, const Shared& shared, const Place& place, int32_t units, const Numbers& held,
-                       Team& team) {
+KLR_BOTH Scale scale_of(const Plan& p, const T* x, const Shared& shared, const Place& place, int32_t units, const Numbers& held,
+                        Team& team) {
   if (p.source != kOwn) return fit<E>(p.rule, shared.amax[place.scale]);
   uint32_t amax = 0;
   for (int32_t u = team.lane; u < units; u += team.size) {
@@ -347,7 +347,7 @@ KL_BOTH Scale scale_of(const Plan& p, const T* x, const Shared& shared, const Pl
     if (is_nvfp4(p.rule)) {
       const float per_six = shared.tensor[0], tensor_scale = shared.tensor[1];
       const Scale six = fit_nvfp4(amax, per_six, tensor_scale);
-      if (p.rule != KL_FOUR_OVER_SIX) return six;
+      if (p.rule != KLR_FOUR_OVER_SIX) return six;
       const Scale four = fit_nvfp4(amax, product(per_six, 1.5f), tensor_scale);
       const float error_of_four = error_of(p, x, place, units, held, four, team);
       const float error_of_six = error_of(p, x, place, units, held, six, team);
@@ -359,7 +359,7 @@ KL_BOTH Scale scale_of(const Plan& p, const T* x, const Shared& shared, const Pl
 
 // Calls f(unit, its numbers, scale) for what falls to this thread.
 template <class E, class T, class Team, class F>
-KL_BOTH void each_unit(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, F f) {
+KLR_BOTH void each_unit(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, F f) {
   const bool active = block < p.blocks;
   const Place place = place_of(p, active ? block : 0);
   const int32_t units = active ? p.units : 0;
@@ -373,14 +373,14 @@ KL_BOTH void each_unit(const Plan& p, const T* x, const Shared& shared, int64_t 
 }
 
 template <class E, class T, class Team>
-KL_BOTH void quantize_block(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, uint8_t* codes,
-                            void* scales) {
+KLR_BOTH void quantize_block(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, uint8_t* codes,
+                             void* scales) {
   const bool divide = has_float32(p.rule);
   Noise noise(shared.seed);
   each_unit<E>(
       p, x, shared, block, team, [&](const Place& place, const Unit& unit, const Numbers& numbers, const Scale& scale) {
         uint64_t word = 0;
-        KL_UNROLL
+        KLR_UNROLL
         for (int j = 0; j < kUnit; ++j) {
           const float in = scale.factor == 0 ? 0.0f : in_units<E>(numbers.of[j], scale.factor, divide);
           const uint32_t code = p.stochastic && j < unit.count ? code_of<E, true>(in, noise(unit.first + j * p.column_stride))
@@ -399,12 +399,12 @@ KL_BOTH void quantize_block(const Plan& p, const T* x, const Shared& shared, int
 }
 
 template <class E, class T, class Team>
-KL_BOTH void fake_quantize_block(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, T* y) {
+KLR_BOTH void fake_quantize_block(const Plan& p, const T* x, const Shared& shared, int64_t block, Team& team, T* y) {
   const bool divide = has_float32(p.rule), exact = has_e8m0(p.rule);
   Noise noise(shared.seed);
   each_unit<E>(p, x, shared, block, team, [&](const Place&, const Unit& unit, const Numbers& numbers, const Scale& scale) {
     Numbers result;
-    KL_UNROLL
+    KLR_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       if (p.stochastic && scale.factor != 0 && j < unit.count) {
         const float in = in_units<E>(numbers.of[j], scale.factor, divide);
@@ -419,8 +419,8 @@ KL_BOTH void fake_quantize_block(const Plan& p, const T* x, const Shared& shared
 }
 
 template <class E, class Team>
-KL_BOTH void dequantize_block(const Plan& p, const uint8_t* codes, const void* scales, const float* tensor_scale, int64_t block,
-                              Team& team, float* y) {
+KLR_BOTH void dequantize_block(const Plan& p, const uint8_t* codes, const void* scales, const float* tensor_scale,
+                               int64_t block, Team& team, float* y) {
   if (block >= p.blocks) return;
   const Place place = place_of(p, block);
   const float scale = scale_of(p.rule, raw_scale(p.rule, scales, place.scale), tensor_scale ? *tensor_scale : 1);
@@ -429,7 +429,7 @@ KL_BOTH void dequantize_block(const Plan& p, const uint8_t* codes, const void* s
     if (unit.count == 0) continue;
     const uint64_t word = read_codes<E::kBits>(p, codes + byte_of(p, place, unit), unit.codes);
     Numbers result;
-    KL_UNROLL
+    KLR_UNROLL
     for (int j = 0; j < kUnit; ++j) {
       const uint32_t code = static_cast<uint32_t>(word >> (j * E::kBits)) & (2 * E::kHalf - 1);
       result.of[j] = scaled(value_of<E>(code), scale, has_e8m0(p.rule));
@@ -438,5 +438,5 @@ KL_BOTH void dequantize_block(const Plan& p, const uint8_t* codes, const void* s
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

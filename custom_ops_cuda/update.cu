@@ -1,6 +1,6 @@
 // Multi-tensor updates: one launch covers as many tensors as fit into the arguments of a kernel.
 //
-// A block works on one chunk of KL_CHUNK entries, a thread on four neighbors at a time: 16 bytes of float32. Sums are added up
+// A block works on one chunk of KLR_CHUNK entries, a thread on four neighbors at a time: 16 bytes of float32. Sums are added up
 // in an order that depends on sizes alone, so every run gives the same bits.
 #include <cuda_runtime.h>
 
@@ -8,20 +8,20 @@
 
 #include "update.h"
 
-#define KL_ISA device
-#include "../ops/kernels/number.h"
-#include "../ops/kernels/updates.h"
+#define KLR_ISA device
+#include "../ops/kernels/dtypes.h"
+#include "../ops/kernels/update_formulas.h"
 
 namespace {
 
-using namespace kl::device;  // NOLINT: the formulas
+using namespace klr::device;  // NOLINT: the formulas
 
 constexpr int kThreads = 256;
 constexpr int kTensors = 24;  // their descriptions must fit into 4 KiB of arguments
 constexpr int kWide = 4;      // entries of a thread at a time
 
 struct Batch {
-  kl_tensor tensors[kTensors];
+  klr_tensor tensors[kTensors];
   int32_t first_chunks[kTensors + 1];
   int32_t n;
 };
@@ -45,10 +45,10 @@ struct alignas(kWide * sizeof(T)) Wide {
 };
 
 // The tensor of a block, with its rates, and which of its chunks the block works on.
-__device__ kl_tensor tensor_of(const Batch& batch, const Shared& shared, int chunk, int64_t* part) {
+__device__ klr_tensor tensor_of(const Batch& batch, const Shared& shared, int chunk, int64_t* part) {
   int t = 0;
   while (chunk >= batch.first_chunks[t + 1]) ++t;
-  kl_tensor tensor = batch.tensors[t];
+  klr_tensor tensor = batch.tensors[t];
   tensor.learning_rate = shared.rates[3 * tensor.index];
   tensor.weight_decay = shared.rates[3 * tensor.index + 1];
   tensor.adapted = shared.rates[3 * tensor.index + 2] != 0;
@@ -74,8 +74,8 @@ __device__ void random_bits(int64_t i, uint32_t tensor, const uint32_t* seed, ui
 
 // Calls f(first entry, number of entries, values...) for what falls to this thread; four entries come in one access each.
 template <class W, class G, class F>
-__device__ void each_four(const kl_tensor& tensor, int64_t part, int slots, F f) {
-  const int64_t begin = part * KL_CHUNK, end = min(begin + KL_CHUNK, tensor.size);
+__device__ void each_four(const klr_tensor& tensor, int64_t part, int slots, F f) {
+  const int64_t begin = part * KLR_CHUNK, end = min(begin + KLR_CHUNK, tensor.size);
   const Wide<float> none = {};
   for (int64_t i = begin + kWide * threadIdx.x; i < end; i += kWide * kThreads) {
     Wide<W> w;
@@ -111,7 +111,7 @@ __device__ void write_four(T* to, int count, const Wide<T>& values) {
 template <class Method, class W, class G>
 __global__ void __launch_bounds__(kThreads) update(Batch batch, Shared shared, const double* totals) {
   int64_t part;
-  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
+  const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
   const Method method(tensor, shared.numbers, has_sum<Method>::value ? totals + 2 * tensor.index : nullptr);
   constexpr bool in_blocks = std::is_same<Method, AdamMini>::value;
   constexpr bool state_is_set = has_sum<Method>::value && Method::slots > 1;  // by `sum`
@@ -143,7 +143,7 @@ template <class Method, class W, class G>
 __global__ void __launch_bounds__(kThreads) sum(Batch batch, Shared shared, double* sums) {
   __shared__ double a[kThreads], b[kThreads];
   int64_t part;
-  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
+  const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
   const Method method(tensor, shared.numbers, nullptr);
   float own_a = 0, own_b = 0;
   each_four<W, G>(tensor, part, Method::slots,
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kThreads) reduce(Batch batch, const double* su
 
 // Adam-mini: how many blocks of weights a block of threads works on. If the entries of a block of weights lie apart, those of
 // its neighbors lie between them, and are read with them.
-KL_BOTH int together(const kl_tensor& tensor) { return tensor.inner == 1 ? 32 : 1; }
+KLR_BOTH int together(const klr_tensor& tensor) { return tensor.inner == 1 ? 32 : 1; }
 
 // The mean of the squared gradients of some blocks of weights goes into their second moments. The order of additions depends on
 // sizes alone.
@@ -199,7 +199,7 @@ template <class G>
 __global__ void __launch_bounds__(kThreads) moments(Batch batch, Shared shared) {
   __shared__ double sums[kThreads];
   int64_t part;
-  const kl_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
+  const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
   const AdamMini method(tensor, shared.numbers, nullptr);
   const int width = together(tensor), column = threadIdx.x % width, rows = kThreads / width;
   const int64_t block = part * width + column, entries = tensor.size / tensor.blocks, stride = tensor.blocks * tensor.inner;
@@ -253,36 +253,36 @@ Launch choose(int w_dtype, int g_dtype) {
 
 Launch choose(int method, int w_dtype, int g_dtype) {
   switch (method) {
-    case KL_SGD:
+    case KLR_SGD:
       return choose<SGD>(w_dtype, g_dtype);
-    case KL_LION:
+    case KLR_LION:
       return choose<Lion>(w_dtype, g_dtype);
-    case KL_ADAMW:
+    case KLR_ADAMW:
       return choose<AdamW>(w_dtype, g_dtype);
-    case KL_LARS:
+    case KLR_LARS:
       return choose<Lars>(w_dtype, g_dtype);
-    case KL_LAMB:
+    case KLR_LAMB:
       return choose<Lamb>(w_dtype, g_dtype);
-    case KL_ADAM_MINI:
+    case KLR_ADAM_MINI:
       return choose<AdamMini>(w_dtype, g_dtype);
     default:
       return nullptr;
   }
 }
 
-int64_t chunks_of(const kl_tensor& tensor) { return (tensor.size + KL_CHUNK - 1) / KL_CHUNK; }
+int64_t chunks_of(const klr_tensor& tensor) { return (tensor.size + KLR_CHUNK - 1) / KLR_CHUNK; }
 
 }  // namespace
 
-int64_t kl_cuda_workspace(int method, const kl_tensor* tensors, int64_t n) {
-  if (method != KL_LARS && method != KL_LAMB) return 0;
+int64_t klr_cuda_workspace(int method, const klr_tensor* tensors, int64_t n) {
+  if (method != KLR_LARS && method != KLR_LAMB) return 0;
   int64_t doubles = 2 * n;  // the totals; then the sums of one batch, whose next batch comes after it in the stream
   for (int64_t t = 0; t < n; ++t) doubles += 2 * chunks_of(tensors[t]);
   return doubles * static_cast<int64_t>(sizeof(double));
 }
 
-int kl_cuda_update(int method, const kl_tensor* tensors, int64_t n, const float* rates, const float* numbers,
-                   const uint32_t* seed, int stochastic_rounding, void* workspace, void* stream) {
+int klr_cuda_update(int method, const klr_tensor* tensors, int64_t n, const float* rates, const float* numbers,
+                    const uint32_t* seed, int stochastic_rounding, void* workspace, void* stream) {
   const Shared shared = {rates, numbers, seed, stochastic_rounding};
   double* totals = static_cast<double*>(workspace);
   double* sums = totals == nullptr ? nullptr : totals + 2 * n;
@@ -308,9 +308,9 @@ int kl_cuda_update(int method, const kl_tensor* tensors, int64_t n, const float*
   return cudaGetLastError();
 }
 
-const char* kl_cuda_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+const char* klr_cuda_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
-int kl_cuda_devices(void) {
+int klr_cuda_devices(void) {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }

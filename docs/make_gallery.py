@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_lrsched import schedules
-from keras_lrsched.schedules import catalog
+from keras_lrsched._core import registry
 
 STEPS, WARMUP, COLUMNS = 1000, 50, 6
 FOLDER = Path(__file__).parent / "methods"
@@ -36,7 +36,7 @@ EXAMPLES = {
 
 def drawn(entry):
     """The schedule that its panel shows, and over how many updates."""
-    schedule = EXAMPLES.get(entry.name) or entry.for_budget(1.0, STEPS, warmup_steps=WARMUP)
+    schedule = EXAMPLES.get(entry.name) or schedules.get(entry.name, 1.0, STEPS, warmup_steps=WARMUP)
     return schedule, schedule.total_steps if entry.name == "multigrid" else STEPS
 
 
@@ -63,16 +63,17 @@ def page(entries):
     yield "learning rates, as a fraction of their peak. Orange: schedules of something else. Made by `make gallery`.\n"
     yield "![A panel for each schedule](gallery.png)\n"
     for entry in entries:
-        sentence, _, rest = inspect.getdoc(entry.schedule).partition("\n\n")
+        sentence, _, rest = inspect.getdoc(entry.target).partition("\n\n")
         explanation = re.split(r"\n?(?:Args|Raises|Reference|Example):", rest)[0]
-        reference = inspect.getdoc(entry.schedule).partition("\nReference:")[2].partition("\n\n")[0]
-        yield f"## {entry.name}: `{entry.schedule.__name__}`\n"
+        reference = inspect.getdoc(entry.target).partition("\nReference:")[2].partition("\n\n")[0]
+        yield f"## {entry.name}: `{entry.target.__name__}`\n"
         yield f"{sentence}\n\n{explanation}" if explanation else f"{sentence}\n"
-        yield f"Reference: {' '.join(reference.split()) or entry.reference}\n"
+        yield f"Reference: {' '.join(reference.split()) or entry.paper or 'none'}\n"
 
 
 def main():
-    entries = sorted([*catalog.CATALOG, *catalog.OTHERS], key=lambda entry: (entry.kind != "learning rate", entry.name))
+    named = [entry for entry in registry.entries("schedules") if entry.name]
+    entries = sorted(named, key=lambda entry: (entry.kind != "learning rate", entry.name))
     picture(entries).savefig(FOLDER / "gallery.png", dpi=80)
     (FOLDER / "gallery.md").write_text("\n".join(page(entries)), encoding="utf-8")
     return 0

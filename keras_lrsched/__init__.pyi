@@ -2,6 +2,7 @@
 
 from .version import __version__ as __version__
 from . import callbacks as callbacks
+from . import data as data
 from . import laws as laws
 from . import optimizers as optimizers
 from . import precision as precision

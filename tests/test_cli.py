@@ -12,9 +12,9 @@ import keras
 import pytest
 
 import keras_lrsched
-from keras_lrsched import cli
+from keras_lrsched import cli, schedules
+from keras_lrsched._core import registry
 from keras_lrsched.cli import support
-from keras_lrsched.schedules import catalog
 from keras_lrsched.study.compare import Trainer
 from keras_lrsched.study.workloads import WORKLOADS
 
@@ -41,8 +41,8 @@ def fails(capsys):
 def test_list_names_everything(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
-    others = [row.name for row in catalog.OTHERS]
-    for name in [*catalog.names(), *others, *WORKLOADS, "PerUpdate", "masking rate", "schedule_free_adamw"]:
+    others = [row.name for row in registry.entries("schedules") if row.name]
+    for name in [*schedules.names(), *others, *WORKLOADS, "PerUpdate", "masking rate", "schedule_free_adamw"]:
         assert name in out
     assert "rex\tREX\tREXDecay\tarXiv:2107.04197" in out.splitlines()
 
@@ -128,7 +128,7 @@ def test_doctor_lives_without_a_backend(capsys, monkeypatch):
 
 @pytest.mark.parametrize("out", ["p.xyz", "p", "p."])
 def test_a_picture_of_an_unknown_type_is_refused_at_once(fails, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "parse", None)
+    monkeypatch.setattr(schedules, "get", None)
     monkeypatch.chdir(tmp_path)
     assert "a type that Matplotlib writes: .avif, .eps" in fails("plot", "rex", "-o", out)
     assert not os.listdir(tmp_path)

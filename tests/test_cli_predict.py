@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from keras_lrsched import cli
+from keras_lrsched import cli, schedules
 from keras_lrsched.laws import Law, LossCurve, MultiPowerLaw
-from keras_lrsched.schedules import Tabulated, catalog
+from keras_lrsched.schedules import Tabulated
 
 PEAK, STEPS = 0.01, 300
 TRUTH = MultiPowerLaw(1.5, 0.5, 0.5, 20.0, 2.0, 0.6, 0.6, warmup="sum")
@@ -18,7 +18,7 @@ def runs(tmp_path):
     """Files of two runs that follow the law exactly."""
     files = []
     for label in ("constant", "cosine"):
-        rates = catalog.parse(label, PEAK, STEPS, warmup_steps=15).values(STEPS)
+        rates = schedules.get(label, PEAK, STEPS, warmup_steps=15).values(STEPS)
         at = np.arange(1, STEPS)
         files.append(str(tmp_path / f"{label}.npz"))
         LossCurve(TRUTH.predict(rates, at=at), rates, at).save(files[-1])
@@ -37,7 +37,7 @@ def test_fit(runs, tmp_path, capsys):
     path = tmp_path / "law.json"
     assert cli.main(["predict", "fit", *runs, "--law", "multi_power", "-o", str(path)]) == 0
     assert "cosine" in capsys.readouterr().out
-    wsd = catalog.parse("wsd", PEAK, STEPS, warmup_steps=15)
+    wsd = schedules.get("wsd", PEAK, STEPS, warmup_steps=15)
     assert Law.load(path).final_loss(wsd, STEPS) == pytest.approx(TRUTH.final_loss(wsd, STEPS), rel=2e-3)
 
 
@@ -69,7 +69,7 @@ def test_loss(law, tmp_path, capsys):
     words = ["--schedules", "cosine,rex:a=0.1:b=0.9", "--steps", "300,600", "-o", str(picture)]
     assert cli.main(["predict", "loss", law, *words]) == 0
     out, err = capsys.readouterr()
-    assert f"{Law.load(law).final_loss(catalog.parse('cosine', PEAK, STEPS, warmup_steps=15), STEPS):.4f}" in out
+    assert f"{Law.load(law).final_loss(schedules.get('cosine', PEAK, STEPS, warmup_steps=15), STEPS):.4f}" in out
     assert "loss after 600" in out
     assert "extrapolates: updates 600 is 2 times" in err
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -87,7 +87,7 @@ def test_best_is_trained_with(law, tmp_path, capsys):
 def test_the_usual_law(runs, tmp_path, capsys):
     """The convex bound for two schedules, the multi-power law for three; another seed is no other schedule."""
     linear = LossCurve.load(runs[1])
-    rates = catalog.parse("linear", PEAK, STEPS, warmup_steps=15).values(STEPS)
+    rates = schedules.get("linear", PEAK, STEPS, warmup_steps=15).values(STEPS)
     three = [*runs, str(tmp_path / "linear.npz")]
     LossCurve(TRUTH.predict(rates, at=linear.step), rates, linear.step).save(three[-1])
     path = str(tmp_path / "law.json")

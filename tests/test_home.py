@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_lrsched import cli
+from keras_lrsched import cli, schedules
 from keras_lrsched.callbacks import GradientNormRecorder, LearningRateLogger, LossRecorder, TrainingState
 from keras_lrsched.laws import ConvexBound, Law, LossCurve
-from keras_lrsched.schedules import RefinedSchedule, Tabulated, catalog
+from keras_lrsched.schedules import RefinedSchedule, Tabulated
 from keras_lrsched.study import claims
 from keras_lrsched.tune import Policy
 
@@ -22,7 +22,7 @@ def test_schedules(home):
     Tabulated([0.1, 0.2]).save("~/t.json")
     assert (home / "t.json").exists()
     assert Tabulated.load("~/t.json").total_steps == 2
-    assert catalog.parse("file:~/t.json", 1.0, 2).total_steps == 2
+    assert schedules.get("file:~/t.json", 1.0, 2).total_steps == 2
     np.savez(home / "norms.npz", gradient_norm=[1.0, 2.0, 3.0])
     assert RefinedSchedule.from_run("~/norms.npz")
 

@@ -6,10 +6,10 @@ import os
 import keras
 import numpy as np
 
+from keras_lrsched.kernels import _c_quantize as core
 from keras_lrsched.kernels import quantize as door
-from keras_lrsched.kernels import quantize_core as core
 from keras_lrsched.precision import FORMATS, SCALE_RULES, dequantize, fake_quantize, get_format, quantize
-from keras_lrsched.precision.blocks import Blocks
+from keras_lrsched.precision._blocks import Blocks
 
 SHAPES = (((7, 70), -1), ((3, 35, 20), 1), ((257, 1000), 0), ((24, 20000), 1), ((3, 17000, 5), 1), ((300_000,), 0))
 """With an axis: whole and cut blocks, neighbors and not, rows that are too long for one block of threads."""

@@ -5,7 +5,7 @@ import numpy as np
 from speed import seconds
 
 from keras_lrsched.kernels.matmul import binding
-from keras_lrsched.precision import Place, QuantizedTensor, get_format, get_recipe, matmul, quantize
+from keras_lrsched.precision import LayerContext, QuantizedTensor, get_format, get_recipe, matmul, quantize
 
 CALL = "__cublas$lt$matmul$f8"
 RECIPES = ("fp8_current", "coat")
@@ -25,7 +25,7 @@ def training_step(rule):
 
 
 def operands(rule, x, w, dy):
-    """What the three products of a step multiply, in float64: both tensors, and the gradient, as they are written."""
+    """What the three products of a step multiply, in float64: both tensors, and the gradient, as they are quantized."""
 
     def numbers(x, element):
         q = jax.jit(lambda x: parts(quantize(x, element)))(x)
@@ -43,7 +43,7 @@ def parts(q):
 def check(name, m=1000, k=520, n=310):
     """The largest error of the three products, in parts of the largest number; no size is a multiple of 16."""
     arrays = normal(m, k), normal(k, n), normal(m, n)
-    rule = get_recipe(name).rule(Place())
+    rule = get_recipe(name).rule(LayerContext())
     step = training_step(rule)
     calls = step.lower(*arrays).compile().as_text().count(f'custom_call_target="{CALL}"')
     assert calls == 3, f"{name}: {calls} calls of {CALL}, not 3"

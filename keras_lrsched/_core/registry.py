@@ -7,7 +7,7 @@ are derived from the entries.
     class REXDecay(ProfileDecay):
         ...
 
-All arguments of the decorator are literals, so that `read` finds them without importing a module.
+All arguments of the decorator are literals, so that `read` finds them without importing a module; it needs no framework.
 """
 
 import ast
@@ -17,9 +17,8 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeVar
-
-import keras
 
 Checked = Literal["trajectory", "vectors", "numbers", "read", "memory"]
 CHECKED: dict[str, str] = {
@@ -27,7 +26,7 @@ CHECKED: dict[str, str] = {
     "vectors": "compared with vectors of values that other code made",
     "numbers": "compared with published numbers",
     "read": "compared with code or paper by reading",
-    "memory": "from memory: neither code nor paper was at hand",
+    "memory": "from memory or secondary sources: neither code nor paper was at hand",
 }
 """How a method was checked, from the strongest evidence to the weakest."""
 
@@ -72,7 +71,19 @@ class Entry:
 _entries: list[Entry] = []
 
 
-def register(name: str | None = None, *, title: str, **provenance: Any) -> Callable[[T], T]:
+def register(
+    name: str | None = None,
+    *,
+    title: str,
+    paper: str | None = None,
+    code: tuple[str, ...] = (),
+    checked: Checked | None = None,
+    against: str = "",
+    deviations: str = "",
+    kind: str = "",
+    options: Mapping[str, Any] | None = None,
+    choices: Mapping[str, Any] | None = None,
+) -> Callable[[T], T]:
     """Add a class or function to the registry, and a class to those that Keras can load.
 
     Several decorators on one class give it several names, each with its own `options`.
@@ -80,30 +91,41 @@ def register(name: str | None = None, *, title: str, **provenance: Any) -> Calla
     Args:
         name: The name by which it is found; `None` for what is built by its class alone.
         title: A short description.
-        **provenance: See `Entry`: `paper`, `code`, `checked`, `against`, `deviations`, `kind`, `options`, `choices`.
+        paper: See `Entry`, as for the other arguments. Defaults to `None`.
+        code: Defaults to `()`.
+        checked: Defaults to `None`.
+        against: Defaults to `""`.
+        deviations: Defaults to `""`.
+        kind: Defaults to `""`.
+        options: Defaults to `None`: none.
+        choices: Defaults to `None`: none.
 
     Raises:
         ValueError: If another method of the room has the name, or `checked` is not a key of `CHECKED`.
     """
+    if checked is not None and checked not in CHECKED:
+        raise ValueError(f"`checked` must be one of {', '.join(CHECKED)}. Received: checked={checked!r}")
 
     def add(target: T) -> T:
-        entry = Entry(name, target, title, **provenance)
-        if entry.checked is not None and entry.checked not in CHECKED:
-            raise ValueError(f"`checked` must be one of {', '.join(CHECKED)}. Received: checked={entry.checked!r}")
+        provenance = (title, paper, code, checked, against, deviations, kind, options or {}, choices or {})
+        entry = Entry(name, target, *provenance)
         if name is not None and any(each.name == name and _key(each) != _key(entry) for each in entries(entry.room)):
             raise ValueError(f"There is a {entry.room} entry of this name. Received: name={name!r}")
         # A module that is loaded again replaces its entries.
         _entries[:] = [each for each in _entries if (each.name, _key(each)) != (name, _key(entry))]
         _entries.append(entry)
-        if isinstance(target, type) and hasattr(target, "get_config") and not _is_registered_with_keras(target):
-            keras.saving.register_keras_serializable(package=target.__module__.partition(".")[0])(target)
+        if isinstance(target, type) and hasattr(target, "get_config"):
+            _register_with_keras(target)
         return target
 
     return add
 
 
-def _is_registered_with_keras(target: type) -> bool:
-    return keras.saving.get_registered_name(target) != target.__name__
+def _register_with_keras(target: type) -> None:
+    import keras  # here, since `read` has to do without
+
+    if keras.saving.get_registered_name(target) == target.__name__:
+        keras.saving.register_keras_serializable(package=target.__module__.partition(".")[0])(target)
 
 
 def entries(room: str, kind: str | None = None) -> list[Entry]:
@@ -117,8 +139,14 @@ def names(room: str, kind: str | None = None) -> list[str]:
     return [each.name for each in entries(room, kind) if each.name is not None]
 
 
-def find(room: str, name: str, kind: str | None = None) -> Entry:
+def find(room: str, name: str, kind: str | None = None, what: str | None = None) -> Entry:
     """The entry of this name.
+
+    Args:
+        room: The room, for instance `"schedules"`.
+        name: The name.
+        kind: Only entries of this kind. Defaults to `None`: all.
+        what: The word for an entry in the error message. Defaults to `None`: the room without its last `s`.
 
     Raises:
         ValueError: If there is none; the message lists the nearest names, or all.
@@ -126,14 +154,14 @@ def find(room: str, name: str, kind: str | None = None) -> Entry:
     for entry in entries(room, kind):
         if entry.name == name:
             return entry
-    raise ValueError(f"Unknown {room.removesuffix('s')} {name!r}. {did_you_mean(name, names(room, kind))}")
+    raise ValueError(f"Unknown {what or room.removesuffix('s')} {name!r}. {did_you_mean(name, names(room, kind))}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names what is close, or everything."""
     known = list(known)
     close = difflib.get_close_matches(str(name).lower(), known, n=3)
-    return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."
+    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
 
 
 def import_methods(package: str) -> dict[str, Any]:
@@ -144,6 +172,17 @@ def import_methods(package: str) -> dict[str, Any]:
             importlib.import_module(f"{package}.{module.name}")
     prefix = f"{package}."
     return {each.target.__name__: each.target for each in _entries if each.target.__module__.startswith(prefix)}
+
+
+def public_names(namespace: Mapping[str, Any], modules: Iterable[str] = ()) -> list[str]:
+    """The `__all__` of a room, from the `globals()` of its `__init__.py`: names without an underscore, but not of modules.
+
+    Args:
+        namespace: The globals.
+        modules: Modules that are public, too. Defaults to `()`.
+    """
+    names = {name for name, value in namespace.items() if not name.startswith("_") and not isinstance(value, ModuleType)}
+    return sorted({*names, *modules})
 
 
 def read(room: str) -> list[dict[str, Any]]:

@@ -24,18 +24,18 @@ class BatchSizeControl(Controller):
             learning rate; or `"linear"`, for SGD. Defaults to `"none"`, with which the learning rate may be a schedule.
 
     Attributes:
-        batch_size: A list of the samples that each batch had, in all processes: what was asked for, or less where a pass
+        batch_size: A list of the samples that each batch had, in all processes: what was requested, or less where a pass
             ends.
     """
 
-    saved: tuple[str, ...] = ("batch_size", "asked")
+    saved: tuple[str, ...] = ("batch_size", "requested")
 
     def __init__(self, learning_rate_rule="none", **options):
         super().__init__(**options)
         self.learning_rate_rule = validation.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
         self.sets_learning_rate = learning_rate_rule != "none"
         self.batch_size: list[int] = []
-        self.asked: int | None = None
+        self.requested: int | None = None
         self._batches: Any = None
 
     def begin(self):
@@ -55,10 +55,10 @@ class BatchSizeControl(Controller):
         self._batches.hold_back()
 
     def on_train_batch_begin(self, batch, logs=None):
-        asked = self._shares * self._batches.asked_size_of(batch)
-        if self.asked not in (None, asked) and self.sets_learning_rate:
-            self.learning_rate *= (asked / self.asked) ** POWERS[self.learning_rate_rule]
-        self.asked = asked
+        requested = self._shares * self._batches.requested_size_of(batch)
+        if self.requested not in (None, requested) and self.sets_learning_rate:
+            self.learning_rate *= (requested / self.requested) ** POWERS[self.learning_rate_rule]
+        self.requested = requested
         super().on_train_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch, logs=None):

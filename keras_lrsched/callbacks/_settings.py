@@ -8,7 +8,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import step_hooks
-from keras_lrsched.schedules.base import float_dtype
+from keras_lrsched.schedules._arrays import float_dtype
 
 
 class Setting:

@@ -14,7 +14,7 @@ from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks import _gradient_hook
 from keras_lrsched.callbacks._settings import Setting, callbacks_in
 from keras_lrsched.optimizers.optimizer import Optimizer
-from keras_lrsched.schedules.operands import compute
+from keras_lrsched.schedules.schedule import compute
 
 MAIN = "optimizer.learning_rate"
 """The learning rate of `model.optimizer`, among `UpdateObserver.targets`."""

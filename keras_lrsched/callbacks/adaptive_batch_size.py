@@ -46,7 +46,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         max_batch_size: Limit of b. Defaults to `None`, for the number of samples.
         momentum: Of the averages of V and |g|^2, at least 0 and below 1. Defaults to `0.9`.
         max_growth: Limit of the growth at once, above 1; `None` for none. Defaults to `2.0`.
-        test_interval: Updates from one test to the next. Defaults to `1`.
+        every: Updates from one test to the next. Defaults to `1`.
         powers_of_two: Whether b stays a power of two times what it was at first. Defaults to `False`.
         learning_rate_rule: `"none"`, `"sqrt"` or `"linear"`, as in `BatchSizeSchedule`. Defaults to `"none"`, as in the
             paper.
@@ -78,7 +78,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
     (2, True)
     """
 
-    saved = ("sizes", "batch_size", "asked", "history", "variance", "square", "weight", "first", "wanted")
+    saved = ("sizes", "batch_size", "requested", "history", "variance", "square", "weight", "first", "wanted")
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         max_batch_size=None,
         momentum=0.9,
         max_growth=2.0,
-        test_interval=1,
+        every=1,
         powers_of_two=False,
         learning_rate_rule="none",
     ):
@@ -97,7 +97,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         self.max_growth = None if max_growth is None else validation.positive_float("max_growth", max_growth)
         if self.max_growth is not None and self.max_growth <= 1:
             raise ValueError(f"`max_growth` must be above 1. Received: max_growth={max_growth}")
-        self.test_interval = validation.positive_int("test_interval", test_interval)
+        self.every = validation.positive_int("every", every)
         self.powers_of_two = bool(powers_of_two)
         self.variance = self.square = self.weight = 0.0
         self.first: int | None = None
@@ -122,8 +122,8 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         for name, value in {"variance": variance, "square": big_square, "weight": 1.0}.items():
             setattr(self, name, self.momentum * getattr(self, name) + (1 - self.momentum) * value)
         update = self.applied() // self.accumulation_steps
-        has_grown = self.asked == self._shares * self._batches.batch_size
-        if update % self.test_interval == 0 and self.wanted is None and has_grown:
+        has_grown = self.requested == self._shares * self._batches.batch_size
+        if update % self.every == 0 and self.wanted is None and has_grown:
             self._test(update)
 
     def after_update(self):
@@ -134,7 +134,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
 
     def _test(self, update):
         variance, square, parts = self.variance / self.weight, self.square / self.weight, self._parts
-        batch = self.accumulation_steps * self.asked
+        batch = self.accumulation_steps * self.requested
         self.history.append([update, batch, variance, square])
         needed = next_batch_size(variance, square, batch, self.eta)
         if self.max_growth is not None:
@@ -143,7 +143,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         size = min(size, self._limit // parts)
         if self.powers_of_two:
             size = self.first * 2 ** math.floor(math.log2(size / self.first))
-        if size > self.asked // self._shares:
+        if size > self.requested // self._shares:
             self.wanted = size  # of a small batch in one process
 
     @property

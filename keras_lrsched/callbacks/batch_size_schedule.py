@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._batch_size import BatchSizeControl
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 
 class Share:

@@ -46,7 +46,7 @@ class LearningRateFinder(Controller):
     Args:
         min_learning_rate: The rate of the first step. Defaults to `1e-7`.
         max_learning_rate: The rate that the last step stays just below. Defaults to `10.0`.
-        steps: n, the number of steps. Defaults to `100`.
+        total_steps: n, the number of steps. Defaults to `100`.
         kind: `"exponential"` or `"linear"`. Defaults to `"exponential"`.
         smoothing: beta. Defaults to `0.9`. fastai and Lightning use `0.98`, a mean over 50 steps, that is half of the test.
         stop_factor: Above 1. Defaults to `4.0`, as in fastai.
@@ -85,7 +85,7 @@ class LearningRateFinder(Controller):
         self,
         min_learning_rate=1e-7,
         max_learning_rate=10.0,
-        steps=100,
+        total_steps=100,
         kind="exponential",
         smoothing=0.9,
         stop_factor=4.0,
@@ -97,7 +97,7 @@ class LearningRateFinder(Controller):
         self.min_learning_rate = validation.positive_float("min_learning_rate", min_learning_rate)
         self.max_learning_rate = validation.positive_float("max_learning_rate", max_learning_rate)
         validation.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
-        self.steps = validation.positive_int("steps", steps)
+        self.total_steps = validation.positive_int("total_steps", total_steps)
         self.kind = validation.one_of("kind", kind, ("exponential", "linear"))
         self.smoothing = validation.beta("smoothing", smoothing)
         self.stop_factor = validation.at_least_one("stop_factor", stop_factor)
@@ -110,7 +110,7 @@ class LearningRateFinder(Controller):
     def find(self, model, x=None, y=None, **options):
         """Runs the test on the data, with any further arguments of `fit`, and gives the suggestion by steepest descent."""
         batches = getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None) or 1
-        options = {"verbose": 0, "epochs": self.steps * batches, **options}  # an epoch has a batch at least
+        options = {"verbose": 0, "epochs": self.total_steps * batches, **options}  # an epoch has a batch at least
         try:
             model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), self]})
         finally:
@@ -119,7 +119,7 @@ class LearningRateFinder(Controller):
 
     def rate(self, step):
         """The learning rate of a step of the test."""
-        low, high, part = self.min_learning_rate, self.max_learning_rate, step / self.steps
+        low, high, part = self.min_learning_rate, self.max_learning_rate, step / self.total_steps
         return low * (high / low) ** part if self.kind == "exponential" else low + (high - low) * part
 
     @property
@@ -175,7 +175,7 @@ class LearningRateFinder(Controller):
     def after_update(self):
         self.learning_rates.append(self.rate(len(self.losses)))
         self.losses.append(self.loss)
-        if self._has_diverged() or len(self.losses) == self.steps:
+        if self._has_diverged() or len(self.losses) == self.total_steps:
             self.model.stop_training = True
             Snapshot.from_state(self.model, self._before["model"]).restore()  # what validates this epoch sees the old model
 

@@ -6,8 +6,8 @@ from keras import ops
 from keras_lrsched._core import path_rules, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.gradient_controller import GradientController
-from keras_lrsched.schedules.operands import as_schedule, compute
 from keras_lrsched.schedules.per_update import refuse_per_update
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 
 @register(
@@ -37,7 +37,8 @@ class MagnitudePruning(GradientController):
         sparsity: A schedule with values in [0, 1], such as `SparsityRamp`, or a number.
         scope: `"layer"`, for the same sparsity in each kernel, or `"global"`, for one ranking over all. Defaults to
             `"layer"`.
-        exclude: A list of regular expressions; kernels in whose path one is found are not pruned. Defaults to `None`.
+        exclude_from_pruning: A list of regular expressions; kernels in whose path one is found are not pruned. Defaults to
+            `None`.
 
     Attributes:
         pruned_to: The sparsity now; `None` before the first update of a `fit`.
@@ -66,12 +67,12 @@ class MagnitudePruning(GradientController):
     sets_learning_rate = False
     step_settings = ("_kernel_paths",)
 
-    def __init__(self, sparsity, scope="layer", exclude=None):
+    def __init__(self, sparsity, scope="layer", exclude_from_pruning=None):
         super().__init__()
         self.sparsity = as_schedule("sparsity", sparsity)
         refuse_per_update("MagnitudePruning", "sparsity", self.sparsity)
         self.scope = validation.one_of("scope", scope, ("layer", "global"))
-        self.exclude = path_rules.patterns("exclude", exclude)
+        self.exclude_from_pruning = path_rules.patterns("exclude_from_pruning", exclude_from_pruning)
         self.pruned_to: float | None = None
 
     def begin(self):
@@ -79,11 +80,15 @@ class MagnitudePruning(GradientController):
         kernels = [v for v in self.model.trainable_variables if v.name.endswith("kernel")]
         self._kernels = [
             kernel
-            for kernel, included in zip(kernels, path_rules.included("exclude", self.exclude, kernels), strict=True)
+            for kernel, included in zip(
+                kernels, path_rules.included("exclude_from_pruning", self.exclude_from_pruning, kernels), strict=True
+            )
             if included
         ]
         if not self._kernels:
-            raise ValueError(f"The model has no kernels to prune. Received: exclude={self.exclude}")
+            raise ValueError(
+                f"The model has no kernels to prune. Received: exclude_from_pruning={self.exclude_from_pruning}"
+            )
         self._kernel_paths = tuple(kernel.path for kernel in self._kernels)
         super().begin()
         self._masks = [

@@ -1,4 +1,4 @@
-"""Few bits for most of a training, and more when they are needed: one recipe after another."""
+"""Low precision for most of a training, and more when it is needed: one recipe after another."""
 
 import math
 
@@ -64,7 +64,7 @@ class PrecisionSchedule(Controller):
     >>> import keras
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32), keras.layers.Dense(1)])
     >>> model.compile("adam", loss="mse")
-    >>> schedule = PrecisionSchedule(["fp4_zhou2025", None], boundaries=[6])
+    >>> schedule = PrecisionSchedule(["fp4_target_precision", None], boundaries=[6])
     >>> history = model.fit(np.ones((32, 64)), np.ones((32, 1)), batch_size=4, verbose=0, callbacks=[schedule])
     >>> schedule.phase, model.layers[0].recipe is None
     (1, True)
@@ -152,7 +152,7 @@ class PrecisionSchedule(Controller):
     def _gradient(self, recipe):
         """By the recipe, which a compiled function takes from the layers when it is traced."""
         for layer in quantized_layers(self.model):
-            layer.use(recipe, layer.place)
+            layer.use(recipe, layer.context)
         if recipe not in self._probes:
             self._probes[recipe] = Probe(self.model, self.sample)
         return self._probes[recipe].gradient()

@@ -14,9 +14,9 @@ from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks import _settings
 from keras_lrsched.callbacks._settings import Setting
-from keras_lrsched.schedules.base import float_dtype
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules._arrays import float_dtype
 from keras_lrsched.schedules.per_update import refuse_per_update
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 
 @register(

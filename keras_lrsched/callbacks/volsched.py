@@ -24,7 +24,7 @@ MEMORY = 10
 class VolSched(Controller):
     """Raises the learning rate when the training metric gets quiet, and lowers it when it gets restless.
 
-    Let a_i be the metric of batch i, r_i = ln(a_i / a_(i-1)), and N = `update_every`. After every N updates, with the
+    Let a_i be the metric of batch i, r_i = ln(a_i / a_(i-1)), and N = `every`. After every N updates, with the
     volatilities s_N = std(last N r_i) and s_all = std(all r_i of the last 10 N batches),
 
         R = s_all / s_N
@@ -42,7 +42,7 @@ class VolSched(Controller):
 
     Args:
         total_steps: T, the length of the run in steps, with warm-up.
-        update_every: N, the steps between two changes, at least 2. Defaults to `50`.
+        every: N, the steps between two changes, at least 2. Defaults to `50`.
         sensitivity: w, above 0. Defaults to `0.05`, the best of three in the authors' log; `0.1` was unstable there.
         min_learning_rate: The least learning rate. Defaults to `1e-4`.
         monitor: The name of what is watched in the logs. Defaults to `"accuracy"`.
@@ -69,7 +69,7 @@ class VolSched(Controller):
     >>> import numpy as np
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.1), loss="mse")
-    >>> volsched = VolSched(total_steps=8, update_every=4, monitor="loss")
+    >>> volsched = VolSched(total_steps=8, every=4, monitor="loss")
     >>> history = model.fit(np.ones((8, 1)), np.ones((8, 1)), batch_size=1, verbose=0, callbacks=[volsched])
     >>> len(volsched.multipliers), round(volsched.learning_rate, 6)
     (2, 0.0001)
@@ -80,7 +80,7 @@ class VolSched(Controller):
     def __init__(
         self,
         total_steps,
-        update_every=50,
+        every=50,
         sensitivity=0.05,
         min_learning_rate=1e-4,
         monitor="accuracy",
@@ -90,9 +90,9 @@ class VolSched(Controller):
     ):
         super().__init__(monitor)
         self.total_steps = validation.positive_int("total_steps", total_steps)
-        self.update_every = validation.positive_int("update_every", update_every)
-        if self.update_every < 2:
-            raise ValueError(f"`update_every` must be at least 2, for a deviation. Received: update_every={update_every}")
+        self.every = validation.positive_int("every", every)
+        if self.every < 2:
+            raise ValueError(f"`every` must be at least 2, for a deviation. Received: every={every}")
         self.sensitivity = validation.positive_float("sensitivity", sensitivity)
         self.min_learning_rate = validation.non_negative_float("min_learning_rate", min_learning_rate)
         self.multiplier_range = None if multiplier_range is None else _checked_range(multiplier_range)
@@ -110,10 +110,10 @@ class VolSched(Controller):
                 self.learning_rate = self.peak * self._warmup(0)
 
     def after_update(self):
-        self.metrics = [*self.metrics[1 - MEMORY * self.update_every :], self.loss]
+        self.metrics = [*self.metrics[1 - MEMORY * self.every :], self.loss]
         if self.step <= self.warmup_steps:
             self.learning_rate = self.peak * self._warmup(self.step)
-        elif (self.step - self.warmup_steps) % self.update_every == 0:
+        elif (self.step - self.warmup_steps) % self.every == 0:
             self._update(self.step - self.warmup_steps, self.total_steps - self.warmup_steps)
 
     def _warmup(self, step):
@@ -122,22 +122,22 @@ class VolSched(Controller):
         return self.warmup_start + (1 - self.warmup_start) * step / (self.warmup_steps - 1)
 
     def _update(self, t, total):
-        before, now = (1 + math.cos(math.pi * min(s / total, 1)) for s in (t - self.update_every, t))
-        if t - self.update_every >= total:
+        before, now = (1 + math.cos(math.pi * min(s / total, 1)) for s in (t - self.every, t))
+        if t - self.every >= total:
             return
-        multiplier = volatility_multiplier(self.metrics, self.update_every, self.sensitivity)
+        multiplier = volatility_multiplier(self.metrics, self.every, self.sensitivity)
         if self.multiplier_range is not None:
             multiplier = min(max(multiplier, self.multiplier_range[0]), self.multiplier_range[1])
         self.multipliers.append(multiplier)
         self.learning_rate = max(self.min_learning_rate, self.learning_rate * multiplier * now / before)
 
 
-def volatility_multiplier(metrics, update_every, sensitivity):
+def volatility_multiplier(metrics, every, sensitivity):
     """M of a series of metrics."""
-    if len(metrics) <= update_every:
+    if len(metrics) <= every:
         return 1.0
     returns = np.diff(np.log(np.maximum(metrics, 1e-8)))
-    recent = np.std(returns[-update_every:], ddof=1)
+    recent = np.std(returns[-every:], ddof=1)
     if not recent > 0:
         return 1.0
     surplus = np.std(returns, ddof=1) / recent - 1

@@ -25,11 +25,11 @@ def add(commands):
 
 
 def compare(arguments) -> int:
-    from keras_lrsched.schedules import catalog
+    from keras_lrsched import schedules
     from keras_lrsched.study import report, workloads
     from keras_lrsched.study.compare import plan
 
-    labels = catalog.names() if arguments.schedules == "all" else arguments.schedules.split(",")
+    labels = schedules.names() if arguments.schedules == "all" else arguments.schedules.split(",")
     with usage_errors(ValueError, OSError, ImportError):
         for package in ("matplotlib", "tensorboard"):
             require(package, "compare")

@@ -185,9 +185,9 @@ def _law(arguments):
 
 
 def _schedule(label, arguments, steps):
-    from keras_lrsched.schedules import catalog
+    from keras_lrsched import schedules
 
-    return catalog.parse(label, arguments.peak, steps, warmup_steps=int(arguments.warmup * steps))
+    return schedules.get(label, arguments.peak, steps, warmup_steps=int(arguments.warmup * steps))
 
 
 def _panels(steps):

@@ -31,23 +31,30 @@ def add(commands):
 
 
 def list_all(arguments) -> int:
-    from keras_lrsched.schedules import catalog
+    from keras_lrsched import schedules
     from keras_lrsched.study.workloads import WORKLOADS
+
+    assert schedules.names()  # importing the room fills the registry
+    entries = [row for row in registry.entries("schedules") if row.name]
 
     show(
         "Schedules",
         ["name", "schedule", "class", "paper"],
-        [[row.name, row.title, row.schedule.__name__, row.reference] for row in catalog.CATALOG],
+        [[row.name, row.title, row.target.__name__, row.paper or "-"] for row in entries if row.kind == "learning rate"],
     )
     show(
         "Other schedules",
         ["name", "schedule", "what it schedules", "class", "paper"],
-        [[row.name, row.title, row.kind, row.schedule.__name__, row.reference] for row in catalog.OTHERS],
+        [
+            [row.name, row.title, row.kind, row.target.__name__, row.paper or "-"]
+            for row in entries
+            if row.kind != "learning rate"
+        ],
     )
     show(
         "Combinators",
         ["class", "what it does"],
-        [[schedule.__name__, _first_line(schedule)] for schedule in catalog.COMBINATORS],
+        [[row.target.__name__, row.title] for row in registry.entries("schedules", "combinator")],
     )
     show(
         "Optimizers",
@@ -78,27 +85,22 @@ def _source(workload):
     return "--data-dir" if workload.needs_data_dir else "installed packages"
 
 
-def _first_line(documented):
-    """The first line of a docstring, without its formula."""
-    return (documented.__doc__ or "").partition("\n")[0].partition(":")[0].rstrip(".")
-
-
 def plot(arguments) -> int:
-    from keras_lrsched.schedules import catalog
+    from keras_lrsched import schedules
 
     check_output(arguments.out, files_of(arguments.names), arguments.force)
     with usage_errors(ImportError, OSError, ValueError):
         require("matplotlib", "plot")
         check_picture(arguments.out)
-        schedules = {
-            name: catalog.parse(name, 1.0, arguments.steps, int(arguments.warmup * arguments.steps))
+        drawn = {
+            name: schedules.get(name, 1.0, arguments.steps, int(arguments.warmup * arguments.steps))
             for name in arguments.names
         }
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     ax = figure.subplots()
-    for name, schedule in schedules.items():
+    for name, schedule in drawn.items():
         schedule.plot(arguments.steps, ax=ax, label=name)
     ax.set_ylabel("fraction of the peak")
     ax.legend(frameon=False)

@@ -7,7 +7,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.operands import compute
+from keras_lrsched.schedules.schedule import compute
 
 
 class Entry(NamedTuple):
@@ -17,8 +17,8 @@ class Entry(NamedTuple):
     """The number of samples before it, over all passes."""
     number: int
     """The number of batches before it."""
-    wanted: int
-    """The size that was asked for."""
+    requested: int
+    """The size that was requested."""
     size: int
     """The size it has: a batch ends with its pass."""
 
@@ -40,10 +40,10 @@ class BatchStream:
 
     def entry(self, index):
         while len(self._plan) <= index:
-            (start, number, wanted), _ = self._after(len(self._plan))
+            (start, number, requested), _ = self._after(len(self._plan))
             if self.schedule is not None:
-                wanted = self.checked(self._scheduled(number))
-            self._plan.append(Entry(start, number, wanted, min(wanted, self.num_samples - start % self.num_samples)))
+                requested = self.checked(self._scheduled(number))
+            self._plan.append(Entry(start, number, requested, min(requested, self.num_samples - start % self.num_samples)))
         return self._plan[index]
 
     def change(self, index, **change):
@@ -78,9 +78,9 @@ class BatchStream:
 
     @property
     def batch_size(self):
-        """The size that was asked for last, or that a schedule has at the origin."""
+        """The size that was requested last, or that a schedule has at the origin."""
         sizes = [change["size"] for _, change in sorted(self._changes.items()) if "size" in change]
-        return sizes[-1] if sizes else self.entry(0).wanted
+        return sizes[-1] if sizes else self.entry(0).requested
 
     def state(self, done):
         """What `restore_state` needs for a stream whose origin is behind `done` batches of this one."""
@@ -102,12 +102,12 @@ class BatchStream:
 
     def _after(self, done):
         """The origin and the changes, seen from behind `done` batches."""
-        start, number, wanted = self._origin
+        start, number, requested = self._origin
         if done:
             last = self.entry(done - 1)
-            start, number, wanted = last.start + last.size, last.number + 1, last.wanted
+            start, number, requested = last.start + last.size, last.number + 1, last.requested
         change = self._changes.get(done, {})
-        origin = (*change.get("to", (start, number)), change.get("size", wanted))
+        origin = (*change.get("to", (start, number)), change.get("size", requested))
         return origin, {index - done: change for index, change in self._changes.items() if index > done}
 
     def _scheduled(self, number):

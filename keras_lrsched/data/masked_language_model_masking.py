@@ -6,7 +6,7 @@ import numpy as np
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 MASKED, REPLACED = 0.8, 0.1
 """Of the chosen tokens, how many become the mask and how many a random token; the others stay."""

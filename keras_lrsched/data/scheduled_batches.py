@@ -110,10 +110,10 @@ class ScheduledBatches(keras.utils.PyDataset):
         with self._changed:
             return self._stream.entry(batch).size
 
-    def asked_size_of(self, batch):
-        """The size that was asked for batch number `batch` of this epoch, which has fewer samples if its pass ends."""
+    def requested_size_of(self, batch):
+        """The size that was requested for batch number `batch` of this epoch, which has fewer samples if its pass ends."""
         with self._changed:
-            return self._stream.entry(batch).wanted
+            return self._stream.entry(batch).requested
 
     # Other forms
 
@@ -204,7 +204,7 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     @property
     def batch_size(self):
-        """The size that was asked for last, or that the schedule has when the epoch begins."""
+        """The size that was requested last, or that the schedule has when the epoch begins."""
         with self._changed:
             return self._stream.batch_size
 

@@ -6,10 +6,10 @@ if the compiler is what is missing), `1` (an error where it cannot be had) or `0
 
 import keras
 
-from keras_lrsched.kernels import loading
-from keras_lrsched.kernels.build import BuildError, mode
-from keras_lrsched.kernels.loading import binding, cannot_call
-from keras_lrsched.kernels.state import status
+from keras_lrsched.kernels import _loading
+from keras_lrsched.kernels._build import BuildError, mode
+from keras_lrsched.kernels._loading import binding, cannot_call
+from keras_lrsched.kernels._status import status
 
 __all__ = ["DTYPES", "BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
 
@@ -35,7 +35,7 @@ def reason_against(variables):
 
 def takes_codes(method, kind, block_size):
     """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbors, where it has float32."""
-    if kind not in CODES or method not in ("sgd", "lion", "adamw") or loading.has_gpu():
+    if kind not in CODES or method not in ("sgd", "lion", "adamw") or _loading.has_gpu():
         return False
     return 128 <= block_size <= 4096 and block_size & (block_size - 1) == 0
 
@@ -44,7 +44,7 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
     """Updates all variables of an optimizer and their state.
 
     Args:
-        method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"`, `"lamb"` or `"adam_mini"`, see ops/kernels/updates.h.
+        method: `"sgd"`, `"lion"`, `"adamw"`, `"lars"`, `"lamb"` or `"adam_mini"`, see ops/kernels/update_formulas.h.
         variables: Keras variables in float32 or bfloat16.
         slots: For each variable a list of its state, in float32 and of its shape (but see `blocks`). For state in 8 bits,
             codes and what belongs to them, as `keras_lrsched.precision.QuantizedState` has them.

@@ -5,8 +5,8 @@
 import keras
 from keras import ops
 
-from keras_lrsched.kernels.build import mode
-from keras_lrsched.kernels.loading import binding, cannot_call, place
+from keras_lrsched.kernels._build import mode
+from keras_lrsched.kernels._loading import binding, cannot_call, place
 
 BLOCK = 32
 MAX_K = 131071

@@ -9,8 +9,8 @@ import math
 
 from keras import ops
 
-from keras_lrsched.kernels.build import mode
-from keras_lrsched.kernels.loading import binding, cannot_call
+from keras_lrsched.kernels._build import mode
+from keras_lrsched.kernels._loading import binding, cannot_call
 
 ELEMENTS = {
     "E4M3": (8, 3, -6, 0x7E, False, 0x7F, None),
@@ -36,7 +36,7 @@ def usable(format, blocks, tensors, writes=True):
 
     Args:
         format: A `keras_lrsched.precision.Format`.
-        blocks: How a tensor is cut, a `keras_lrsched.precision.blocks.Blocks`.
+        blocks: How a tensor is cut, a `keras_lrsched.precision._blocks.Blocks`.
         tensors: What is read.
         writes: Whether codes are written, and not read. Defaults to `True`.
 

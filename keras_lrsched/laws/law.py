@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched.schedules.schedule import as_schedule, compute
 
 LAWS: dict[str, type["Law"]] = {}
 

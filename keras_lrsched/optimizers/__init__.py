@@ -8,8 +8,6 @@ builds one by its name, with the values of its paper; `optimizers.names()` lists
 from `Optimizer`, from `FusedOptimizer` for one that a compiled kernel updates, or from `Wrapper` for one around another.
 """
 
-from types import ModuleType
-
 from keras_lrsched._core import registry
 from keras_lrsched._core.roles import Role, Roles, roles
 from keras_lrsched.optimizers._lookup import get, names
@@ -18,5 +16,4 @@ from keras_lrsched.optimizers.optimizer import Optimizer
 from keras_lrsched.optimizers.wrapper import Wrapper
 
 globals().update(registry.import_methods(__name__))
-__all__ = sorted(name for name, value in globals().items() if name[0] != "_" and not isinstance(value, ModuleType))
-__all__.remove("ModuleType")
+__all__ = registry.public_names(globals())

@@ -35,7 +35,7 @@ class FusedOptimizer(Optimizer):
     # What a method defines
 
     def kernel_numbers(self, t):
-        """What the kernel is told beside the scale of the gradients, see ops/kernels/updates.h; `t` counts from 1."""
+        """Parameters of the kernel after the gradient scale, see ops/kernels/update_formulas.h; `t` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} must implement `kernel_numbers(t)`.")
 
     def kernel_scale(self, gradients):

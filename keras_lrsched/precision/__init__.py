@@ -1,4 +1,4 @@
-"""Numbers in few bits: formats, quantization, gradients through it, and rotations that spread outliers.
+"""Low precision: formats, quantization, gradients through it, and rotations that spread outliers.
 
     q = quantize(x, "MXFP4")                      codes and scales
     y = dequantize(q)                             float32 again
@@ -12,22 +12,22 @@
 
 from keras_lrsched.precision import layers as layers
 from keras_lrsched.precision import recipes as recipes
+from keras_lrsched.precision._fake_quantize import dge_factor, fake_quantize
+from keras_lrsched.precision._hadamard import NVFP4_SIGNS, hadamard, random_signs
+from keras_lrsched.precision._matmul import int8_matmul, matmul
+from keras_lrsched.precision._quantized import QuantizedTensor, dequantize, quantize
+from keras_lrsched.precision._quest import quest
 from keras_lrsched.precision.elements import E2M1, E2M3, E3M2, E4M3, E5M2, FIXED8, INT4, INT8, Element
 from keras_lrsched.precision.formats import FORMATS, SCALE_RULES, Format, get_format
-from keras_lrsched.precision.gradients import dge_factor, fake_quantize
-from keras_lrsched.precision.hadamard import NVFP4_SIGNS, hadamard, random_signs
-from keras_lrsched.precision.loss_scale import LossScaleOptimizer
-from keras_lrsched.precision.matmul import int8_matmul, matmul
+from keras_lrsched.precision.loss_scale_optimizer import LossScaleOptimizer
 from keras_lrsched.precision.model import (
-    Conversion,
+    QuantizationReport,
     quantize_model,
     restore_model,
     switch_recipe,
 )
-from keras_lrsched.precision.optimizer_state import QuantizedState
-from keras_lrsched.precision.quantized import QuantizedTensor, dequantize, quantize
-from keras_lrsched.precision.quest import quest
-from keras_lrsched.precision.recipe import RECIPES, Place, Recipe, get_recipe
+from keras_lrsched.precision.quantized_state import QuantizedState
+from keras_lrsched.precision.recipe import RECIPES, LayerContext, Recipe, get_recipe
 
 __all__ = [
     "E2M1",
@@ -42,11 +42,11 @@ __all__ = [
     "NVFP4_SIGNS",
     "RECIPES",
     "SCALE_RULES",
-    "Conversion",
     "Element",
     "Format",
+    "LayerContext",
     "LossScaleOptimizer",
-    "Place",
+    "QuantizationReport",
     "QuantizedState",
     "QuantizedTensor",
     "Recipe",

@@ -1,6 +1,5 @@
 """Public names of keras_lrsched.precision. Made by `make api`."""
 
-from .model import Conversion as Conversion
 from .elements import E2M1 as E2M1
 from .elements import E2M3 as E2M3
 from .elements import E3M2 as E3M2
@@ -12,25 +11,26 @@ from .formats import FORMATS as FORMATS
 from .formats import Format as Format
 from .elements import INT4 as INT4
 from .elements import INT8 as INT8
-from .loss_scale import LossScaleOptimizer as LossScaleOptimizer
-from .hadamard import NVFP4_SIGNS as NVFP4_SIGNS
-from .recipe import Place as Place
-from .optimizer_state import QuantizedState as QuantizedState
-from .quantized import QuantizedTensor as QuantizedTensor
+from .recipe import LayerContext as LayerContext
+from .loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
+from ._hadamard import NVFP4_SIGNS as NVFP4_SIGNS
+from .model import QuantizationReport as QuantizationReport
+from .quantized_state import QuantizedState as QuantizedState
+from ._quantized import QuantizedTensor as QuantizedTensor
 from .recipe import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
 from .formats import SCALE_RULES as SCALE_RULES
-from .quantized import dequantize as dequantize
-from .gradients import dge_factor as dge_factor
-from .gradients import fake_quantize as fake_quantize
+from ._quantized import dequantize as dequantize
+from ._fake_quantize import dge_factor as dge_factor
+from ._fake_quantize import fake_quantize as fake_quantize
 from .formats import get_format as get_format
 from .recipe import get_recipe as get_recipe
-from .hadamard import hadamard as hadamard
-from .matmul import int8_matmul as int8_matmul
-from .matmul import matmul as matmul
-from .quantized import quantize as quantize
+from ._hadamard import hadamard as hadamard
+from ._matmul import int8_matmul as int8_matmul
+from ._matmul import matmul as matmul
+from ._quantized import quantize as quantize
 from .model import quantize_model as quantize_model
-from .quest import quest as quest
-from .hadamard import random_signs as random_signs
+from ._quest import quest as quest
+from ._hadamard import random_signs as random_signs
 from .model import restore_model as restore_model
 from .model import switch_recipe as switch_recipe

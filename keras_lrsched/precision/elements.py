@@ -7,7 +7,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_lrsched.precision import exact
+from keras_lrsched.precision import _exact
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -92,9 +92,9 @@ class Element:
         `noise`, random integers below 2^30, rounds up or down with probabilities that make the expected value `x`.
         NaN becomes 0 in types without NaN.
         """
-        code = ops.minimum(self._magnitude_code(exact.magnitude(x), noise), self.max_code)
+        code = ops.minimum(self._magnitude_code(_exact.magnitude(x), noise), self.max_code)
         code = ops.where(ops.isnan(x), self.nan or 0, code)
-        negative = exact.bits(x) < 0
+        negative = _exact.bits(x) < 0
         if self.integer:
             return ops.bitwise_and(ops.where(negative, -code, code), 2**self.bits - 1)
         return ops.where(negative, code + 2 ** (self.bits - 1), code)
@@ -105,7 +105,7 @@ class Element:
 
     def _magnitude_code(self, size, noise=None, round_down=False):
         exponent = ops.right_shift(size, 23) - 127
-        significand = ops.where(exponent > -127, ops.bitwise_or(ops.bitwise_and(size, exact.MANTISSA), 1 << 23), 0)
+        significand = ops.where(exponent > -127, ops.bitwise_or(ops.bitwise_and(size, _exact.MANTISSA), 1 << 23), 0)
         below = ops.maximum(self.min_exponent - exponent, 0)
         places = 23 - self.mantissa + below
         # A shift by more than 30 places is done in two; the first drops only what noise of 30 bits would not see.
@@ -114,14 +114,14 @@ class Element:
         if round_down:
             steps = ops.right_shift(significand, places)
         elif noise is None:
-            steps = exact.shift_to_nearest(significand, places)
+            steps = _exact.shift_to_nearest(significand, places)
         else:
             steps = ops.right_shift(significand + ops.right_shift(noise, 30 - places), places)
         return ops.left_shift(exponent + below - self.min_exponent, self.mantissa) + steps
 
     def interval(self, x):
         """The two neighboring values >= 0 between which |x| lies; the two largest where |x| is beyond them."""
-        lower = ops.minimum(self._magnitude_code(exact.magnitude(x), round_down=True), self.max_code - 1)
+        lower = ops.minimum(self._magnitude_code(_exact.magnitude(x), round_down=True), self.max_code - 1)
         values = ops.convert_to_tensor(np.array([self.magnitude(code) for code in range(self.max_code + 1)], "float32"))
         return ops.take(values, lower), ops.take(values, lower + 1)
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from keras_lrsched._core import validation
 from keras_lrsched.precision import elements
+from keras_lrsched.precision._packing import GROUP
 from keras_lrsched.precision.elements import Element
-from keras_lrsched.precision.packing import GROUP
 
 SCALE_RULES = {
     "e8m0": ("floor", "ceil", "rceil", "even"),
@@ -17,7 +17,7 @@ SCALE_RULES = {
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A low-precision format: elements of few bits, and one scale for each block of them.
+    """A low-precision format: elements of at most 8 bits, and one scale for each block of them.
 
         x ~ scale element
 

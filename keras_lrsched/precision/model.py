@@ -1,4 +1,4 @@
-"""A model in few bits, and back."""
+"""Conversion of a model to low precision, and back."""
 
 import dataclasses
 import re
@@ -8,10 +8,10 @@ import keras
 
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.traces import check_traces, forget_traces
+from keras_lrsched.precision import _rematerialization
 from keras_lrsched.precision import layers as quantized
-from keras_lrsched.precision import rematerialization
 from keras_lrsched.precision.layers import QUANTIZED, Quantized
-from keras_lrsched.precision.recipe import Place, get_recipe
+from keras_lrsched.precision.recipe import LayerContext, get_recipe
 
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 TABLES = re.compile(
@@ -20,14 +20,14 @@ TABLES = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversion:
+class QuantizationReport:
     """What `quantize_model` did: paths of layers. Every matrix that is trained lies in a layer of one of the three.
 
     Attributes:
         recipe: The `Recipe`.
         quantized: Layers that compute by it.
         kept: Layers that it, or the argument `keep`, leaves as they are, and those with a table only, such as `Embedding`.
-        unsupported: Layers with a product that has no form in few bits here.
+        unsupported: Layers with a product that has no quantized form here.
     """
 
     recipe: object
@@ -62,7 +62,7 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0, head=None):
         recipe: A `Recipe` or its name.
         keep: Regular expressions; a layer in whose path one is found stays as it is. One that is found in the path of a
             layer with a product of its own keeps that product, and not those of the layers within. Defaults to `()`.
-        strict: Whether layers with a product that cannot be written in few bits (recurrent, separable, depthwise, transposed
+        strict: Whether layers with a product that cannot be quantized (recurrent, separable, depthwise, transposed
             and grouped convolutions, subclasses with a computation of their own) raise an error; else they stay, with a
             warning. Defaults to `True`.
         seed: Of random numbers. Defaults to `0`.
@@ -71,7 +71,7 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0, head=None):
             is none, as in a subclassed model, a recipe that treats heads in another way raises an error.
 
     Returns:
-        A `Conversion`.
+        A `QuantizationReport`.
 
     Raises:
         ValueError: If the model is not built or quantized already, by this package or by Keras; if `keep` or `head` finds no
@@ -95,33 +95,31 @@ def quantize_model(model, recipe, keep=(), strict=True, seed=0, head=None):
     unsupported = [layer for layer in unsupported if layer not in kept]
     if unsupported and strict:
         raise ValueError(
-            "These layers cannot compute in few bits: "
-            + ", ".join(map(_described, unsupported))
-            + ". Name them in `keep`, or "
+            "These layers cannot be quantized: " + ", ".join(map(_described, unsupported)) + ". Name them in `keep`, or "
             "pass strict=False."
         )
     _check_built(found)
-    places = _places(model, found, seed, recipe, head)
-    used = [layer for layer in found if recipe.rule(places[layer]) is not None]
+    contexts = _contexts(model, found, seed, recipe, head)
+    used = [layer for layer in found if recipe.rule(contexts[layer]) is not None]
     kept = [*kept, *(layer for layer in found if layer not in used)]
     if not used:
         raise ValueError(
-            f"No layer of the model would compute by {recipe.name}: it has no product that can be written in few bits, or "
+            f"No layer of the model would compute by {recipe.name}: it has no product that can be quantized, or "
             f"all are kept, such as the head; see `keep` and `head`. Received: model={model.name}, "
             f"kept={_paths(kept)}, unsupported={_paths(unsupported)}"
         )
     _prepare_change(model, found)
-    build = _needs_another_build(model, recipe, places)
+    build = _needs_another_build(model, recipe, contexts)
     if unsupported:
         warnings.warn("These layers stay as they are: " + ", ".join(map(_described, unsupported)) + ".", stacklevel=2)
-    for layer, place in places.items():
-        quantized.convert(layer, recipe, place)
-    rematerialization.leave_out(model)
+    for layer, context in contexts.items():
+        quantized.convert(layer, recipe, context)
+    _rematerialization.leave_out(model)
     quantized.keep_in_configuration(model)
     if build:
         keras_private.build_optimizer_anew(model.optimizer, model.trainable_variables)
     forget_traces(model, found)
-    return Conversion(recipe, *(tuple(map(_path, each)) for each in (used, kept, unsupported)))
+    return QuantizationReport(recipe, *(tuple(map(_path, each)) for each in (used, kept, unsupported)))
 
 
 def switch_recipe(model, recipe):
@@ -149,7 +147,7 @@ def switch_recipe(model, recipe):
     prepare_recipe(model, recipe)
     found = quantized_layers(model)
     for layer in found:
-        layer.use(recipe, layer.place)
+        layer.use(recipe, layer.context)
     forget_traces(model, found)
 
 
@@ -161,7 +159,7 @@ def prepare_recipe(model, recipe):
     _prepare_change(model, found)
     if recipe is None:
         return
-    build = _needs_another_build(model, recipe, {layer: layer.place for layer in found})
+    build = _needs_another_build(model, recipe, {layer: layer.context for layer in found})
     for layer in found:
         layer.prepare(recipe)
     if build:
@@ -190,10 +188,10 @@ def restore_model(model):
         raise ValueError(f"The model has no quantized layers. Received: model={model.name}")
     _prepare_change(model, found)
     quantized.forget_in_configuration(model)
-    rematerialization.put_back(model)
+    _rematerialization.put_back(model)
     for layer in found:
         layer.forget()
-        quantized.become(layer, layer.plain)
+        quantized.convert_in_place(layer, layer.plain)
     forget_traces(model, found)
 
 
@@ -274,12 +272,12 @@ def _is_meant_by_another(layer, found, rule):
     return bool(around) and not re.search(rule, path[len(max(around, key=len)) + 1 :])
 
 
-def _places(model, layers, seed, recipe, head):
-    """layer -> its `Place`."""
+def _contexts(model, layers, seed, recipe, head):
+    """layer -> its `LayerContext`."""
     first_seed = validation.non_negative_int("seed", seed) * 0x1000
 
-    def place(index, role):
-        return Place(role, index, len(layers), first_seed + index)
+    def context(index, role):
+        return LayerContext(role, index, len(layers), first_seed + index)
 
     projections = _projections_of_subclasses(model)
     roles = [_role(layer, projections) for layer in layers]
@@ -291,7 +289,7 @@ def _places(model, layers, seed, recipe, head):
         differs = [
             layer
             for index, (layer, role) in enumerate(zip(layers, roles, strict=True))
-            if layer in unclear and recipe.rule(place(index, role)) != recipe.rule(place(index, "head"))
+            if layer in unclear and recipe.rule(context(index, role)) != recipe.rule(context(index, "head"))
         ]
         if differs:
             raise ValueError(
@@ -300,7 +298,7 @@ def _places(model, layers, seed, recipe, head):
                 f"with the layers {', '.join(map(_path, differs))}"
             )
     roles = ["head" if layer in heads else role for layer, role in zip(layers, roles, strict=True)]
-    return {layer: place(index, role) for index, (layer, role) in enumerate(zip(layers, roles, strict=True))}
+    return {layer: context(index, role) for index, (layer, role) in enumerate(zip(layers, roles, strict=True))}
 
 
 def _role(layer, projections):
@@ -350,7 +348,7 @@ def _outputs(part):
     return keras.tree.flatten(getattr(part, "outputs", None) or []) if isinstance(part, keras.Model) else []
 
 
-def _needs_another_build(model, recipe, places):
+def _needs_another_build(model, recipe, contexts):
     """Whether the optimizer is built already, and not for the variables that a recipe adds.
 
     It can be built anew while it has made no step, as on JAX, where `fit` builds it before callbacks are called.
@@ -358,10 +356,10 @@ def _needs_another_build(model, recipe, places):
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return False
-    for layer, place in [(part, place) for each, place in places.items() for part in _with_kernels(each)]:
-        rule = recipe.rule(place)
+    for layer, context in [(part, context) for each, context in contexts.items() for part in _with_kernels(each)]:
+        rule = recipe.rule(context)
         new = {} if rule is None else rule.variables(layer)
-        known = layer.product_of(recipe) if isinstance(layer, Quantized) else None
+        known = layer.gemm_of(recipe) if isinstance(layer, Quantized) else None
         known = {} if known is None else known.named_variables
         if any(spec.get("trainable", True) and not quantized.fits(known.get(name), spec) for name, spec in new.items()):
             if int(optimizer.iterations) > 0:

@@ -8,13 +8,13 @@ from typing import ClassVar
 import keras
 
 from keras_lrsched._core import validation
-from keras_lrsched.precision.product import Rule
+from keras_lrsched.precision._gemms import Rule
 
 ROLES = ("linear", "attention", "convolution", "head")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class LayerContext:
     """Where a layer stands in its model.
 
     Attributes:
@@ -34,18 +34,18 @@ class Place:
         validation.one_of("role", self.role, ROLES)
 
     def part(self, number):
-        """The place of a layer within this one, which has random numbers of its own."""
+        """The context of a layer within this one, which has random numbers of its own."""
         return dataclasses.replace(self, seed=self.seed + 0x10000 * (number + 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the layers of a model compute in few bits. A subclass defines `rule`, and has its settings as fields."""
+    """How the layers of a model compute in low precision. A subclass defines `rule`, and has its settings as fields."""
 
     name: ClassVar[str] = ""
 
-    def rule(self, place) -> Rule | None:
-        """The `Rule` of a layer at a `Place`; `None` for one that stays as it is."""
+    def rule(self, context) -> Rule | None:
+        """The `Rule` of a layer at a `LayerContext`; `None` for one that stays as it is."""
         raise NotImplementedError
 
     def get_config(self):

@@ -1,12 +1,20 @@
 """Batch size warmup: larger batches when the gradients can use them (Merrill et al. 2025)."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "batch_size_warmup",
+    title="batch size warmup",
+    paper="arXiv:2505.23971",
+    code=("allenai/OLMo-core",),
+    checked="read",
+    against="the official callback, `batch_size_scheduler.py`, for the factor of the learning rate",
+    deviations="batch sizes and tokens from notes on the paper",
+    kind="batch size",
+)
 class BatchSizeWarmup(PiecewiseConstant):
     """A batch size that grows in steps. Not a learning rate: the value is a number of examples, or of sequences.
 

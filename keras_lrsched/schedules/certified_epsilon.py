@@ -2,14 +2,22 @@
 
 import math
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "certified_epsilon",
+    title="certified training",
+    paper="arXiv:2103.17268",
+    code=("Verified-Intelligence/auto_LiRPA",),
+    checked="vectors",
+    against="the official code, `eps_scheduler.py`, which was run",
+    kind="radius",
+)
 class CertifiedEpsilon(PhasedSchedule):
     """Zero, then a ramp to `epsilon`, first along a power and from the middle on straight. Not a learning rate: the value
     is the radius of the perturbations, in the units of the input.
@@ -55,10 +63,10 @@ class CertifiedEpsilon(PhasedSchedule):
         curved = math.floor(self.mid * self.ramp_steps) if mode == "smooth" else 0
         straight = self.ramp_steps - curved
         middle = self.epsilon * curved / (self.beta * straight + curved)
-        self.phases = [
-            Phase(self.start_step, 0.0, 0.0),
-            Phase(curved, 0.0, middle, profiles.polynomial(self.beta)),
-            Phase(straight, middle, self.epsilon),
+        self.segments = [
+            Segment(self.start_step, 0.0, 0.0),
+            Segment(curved, 0.0, middle, profiles.polynomial(self.beta)),
+            Segment(straight, middle, self.epsilon),
         ]
 
     @classmethod

@@ -1,13 +1,15 @@
 """Chain: one schedule after another."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule, at_least
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import at_least
+from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="one schedule after another",
+    kind="combinator",
+)
 class Chain(Schedule):
     """Schedules one after another; each counts its steps from where it begins.
 

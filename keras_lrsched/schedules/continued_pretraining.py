@@ -2,15 +2,24 @@
 
 import bisect
 
-import keras
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.profile_decay import ProfileDecay
-from keras_lrsched.schedules.warmup import Warmup
+from keras_lrsched.schedules.schedule import Warmup
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "continued_pretraining",
+    title="cosine to a hundredth (Reuse, Don't Retrain)",
+    paper="arXiv:2407.07263",
+    checked="memory",
+    against="two secondary notes, which agree on all numbers",
+    deviations="no official code; the body of the paper was not read",
+    kind="learning rate",
+    choices={"alpha": ((0.0, 0.01, 0.1, 0.3), 0.01)},
+)
 class ContinuedPretraining(ProfileDecay):
     """A cosine from the last value of pre-training to a hundredth of it, without a warmup.
 

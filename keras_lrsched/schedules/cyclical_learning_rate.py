@@ -7,7 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule, at_least, to_float
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import at_least, to_float
+from keras_lrsched.schedules.schedule import Schedule
 
 
 def _power(base, count, xp):
@@ -22,7 +24,15 @@ SCALES = {
 """What the height of a cycle is multiplied by; `count` is the number of the cycle, from 1, or of the iteration, from 0."""
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="cyclical, any scale (CLR)",
+    paper="arXiv:1506.01186",
+    code=("bckenstler/CLR", "tensorflow/addons"),
+    checked="vectors",
+    against="the community's Keras callback, which was run; the arguments of TensorFlow Addons, which were read",
+    deviations="`step_size` must be whole, and the maximum no less than the minimum; the paper was not read",
+    kind="learning rate",
+)
 class CyclicalLearningRate(Schedule):
     """Up and down between two values along straight lines, forever, in cycles of two times s = `step_size`:
 

@@ -1,11 +1,20 @@
 """The three policies of CLR (Smith 2017), under the names and arguments of TensorFlow Addons."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.cyclical_learning_rate import CyclicalLearningRate
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "cyclical",
+    title="cyclical, equal triangles (CLR)",
+    paper="arXiv:1506.01186",
+    code=("bckenstler/CLR", "tensorflow/addons"),
+    checked="vectors",
+    against="the community's Keras callback, which was run; the arguments of TensorFlow Addons, which were read",
+    deviations="`step_size` must be whole, and the maximum no less than the minimum; the paper was not read",
+    kind="learning rate",
+    choices={"cycles": ((1, 2, 4, 8), 4)},
+)
 class TriangularCyclicalLearningRate(CyclicalLearningRate):
     """`CyclicalLearningRate` whose cycles are all equal: scale 1. Arguments, errors and reference as there.
 
@@ -26,7 +35,17 @@ class TriangularCyclicalLearningRate(CyclicalLearningRate):
         super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular", scale_mode, name)
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "cyclical2",
+    title="cyclical, halving triangles (CLR)",
+    paper="arXiv:1506.01186",
+    code=("bckenstler/CLR", "tensorflow/addons"),
+    checked="vectors",
+    against="the community's Keras callback, which was run; the arguments of TensorFlow Addons, which were read",
+    deviations="`step_size` must be whole, and the maximum no less than the minimum; the paper was not read",
+    kind="learning rate",
+    choices={"cycles": ((1, 2, 4, 8), 4)},
+)
 class Triangular2CyclicalLearningRate(CyclicalLearningRate):
     """`CyclicalLearningRate` whose cycles halve: scale 2^(1 - c). Arguments, errors and reference as there.
 
@@ -47,7 +66,15 @@ class Triangular2CyclicalLearningRate(CyclicalLearningRate):
         super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular2", scale_mode, name)
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="cyclical, exponentially shrinking triangles (CLR)",
+    paper="arXiv:1506.01186",
+    code=("bckenstler/CLR", "tensorflow/addons"),
+    checked="vectors",
+    against="the community's Keras callback, which was run; the arguments of TensorFlow Addons, which were read",
+    deviations="`step_size` must be whole, and the maximum no less than the minimum; the paper was not read",
+    kind="learning rate",
+)
 class ExponentialCyclicalLearningRate(CyclicalLearningRate):
     """`CyclicalLearningRate` that shrinks with every update: scale gamma^c. Arguments, errors and reference as there.
 

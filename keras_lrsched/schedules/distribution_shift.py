@@ -1,14 +1,22 @@
 """Learning rates for a target that moves (after Fahrbach et al. 2023): our own greedy rule for linear regression."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules.schedule import Schedule, Warmup
 from keras_lrsched.schedules.tabulated import Tabulated
-from keras_lrsched.schedules.warmup import Warmup
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "distribution_shift",
+    title="greedy for a drifting target (ours)",
+    paper="arXiv:2303.15634",
+    deviations=(
+        "the paper for the idea alone; its formulas were not available, and the authors' repository has no "
+        "schedule: this rule is ours"
+    ),
+    kind="learning rate",
+    choices={"drift": ((0.0, 0.01, 0.1), 0.01)},
+)
 class DistributionShift(Schedule):
     """The learning rate that is best for the next step of SGD on a linear regression whose solution drifts. Ours.
 

@@ -2,13 +2,21 @@
 
 import itertools
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "efficient_train",
+    title="EfficientTrain++",
+    paper="arXiv:2211.09703",
+    code=("LeapLabTHU/EfficientTrain",),
+    checked="read",
+    against="sizes, magnitudes and lengths in the official `_ET_pp_main_*.py` and `ET_training.py`",
+    deviations="stages end at whole updates, in the official code at whole epochs; images are not resized here",
+    kind="input size",
+)
 class EfficientTrainStages(PiecewiseConstant):
     """Stages with ever larger images and stronger augmentation. Not a learning rate: the value is the size of the input in
     pixels a side.

@@ -1,13 +1,25 @@
 """Infinite learning rate: a schedule for continual pre-training, whose end is chosen when it comes (Ibrahim et al. 2024)."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "infinite",
+    title="infinite: cooldown, constant, annealing",
+    paper="arXiv:2403.08763",
+    checked="read",
+    against="three independent implementations, for cosine cooldown and annealing",
+    deviations=(
+        "no official code found; inverse-sqrt cooldown and proportions of `for_budget` from memory; a circulating "
+        "annealing that misses the floor is not followed"
+    ),
+    kind="learning rate",
+    choices={"cooldown": (("cosine", "inverse_sqrt"), "cosine")},
+)
 class InfiniteLearningRate(PhasedSchedule):
     """Warmup, cooldown to a constant, that constant for as long as data comes, and a short exponential annealing.
 
@@ -70,11 +82,11 @@ class InfiniteLearningRate(PhasedSchedule):
         self.annealing_steps = validation.non_negative_int("annealing_steps", annealing_steps)
         self.cooldown = profiles.get(cooldown, floor=constant / high)
         self.name = name
-        self.phases = [
-            Phase(self.warmup_steps, 0.0, high),
-            Phase(self.cooldown_steps, high, constant, self.cooldown),
-            Phase(self.constant_steps, constant, constant),
-            Phase(self.annealing_steps, constant, low, profiles.exponential(low / constant)),
+        self.segments = [
+            Segment(self.warmup_steps, 0.0, high),
+            Segment(self.cooldown_steps, high, constant, self.cooldown),
+            Segment(self.constant_steps, constant, constant),
+            Segment(self.annealing_steps, constant, low, profiles.exponential(low / constant)),
         ]
 
     @classmethod

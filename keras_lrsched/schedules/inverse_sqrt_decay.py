@@ -1,14 +1,24 @@
 """Inverse-square-root decay, the schedule without an end of the first transformers."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule, at_least, to_float
-from keras_lrsched.schedules.phases import Phase, progress
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import at_least, to_float
 from keras_lrsched.schedules.profile_decay import checked_warmup
+from keras_lrsched.schedules.schedule import Schedule
+from keras_lrsched.schedules.segment import Segment, progress
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "inverse_sqrt",
+    title="inverse square root",
+    paper="arXiv:1706.03762",
+    code=("stanford-crfm/levanter",),
+    checked="vectors",
+    against="`inv_sqrt` of Levanter",
+    deviations="the paper for the idea alone",
+    kind="learning rate",
+    choices={"alpha": ((0.0, 0.4, 0.6), 0.0)},
+)
 class InverseSqrtDecay(Schedule):
     """Decay with one over the square root of the update count, behind an optional linear warmup; it never ends.
 
@@ -56,7 +66,7 @@ class InverseSqrtDecay(Schedule):
                 f"Received: warmup_steps={warmup_steps}, decay_steps={decay_steps}"
             )
         self._peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
-        self._rise = Phase(self.warmup_steps, self.initial_learning_rate, self._peak)
+        self._rise = Segment(self.warmup_steps, self.initial_learning_rate, self._peak)
 
     def compute(self, step, xp):
         count = to_float(at_least(step, self.decay_steps, xp), xp)

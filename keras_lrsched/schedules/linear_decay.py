@@ -1,11 +1,18 @@
 """Linear decay to zero, or to a floor."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "linear",
+    title="linear decay to zero (D2Z)",
+    paper="arXiv:2502.15938",
+    checked="memory",
+    against="a detailed summary of the paper",
+    kind="learning rate",
+    choices={"alpha": ((0.0, 0.01, 0.1, 0.3), 0.0)},
+)
 class LinearDecay(ProfileDecay):
     """Linear decay, behind an optional linear warmup; to zero, which is what two papers recommend.
 

@@ -1,13 +1,21 @@
 """The masking rate of masked language models, falling through the training (Ankner et al. 2023)."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "masking_rate",
+    title="masking rate decay",
+    paper="arXiv:2305.15096",
+    checked="memory",
+    against="detailed notes on the paper, for rates and shapes",
+    deviations="no official code was seen",
+    kind="masking rate",
+)
 class MaskingRate(PhasedSchedule):
     """The fraction of tokens to mask, from `initial_rate` to `final_rate`. Not a learning rate: the value is a fraction.
 
@@ -41,4 +49,4 @@ class MaskingRate(PhasedSchedule):
         self.final_rate = validation.positive_fraction("final_rate", final_rate)
         self.profile = profiles.get(profile)
         self.name = name
-        self.phases = [Phase(steps, self.initial_rate, self.final_rate, self.profile)]
+        self.segments = [Segment(steps, self.initial_rate, self.final_rate, self.profile)]

@@ -1,13 +1,21 @@
 """The schedule of MiniCPM (Hu et al. 2024): warmup, a constant, and a decay that is given by its half-life."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.warmup_stable_decay import WarmupStableDecay, split_budget
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "minicpm",
+    title="warmup-stable-decay with a half-life (MiniCPM)",
+    paper="arXiv:2404.06395",
+    checked="read",
+    against="the paper, sections 4.2 and 6.2",
+    deviations="no code; the half-life is our reading of a misprint",
+    kind="learning rate",
+    choices={"decay_fraction": ((0.05, 0.1, 0.2, 0.4), 0.1)},
+)
 class MiniCPMDecay(WarmupStableDecay):
     """WSD as its paper has it: the decay halves the value every `half_life` updates; it does not reach 0.
 

@@ -1,11 +1,22 @@
 """Moderate decay for a curriculum: the best data comes last, so the learning rate must not be spent by then (2025)."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.warmup_stable_decay import WarmupStableDecay
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "moderate",
+    title="moderate decay for a curriculum",
+    paper="arXiv:2511.18903",
+    checked="memory",
+    against="two secondary notes, which agree",
+    deviations="neither text nor code was read",
+    kind="learning rate",
+    choices={
+        "alpha": ((0.1, 0.2, 0.3333333333333333, 0.5), 0.3333333333333333),
+        "decay_fraction": ((0.1, 0.2, 0.4, 0.8), 0.2),
+    },
+)
 class ModerateDecay(WarmupStableDecay):
     """WSD that comes down to a third of the peak only, for training data that is sorted from poor to good.
 

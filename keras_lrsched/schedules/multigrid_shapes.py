@@ -3,11 +3,11 @@
 import itertools
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import to_float, to_int
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import to_float, to_int
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant, piece
 
 LONG_CYCLE = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
@@ -24,7 +24,16 @@ class Shape(NamedTuple):
     crop: int
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "multigrid",
+    title="multigrid training",
+    paper="arXiv:1912.00998",
+    code=("facebookresearch/SlowFast",),
+    checked="vectors",
+    against="the official code, `multigrid.py`, which was run, for epochs and learning rates",
+    deviations="the short cycle runs through; the official code restarts it with each epoch",
+    kind="shape of the batch",
+)
 class MultigridShapes(PiecewiseConstant):
     """The shape of each mini-batch, in two interlocked cycles. Not a learning rate: the value is the batch size as a
     multiple of the base one; `shape(step)` gives frames and crop too.

@@ -5,13 +5,25 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.base import Schedule, at_least, float_dtype, to_float, to_int
-from keras_lrsched.schedules.phases import Phase, progress
+from keras_lrsched.schedules._arrays import at_least, float_dtype, to_float, to_int
 from keras_lrsched.schedules.piecewise_constant import piece
+from keras_lrsched.schedules.schedule import Schedule
+from keras_lrsched.schedules.segment import Segment, progress
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "multiplicative_cyclic",
+    title="cosines, each twice as long",
+    paper="arXiv:2206.00832",
+    code=("jacobfulano/cyclic-learning-rate-schedules",),
+    checked="read",
+    against="the authors' repository, for T0, m and the warmup",
+    deviations="the values are from the formula, not from running the code",
+    kind="learning rate",
+    choices={"cycles": ((1, 2, 3, 4), 3), "t_mul": ((1, 2, 3), 2)},
+)
 class MultiplicativeCyclic(Schedule):
     """Linear warmup, then cosines from the peak to 0, each `t_mul` times as long as the one before, without an end.
 
@@ -50,7 +62,7 @@ class MultiplicativeCyclic(Schedule):
         self.t_mul = validation.positive_int("t_mul", t_mul)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.name = name
-        self._rise = Phase(self.warmup_steps, 0.0, self.peak_learning_rate)
+        self._rise = Segment(self.warmup_steps, 0.0, self.peak_learning_rate)
         self._starts, self._lengths = [0], [self.first_decay_steps]
         while self.t_mul > 1 and self._starts[-1] + self._lengths[-1] < 2**62:
             self._starts.append(self._starts[-1] + self._lengths[-1])

@@ -1,13 +1,20 @@
 """Noam, the schedule of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import at_least
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import at_least
 from keras_lrsched.schedules.inverse_sqrt_decay import InverseSqrtDecay
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "noam",
+    title="Noam",
+    paper="arXiv:1706.03762",
+    code=("google/init2winit",),
+    checked="read",
+    against="`transformer_schedule` of init2winit",
+    kind="learning rate",
+)
 class NoamDecay(InverseSqrtDecay):
     """A linear warmup and then one over the square root of the update count, with the width of the model as its scale.
 

@@ -2,14 +2,29 @@
 
 import itertools
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "one_cycle",
+    title="1cycle",
+    paper="arXiv:1708.07120",
+    code=("pytorch/pytorch",),
+    checked="vectors",
+    against="`OneCycleLR` of PyTorch 2.13",
+    deviations="the papers were not read",
+    kind="learning rate",
+    choices={
+        "pct_start": ((0.1, 0.2, 0.3, 0.5), 0.3),
+        "div_factor": ((5.0, 25.0, 100.0), 25.0),
+        "anneal": (("cosine", "linear"), "cosine"),
+        "three_phase": ((False, True), False),
+    },
+)
 class OneCycle(PhasedSchedule):
     """The 1cycle policy in the two forms in use: fast.ai's two phases, and the paper's three.
 
@@ -63,7 +78,7 @@ class OneCycle(PhasedSchedule):
         floor = initial / self.final_div_factor
         values = [initial, peak, initial, floor] if three_phase else [initial, peak, floor]
         self.pct_start = validation.inner_fraction("pct_start", pct_start)
-        self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
+        self.segments = _cycle(total_steps, self.pct_start, values, self.anneal)
         self.total_steps = int(total_steps)
 
     def momentum(self, base_momentum=0.85, max_momentum=0.95):
@@ -77,7 +92,15 @@ class OneCycle(PhasedSchedule):
         return cls(peak_learning_rate, total_steps, **options)
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="momentum of 1cycle",
+    paper="arXiv:1708.07120",
+    code=("pytorch/pytorch",),
+    checked="vectors",
+    against="`OneCycleLR` of PyTorch 2.13",
+    deviations="the papers were not read",
+    kind="momentum",
+)
 class OneCycleMomentum(PhasedSchedule):
     """The momentum of the 1cycle policy: high while the learning rate is low, and the other way round.
 
@@ -121,7 +144,7 @@ class OneCycleMomentum(PhasedSchedule):
         self.name = name
         values = [high, low, high, high] if three_phase else [high, low, high]
         self.pct_start = validation.inner_fraction("pct_start", pct_start)
-        self.phases = _cycle(total_steps, self.pct_start, values, self.anneal)
+        self.segments = _cycle(total_steps, self.pct_start, values, self.anneal)
         self.total_steps = int(total_steps)
 
 
@@ -136,4 +159,4 @@ def _cycle(total_steps, pct_start, values, anneal):
             "The run is too short for its phases, or `pct_start` too large. "
             f"Received: total_steps={total_steps}, pct_start={pct_start}"
         )
-    return [Phase(steps, *ends, anneal) for steps, ends in zip(lengths, itertools.pairwise(values), strict=True)]
+    return [Segment(steps, *ends, anneal) for steps, ends in zip(lengths, itertools.pairwise(values), strict=True)]

@@ -1,13 +1,14 @@
 """PerUpdate: lets a schedule count updates where Keras counts micro-steps."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule
-from keras_lrsched.schedules.operands import as_schedule, compute
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="a schedule that counts weight updates under gradient accumulation",
+    kind="combinator",
+)
 class PerUpdate(Schedule):
     """A schedule that counts weight updates under gradient accumulation: value(t) = schedule(floor(t / k)).
 

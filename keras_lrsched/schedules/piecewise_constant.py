@@ -5,10 +5,15 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule, to_float, to_int
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import to_float, to_int
+from keras_lrsched.schedules.schedule import Schedule
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="levels between boundaries",
+    kind="combinator",
+)
 class PiecewiseConstant(Schedule):
     """A constant until a boundary, another from there on: with boundaries b_1 < b_2 < ... and levels v_0, v_1, ...,
 

@@ -1,14 +1,27 @@
 """The power scheduler (Shen et al. 2024): a power law of the tokens seen, the same for every length of training."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 from keras_lrsched.schedules.warmup_stable_decay import split_budget
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "power",
+    title="power law of the tokens seen",
+    paper="arXiv:2408.13359",
+    code=("IBM/dolomite-engine",),
+    checked="read",
+    against="the paper and `PowerScheduler` of dolomite-engine, whose `a` is our B * a and which has no cooldown",
+    deviations=(
+        "the rate of the paper's exponential cooldown is unknown: the default is Megatron-LM's. OLMo-core's "
+        "`PowerLR` and Levanter's `power`, which counts tokens from its own start, are other schedules"
+    ),
+    kind="learning rate",
+    choices={"b": ((-0.7, -0.51, -0.3), -0.51), "decay_fraction": ((0.05, 0.1, 0.2, 0.4), 0.1)},
+)
 class PowerDecay(PhasedSchedule):
     """A learning rate that depends on the tokens seen and the batch size alone, between a warmup and a short cooldown.
 
@@ -90,11 +103,11 @@ class PowerDecay(PhasedSchedule):
         cap_end = min(max(self.warmup_tokens, (peak / (self.batch_size * self.a)) ** (1 / self.b)), stable_end)
         first, last = self._eta(cap_end), self._eta(stable_end)
         law = profiles.inverse_power(last / first, -self.b) if last < first else profiles.linear
-        self.phases = [
-            Phase(self.warmup_tokens / per_update, 0.0, self._eta(self.warmup_tokens)),
-            Phase((cap_end - self.warmup_tokens) / per_update, first, first),
-            Phase((stable_end - cap_end) / per_update, first, last, law),
-            Phase(self.decay_tokens / per_update, last, floor_of(last, self.alpha, self.cooldown), self.cooldown),
+        self.segments = [
+            Segment(self.warmup_tokens / per_update, 0.0, self._eta(self.warmup_tokens)),
+            Segment((cap_end - self.warmup_tokens) / per_update, first, first),
+            Segment((stable_end - cap_end) / per_update, first, last, law),
+            Segment(self.decay_tokens / per_update, last, floor_of(last, self.alpha, self.cooldown), self.cooldown),
         ]
 
     def _eta(self, tokens):

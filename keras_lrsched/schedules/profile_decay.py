@@ -1,15 +1,43 @@
 """Profile decay: any profile, read at any rate; the frame that the REX paper puts every decay into (arXiv:2107.04197)."""
 
-import keras
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.base import at_least
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules._arrays import at_least
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "profile",
+    title="any profile, any sampling rate",
+    paper="arXiv:2107.04197",
+    checked="read",
+    against="three independent implementations",
+    deviations="no official code",
+    kind="learning rate",
+    choices={
+        "profile": (
+            ("linear", "cosine", "mirror_cosine", "one_minus_sqrt", "sqrt_of_remaining", "square", "lowered_linear", "rex"),
+            "one_minus_sqrt",
+        ),
+        "alpha": ((0.0, 0.1), 0.0),
+        "sample_points": ((None, (0.5, 0.75), (0.25, 0.5, 0.75)), None),
+    },
+)
+@register(
+    "cosine",
+    title="cosine decay",
+    paper="arXiv:1608.03983",
+    checked="vectors",
+    against="`keras.optimizers.schedules.CosineDecay`",
+    deviations="without the paper's restarts",
+    kind="learning rate",
+    options={"profile": "cosine", "name": "cosine"},
+    choices={"alpha": ((0.0, 0.01, 0.1, 0.3), 0.0)},
+)
 class ProfileDecay(PhasedSchedule):
     """A profile stretched over the run, read at every update or less often, behind an optional linear warmup.
 
@@ -72,9 +100,9 @@ class ProfileDecay(PhasedSchedule):
         self.profile = profiles.get(profile, floor=self.alpha)
         self.sample_every, self.sample_points = _checked_sampling(sample_every, sample_points)
         peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
-        decay = Phase(self.decay_steps, peak, floor_of(peak, self.alpha, self.profile), self.profile)
-        self.phases = [
-            Phase(self.warmup_steps, self.initial_learning_rate, peak),
+        decay = Segment(self.decay_steps, peak, floor_of(peak, self.alpha, self.profile), self.profile)
+        self.segments = [
+            Segment(self.warmup_steps, self.initial_learning_rate, peak),
             *(_held(decay, self.sample_points) if self.sample_points else [decay]),
         ]
 
@@ -127,4 +155,4 @@ def _held(decay, points):
     points = points if points[0] == 0 else [0.0, *points]
     values = [float(decay.value(x, 1 - x, np)) for x in map(np.float64, points)]
     lengths = [(right - left) * decay.steps for left, right in zip(points, [*points[1:], 1.0], strict=True)]
-    return [Phase(length, value, value) for length, value in zip(lengths, values, strict=True)]
+    return [Segment(length, value, value) for length, value in zip(lengths, values, strict=True)]

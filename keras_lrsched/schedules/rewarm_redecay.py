@@ -1,13 +1,23 @@
 """Re-warm and re-decay: continual pre-training with the schedule of pre-training once more (Ibrahim et al. 2024)."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "rewarm_redecay",
+    title="re-warm and re-decay",
+    paper="arXiv:2403.08763",
+    code=("EleutherAI/gpt-neox",),
+    checked="read",
+    against="three independent implementations",
+    deviations="the body of the paper was not read",
+    kind="learning rate",
+    choices={"alpha": ((0.0, 0.01, 0.1, 0.3), 0.1)},
+)
 class RewarmRedecay(PhasedSchedule):
     """On new data, a rise from where the last run ended back to the peak, and a cosine over the new budget.
 
@@ -48,9 +58,9 @@ class RewarmRedecay(PhasedSchedule):
         self.initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
         validation.below("initial_learning_rate", self.initial_learning_rate, "max_learning_rate", high)
         self.name = name
-        self.phases = [
-            Phase(self.warmup_steps, self.initial_learning_rate, high),
-            Phase(self.decay_steps, high, floor_of(high, self.alpha, profiles.cosine), profiles.cosine),
+        self.segments = [
+            Segment(self.warmup_steps, self.initial_learning_rate, high),
+            Segment(self.decay_steps, high, floor_of(high, self.alpha, profiles.cosine), profiles.cosine),
         ]
 
     @classmethod

@@ -1,12 +1,20 @@
 """REX, the reflected exponential schedule for budgeted training (Chen, Wolfe & Kyrillidis, MLSys 2022)."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "rex",
+    title="REX",
+    paper="arXiv:2107.04197",
+    checked="read",
+    against="three independent implementations",
+    deviations="no official code; warmup is no part of the paper",
+    kind="learning rate",
+    choices={"a": ((0.1, 0.25, 0.5, 0.75, 0.9), 0.5), "alpha": ((0.0, 0.01, 0.1, 0.3), 0.0)},
+)
 class REXDecay(ProfileDecay):
     """REX: stays high for longer than a line and falls faster at the end, behind an optional linear warmup.
 

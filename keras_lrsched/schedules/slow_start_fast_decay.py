@@ -1,13 +1,20 @@
 """Slow start, fast decay: fine-tuning a trained network for adversarial robustness (Jeddi et al. 2020)."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "slow_start",
+    title="slow start, fast decay (form ours)",
+    paper="arXiv:2012.13628",
+    deviations="the paper for the idea alone, of which the abstract was read; parameterization and defaults are ours",
+    kind="learning rate",
+    choices={"alpha": ((0.001, 0.01, 0.1), 0.01), "cooldown": (("exponential", "cosine", "linear"), "exponential")},
+)
 class SlowStartFastDecay(PhasedSchedule):
     """A slow rise from a very small value and a fast fall, over a short fine-tuning of about ten epochs.
 
@@ -58,9 +65,9 @@ class SlowStartFastDecay(PhasedSchedule):
         self.warmup = profiles.get(warmup, floor=self.warmup_start)
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
         self.name = name
-        self.phases = [
-            Phase(self.warmup_steps, self.warmup_start * peak, peak, self.warmup),
-            Phase(self.decay_steps, peak, floor_of(peak, self.alpha, self.cooldown), self.cooldown),
+        self.segments = [
+            Segment(self.warmup_steps, self.warmup_start * peak, peak, self.warmup),
+            Segment(self.decay_steps, peak, floor_of(peak, self.alpha, self.cooldown), self.cooldown),
         ]
 
     @classmethod

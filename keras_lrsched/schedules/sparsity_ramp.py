@@ -2,15 +2,27 @@
 
 import functools
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import at_least
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule
+from keras_lrsched._core.registry import register
+from keras_lrsched.schedules._arrays import at_least
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
 from keras_lrsched.schedules.profiles import Profile
+from keras_lrsched.schedules.segment import Segment
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "sparsity_ramp",
+    title="cubic sparsity ramp",
+    paper="arXiv:1710.01878",
+    code=("tensorflow/model-optimization",),
+    checked="read",
+    against="`PolynomialDecay` of the TensorFlow Model Optimization Toolkit",
+    deviations=(
+        "reaches the final sparsity at `end_step` also where `frequency` does not divide the ramp; that "
+        "arXiv:2501.12486 prunes along the cubic is unverified"
+    ),
+    kind="sparsity",
+)
 class SparsityRamp(PhasedSchedule):
     """A ramp that prunes much at first and ever less later. Not a learning rate: the value is the fraction of weights that
     are 0.
@@ -52,9 +64,10 @@ class SparsityRamp(PhasedSchedule):
         self.power = validation.positive_float("power", power)
         self.frequency = validation.positive_int("frequency", frequency)
         self.name = name
-        self.phases = [
-            Phase(self.begin_step, self.initial_sparsity, self.initial_sparsity),
-            Phase(self.end_step - self.begin_step, self.initial_sparsity, self.final_sparsity, _one_minus_power(self.power)),
+        shape = _one_minus_power(self.power)
+        self.segments = [
+            Segment(self.begin_step, self.initial_sparsity, self.initial_sparsity),
+            Segment(self.end_step - self.begin_step, self.initial_sparsity, self.final_sparsity, shape),
         ]
 
     def compute(self, step, xp):

@@ -1,15 +1,19 @@
 """Steps behind a warmup: "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (Goyal et al. 2017)."""
 
-import keras
-
 from keras_lrsched._core import validation
-from keras_lrsched.schedules.base import Schedule
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.chain import Chain
-from keras_lrsched.schedules.constant import Constant
-from keras_lrsched.schedules.warmup import Warmup
+from keras_lrsched.schedules.schedule import Constant, Schedule, Warmup
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "step",
+    title="steps behind a warmup",
+    paper="arXiv:1706.02677",
+    checked="memory",
+    kind="learning rate",
+    choices={"factor": ((0.1, 0.2, 0.5), 0.1)},
+)
 class StepDecayWithWarmup(Schedule):
     """The linear scaling rule: for a k times larger batch, warm up from the base value to k times it, then go down in steps.
 

@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules.base import Schedule, to_float, to_int
+from keras_lrsched.schedules._arrays import to_float, to_int
+from keras_lrsched.schedules.schedule import Schedule
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="one value an update, from a list or a file",
+    kind="combinator",
+)
 class Tabulated(Schedule):
     """One value an update; the last one stays: value(t) = values[min(t, len(values) - 1)].
 

@@ -1,12 +1,23 @@
 """UBA, the unified budget-aware schedule ("Stepsize anything", Tang et al., NeurIPS 2025)."""
 
-import keras
-
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.profile_decay import ProfileDecay
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "uba",
+    title="unified budget-aware (UBA)",
+    paper="arXiv:2505.24452",
+    checked="read",
+    against="a third-party implementation",
+    deviations=(
+        'no official code found, and most public "UBA" code is another formula; the form with several cycles is '
+        "not implemented; the ranges of phi are from memory"
+    ),
+    kind="learning rate",
+    choices={"phi": ((0.25, 0.5, 1.0, 2.0, 5.0, 10.0), 1.0), "alpha": ((0.0, 0.01, 0.1, 0.3), 0.0)},
+)
 class UnifiedBudgetAwareDecay(ProfileDecay):
     """UBA: one parameter bends the decay from nearly constant over cosine to early and steep.
 

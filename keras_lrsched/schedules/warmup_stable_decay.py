@@ -1,13 +1,33 @@
 """WSD: warmup, stable, decay (Hu et al. 2024, MiniCPM), with every cooldown shape of the literature."""
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "wsd",
+    title="warmup-stable-decay (1 - sqrt)",
+    paper="arXiv:2404.06395",
+    code=("epfml/schedules-and-scaling",),
+    checked="vectors",
+    against="the official code of arXiv:2405.18392, which was run",
+    deviations=(
+        "the warmup starts at 0 by default, in the official code at a hundredth of the peak; `lowered_linear` is "
+        "inferred from a figure of arXiv:2508.01483"
+    ),
+    kind="learning rate",
+    choices={
+        "decay_fraction": ((0.05, 0.1, 0.2, 0.4), 0.2),
+        "cooldown": (
+            ("linear", "cosine", "mirror_cosine", "one_minus_sqrt", "sqrt_of_remaining", "square", "lowered_linear", "rex"),
+            "one_minus_sqrt",
+        ),
+        "alpha": ((0.0, 0.1), 0.0),
+    },
+)
 class WarmupStableDecay(PhasedSchedule):
     """Linear warmup, a constant, and a short cooldown: the horizon need not be known until the cooldown begins.
 
@@ -66,10 +86,10 @@ class WarmupStableDecay(PhasedSchedule):
         self.cooldown = profiles.get(cooldown, floor=self.alpha)
         self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.name = name
-        self.phases = [
-            Phase(self.warmup_steps, self.warmup_start * peak, peak),
-            Phase(self.stable_steps, peak, peak),
-            Phase(self.decay_steps, peak, floor_of(peak, self.alpha, self.cooldown), self.cooldown),
+        self.segments = [
+            Segment(self.warmup_steps, self.warmup_start * peak, peak),
+            Segment(self.stable_steps, peak, peak),
+            Segment(self.decay_steps, peak, floor_of(peak, self.alpha, self.cooldown), self.cooldown),
         ]
 
     @classmethod

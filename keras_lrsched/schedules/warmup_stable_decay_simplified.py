@@ -2,14 +2,26 @@
 
 import itertools
 
-import keras
-
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
-from keras_lrsched.schedules.phases import Phase, PhasedSchedule, floor_of
+from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.segment import Segment, floor_of
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    "wsd_s",
+    title="WSD-S: many cooldowns on one branch",
+    paper="arXiv:2410.05192",
+    code=("stanford-crfm/levanter", "allenai/OLMo-core"),
+    checked="vectors",
+    against="the co-authors' library (`inv` schedule and `cycles` of Levanter) and `WSDS` of OLMo-core",
+    deviations=(
+        "the step at the end of a period belongs to the next one; the body of the paper was not read, nor its own code found"
+    ),
+    kind="learning rate",
+    choices={"periods": ((1, 2, 3, 4), 3), "decay_fraction": ((0.05, 0.1, 0.2), 0.1)},
+)
 class WarmupStableDecaySimplified(PhasedSchedule):
     """WSD-S: in each period a constant and a cooldown, then straight back to the peak, from the cooled-down weights.
 
@@ -74,9 +86,9 @@ class WarmupStableDecaySimplified(PhasedSchedule):
         self.warmup_start = validation.fraction("warmup_start", warmup_start)
         self.name = name
         floor = floor_of(peak, self.alpha, self.cooldown)
-        self.phases = [Phase(self.warmup_steps, self.warmup_start * peak, peak)]
+        self.segments = [Segment(self.warmup_steps, self.warmup_start * peak, peak)]
         for stable_steps, decay_steps in self._periods():
-            self.phases += [Phase(stable_steps, peak, peak), Phase(decay_steps, peak, floor, self.cooldown)]
+            self.segments += [Segment(stable_steps, peak, peak), Segment(decay_steps, peak, floor, self.cooldown)]
 
     def _periods(self):
         """The lengths of the stable phase and the cooldown of each period."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from keras_lrsched import schedules
 from keras_lrsched.callbacks import LossRecorder
-from keras_lrsched.schedules import Schedule, catalog
+from keras_lrsched.schedules import Schedule
 from keras_lrsched.study.workloads.base import Workload
 
 
@@ -34,6 +35,7 @@ class Run:
     validation_loss: np.ndarray
     metric: np.ndarray
     seconds: float
+    """Of training and evaluation, without compilation."""
     steps_to_target: int | None = field(init=False)
     """The first evaluation at or beyond the workload's target, in updates; `None` if there was none."""
 
@@ -44,12 +46,12 @@ class Run:
         object.__setattr__(self, "steps_to_target", int(reached[0]) if reached else None)
 
 
-def plan(workloads, schedules, seeds, budgets=None, peak_learning_rate=None, warmup=0.05):
+def plan(workloads, labels, seeds, budgets=None, peak_learning_rate=None, warmup=0.05):
     """All jobs of a comparison, in an order in which an interrupted one is as balanced as can be.
 
     Args:
         workloads: A list of `Workload`s.
-        schedules: A list of texts that `catalog.parse` understands.
+        labels: A list of names with options, as `schedules.get` takes them.
         seeds: How many seeds, from 0 on.
         budgets: A list of numbers of updates. Defaults to `None`: those of each workload.
         peak_learning_rate: Defaults to `None`: that of each workload.
@@ -60,9 +62,9 @@ def plan(workloads, schedules, seeds, budgets=None, peak_learning_rate=None, war
     """
     jobs = []
     for workload in workloads:
-        for budget, seed, label in itertools.product(budgets or workload.budgets, range(seeds), schedules):
+        for budget, seed, label in itertools.product(budgets or workload.budgets, range(seeds), labels):
             peak = peak_learning_rate or workload.peak_learning_rate
-            schedule = catalog.parse(label, peak, budget, warmup_steps=int(warmup * budget))
+            schedule = schedules.get(label, peak, budget, warmup_steps=int(warmup * budget))
             jobs.append(Job(workload, budget, seed, label, schedule))
     return jobs
 
@@ -81,6 +83,7 @@ class Trainer:
         self._model = workload.compiled_model(workload.peak_learning_rate, seed=0, jit_compile=jit_compile)
         self._model.optimizer.build(self._model.trainable_variables)
         self._initial: dict[int, list[np.ndarray]] = {}
+        self._is_compiled = False
         self._fresh_optimizer = [keras.ops.convert_to_numpy(v) for v in self._model.optimizer.variables]
 
     def run(self, job: Job, evaluations=10, callbacks=(), controller=None) -> Run:
@@ -88,21 +91,13 @@ class Trainer:
 
         A `controller`, a callback that sets the learning rate itself, starts from the first value of the job's schedule.
         """
+        self._compile(job.seed)
         started = time.perf_counter()
         self._reset(job.seed)
         recorder = LossRecorder()
         epoch = -(-job.budget // evaluations)
         before = [_Follow(job.schedule.values(job.budget), controller), *([] if controller is None else [controller])]
-        history = self._model.fit(
-            self.workload.stream(job.seed),
-            steps_per_epoch=epoch,
-            epochs=-(-job.budget // epoch),
-            validation_data=self.workload.validation,
-            validation_batch_size=512,
-            shuffle=False,  # the stream is shuffled
-            verbose=0,
-            callbacks=[*before, recorder, *callbacks],
-        ).history
+        history = self._fit(job.seed, epoch, -(-job.budget // epoch), [*before, recorder, *callbacks])
         ends = np.minimum(epoch * np.arange(1, len(history["val_loss"]) + 1), job.budget)
         return Run(
             job,
@@ -113,6 +108,24 @@ class Trainer:
             np.array(history[self.workload.metric]),
             time.perf_counter() - started,
         )
+
+    def _compile(self, seed):
+        """Make one update and one evaluation before the first run, so that no run's time includes compilation."""
+        if not self._is_compiled:
+            self._fit(seed, 1, 1, [LossRecorder()])
+            self._is_compiled = True
+
+    def _fit(self, seed, steps_per_epoch, epochs, callbacks):
+        return self._model.fit(
+            self.workload.stream(seed),
+            steps_per_epoch=steps_per_epoch,
+            epochs=epochs,
+            validation_data=self.workload.validation,
+            validation_batch_size=512,
+            shuffle=False,  # the stream is shuffled
+            verbose=0,
+            callbacks=callbacks,
+        ).history
 
     def _reset(self, seed):
         """Brings model and optimizer to where a new program with this seed would start."""

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
-#include "number.h"
+#include "dtypes.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr float kLargest = 0x1p126f;  // compiled code elsewhere flushes the inverse of a larger number to zero
 
@@ -76,5 +76,5 @@ inline float encode(const DynamicMap& map, bool has_sign, const float* __restric
   return absmax;
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -11,8 +11,8 @@
 #include <immintrin.h>
 #endif
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 #if defined(__AVX512VNNI__)
 
@@ -70,5 +70,5 @@ inline Ints add_group(Ints sum, Ints a) {
 #endif
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -5,8 +5,8 @@
 #include "matmul.h"
 #include "matmul_lanes.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr int64_t kDepth = 512;  // of k at a time: a panel of B stays in the first cache meanwhile
 
@@ -21,10 +21,10 @@ struct Layout {
   PackedB* b;           // (b_panels, groups, kColumns, kGroup)
   int64_t bytes;
 
-  Layout(const kl_matmul& product, void* scratch) {
+  Layout(const klr_matmul& product, void* scratch) {
     groups = up(product.k, kGroup);
     a_panels = up(product.m, kRows), b_panels = up(product.n, kColumns);
-    step = product.output == KL_MATMUL_BLOCKS ? int64_t{KL_MATMUL_BLOCK} : kDepth;
+    step = product.output == KLR_MATMUL_BLOCKS ? int64_t{KLR_MATMUL_BLOCK} : kDepth;
     steps = product.k > step ? up(product.k, step) : 1;
     const int64_t b_bytes = line(b_panels * groups * kColumns * 4), a_bytes = line(a_panels * groups * kRows * 4);
     char* memory = static_cast<char*>(scratch);
@@ -102,7 +102,7 @@ inline void fill_starts(const PackedA* packed, const Layout& layout, int32_t* st
 constexpr int64_t kPanels = 16;  // of A, packed together: whole lines of the cache are read, whichever way A lies
 
 // Packs panels of A from the number `first` on: some groups of all of them together, which then go to their panels.
-inline void pack_a(const kl_matmul& product, const Layout& layout, int64_t first) {
+inline void pack_a(const klr_matmul& product, const Layout& layout, int64_t first) {
   constexpr int64_t kTogether = 16;  // groups
   const int64_t line = product.transpose_a ? 1 : product.k, next = product.transpose_a ? product.m : 1;
   const int64_t row = first * kRows, panels = first + kPanels < layout.a_panels ? kPanels : layout.a_panels - first;
@@ -123,7 +123,7 @@ inline void pack_a(const kl_matmul& product, const Layout& layout, int64_t first
   }
 }
 
-inline void pack_b(const kl_matmul& product, const Layout& layout, int64_t panel) {
+inline void pack_b(const klr_matmul& product, const Layout& layout, int64_t panel) {
   if (product.k == 0) return;  // there may be no matrix to point to
   const int64_t line = product.transpose_b ? product.k : 1, next = product.transpose_b ? 1 : product.n;
   const int64_t first = panel * kColumns, left = product.n - first;
@@ -131,5 +131,5 @@ inline void pack_b(const kl_matmul& product, const Layout& layout, int64_t panel
                        [](int8_t x) { return static_cast<PackedB>(x + kShift); });
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -3,19 +3,19 @@
 
 #include "matmul.h"
 
-namespace kl {
+namespace klr {
 
 struct MatmulTable {
-  int64_t (*scratch)(const kl_matmul&);
-  int64_t (*pieces)(const kl_matmul&);
-  void (*pack)(const kl_matmul&, void* scratch, int64_t begin, int64_t end);
-  void (*compute)(const kl_matmul&, const void* scratch, int64_t begin, int64_t end);
+  int64_t (*scratch)(const klr_matmul&);
+  int64_t (*pieces)(const klr_matmul&);
+  void (*pack)(const klr_matmul&, void* scratch, int64_t begin, int64_t end);
+  void (*compute)(const klr_matmul&, const void* scratch, int64_t begin, int64_t end);
 };
 
 namespace baseline {
 extern const MatmulTable matmul_table;
 }
-#ifdef KL_X86
+#ifdef KLR_X86
 namespace avx2 {
 extern const MatmulTable matmul_table;
 }
@@ -24,4 +24,4 @@ extern const MatmulTable matmul_table;
 }
 #endif
 
-}  // namespace kl
+}  // namespace klr

@@ -3,8 +3,8 @@
 
 #include <stdint.h>
 
-namespace kl {
-namespace KL_ISA {  // its own copy for each instruction set
+namespace klr {
+namespace KLR_ISA {  // its own copy for each instruction set
 
 constexpr int kLanes = 16;  // counters at once, a loop that compilers turn into vectors
 
@@ -33,5 +33,5 @@ inline void random_bits(uint32_t block, uint32_t tensor, const uint32_t seed[2],
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

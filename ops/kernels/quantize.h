@@ -6,8 +6,8 @@
 //
 // A Hadamard transform before quantization is part of the same pass; nothing undoes it on the way back.
 //
-// Formats with a number for the whole tensor (`kl_quantize_phases` is 2) need its largest magnitude first: every chunk writes
-// one by `kl_quantize_amax`, and `kl_quantize_fit` makes the numbers of the tensor of them.
+// Formats with a number for the whole tensor (`klr_quantize_phases` is 2) need its largest magnitude first: every chunk writes
+// one by `klr_quantize_amax`, and `klr_quantize_fit` makes the numbers of the tensor of them.
 #pragma once
 
 #include <stdint.h>
@@ -16,28 +16,28 @@
 extern "C" {
 #endif
 
-#ifndef KL_API
-#define KL_API __attribute__((visibility("default")))
+#ifndef KLR_API
+#define KLR_API __attribute__((visibility("default")))
 #endif
 
-typedef enum { KL_X_FLOAT32 = 0, KL_X_BFLOAT16 = 1 } kl_x_dtype;
+typedef enum { KLR_X_FLOAT32 = 0, KLR_X_BFLOAT16 = 1 } klr_x_dtype;
 
-typedef enum { KL_E4M3, KL_E5M2, KL_E2M3, KL_E3M2, KL_E2M1, KL_FIXED8, KL_INT8, KL_INT4, KL_ELEMENTS } kl_element;
+typedef enum { KLR_E4M3, KLR_E5M2, KLR_E2M3, KLR_E3M2, KLR_E2M1, KLR_FIXED8, KLR_INT8, KLR_INT4, KLR_ELEMENTS } klr_element;
 
 // How scales are found, and of which type they are: E8M0, float32, or E4M3 and a float32 (NVFP4).
 typedef enum {
-  KL_FLOOR,
-  KL_CEIL,
-  KL_RCEIL,
-  KL_EVEN,
-  KL_EXACT,
-  KL_POWER_OF_TWO,
-  KL_SIX,
-  KL_FOUR_OVER_SIX,
-  KL_SCALE_RULES
-} kl_scale_rule;
+  KLR_FLOOR,
+  KLR_CEIL,
+  KLR_RCEIL,
+  KLR_EVEN,
+  KLR_EXACT,
+  KLR_POWER_OF_TWO,
+  KLR_SIX,
+  KLR_FOUR_OVER_SIX,
+  KLR_SCALE_RULES
+} klr_scale_rule;
 
-enum { KL_LARGEST_BLOCK = 16384 };  // entries, of blocks that are neither a whole axis nor the whole tensor
+enum { KLR_LARGEST_BLOCK = 16384 };  // entries, of blocks that are neither a whole axis nor the whole tensor
 
 // A tensor x[outer][columns][inner], quantized along `columns`. Its rows are numbered (o, i); where a block has several rows,
 // every `rows` of them are cut into blocks on their own.
@@ -49,41 +49,41 @@ typedef struct {
   int32_t element;
   int32_t rule;
   int32_t stochastic;  // rounding
-  int32_t dtype;       // of the numbers on both sides; a kl_x_dtype
+  int32_t dtype;       // of the numbers on both sides; a klr_x_dtype
   uint32_t seed[2];
   int32_t hadamard;  // 16, 32 or 128: what goes through a Hadamard transform of so many entries along `columns` first; 0: none
   const float* signs;  // of these entries: 1 or -1
-} kl_quantizer;
+} klr_quantizer;
 
 // What is stored: rows and bytes a row of codes, rows and columns of scales. A scale has 4 bytes or 1.
 typedef struct {
   int64_t code_rows, code_bytes, scale_rows, scale_columns, scale_bytes;
-} kl_stored;
+} klr_stored;
 
 // Whether there is a kernel, and the sizes fit together.
-KL_API int kl_quantize_valid(const kl_quantizer* quantizer);
-KL_API void kl_quantize_stored(const kl_quantizer* quantizer, kl_stored* stored);
+KLR_API int klr_quantize_valid(const klr_quantizer* quantizer);
+KLR_API void klr_quantize_stored(const klr_quantizer* quantizer, klr_stored* stored);
 // The instruction set in use: "avx512", "avx2" or "baseline".
-KL_API const char* kl_quantize_instruction_set(void);
+KLR_API const char* klr_quantize_instruction_set(void);
 
-KL_API int kl_quantize_phases(const kl_quantizer* quantizer);
-KL_API int64_t kl_quantize_chunks(const kl_quantizer* quantizer);
+KLR_API int klr_quantize_phases(const klr_quantizer* quantizer);
+KLR_API int64_t klr_quantize_chunks(const klr_quantizer* quantizer);
 
 // The first phase, for chunks begin ... end - 1: amax[k] are the bits of the largest magnitude of chunk k.
-KL_API void kl_quantize_amax(const kl_quantizer* quantizer, const void* x, int64_t begin, int64_t end, uint32_t* amax);
+KLR_API void klr_quantize_amax(const klr_quantizer* quantizer, const void* x, int64_t begin, int64_t end, uint32_t* amax);
 // Of all chunks -> {factor on the way in, scale} of the tensor.
-KL_API void kl_quantize_fit(const kl_quantizer* quantizer, const uint32_t* amax, float tensor[2]);
+KLR_API void klr_quantize_fit(const klr_quantizer* quantizer, const uint32_t* amax, float tensor[2]);
 
 // The last phase. `tensor` may be null for formats of one phase. Codes are packed, the quantized axis last, and filled with
 // zeros up to whole blocks; scales are bytes or float32.
-KL_API void kl_quantize(const kl_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
-                        uint8_t* codes, void* scales);
+KLR_API void klr_quantize(const klr_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
+                          uint8_t* codes, void* scales);
 // The same, but to the numbers that the codes stand for.
-KL_API void kl_fake_quantize(const kl_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
-                             void* y);
+KLR_API void klr_fake_quantize(const klr_quantizer* quantizer, const void* x, const float* tensor, int64_t begin, int64_t end,
+                               void* y);
 // `tensor_scale` may be null for formats other than NVFP4.
-KL_API void kl_dequantize(const kl_quantizer* quantizer, const uint8_t* codes, const void* scales, const float* tensor_scale,
-                          int64_t begin, int64_t end, void* y);
+KLR_API void klr_dequantize(const klr_quantizer* quantizer, const uint8_t* codes, const void* scales, const float* tensor_scale,
+                            int64_t begin, int64_t end, void* y);
 
 #ifdef __cplusplus
 }

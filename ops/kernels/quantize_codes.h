@@ -5,8 +5,8 @@
 
 #include "quantize_elements.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 template <class E, bool kRandom>
 void encode(const float* __restrict units, int64_t n, const uint32_t* __restrict noise, uint8_t* __restrict codes) {
@@ -63,5 +63,5 @@ inline void unpack(int bits, const uint8_t* __restrict packed, int64_t n, uint8_
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -7,11 +7,11 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "both.h"
-#include "number.h"
+#include "dtypes.h"
+#include "host_device.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr uint32_t kSign = 0x80000000, kInfinity = 0x7f800000, kMantissa = 0x7fffff;
 constexpr float kLargest = 3.4028234663852886e38f;
@@ -41,14 +41,14 @@ using Int4 = ElementType<4, 2, 2, 7, true>;
 
 // |x|, at most the largest element; also for NaN.
 template <class E>
-KL_INLINE float saturated(float x) {
+KLR_INLINE float saturated(float x) {
   const float size = float_of(bits_of(x) & ~kSign), largest = float_of(E::kMaxBits);
   return size < largest ? size : largest;
 }
 
 // The exponent field of a size, as it stands in its bits; at least that of the smallest normal element.
 template <class E>
-KL_INLINE int32_t field_of(float size) {
+KLR_INLINE int32_t field_of(float size) {
   const int32_t field = static_cast<int32_t>(bits_of(size) & kInfinity), least = (127 + E::kMinExponent) << 23;
   return field > least ? field : least;
 }
@@ -60,7 +60,7 @@ struct Sum {
 };
 
 template <class E>
-KL_INLINE Sum add_magic(float size) {
+KLR_INLINE Sum add_magic(float size) {
   const int32_t field = field_of<E>(size);
   const float magic = float_of(static_cast<uint32_t>(field + ((23 - E::M) << 23)));
   return {field, magic, size + magic};
@@ -68,7 +68,7 @@ KL_INLINE Sum add_magic(float size) {
 
 // Whole steps of a size, rounded up if noise of 30 bits is larger than what is cut off is small.
 template <class E>
-KL_INLINE uint32_t random_steps(float size, uint32_t noise) {
+KLR_INLINE uint32_t random_steps(float size, uint32_t noise) {
   const int32_t field = static_cast<int32_t>(bits_of(size) >> 23), below = 127 + E::kMinExponent - field;
   uint32_t significand = field > 0 ? (bits_of(size) & kMantissa) | 1u << 23 : 0;
   int32_t places = 23 - E::M + (below > 0 ? below : 0);
@@ -79,7 +79,7 @@ KL_INLINE uint32_t random_steps(float size, uint32_t noise) {
 }
 
 template <class E>
-KL_INLINE uint32_t with_sign(uint32_t code, float x) {
+KLR_INLINE uint32_t with_sign(uint32_t code, float x) {
   const bool negative = bits_of(x) & kSign;
   if (E::kInteger) return (negative ? 0u - code : code) & (2 * E::kHalf - 1);
   return (x != x ? E::kNan : code) | (bits_of(x) >> 31) * E::kHalf;
@@ -87,7 +87,7 @@ KL_INLINE uint32_t with_sign(uint32_t code, float x) {
 
 // The code of x, in units of the element.
 template <class E, bool kRandom>
-KL_INLINE uint32_t code_of(float x, uint32_t noise) {
+KLR_INLINE uint32_t code_of(float x, uint32_t noise) {
   const float size = saturated<E>(x);
   if (kRandom) {
     const uint32_t base = (static_cast<uint32_t>(field_of<E>(size)) >> (23 - E::M)) - E::kFirst;
@@ -100,7 +100,7 @@ KL_INLINE uint32_t code_of(float x, uint32_t noise) {
 
 // The value of the code of x.
 template <class E, bool kRandom>
-KL_INLINE float rounded(float x, uint32_t noise) {
+KLR_INLINE float rounded(float x, uint32_t noise) {
   const float size = saturated<E>(x);
   float y;
   if (kRandom) {
@@ -117,7 +117,7 @@ KL_INLINE float rounded(float x, uint32_t noise) {
 
 // The value of a code.
 template <class E>
-KL_INLINE float value_of(uint32_t code) {
+KLR_INLINE float value_of(uint32_t code) {
   constexpr int kBias = 127 + E::kMinExponent - E::M;
   if (E::kInteger) {
     const int32_t extended = static_cast<int32_t>(code << (32 - E::kBits)) >> (32 - E::kBits);
@@ -134,10 +134,10 @@ KL_INLINE float value_of(uint32_t code) {
 // Products and quotients as the plain path has them: first to 24 bits, and then, if they are below 2^-126, to what is left
 // there.
 struct AllNumbers {
-  KL_BOTH static float product(float x, float y) { return narrowed(static_cast<double>(x) * y); }
-  KL_BOTH static float quotient(float x, float y) { return narrowed(static_cast<double>(x) / y); }
+  KLR_BOTH static float product(float x, float y) { return narrowed(static_cast<double>(x) * y); }
+  KLR_BOTH static float quotient(float x, float y) { return narrowed(static_cast<double>(x) / y); }
 
-  KL_BOTH static float narrowed(double x) {
+  KLR_BOTH static float narrowed(double x) {
     const double size = x < 0 ? -x : x;
     if (size == 0 || !(size < 1.1754943508222875e-38)) return static_cast<float>(x);
     int exponent;
@@ -148,13 +148,13 @@ struct AllNumbers {
 
 // The same where no result is below 2^-126.
 struct OrdinaryNumbers {
-  KL_INLINE static float product(float x, float y) { return x * y; }
-  KL_INLINE static float quotient(float x, float y) { return x / y; }
+  KLR_INLINE static float product(float x, float y) { return x * y; }
+  KLR_INLINE static float quotient(float x, float y) { return x / y; }
 };
 
-KL_BOTH inline float product(float x, float y) { return AllNumbers::product(x, y); }
-KL_BOTH inline float quotient(float x, float y) { return AllNumbers::quotient(x, y); }
-KL_INLINE float at_most_largest(float x) { return x < kLargest ? x : kLargest; }
+KLR_BOTH inline float product(float x, float y) { return AllNumbers::product(x, y); }
+KLR_BOTH inline float quotient(float x, float y) { return AllNumbers::quotient(x, y); }
+KLR_INLINE float at_most_largest(float x) { return x < kLargest ? x : kLargest; }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -1,10 +1,10 @@
 // Scales of blocks, from the bits of their largest magnitudes. `In` is how numbers of a piece lie: InRows or InLines.
 #pragma once
 
-#include "quantize_lines.h"
+#include "quantize_strided.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 // Whether OrdinaryNumbers do: every magnitude is 0, infinite, or so far from both that no scale is below 2^-126.
 inline bool are_ordinary(const uint32_t* __restrict amax, int64_t n) {
@@ -41,7 +41,7 @@ template <class Numbers, class In>
 void fit_nvfp4_blocks(const Quantizing& q, const In& in, const float* x, const uint32_t* amax, Scale* scales) {
   const float per_six = q.tensor[0], tensor_scale = q.tensor[1];
   fit_each_nvfp4<Numbers>(amax, in.scales, per_six, tensor_scale, scales);
-  if (q.quantizer.rule != KL_FOUR_OVER_SIX) return;
+  if (q.quantizer.rule != KLR_FOUR_OVER_SIX) return;
   Scale others[kScales];
   float errors[kScales], other_errors[kScales];
   fit_each_nvfp4<Numbers>(amax, in.scales, product(per_six, 1.5f), tensor_scale, others);
@@ -82,5 +82,5 @@ inline void find_scales(int rule, const uint32_t* raw, int64_t n, const float* t
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -1,18 +1,18 @@
-// Hadamard transforms of groups of a row, with the sums in the order of keras_lrsched/precision/hadamard.py.
+// Hadamard transforms of groups of a row, with the sums in the order of keras_lrsched/precision/_hadamard.py.
 #pragma once
 
 #include "quantize_elements.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr int64_t kBatch = 512;          // entries that go through a stage before the next, so that no sum waits for another
 constexpr float kNegligible = 0x1p-98f;  // without numbers below it, all sums, and their results, are 0 or at least 2^-126
 
-KL_INLINE float signed_number(float x, float sign) { return ((bits_of(x) & ~kSign) < bits_of(kNegligible) ? 0 : x) * sign; }
+KLR_INLINE float signed_number(float x, float sign) { return ((bits_of(x) & ~kSign) < bits_of(kNegligible) ? 0 : x) * sign; }
 
 // A NaN becomes one without sign, which else would depend on the order of operands.
-KL_INLINE float scaled_sum(float x, float scale) {
+KLR_INLINE float scaled_sum(float x, float scale) {
   const float product = x * scale;
   return product != product ? __builtin_nanf("") : product;
 }
@@ -99,5 +99,5 @@ inline void transform_lines(int size, const float* signs, int64_t lines, int64_t
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

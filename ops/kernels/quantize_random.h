@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr int64_t kCounters = 32;  // at once, a loop that compilers turn into vectors (16 are unrolled)
 
@@ -58,5 +58,5 @@ inline void random_words(uint64_t first, int64_t step, int64_t lines, int64_t n,
   draw();
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -1,10 +1,10 @@
 // What each instruction set offers: a row an element type. And how a tensor is cut into pieces.
 #pragma once
 
-#include "both.h"
+#include "host_device.h"
 #include "quantize.h"
 
-namespace kl {
+namespace klr {
 
 // Rows that are read together where neighbors along the axis are not neighbors in memory, unless a block has more.
 constexpr int64_t kTile = 64;
@@ -21,7 +21,7 @@ struct Cut {
 };
 
 struct Quantizing {
-  const kl_quantizer& quantizer;
+  const klr_quantizer& quantizer;
   const Cut& cut;
   const float* tensor;
 };
@@ -35,30 +35,30 @@ struct Elements {
 };
 
 namespace baseline {
-extern const Elements quantizers[KL_ELEMENTS];
+extern const Elements quantizers[KLR_ELEMENTS];
 }
-#ifdef KL_X86
+#ifdef KLR_X86
 namespace avx2 {
-extern const Elements quantizers[KL_ELEMENTS];
+extern const Elements quantizers[KLR_ELEMENTS];
 }
 namespace avx512 {
-extern const Elements quantizers[KL_ELEMENTS];
+extern const Elements quantizers[KLR_ELEMENTS];
 }
 #endif
 
-KL_BOTH inline bool has_e8m0(int rule) { return rule <= KL_EVEN; }
-KL_BOTH inline bool has_float32(int rule) { return rule == KL_EXACT || rule == KL_POWER_OF_TWO; }
-KL_BOTH inline bool is_nvfp4(int rule) { return rule == KL_SIX || rule == KL_FOUR_OVER_SIX; }
+KLR_BOTH inline bool has_e8m0(int rule) { return rule <= KLR_EVEN; }
+KLR_BOTH inline bool has_float32(int rule) { return rule == KLR_EXACT || rule == KLR_POWER_OF_TWO; }
+KLR_BOTH inline bool is_nvfp4(int rule) { return rule == KLR_SIX || rule == KLR_FOUR_OVER_SIX; }
 
 // How many bits an element has, and how many of them fill whole bytes.
-KL_BOTH inline int bits_of_element(int element) {
-  return element == KL_E2M1 || element == KL_INT4 ? 4 : element == KL_E2M3 || element == KL_E3M2 ? 6 : 8;
+KLR_BOTH inline int bits_of_element(int element) {
+  return element == KLR_E2M1 || element == KLR_INT4 ? 4 : element == KLR_E2M3 || element == KLR_E3M2 ? 6 : 8;
 }
-KL_BOTH inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
+KLR_BOTH inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
 
 // How many rows are cut into blocks on their own.
-KL_BOTH inline int64_t rows_together(const kl_quantizer& q) { return q.rows > 0 ? q.rows : q.inner == 1 ? q.outer : q.inner; }
+KLR_BOTH inline int64_t rows_together(const klr_quantizer& q) { return q.rows > 0 ? q.rows : q.inner == 1 ? q.outer : q.inner; }
 
-KL_BOTH inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+KLR_BOTH inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-}  // namespace kl
+}  // namespace klr

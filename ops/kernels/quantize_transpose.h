@@ -4,15 +4,15 @@
 #include <stdint.h>
 #include <string.h>
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 typedef uint8_t Sixteen __attribute__((vector_size(16)));
 
 #ifdef __clang__
-#define KL_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define KLR_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define KL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Sixteen{__VA_ARGS__})
+#define KLR_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Sixteen{__VA_ARGS__})
 #endif
 
 // to[c * to_stride + r] = from[r * from_stride + c] for sixteen rows and columns: rows i and i + 8 are interleaved four times.
@@ -21,15 +21,15 @@ inline void transpose_sixteen(const uint8_t* from, int64_t from_stride, uint8_t*
   for (int i = 0; i < 16; ++i) memcpy(&a[i], from + i * from_stride, 16);
   for (int step = 0; step < 4; ++step) {
     for (int i = 0; i < 8; ++i) {
-      b[2 * i] = KL_SHUFFLE(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      b[2 * i + 1] = KL_SHUFFLE(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      b[2 * i] = KLR_SHUFFLE(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      b[2 * i + 1] = KLR_SHUFFLE(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     }
     for (int i = 0; i < 16; ++i) a[i] = b[i];
   }
   for (int i = 0; i < 16; ++i) memcpy(to + i * to_stride, &a[i], 16);
 }
 
-#undef KL_SHUFFLE
+#undef KLR_SHUFFLE
 
 // The same for any number of rows and columns.
 inline void transpose(const uint8_t* __restrict from, int64_t from_stride, int64_t rows, int64_t columns,
@@ -45,5 +45,5 @@ inline void transpose(const uint8_t* __restrict from, int64_t from_stride, int64
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

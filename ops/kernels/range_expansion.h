@@ -6,11 +6,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "number.h"
+#include "dtypes.h"
 #include "update.h"
 
-namespace kl {
-namespace KL_ISA {
+namespace klr {
+namespace KLR_ISA {
 
 constexpr int kMostGroups = 32;                                              // in one call
 constexpr uint32_t kLeastNormal = 1u << 23, kNotFinite = 0x7f800000;         // the bits of sizes
@@ -156,5 +156,5 @@ inline void encode(const float* x, int64_t n, const Groups& groups) {
   }
 }
 
-}  // namespace KL_ISA
-}  // namespace kl
+}  // namespace KLR_ISA
+}  // namespace klr

@@ -4,8 +4,8 @@
 // caller spreads chunks over its threads. Every result is the same to the bit for any number of threads and any instruction
 // set.
 //
-// An update has one phase or two. In two phases (`kl_has_sums`), first every piece of `kl_plan_sums` writes two sums, and
-// `kl_reduce` adds them up for each tensor, in the order of the pieces; then every chunk is updated. For Adam-mini a piece is
+// An update has one phase or two. In two phases (`klr_has_sums`), first every piece of `klr_plan_sums` writes two sums, and
+// `klr_reduce` adds them up for each tensor, in the order of the pieces; then every chunk is updated. For Adam-mini a piece is
 // some of the blocks, and the first phase updates their second moments.
 #pragma once
 
@@ -15,25 +15,25 @@
 extern "C" {
 #endif
 
-#define KL_API __attribute__((visibility("default")))
+#define KLR_API __attribute__((visibility("default")))
 
-enum { KL_MAX_SLOTS = 2, KL_MAX_PARTS = 4, KL_NUMBERS = 12, KL_CHUNK = 32768, KL_LARGEST_CODE_BLOCK = 4096 };
+enum { KLR_MAX_SLOTS = 2, KLR_MAX_PARTS = 4, KLR_NUMBERS = 12, KLR_CHUNK = 32768, KLR_LARGEST_CODE_BLOCK = 4096 };
 
-typedef enum { KL_FLOAT32 = 0, KL_BFLOAT16 = 1, KL_UINT8 = 2 } kl_dtype;
+typedef enum { KLR_FLOAT32 = 0, KLR_BFLOAT16 = 1, KLR_UINT8 = 2 } klr_dtype;
 
-typedef enum { KL_SGD, KL_LION, KL_ADAMW, KL_LARS, KL_LAMB, KL_ADAM_MINI, KL_METHODS } kl_method;
+typedef enum { KLR_SGD, KLR_LION, KLR_ADAMW, KLR_LARS, KLR_LAMB, KLR_ADAM_MINI, KLR_METHODS } klr_method;
 
 // How state is kept in 8 bits. A slot has several parts: codes, a uint8 for each entry, of which those of the first slot have a
 // sign; then, for each block of neighbors, a float32 scale (dynamic_map.h), or a scale and a center in bfloat16 and a uint8
 // (range_expansion.h).
-typedef enum { KL_NO_CODE, KL_BLOCKWISE8, KL_COAT } kl_code;
+typedef enum { KLR_NO_CODE, KLR_BLOCKWISE8, KLR_COAT } klr_code;
 
 // A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`, or in the `parts` of its
 // code.
 typedef struct {
   void* w;
   const void* g;
-  float* slots[KL_MAX_SLOTS];
+  float* slots[KLR_MAX_SLOTS];
   int64_t size;
   int32_t w_dtype;
   int32_t g_dtype;
@@ -43,47 +43,47 @@ typedef struct {
   int32_t index;    // its place among all variables, a part of the random counter
   int64_t blocks;   // Adam-mini: entry i belongs to block (i / inner) % blocks, and the second slot has an entry a block
   int64_t inner;
-  void* parts[KL_MAX_SLOTS][KL_MAX_PARTS];  // in place of `slots`, if there is a code
+  void* parts[KLR_MAX_SLOTS][KLR_MAX_PARTS];  // in place of `slots`, if there is a code
   int64_t code_block;
   int32_t code;
-} kl_tensor;
+} klr_tensor;
 
-// What all tensors share. `numbers` begins with the scale of the gradients; the rest is the method's, see updates.h.
+// What all tensors share. `numbers` begins with the scale of the gradients; the rest is the method's, see update_formulas.h.
 typedef struct {
-  float numbers[KL_NUMBERS];
+  float numbers[KLR_NUMBERS];
   uint32_t seed[2];
   int32_t stochastic_rounding;  // of bfloat16 variables
-} kl_settings;
+} klr_settings;
 
 // The method of a name such as "lion", or -1.
-KL_API int kl_find_method(const char* name);
-KL_API int kl_slots(int method);
-KL_API int kl_has_sums(int method);
+KLR_API int klr_find_method(const char* name);
+KLR_API int klr_slots(int method);
+KLR_API int klr_has_sums(int method);
 // Whether the state may be in a code, in blocks of that many neighbors.
-KL_API int kl_takes_code(int method, int64_t code, int64_t code_block);
+KLR_API int klr_takes_code(int method, int64_t code, int64_t code_block);
 // How many parts a slot has; 1 without a code.
-KL_API int kl_parts(int64_t code);
-KL_API int kl_part_dtype(int64_t code, int part);
+KLR_API int klr_parts(int64_t code);
+KLR_API int klr_part_dtype(int64_t code, int part);
 // The instruction set in use: "avx512", "avx2" or "baseline".
-KL_API const char* kl_instruction_set(void);
+KLR_API const char* klr_instruction_set(void);
 
 // Whether `blocks` and `inner` are those of a tensor of its size.
-KL_API int kl_valid_blocks(const kl_tensor* tensor);
+KLR_API int klr_valid_blocks(const klr_tensor* tensor);
 
 // Fills `first_chunks` (n + 1 numbers): the chunks of tensor t are first_chunks[t] ... first_chunks[t + 1] - 1.
-KL_API void kl_plan(const kl_tensor* tensors, int64_t n, int64_t* first_chunks);
+KLR_API void klr_plan(const klr_tensor* tensors, int64_t n, int64_t* first_chunks);
 
 // The same for the pieces of the first phase.
-KL_API void kl_plan_sums(int method, const kl_tensor* tensors, int64_t n, int64_t* first_pieces);
+KLR_API void klr_plan_sums(int method, const klr_tensor* tensors, int64_t n, int64_t* first_pieces);
 
 // The first phase, for pieces begin ... end - 1: writes sums[2 k] and sums[2 k + 1] of piece k.
-KL_API void kl_sum(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_pieces, const kl_settings* settings,
-                   int64_t begin, int64_t end, double* sums);
+KLR_API void klr_sum(int method, const klr_tensor* tensors, int64_t n, const int64_t* first_pieces,
+                     const klr_settings* settings, int64_t begin, int64_t end, double* sums);
 // Adds up the sums of each tensor: totals[2 t] and totals[2 t + 1].
-KL_API void kl_reduce(int64_t n, const int64_t* first_pieces, const double* sums, double* totals);
+KLR_API void klr_reduce(int64_t n, const int64_t* first_pieces, const double* sums, double* totals);
 // The last phase. `totals` may be null for a method without sums.
-KL_API void kl_update(int method, const kl_tensor* tensors, int64_t n, const int64_t* first_chunks, const kl_settings* settings,
-                      int64_t begin, int64_t end, const double* totals);
+KLR_API void klr_update(int method, const klr_tensor* tensors, int64_t n, const int64_t* first_chunks,
+                        const klr_settings* settings, int64_t begin, int64_t end, const double* totals);
 
 #ifdef __cplusplus
 }

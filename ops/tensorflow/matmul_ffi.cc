@@ -1,4 +1,4 @@
-// Tells TensorFlow's XLA of the handler.
+// Registers with TensorFlow's XLA the handler.
 #include "../xla/matmul_ffi.h"
 
 extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework

@@ -43,8 +43,8 @@ class MatmulOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("transpose_b", &transpose_b_));
     OP_REQUIRES_OK(context, context->GetAttr("output", &output));
     OP_REQUIRES_OK(context, context->GetAttr("output_type", &type));
-    output_ = output == "int32" ? KL_MATMUL_INT32 : output == "scaled" ? KL_MATMUL_SCALED : KL_MATMUL_BLOCKS;
-    OP_REQUIRES(context, (type == DT_INT32) == (output_ == KL_MATMUL_INT32),
+    output_ = output == "int32" ? KLR_MATMUL_INT32 : output == "scaled" ? KLR_MATMUL_SCALED : KLR_MATMUL_BLOCKS;
+    OP_REQUIRES(context, (type == DT_INT32) == (output_ == KLR_MATMUL_INT32),
                 absl::InvalidArgumentError("KerasLrschedMatmul: the output cannot have this type."));
   }
 
@@ -53,7 +53,7 @@ class MatmulOp : public OpKernel {
     OP_REQUIRES(context, a.dims() == 2 && b.dims() == 2,
                 absl::InvalidArgumentError("KerasLrschedMatmul: both inputs must be matrices. Received: " +
                                            a.shape().DebugString() + " and " + b.shape().DebugString()));
-    kl_matmul product = {};
+    klr_matmul product = {};
     product.m = a.dim_size(transpose_a_ ? 1 : 0), product.k = a.dim_size(transpose_a_ ? 0 : 1);
     product.n = b.dim_size(transpose_b_ ? 0 : 1);
     OP_REQUIRES(context, b.dim_size(transpose_b_ ? 1 : 0) == product.k,
@@ -64,24 +64,24 @@ class MatmulOp : public OpKernel {
     product.b_scales = b_scales.flat<float>().data(), product.b_scales_size = b_scales.NumElements();
     product.transpose_a = transpose_a_, product.transpose_b = transpose_b_;
     product.output = output_, product.instruction_set = -1;
-    const char* error = kl_matmul_error(&product);
+    const char* error = klr_matmul_error(&product);
     OP_REQUIRES(context, error == nullptr, absl::InvalidArgumentError(std::string("KerasLrschedMatmul: ") + error + "."));
 
     Tensor *c, scratch;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({product.m, product.n}), &c));
-    OP_REQUIRES_OK(context, context->allocate_temp(DT_INT8, TensorShape({kl_matmul_scratch(&product)}), &scratch));
+    OP_REQUIRES_OK(context, context->allocate_temp(DT_INT8, TensorShape({klr_matmul_scratch(&product)}), &scratch));
     product.c = c->data();
     Run(context, product, scratch.data());
   }
 
  private:
-  static void Run(OpKernelContext* context, const kl_matmul& product, void* scratch) {
+  static void Run(OpKernelContext* context, const klr_matmul& product, void* scratch) {
     auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
     const int64_t depth = product.k + 64;  // cycles of a piece, and, with 128 products in each, of a tile
-    workers->ParallelFor(kl_matmul_pieces(&product), 16 * depth,
-                         [&](int64_t begin, int64_t end) { kl_matmul_pack(&product, scratch, begin, end); });
-    workers->ParallelFor(kl_matmul_tiles(&product), KL_MATMUL_TILE_ROWS * KL_MATMUL_TILE_COLUMNS / 128 * depth,
-                         [&](int64_t begin, int64_t end) { kl_matmul_compute(&product, scratch, begin, end); });
+    workers->ParallelFor(klr_matmul_pieces(&product), 16 * depth,
+                         [&](int64_t begin, int64_t end) { klr_matmul_pack(&product, scratch, begin, end); });
+    workers->ParallelFor(klr_matmul_tiles(&product), KLR_MATMUL_TILE_ROWS * KLR_MATMUL_TILE_COLUMNS / 128 * depth,
+                         [&](int64_t begin, int64_t end) { klr_matmul_compute(&product, scratch, begin, end); });
   }
 
   bool transpose_a_, transpose_b_;

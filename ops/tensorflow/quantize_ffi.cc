@@ -1,4 +1,4 @@
-// Tells TensorFlow's XLA of the handlers.
+// Registers with TensorFlow's XLA the handlers.
 #include "../xla/quantize_ffi.h"
 
 extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework

@@ -15,13 +15,13 @@ using shape_inference::ShapeHandle;
 
 constexpr int64_t kChunk = 32768;  // entries, about: what a chunk costs
 
-absl::Status Check(const kl_quantizer& quantizer) {
-  return kl_quantize_valid(&quantizer) ? absl::OkStatus()
-                                       : absl::InvalidArgumentError("KerasLrschedQuantize: there is no such quantization.");
+absl::Status Check(const klr_quantizer& quantizer) {
+  return klr_quantize_valid(&quantizer) ? absl::OkStatus()
+                                        : absl::InvalidArgumentError("KerasLrschedQuantize: there is no such quantization.");
 }
 
-// `numbers` are those of a kl_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
-absl::Status Describe(const std::vector<int64_t>& numbers, const int64_t shape[3], kl_quantizer* quantizer) {
+// `numbers` are those of a klr_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
+absl::Status Describe(const std::vector<int64_t>& numbers, const int64_t shape[3], klr_quantizer* quantizer) {
   if (numbers.size() != 6) return absl::InvalidArgumentError("KerasLrschedQuantize: there must be six numbers.");
   *quantizer = {};
   quantizer->outer = shape[0], quantizer->columns = shape[1], quantizer->inner = shape[2];
@@ -31,31 +31,31 @@ absl::Status Describe(const std::vector<int64_t>& numbers, const int64_t shape[3
   return Check(*quantizer);
 }
 
-absl::Status ReadInput(OpKernelContext* context, const std::vector<int64_t>& numbers, kl_quantizer* quantizer) {
+absl::Status ReadInput(OpKernelContext* context, const std::vector<int64_t>& numbers, klr_quantizer* quantizer) {
   const Tensor &x = context->input(0), &seed = context->input(1), &signs = context->input(2);
   if (x.dims() != 3 || seed.NumElements() != 2) {
     return absl::InvalidArgumentError("KerasLrschedQuantize: x must have three axes, and seed two numbers.");
   }
   const int64_t shape[3] = {x.dim_size(0), x.dim_size(1), x.dim_size(2)};
   TF_RETURN_IF_ERROR(Describe(numbers, shape, quantizer));
-  quantizer->dtype = x.dtype() == DT_BFLOAT16 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
+  quantizer->dtype = x.dtype() == DT_BFLOAT16 ? KLR_X_BFLOAT16 : KLR_X_FLOAT32;
   for (int i = 0; i < 2; ++i) quantizer->seed[i] = static_cast<uint32_t>(seed.flat<int32>()(i));
   quantizer->hadamard = static_cast<int32_t>(signs.NumElements()), quantizer->signs = signs.flat<float>().data();
   return Check(*quantizer);
 }
 
 template <class F>
-void Spread(OpKernelContext* context, const kl_quantizer& quantizer, F f) {
+void Spread(OpKernelContext* context, const klr_quantizer& quantizer, F f) {
   auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
-  workers->ParallelFor(kl_quantize_chunks(&quantizer), kChunk, f);
+  workers->ParallelFor(klr_quantize_chunks(&quantizer), kChunk, f);
 }
 
 // {factor, scale} of the tensor, for formats that have them.
-void FitTensor(OpKernelContext* context, const kl_quantizer& quantizer, const void* x, float tensor[2]) {
-  if (kl_quantize_phases(&quantizer) == 1) return;
-  std::vector<uint32_t> amax(kl_quantize_chunks(&quantizer));
-  Spread(context, quantizer, [&](int64_t begin, int64_t end) { kl_quantize_amax(&quantizer, x, begin, end, amax.data()); });
-  kl_quantize_fit(&quantizer, amax.data(), tensor);
+void FitTensor(OpKernelContext* context, const klr_quantizer& quantizer, const void* x, float tensor[2]) {
+  if (klr_quantize_phases(&quantizer) == 1) return;
+  std::vector<uint32_t> amax(klr_quantize_chunks(&quantizer));
+  Spread(context, quantizer, [&](int64_t begin, int64_t end) { klr_quantize_amax(&quantizer, x, begin, end, amax.data()); });
+  klr_quantize_fit(&quantizer, amax.data(), tensor);
 }
 
 // The shapes of codes and scales, as far as they are known.
@@ -67,10 +67,10 @@ absl::Status StoredShapes(InferenceContext* c) {
   int64_t shape[3] = {c->Value(c->Dim(x, 0)), c->Value(c->Dim(x, 1)), c->Value(c->Dim(x, 2))};
   const bool known = shape[0] >= 0 && shape[1] >= 0 && shape[2] >= 0;
   if (known) {
-    kl_quantizer quantizer;
-    kl_stored stored;
+    klr_quantizer quantizer;
+    klr_stored stored;
     TF_RETURN_IF_ERROR(Describe(numbers, shape, &quantizer));
-    kl_quantize_stored(&quantizer, &stored);
+    klr_quantize_stored(&quantizer, &stored);
     c->set_output(0, c->Matrix(stored.code_rows, stored.code_bytes));
     c->set_output(1, c->Matrix(stored.scale_rows, stored.scale_columns));
   } else {
@@ -131,10 +131,10 @@ class QuantizeOp : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
-    kl_quantizer quantizer;
+    klr_quantizer quantizer;
     OP_REQUIRES_OK(context, ReadInput(context, numbers_, &quantizer));
-    kl_stored stored;
-    kl_quantize_stored(&quantizer, &stored);
+    klr_stored stored;
+    klr_quantize_stored(&quantizer, &stored);
     Tensor *codes, *scales, *tensor_scale;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({stored.code_rows, stored.code_bytes}), &codes));
     OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({stored.scale_rows, stored.scale_columns}), &scales));
@@ -146,7 +146,7 @@ class QuantizeOp : public OpKernel {
     FitTensor(context, quantizer, x, tensor);
     tensor_scale->flat<float>()(0) = tensor[1];
     Spread(context, quantizer, [&](int64_t begin, int64_t end) {
-      kl_quantize(&quantizer, x, tensor, begin, end, codes->flat<uint8>().data(), scales->data());
+      klr_quantize(&quantizer, x, tensor, begin, end, codes->flat<uint8>().data(), scales->data());
     });
   }
 
@@ -161,7 +161,7 @@ class FakeQuantizeOp : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
-    kl_quantizer quantizer;
+    klr_quantizer quantizer;
     OP_REQUIRES_OK(context, ReadInput(context, numbers_, &quantizer));
     Tensor* y;
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &y));
@@ -169,7 +169,7 @@ class FakeQuantizeOp : public OpKernel {
     float tensor[2] = {1, 1};
     FitTensor(context, quantizer, x, tensor);
     Spread(context, quantizer,
-           [&](int64_t begin, int64_t end) { kl_fake_quantize(&quantizer, x, tensor, begin, end, y->data()); });
+           [&](int64_t begin, int64_t end) { klr_fake_quantize(&quantizer, x, tensor, begin, end, y->data()); });
   }
 
  private:
@@ -188,10 +188,10 @@ class DequantizeOp : public OpKernel {
     const Tensor &codes = context->input(0), &scales = context->input(1), &tensor_scale = context->input(2);
     int64_t shape[3] = {sizes_[0], sizes_[1], sizes_[2]};
     if (shape[0] < 0 && codes.dims() == 2) shape[0] = codes.dim_size(0) / shape[2];
-    kl_quantizer quantizer;
+    klr_quantizer quantizer;
     OP_REQUIRES_OK(context, Describe(numbers_, shape, &quantizer));
-    kl_stored stored;
-    kl_quantize_stored(&quantizer, &stored);
+    klr_stored stored;
+    klr_quantize_stored(&quantizer, &stored);
     OP_REQUIRES(context,
                 codes.NumElements() == stored.code_rows * stored.code_bytes &&
                     scales.NumElements() == stored.scale_rows * stored.scale_columns &&
@@ -200,8 +200,8 @@ class DequantizeOp : public OpKernel {
     Tensor* y;
     OP_REQUIRES_OK(context, context->allocate_output(0, TensorShape({shape[0], shape[1], shape[2]}), &y));
     Spread(context, quantizer, [&](int64_t begin, int64_t end) {
-      kl_dequantize(&quantizer, codes.flat<uint8>().data(), scales.data(), tensor_scale.flat<float>().data(), begin, end,
-                    y->data());
+      klr_dequantize(&quantizer, codes.flat<uint8>().data(), scales.data(), tensor_scale.flat<float>().data(), begin, end,
+                     y->data());
     });
   }
 

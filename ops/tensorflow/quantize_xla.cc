@@ -24,15 +24,15 @@ class XlaOp : public XlaOpKernel {
 
  protected:
   // What is stored for a tensor of this shape.
-  absl::Status Describe(const int64_t shape[3], kl_stored* stored) const {
-    kl_quantizer quantizer = {};
+  absl::Status Describe(const int64_t shape[3], klr_stored* stored) const {
+    klr_quantizer quantizer = {};
     quantizer.outer = shape[0], quantizer.columns = shape[1], quantizer.inner = shape[2];
     quantizer.rows = numbers_[0], quantizer.block_rows = numbers_[1], quantizer.block_columns = numbers_[2];
     quantizer.element = static_cast<int32_t>(numbers_[3]), quantizer.rule = static_cast<int32_t>(numbers_[4]);
-    if (!kl_quantize_valid(&quantizer)) {
+    if (!klr_quantize_valid(&quantizer)) {
       return absl::InvalidArgumentError("KerasLrschedQuantize: there is no such quantization.");
     }
-    kl_quantize_stored(&quantizer, stored);
+    klr_quantize_stored(&quantizer, stored);
     return absl::OkStatus();
   }
 
@@ -65,7 +65,7 @@ class XlaQuantizeOp : public XlaOp {
     const TensorShape x = context->InputShape(0);
     OP_REQUIRES(context, x.dims() == 3, absl::InvalidArgumentError("KerasLrschedQuantize: x must have three axes."));
     const int64_t shape[3] = {x.dim_size(0), x.dim_size(1), x.dim_size(2)};
-    kl_stored stored;
+    klr_stored stored;
     OP_REQUIRES_OK(context, Describe(shape, &stored));
     const xla::PrimitiveType scale_type = scale_type_ == DT_FLOAT ? xla::F32 : xla::U8;
     const xla::Shape result =

@@ -15,7 +15,7 @@ namespace keras_lrsched {
 
 using namespace tensorflow;  // NOLINT: its macros need it
 
-// slots: first the first slot of all variables, then the second; if the state is in a kl_code, first the first part of the
+// slots: first the first slot of all variables, then the second; if the state is in a klr_code, first the first part of the
 // first slot, then its second part, and so on. blocks: that code and its block size; of Adam-mini, two numbers a variable; else
 // nothing. rates: a row a variable, (learning rate, weight decay, adapted).
 REGISTER_OP("KerasLrschedUpdate")
@@ -96,16 +96,16 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("method", &method));
     OP_REQUIRES_OK(context, context->GetAttr("stochastic_rounding", &stochastic_rounding_));
     OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
-    method_ = kl_find_method(method.c_str());
+    method_ = klr_find_method(method.c_str());
     OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
-    const bool in_codes = method_ != KL_ADAM_MINI && blocks_.size() == 2;
-    OP_REQUIRES(context, !in_codes || kl_takes_code(method_, blocks_[0], blocks_[1]),
+    const bool in_codes = method_ != KLR_ADAM_MINI && blocks_.size() == 2;
+    OP_REQUIRES(context, !in_codes || klr_takes_code(method_, blocks_[0], blocks_[1]),
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " takes no such code in such blocks."));
-    code_ = in_codes ? blocks_[0] : KL_NO_CODE;
-    parts_ = kl_parts(code_);
-    OP_REQUIRES(context, n_slots_ == n_ * kl_slots(method_) * parts_,
+    code_ = in_codes ? blocks_[0] : KLR_NO_CODE;
+    parts_ = klr_parts(code_);
+    OP_REQUIRES(context, n_slots_ == n_ * klr_slots(method_) * parts_,
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
-    OP_REQUIRES(context, in_codes || static_cast<int>(blocks_.size()) == (method_ == KL_ADAM_MINI ? 2 * n_ : 0),
+    OP_REQUIRES(context, in_codes || static_cast<int>(blocks_.size()) == (method_ == KLR_ADAM_MINI ? 2 * n_ : 0),
                 absl::InvalidArgumentError("KerasLrschedUpdate: wrong number of blocks."));
   }
 
@@ -113,9 +113,9 @@ class UpdateOp : public OpKernel {
     Variables variables;
     OP_REQUIRES_OK(context, variables.Acquire(context, n_ + n_slots_));
     for (int i = 0; i < n_; ++i) OP_REQUIRES_OK(context, Check(context, variables, i));
-    kl_settings settings = {};
+    klr_settings settings = {};
     OP_REQUIRES_OK(context, ReadSettings(context, &settings));
-    std::vector<kl_tensor> tensors(n_);
+    std::vector<klr_tensor> tensors(n_);
     for (int i = 0; i < n_; ++i) OP_REQUIRES_OK(context, Describe(context, &variables, i, &tensors[i]));
     Run(context, tensors, settings);
   }
@@ -136,7 +136,7 @@ class UpdateOp : public OpKernel {
     constexpr DataType kTypes[] = {DT_FLOAT, DT_BFLOAT16, DT_UINT8};
     for (int part = 0; part < n_slots_ / n_; ++part) {
       const Tensor& state = variables.value((1 + part) * n_ + i);
-      if (state.dtype() != kTypes[kl_part_dtype(code_, part % parts_)] ||
+      if (state.dtype() != kTypes[klr_part_dtype(code_, part % parts_)] ||
           state.NumElements() != Entries(part, i, value.NumElements())) {
         return absl::InvalidArgumentError(
             "KerasLrschedUpdate: the state of a variable must be float32, or the parts of a code, and of its shape " +
@@ -149,67 +149,67 @@ class UpdateOp : public OpKernel {
   // How many numbers a part of the state has: one an entry, or one a block.
   int64_t Entries(int part, int i, int64_t size) const {
     if (part % parts_ > 0) return (size + blocks_[1] - 1) / blocks_[1];
-    return method_ == KL_ADAM_MINI && part == 1 ? blocks_[2 * i] : size;
+    return method_ == KLR_ADAM_MINI && part == 1 ? blocks_[2 * i] : size;
   }
 
-  absl::Status ReadSettings(OpKernelContext* context, kl_settings* settings) {
+  absl::Status ReadSettings(OpKernelContext* context, klr_settings* settings) {
     const int first = 2 * n_ + n_slots_;
     const Tensor &rates = context->input(first), &numbers = context->input(first + 1), &seed = context->input(first + 2);
-    if (rates.NumElements() != 3 * n_ || numbers.NumElements() != KL_NUMBERS || seed.NumElements() != 2) {
+    if (rates.NumElements() != 3 * n_ || numbers.NumElements() != KLR_NUMBERS || seed.NumElements() != 2) {
       return absl::InvalidArgumentError("KerasLrschedUpdate: rates, numbers or seed have a wrong shape.");
     }
-    std::copy_n(numbers.flat<float>().data(), KL_NUMBERS, settings->numbers);
+    std::copy_n(numbers.flat<float>().data(), KLR_NUMBERS, settings->numbers);
     std::copy_n(seed.flat<uint32>().data(), 2, settings->seed);
     settings->stochastic_rounding = stochastic_rounding_;
     return absl::OkStatus();
   }
 
-  absl::Status Describe(OpKernelContext* context, Variables* variables, int i, kl_tensor* tensor) {
+  absl::Status Describe(OpKernelContext* context, Variables* variables, int i, klr_tensor* tensor) {
     const Tensor& gradient = Gradient(context, i);
     const float* rates = context->input(2 * n_ + n_slots_).flat<float>().data() + 3 * i;
     TF_ASSIGN_OR_RETURN(tensor->w, variables->Write(context, i));
     for (int part = 0; part < n_slots_ / n_; ++part) {
       TF_ASSIGN_OR_RETURN(void* state, variables->Write(context, n_ * (1 + part) + i));
-      if (code_ == KL_NO_CODE) {
+      if (code_ == KLR_NO_CODE) {
         tensor->slots[part] = static_cast<float*>(state);
       } else {
         tensor->parts[part / parts_][part % parts_] = state;
       }
     }
     tensor->code = code_;
-    tensor->code_block = code_ == KL_NO_CODE ? 0 : blocks_[1];
+    tensor->code_block = code_ == KLR_NO_CODE ? 0 : blocks_[1];
     tensor->g = gradient.data();
     tensor->size = gradient.NumElements();
-    tensor->w_dtype = variables->value(i).dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
-    tensor->g_dtype = gradient.dtype() == DT_BFLOAT16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor->w_dtype = variables->value(i).dtype() == DT_BFLOAT16 ? KLR_BFLOAT16 : KLR_FLOAT32;
+    tensor->g_dtype = gradient.dtype() == DT_BFLOAT16 ? KLR_BFLOAT16 : KLR_FLOAT32;
     tensor->learning_rate = rates[0];
     tensor->weight_decay = rates[1];
     tensor->adapted = rates[2] != 0;
     tensor->index = i;
-    tensor->blocks = method_ == KL_ADAM_MINI ? blocks_[2 * i] : 1;
-    tensor->inner = method_ == KL_ADAM_MINI ? blocks_[2 * i + 1] : 1;
-    return kl_valid_blocks(tensor) ? absl::OkStatus()
-                                   : absl::InvalidArgumentError("KerasLrschedUpdate: blocks do not divide a variable.");
+    tensor->blocks = method_ == KLR_ADAM_MINI ? blocks_[2 * i] : 1;
+    tensor->inner = method_ == KLR_ADAM_MINI ? blocks_[2 * i + 1] : 1;
+    return klr_valid_blocks(tensor) ? absl::OkStatus()
+                                    : absl::InvalidArgumentError("KerasLrschedUpdate: blocks do not divide a variable.");
   }
 
-  void Run(OpKernelContext* context, const std::vector<kl_tensor>& tensors, const kl_settings& settings) {
+  void Run(OpKernelContext* context, const std::vector<klr_tensor>& tensors, const klr_settings& settings) {
     std::vector<int64_t> first(n_ + 1);
-    kl_plan(tensors.data(), n_, first.data());
+    klr_plan(tensors.data(), n_, first.data());
     const int64_t chunks = first.back();
     auto* workers = context->device()->tensorflow_cpu_worker_threads()->workers;
     std::vector<double> totals;
-    if (kl_has_sums(method_)) {
+    if (klr_has_sums(method_)) {
       std::vector<int64_t> pieces(n_ + 1);
-      kl_plan_sums(method_, tensors.data(), n_, pieces.data());
+      klr_plan_sums(method_, tensors.data(), n_, pieces.data());
       std::vector<double> sums(2 * pieces.back());
       totals.resize(2 * n_);
-      workers->ParallelFor(pieces.back(), KL_CHUNK, [&](int64_t begin, int64_t end) {
-        kl_sum(method_, tensors.data(), n_, pieces.data(), &settings, begin, end, sums.data());
+      workers->ParallelFor(pieces.back(), KLR_CHUNK, [&](int64_t begin, int64_t end) {
+        klr_sum(method_, tensors.data(), n_, pieces.data(), &settings, begin, end, sums.data());
       });
-      kl_reduce(n_, pieces.data(), sums.data(), totals.data());
+      klr_reduce(n_, pieces.data(), sums.data(), totals.data());
     }
-    workers->ParallelFor(chunks, KL_CHUNK, [&](int64_t begin, int64_t end) {
-      kl_update(method_, tensors.data(), n_, first.data(), &settings, begin, end, totals.empty() ? nullptr : totals.data());
+    workers->ParallelFor(chunks, KLR_CHUNK, [&](int64_t begin, int64_t end) {
+      klr_update(method_, tensors.data(), n_, first.data(), &settings, begin, end, totals.empty() ? nullptr : totals.data());
     });
   }
 

@@ -40,7 +40,7 @@ class XlaUpdateOp : public XlaOpKernel {
       // All parts of a code but the first, and the second slot of Adam-mini, have a number a block.
       const int part = i / n_ - 1;
       const bool is_mini = method_ == "adam_mini";
-      const bool a_block_each = is_mini ? part == 1 : !blocks_.empty() && part % kl_parts(blocks_[0]) > 0;
+      const bool a_block_each = is_mini ? part == 1 : !blocks_.empty() && part % klr_parts(blocks_[0]) > 0;
       OP_REQUIRES(context, i < n_ || a_block_each || shape == shapes[i % n_],
                   absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must have its shape."));
       if (i < n_) shapes.push_back(shape);

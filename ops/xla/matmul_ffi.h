@@ -17,7 +17,7 @@ inline ffi::Error Matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> a, ffi::Buff
                          std::string_view output) {
   const auto wrong = [](const char* what) { return ffi::Error::InvalidArgument(std::string("keras_lrsched_matmul: ") + what); };
   if (a.dimensions().size() != 2 || b.dimensions().size() != 2) return wrong("both operands must be matrices");
-  kl_matmul product = {};
+  klr_matmul product = {};
   product.m = a.dimensions()[transpose_a ? 1 : 0], product.k = a.dimensions()[transpose_a ? 0 : 1];
   product.n = b.dimensions()[transpose_b ? 0 : 1];
   if (b.dimensions()[transpose_b ? 1 : 0] != product.k) return wrong("the matrices do not fit");
@@ -25,21 +25,21 @@ inline ffi::Error Matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> a, ffi::Buff
   product.a_scales = a_scales.typed_data(), product.a_scales_size = static_cast<int64_t>(a_scales.element_count());
   product.b_scales = b_scales.typed_data(), product.b_scales_size = static_cast<int64_t>(b_scales.element_count());
   product.transpose_a = transpose_a, product.transpose_b = transpose_b;
-  product.output = output == "int32" ? KL_MATMUL_INT32 : output == "scaled" ? KL_MATMUL_SCALED : KL_MATMUL_BLOCKS;
+  product.output = output == "int32" ? KLR_MATMUL_INT32 : output == "scaled" ? KLR_MATMUL_SCALED : KLR_MATMUL_BLOCKS;
   product.instruction_set = -1;
-  if (c->element_type() != (product.output == KL_MATMUL_INT32 ? ffi::S32 : ffi::F32) ||
+  if (c->element_type() != (product.output == KLR_MATMUL_INT32 ? ffi::S32 : ffi::F32) ||
       c->element_count() != static_cast<size_t>(product.m * product.n)) {
     return wrong("the result has a wrong type or shape");
   }
-  if (const char* error = kl_matmul_error(&product)) return wrong(error);
+  if (const char* error = klr_matmul_error(&product)) return wrong(error);
 
-  const size_t bytes = static_cast<size_t>(kl_matmul_scratch(&product)) + 64;  // a multiple of 64, and not nothing
+  const size_t bytes = static_cast<size_t>(klr_matmul_scratch(&product)) + 64;  // a multiple of 64, and not nothing
   const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, bytes), std::free);
   if (scratch == nullptr) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "keras_lrsched_matmul: no memory is left");
-  ParallelFor(pool, kl_matmul_pieces(&product),
-              [&](int64_t begin, int64_t end) { kl_matmul_pack(&product, scratch.get(), begin, end); });
-  ParallelFor(pool, kl_matmul_tiles(&product),
-              [&](int64_t begin, int64_t end) { kl_matmul_compute(&product, scratch.get(), begin, end); });
+  ParallelFor(pool, klr_matmul_pieces(&product),
+              [&](int64_t begin, int64_t end) { klr_matmul_pack(&product, scratch.get(), begin, end); });
+  ParallelFor(pool, klr_matmul_tiles(&product),
+              [&](int64_t begin, int64_t end) { klr_matmul_compute(&product, scratch.get(), begin, end); });
   return ffi::Error::Success();
 }
 

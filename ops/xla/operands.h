@@ -1,8 +1,8 @@
 // The operands of the update in XLA.
 //
 // In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), numbers, seed. `blocks` are two
-// numbers a variable of Adam-mini; else, if the state is in a kl_code, that and its block size, and each slot is the first part
-// of each, then the second, and so on. Out: variables and slots, which should share their buffers with the operands.
+// numbers a variable of Adam-mini; else, if the state is in a klr_code, that and its block size, and each slot is the first
+// part of each, then the second, and so on. Out: variables and slots, which should share their buffers with the operands.
 #pragma once
 
 #include <string>
@@ -18,7 +18,7 @@ namespace ffi = xla::ffi;
 
 struct Operands {
   int method;
-  std::vector<kl_tensor> tensors;  // without rates, which may lie in the memory of a device
+  std::vector<klr_tensor> tensors;  // without rates, which may lie in the memory of a device
   const float* rates;
   const float* numbers;
   const uint32_t* seed;
@@ -28,13 +28,14 @@ struct Operands {
 template <class Copy>
 ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, std::string_view name,
                         ffi::Span<const int64_t> blocks, Copy copy, Operands* operands) {
-  operands->method = kl_find_method(std::string(name).c_str());
+  operands->method = klr_find_method(std::string(name).c_str());
   if (operands->method < 0) return ffi::Error::InvalidArgument("keras_lrsched_update: there is no such method");
-  const bool in_blocks = operands->method == KL_ADAM_MINI, in_codes = !in_blocks && blocks.size() == 2;
-  if (in_codes && !kl_takes_code(operands->method, blocks[0], blocks[1])) {
+  const bool in_blocks = operands->method == KLR_ADAM_MINI, in_codes = !in_blocks && blocks.size() == 2;
+  if (in_codes && !klr_takes_code(operands->method, blocks[0], blocks[1])) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: the method takes no such code in such blocks");
   }
-  const int64_t code = in_codes ? blocks[0] : KL_NO_CODE, parts = kl_parts(code), n_slots = kl_slots(operands->method) * parts;
+  const int64_t code = in_codes ? blocks[0] : KLR_NO_CODE, parts = klr_parts(code),
+                n_slots = klr_slots(operands->method) * parts;
   const int64_t n = static_cast<int64_t>(rets.size()) / (1 + n_slots);
   if (static_cast<int64_t>(rets.size()) != n * (1 + n_slots) || static_cast<int64_t>(args.size()) != n * (2 + n_slots) + 3) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of operands");
@@ -42,7 +43,7 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
   const auto argument = [&](int64_t i) { return args.get<ffi::AnyBuffer>(i).value(); };
   const ffi::AnyBuffer rates = argument(n * (2 + n_slots)), numbers = argument(n * (2 + n_slots) + 1);
   const ffi::AnyBuffer seed = argument(n * (2 + n_slots) + 2);
-  if (rates.element_count() != static_cast<size_t>(3 * n) || numbers.element_count() != KL_NUMBERS ||
+  if (rates.element_count() != static_cast<size_t>(3 * n) || numbers.element_count() != KLR_NUMBERS ||
       seed.element_count() != 2) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: rates, numbers or seed have a wrong shape");
   }
@@ -55,7 +56,7 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
   }
   operands->tensors.resize(n);
   for (int64_t i = 0; i < n; ++i) {
-    kl_tensor& tensor = operands->tensors[i];
+    klr_tensor& tensor = operands->tensors[i];
     const ffi::AnyBuffer variable = argument(i), gradient = argument(n * (1 + n_slots) + i);
     for (const ffi::AnyBuffer& buffer : {variable, gradient}) {
       if (buffer.element_type() != ffi::F32 && buffer.element_type() != ffi::BF16) {
@@ -72,7 +73,7 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
       if (old.element_count() != static_cast<size_t>(entries)) {
         return ffi::Error::InvalidArgument("keras_lrsched_update: shapes of a variable, its state and its gradient differ");
       }
-      if (place > 0 && old.element_type() != kTypes[kl_part_dtype(code, part)]) {
+      if (place > 0 && old.element_type() != kTypes[klr_part_dtype(code, part)]) {
         return ffi::Error::InvalidArgument("keras_lrsched_update: the state must be float32, or the parts of a code");
       }
       if (old.untyped_data() != result.untyped_data() && !copy(result.untyped_data(), old.untyped_data(), old.size_bytes())) {
@@ -88,14 +89,14 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
     }
     tensor.g = gradient.untyped_data();
     tensor.size = static_cast<int64_t>(gradient.element_count());
-    tensor.w_dtype = variable.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
-    tensor.g_dtype = gradient.element_type() == ffi::BF16 ? KL_BFLOAT16 : KL_FLOAT32;
+    tensor.w_dtype = variable.element_type() == ffi::BF16 ? KLR_BFLOAT16 : KLR_FLOAT32;
+    tensor.g_dtype = gradient.element_type() == ffi::BF16 ? KLR_BFLOAT16 : KLR_FLOAT32;
     tensor.index = static_cast<int32_t>(i);
     tensor.code = static_cast<int32_t>(code);
     tensor.code_block = in_codes ? blocks[1] : 0;
     tensor.blocks = in_blocks ? blocks[2 * i] : 1;
     tensor.inner = in_blocks ? blocks[2 * i + 1] : 1;
-    if (!kl_valid_blocks(&tensor)) return ffi::Error::InvalidArgument("keras_lrsched_update: blocks do not divide a variable");
+    if (!klr_valid_blocks(&tensor)) return ffi::Error::InvalidArgument("keras_lrsched_update: blocks do not divide a variable");
   }
   return ffi::Error::Success();
 }

@@ -8,8 +8,8 @@ namespace keras_lrsched {
 
 namespace ffi = xla::ffi;
 
-// `numbers` are those of a kl_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
-inline ffi::Error Describe(ffi::Span<const int64_t> numbers, const ffi::AnyBuffer& x, kl_quantizer* quantizer) {
+// `numbers` are those of a klr_quantizer after its shape: rows, block_rows, block_columns, element, rule, stochastic.
+inline ffi::Error Describe(ffi::Span<const int64_t> numbers, const ffi::AnyBuffer& x, klr_quantizer* quantizer) {
   const auto shape = x.dimensions();
   if (shape.size() != 3 || numbers.size() != 6) {
     return ffi::Error::InvalidArgument("keras_lrsched_quantize: there must be three axes and six numbers");
@@ -22,15 +22,15 @@ inline ffi::Error Describe(ffi::Span<const int64_t> numbers, const ffi::AnyBuffe
   quantizer->rows = numbers[0], quantizer->block_rows = numbers[1], quantizer->block_columns = numbers[2];
   quantizer->element = static_cast<int32_t>(numbers[3]), quantizer->rule = static_cast<int32_t>(numbers[4]);
   quantizer->stochastic = static_cast<int32_t>(numbers[5]);
-  quantizer->dtype = x.element_type() == ffi::BF16 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
-  return kl_quantize_valid(quantizer) ? ffi::Error::Success()
-                                      : ffi::Error::InvalidArgument("keras_lrsched_quantize: there is no such quantization");
+  quantizer->dtype = x.element_type() == ffi::BF16 ? KLR_X_BFLOAT16 : KLR_X_FLOAT32;
+  return klr_quantize_valid(quantizer) ? ffi::Error::Success()
+                                       : ffi::Error::InvalidArgument("keras_lrsched_quantize: there is no such quantization");
 }
 
 // Whether codes and scales have the sizes that they must have.
-inline ffi::Error Check(const kl_quantizer& quantizer, size_t code_bytes, size_t scale_bytes) {
-  kl_stored stored;
-  kl_quantize_stored(&quantizer, &stored);
+inline ffi::Error Check(const klr_quantizer& quantizer, size_t code_bytes, size_t scale_bytes) {
+  klr_stored stored;
+  klr_quantize_stored(&quantizer, &stored);
   return code_bytes == static_cast<size_t>(stored.code_rows * stored.code_bytes) &&
                  scale_bytes == static_cast<size_t>(stored.scale_rows * stored.scale_columns * stored.scale_bytes)
              ? ffi::Error::Success()

@@ -18,34 +18,34 @@ inline ffi::Error Update(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Rem
   const auto copy = [](void* to, const void* from, size_t bytes) { return std::memcpy(to, from, bytes) == to; };
   const ffi::Error error = ReadOperands(args, rets, name, blocks, copy, &operands);
   if (error.failure()) return error;
-  std::vector<kl_tensor>& tensors = operands.tensors;
+  std::vector<klr_tensor>& tensors = operands.tensors;
   const int64_t n = static_cast<int64_t>(tensors.size());
   for (int64_t i = 0; i < n; ++i) {
     tensors[i].learning_rate = operands.rates[3 * i];
     tensors[i].weight_decay = operands.rates[3 * i + 1];
     tensors[i].adapted = operands.rates[3 * i + 2] != 0;
   }
-  kl_settings settings = {};
-  std::copy_n(operands.numbers, KL_NUMBERS, settings.numbers);
+  klr_settings settings = {};
+  std::copy_n(operands.numbers, KLR_NUMBERS, settings.numbers);
   std::copy_n(operands.seed, 2, settings.seed);
   settings.stochastic_rounding = stochastic_rounding;
 
   std::vector<int64_t> first(n + 1);
-  kl_plan(tensors.data(), n, first.data());
+  klr_plan(tensors.data(), n, first.data());
   std::vector<double> totals;
-  if (kl_has_sums(operands.method)) {
+  if (klr_has_sums(operands.method)) {
     std::vector<int64_t> pieces(n + 1);
-    kl_plan_sums(operands.method, tensors.data(), n, pieces.data());
+    klr_plan_sums(operands.method, tensors.data(), n, pieces.data());
     std::vector<double> sums(2 * pieces.back());
     totals.resize(2 * n);
     ParallelFor(pool, pieces.back(), [&](int64_t begin, int64_t end) {
-      kl_sum(operands.method, tensors.data(), n, pieces.data(), &settings, begin, end, sums.data());
+      klr_sum(operands.method, tensors.data(), n, pieces.data(), &settings, begin, end, sums.data());
     });
-    kl_reduce(n, pieces.data(), sums.data(), totals.data());
+    klr_reduce(n, pieces.data(), sums.data(), totals.data());
   }
   ParallelFor(pool, first.back(), [&](int64_t begin, int64_t end) {
-    kl_update(operands.method, tensors.data(), n, first.data(), &settings, begin, end,
-              totals.empty() ? nullptr : totals.data());
+    klr_update(operands.method, tensors.data(), n, first.data(), &settings, begin, end,
+               totals.empty() ? nullptr : totals.data());
   });
   return ffi::Error::Success();
 }

@@ -35,7 +35,7 @@ def make_model(jit=False, optimizer=None):
 def test_rates():
     finder = LearningRateFinder()
     assert [finder.rate(i) for i in (1, 50, 99)] == pytest.approx([1.2022644e-07, 1e-3, 8.3176377], rel=1e-7)
-    linear = LearningRateFinder(1.0, 3.0, steps=4, kind="linear")
+    linear = LearningRateFinder(1.0, 3.0, total_steps=4, kind="linear")
     assert [linear.rate(i) for i in range(4)] == [1.0, 1.5, 2.0, 2.5]
 
 
@@ -62,7 +62,9 @@ def test_suggestions_on_a_known_curve():
 
 
 def test_slope_is_taken_over_the_logarithm_of_the_rate():
-    finder = recorded(np.zeros(50), kind="linear", min_learning_rate=0.1, max_learning_rate=5.0, steps=50, skip_begin=0)
+    finder = recorded(
+        np.zeros(50), kind="linear", min_learning_rate=0.1, max_learning_rate=5.0, total_steps=50, skip_begin=0
+    )
     finder.losses = list(3 - np.tanh(np.log(finder.learning_rates) / 0.3))  # falls fastest at 1, over the logarithm
     assert finder.suggestion() == pytest.approx(1.0, abs=0.06)
 
@@ -83,7 +85,7 @@ def test_leaves_no_trace(jit):
     model = make_model(jit)
     model.fit(X, Y, batch_size=16, verbose=0)
     before, numbers = Snapshot(model).state(), copy.deepcopy(np.random.get_state(legacy=False))
-    finder = LearningRateFinder(1e-3, 100.0, steps=30)
+    finder = LearningRateFinder(1e-3, 100.0, total_steps=30)
     model.fit(X, Y, batch_size=16, epochs=50, verbose=0, callbacks=[finder], validation_data=(X, Y))
     after = Snapshot(model).state()
     for kind in before:
@@ -98,14 +100,14 @@ def test_the_same_again_and_data_are_rewound():
     batches = ScheduledBatches(X, Y, batch_size=16, steps_per_epoch=7)
     model.fit(batches, epochs=1, verbose=0)
     place = batches.state()
-    finder = LearningRateFinder(1e-4, 0.5, steps=20, skip_end=2)
+    finder = LearningRateFinder(1e-4, 0.5, total_steps=20, skip_end=2)
     first = finder.find(model, batches), finder.losses
     assert batches.state() == place
     assert (finder.find(model, batches), finder.losses) == first
 
 
 def test_losses_are_those_of_batches_at_the_rates():
-    finder = LearningRateFinder(1e-3, 0.1, steps=6, skip_begin=0, skip_end=0)
+    finder = LearningRateFinder(1e-3, 0.1, total_steps=6, skip_begin=0, skip_end=0)
     model = make_model(optimizer=keras.optimizers.SGD(1.0))
     start = model.get_weights()
     finder.find(model, X, Y, batch_size=32, shuffle=False)
@@ -120,7 +122,7 @@ def test_losses_are_those_of_batches_at_the_rates():
 
 def test_stops_on_divergence():
     model = make_model(optimizer=keras.optimizers.SGD(0.1))
-    finder = LearningRateFinder(1e-2, 1e6, steps=100)
+    finder = LearningRateFinder(1e-2, 1e6, total_steps=100)
     finder.find(model, X, Y, batch_size=64)
     assert len(finder.losses) < 80
     assert np.isfinite(finder.losses).all()
@@ -132,7 +134,7 @@ def test_stops_at_a_loss_that_is_no_number():
     model = make_model()
     y = Y.copy()
     y[40] = np.nan
-    finder = LearningRateFinder(1e-5, 1e-4, steps=40, skip_begin=0, skip_end=0)
+    finder = LearningRateFinder(1e-5, 1e-4, total_steps=40, skip_begin=0, skip_end=0)
     finder.find(model, X, y, batch_size=8, shuffle=False)
     assert len(finder.losses) == len(finder.learning_rates) == 5
     assert np.isfinite(model.predict(X, verbose=0)).all()
@@ -175,7 +177,7 @@ def test_plot():
     [
         ({"min_learning_rate": 0}, "`min_learning_rate` must be a positive number. Received: min_learning_rate=0"),
         ({"min_learning_rate": 20}, "`min_learning_rate` must be below `max_learning_rate`"),
-        ({"steps": 0}, "`steps` must be a positive integer"),
+        ({"total_steps": 0}, "`total_steps` must be a positive integer"),
         ({"kind": "cosine"}, "`kind` must be one of 'exponential', 'linear'. Received: kind='cosine'"),
         ({"smoothing": 1}, "`smoothing` must be"),
         ({"stop_factor": 0.5}, "`stop_factor` must be a number of at least 1"),
@@ -200,7 +202,7 @@ def test_counts_optimizer_steps(steps):
     weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.Input((1,)), weight])
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=steps), "mse")
-    finder = LearningRateFinder(1e-3, 1.0, steps=10, stop_factor=1e6, skip_begin=0, skip_end=0)
+    finder = LearningRateFinder(1e-3, 1.0, total_steps=10, stop_factor=1e6, skip_begin=0, skip_end=0)
     finder.find(model, np.ones((6, 1)), np.zeros((6, 1)), batch_size=1)
     weights = np.cumprod([1.0, *(1 - 2 * np.array(finder.learning_rates[:-1]))])
     np.testing.assert_allclose(finder.learning_rates, [finder.rate(i) for i in range(10)])
@@ -216,7 +218,7 @@ def test_rates_and_losses_are_pairs_at_the_end_of_data_of_unknown_length():
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
     model.compile("sgd", "mse")
-    finder = LearningRateFinder(1e-3, 1.0, steps=20, stop_factor=1e6, skip_begin=0, skip_end=0)
+    finder = LearningRateFinder(1e-3, 1.0, total_steps=20, stop_factor=1e6, skip_begin=0, skip_end=0)
     model.fit(data(), epochs=1, verbose=0, callbacks=[finder])
     assert len(finder.losses) == len(finder.learning_rates) == 9
     weights = np.cumprod([1.0, *(1 - 2 * np.array(finder.learning_rates[:-1]))])
@@ -226,7 +228,7 @@ def test_rates_and_losses_are_pairs_at_the_end_of_data_of_unknown_length():
 def test_model_without_input():
     model = keras.Sequential([keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
     model.compile("adam", "mse")
-    LearningRateFinder(steps=30).find(model, X, Y, batch_size=16)
+    LearningRateFinder(total_steps=30).find(model, X, Y, batch_size=16)
     assert model.built
     assert int(model.optimizer.iterations) == 0
     assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
@@ -235,7 +237,7 @@ def test_model_without_input():
 def test_monitor():
     model = make_model()
     model.compile("sgd", "mse", metrics=["mae"])
-    finder = LearningRateFinder(1e-4, 1e-3, steps=6, skip_begin=0, skip_end=0, monitor="mae")
+    finder = LearningRateFinder(1e-4, 1e-3, total_steps=6, skip_begin=0, skip_end=0, monitor="mae")
     finder.find(model, X, Y, batch_size=32, shuffle=False)
     assert finder.losses[0] != pytest.approx(model.evaluate(X[:32], Y[:32], verbose=0)[0], rel=1e-3)
     with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'. LearningRateFinder.*`monitor`"):
@@ -262,7 +264,7 @@ def test_states_of_recurrent_layers_are_put_back(kind):
     model.fit(**data)
     if kind == "finder":
         before = np.array(keras.ops.convert_to_numpy(model.layers[0].states[0]))
-        LearningRateFinder(1e-5, 0.1, stop_factor=1e6, steps=20).find(model, **data)
+        LearningRateFinder(1e-5, 0.1, stop_factor=1e6, total_steps=20).find(model, **data)
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.layers[0].states[0]), before)
         assert np.abs(before).max() > 0
         return
@@ -303,7 +305,7 @@ def test_optimizers_of_ones_own_are_put_back():
     model.compile(keras.optimizers.Adam(0.05))
     model.fit(X, Y, batch_size=16, verbose=0)
     before = [np.array(v) for v in (*model.variables, *model.optimizer.variables, *model.other_optimizer.variables)]
-    LearningRateFinder(1e-4, 1.0, steps=20).find(model, X, Y, batch_size=16)
+    LearningRateFinder(1e-4, 1.0, total_steps=20).find(model, X, Y, batch_size=16)
     after = [*model.variables, *model.optimizer.variables, *model.other_optimizer.variables]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(np.array(new), old)

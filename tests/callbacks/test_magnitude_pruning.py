@@ -87,7 +87,7 @@ def test_what_is_pruned_stays_pruned():
 
 def test_excluded_layers():
     model = network()
-    fit(model, MagnitudePruning(0.5, exclude=["last"]))
+    fit(model, MagnitudePruning(0.5, exclude_from_pruning=["last"]))
     assert zeros(model) == [27, 0]
 
 
@@ -141,7 +141,7 @@ def test_resumed_within_an_epoch(tmp_path):
     [
         ({"sparsity": "high"}, "Received: sparsity='high'"),
         ({"sparsity": 0.5, "scope": "row"}, "must be one of 'layer', 'global'. Received: scope='row'"),
-        ({"sparsity": 0.5, "exclude": "last"}, "Received: exclude='last'"),
+        ({"sparsity": 0.5, "exclude_from_pruning": "last"}, "Received: exclude_from_pruning='last'"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -153,6 +153,6 @@ def test_what_cannot_be_pruned():
     with pytest.raises(ValueError, match=r"Received: sparsity=1.5"):
         fit(network(), MagnitudePruning(1.5))
     with pytest.raises(ValueError, match="'nowhere' is found in none of the"):
-        fit(network(), MagnitudePruning(0.5, exclude=["nowhere"]))
+        fit(network(), MagnitudePruning(0.5, exclude_from_pruning=["nowhere"]))
     with pytest.raises(ValueError, match="no kernels to prune"):
-        fit(network(), MagnitudePruning(0.5, exclude=["kernel"]))
+        fit(network(), MagnitudePruning(0.5, exclude_from_pruning=["kernel"]))

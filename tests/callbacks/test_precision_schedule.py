@@ -52,15 +52,15 @@ def test_steps_count_over_all_fits():
 
 
 def test_the_last_stage_is_in_the_target_precision():
-    assert PrecisionSchedule.with_target_stage("fp4_zhou2025", 1000).boundaries == [925]
-    assert PrecisionSchedule.with_target_stage("fp4_zhou2025", 10, 0.25).boundaries == [7]
+    assert PrecisionSchedule.with_target_stage("fp4_target_precision", 1000).boundaries == [925]
+    assert PrecisionSchedule.with_target_stage("fp4_target_precision", 10, 0.25).boundaries == [7]
     with pytest.raises(ValueError, match="`fraction`"):
-        PrecisionSchedule.with_target_stage("fp4_zhou2025", 10, 1.5)
+        PrecisionSchedule.with_target_stage("fp4_target_precision", 10, 1.5)
 
 
 def test_noise_ends_a_phase():
     sample = X[:8], Y[:8]
-    low = PrecisionSchedule(["nvfp4_2025", None], noise_ratio=1e-6, sample=sample, every=4)
+    low = PrecisionSchedule(["nvfp4", None], noise_ratio=1e-6, sample=sample, every=4)
     fit(network(), low)
     assert [entry["step"] for entry in low.history] == [4, 8]
     assert low.phase == 0
@@ -73,7 +73,7 @@ def test_noise_ends_a_phase():
     assert model.layers[0].recipe == ForwardOnly(FP4)
 
 
-FP4 = get_recipe("nvfp4_2025", keep_last=0.0)
+FP4 = get_recipe("nvfp4", keep_last=0.0)
 
 
 def test_the_ratio_is_that_of_the_gradients():

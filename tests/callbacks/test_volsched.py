@@ -63,20 +63,20 @@ def train(series, epochs=1, jit=False, **options):
 @pytest.mark.parametrize("jit", JIT)
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_trajectory(jit, epochs):
-    _, rates = train(A, epochs, jit, total_steps=100, update_every=10)
+    _, rates = train(A, epochs, jit, total_steps=100, every=10)
     expected = [0.1, 0.09755282581, 0.08995966445, 0.08158491472, 0.06679191584, 0.05334538871, 0.03659663614]
     np.testing.assert_allclose([rates[i] for i in (9, 10, 20, 30, 40, 50, 60)], expected, rtol=2e-6)
 
 
 def test_trajectory_with_warmup():
-    _, rates = train(A[:36], total_steps=100, update_every=10, warmup_steps=5, warmup_start=0.1)
+    _, rates = train(A[:36], total_steps=100, every=10, warmup_steps=5, warmup_start=0.1)
     expected = [0.01, 0.0325, 0.055, 0.0775, 0.1, 0.1, 0.1, 0.1, 0.09660098801, 0.09030745361, 0.07799962469]
     steps = (0, 1, 2, 3, 4, 5, 6, 14, 15, 25, 35)
     np.testing.assert_allclose([rates[i] for i in steps], expected, rtol=2e-6)
 
 
 def test_negative_multiplier_is_kept_away():
-    options = {"total_steps": 1000, "update_every": 10, "sensitivity": 5}
+    options = {"total_steps": 1000, "every": 10, "sensitivity": 5}
     official, rates = train(B, multiplier_range=None, **options)
     assert official.multipliers[-1] == pytest.approx(-0.386685875474, rel=1e-3)
     assert rates[-1] == pytest.approx(1e-4)
@@ -86,15 +86,15 @@ def test_negative_multiplier_is_kept_away():
 
 
 def test_stays_at_the_end():
-    volsched, rates = train(np.tile(A, 2)[:45], total_steps=25, update_every=10)
+    volsched, rates = train(np.tile(A, 2)[:45], total_steps=25, every=10)
     assert rates[30:] == pytest.approx([1e-4] * 16)
     assert len(volsched.multipliers) == 3
 
 
 def test_state_goes_on():
-    whole, _ = train(A, total_steps=100, update_every=10)
-    half, _ = train(A[:35], total_steps=100, update_every=10)
-    other = VolSched(100, update_every=10, monitor="first")
+    whole, _ = train(A, total_steps=100, every=10)
+    half, _ = train(A[:35], total_steps=100, every=10)
+    other = VolSched(100, every=10, monitor="first")
     other.restore_state(half.state())
     assert other.step == 35
     assert other.metrics == half.metrics
@@ -105,7 +105,7 @@ def test_state_goes_on():
     ("options", "message"),
     [
         ({"total_steps": 0}, "`total_steps` must be a positive integer. Received: total_steps=0"),
-        ({"update_every": 1}, "`update_every` must be at least 2"),
+        ({"every": 1}, "`every` must be at least 2"),
         ({"sensitivity": 0}, "`sensitivity` must be a positive number"),
         ({"min_learning_rate": -1}, "`min_learning_rate` must be a non-negative number"),
         ({"multiplier_range": (2, 1)}, "`multiplier_range` must be strictly increasing"),

@@ -35,7 +35,7 @@ CASES = [
     Case("GradientNoiseScale", lambda sample: callbacks.GradientNoiseScale(), {"gradient_accumulation_steps": 2}),
     Case("GradientNormRecorder", lambda sample: callbacks.GradientNormRecorder()),
     Case("HypergradientLearningRate", lambda sample: callbacks.HypergradientLearningRate(hypergradient_learning_rate=0.1)),
-    Case("LearningRateFinder", lambda sample: callbacks.LearningRateFinder(1e-5, 1e-2, steps=40, stop_factor=1e6)),
+    Case("LearningRateFinder", lambda sample: callbacks.LearningRateFinder(1e-5, 1e-2, total_steps=40, stop_factor=1e6)),
     Case("LearningRateLogger", lambda sample: callbacks.LearningRateLogger()),
     Case("LossRecorder", lambda sample: callbacks.LossRecorder()),
     Case("MagnitudePruning", lambda sample: callbacks.MagnitudePruning(SparsityRamp(0.0, 0.5, 2, 12, frequency=3))),
@@ -47,7 +47,7 @@ CASES = [
     ),
     Case("ScheduleFreeEvaluation", lambda sample: callbacks.ScheduleFreeEvaluation(), optimizer=ScheduleFreeSGD),
     Case("StabilityMonitor", lambda sample: callbacks.StabilityMonitor(sample, every=4, max_sharpness=0.1, action="lower")),
-    Case("VolSched", lambda sample: callbacks.VolSched(18, update_every=3, monitor="loss")),
+    Case("VolSched", lambda sample: callbacks.VolSched(18, every=3, monitor="loss")),
     *(
         Case(f"WeightAveraging {kind}", lambda sample, kind=kind: callbacks.WeightAveraging(kind))
         for kind in ("ema", "swa", "lawa", "wsm")

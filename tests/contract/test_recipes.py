@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import RECIPES, Place, get_recipe, layers, quantize_model, restore_model, switch_recipe
+from keras_lrsched.precision import RECIPES, LayerContext, get_recipe, layers, quantize_model, restore_model, switch_recipe
 from tests.contract.backends import JIT
 
-PLACE = Place(index=1, count=4)
+CONTEXT = LayerContext(index=1, count=4)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 128)).astype("float32")
 Y = np.tanh(X @ RNG.normal(size=(128, 1)) / 4).astype("float32")
 
 LARGEST_ERROR = {  # of a product of normal numbers, relative to its size
     "double_rounding": 0.3,
-    "fp4_msr2025": 0.2,
-    "fp4_zhou2025": 0.2,
+    "fp4_dge": 0.2,
+    "fp4_target_precision": 0.2,
     "forward_only": 0.2,
-    "nvfp4_2025": 0.2,
-    "pareto_resnet_int4": 0.3,
+    "nvfp4": 0.2,
+    "aqt_int4": 0.3,
     "quartet_mxfp4": 0.25,
     "quest": 0.2,
 }
@@ -55,7 +55,7 @@ def weights(model):
 
 def test_products_are_near(name):
     """The error is small, and is there."""
-    layer = layers.QuantizedDense(64, use_bias=False, recipe=name, place=PLACE)
+    layer = layers.QuantizedDense(64, use_bias=False, recipe=name, context=CONTEXT)
     y = ops.convert_to_numpy(layer(ops.convert_to_tensor(X), training=True))
     exact = X @ ops.convert_to_numpy(layer.kernel)
     error = np.linalg.norm(y - exact) / np.linalg.norm(exact)
@@ -86,7 +86,7 @@ def test_numbers_that_fill_no_block(name):
 
 
 def test_zeros_give_zeros(name):
-    layer = layers.QuantizedDense(8, use_bias=False, recipe=name, place=PLACE)
+    layer = layers.QuantizedDense(8, use_bias=False, recipe=name, context=CONTEXT)
     y = ops.convert_to_numpy(layer(ops.zeros((4, 32))))
     limit = 1e-3 if name == "quest" else 0  # its grid has no zero; its step is 1e-8 at least
     assert np.max(np.abs(y)) <= limit
@@ -147,7 +147,7 @@ def test_docstrings(name):
 
 def test_large_numbers_under_float16(name):
     """Products are computed in float32, and only their result is cast."""
-    layer = layers.QuantizedDense(8, use_bias=False, recipe=name, place=PLACE, dtype="mixed_float16")
+    layer = layers.QuantizedDense(8, use_bias=False, recipe=name, context=CONTEXT, dtype="mixed_float16")
     layer.build((None, 32))
     layer.kernel.assign(np.full((32, 8), 1e-4, "float32"))
     y = ops.convert_to_numpy(ops.cast(layer(np.full((4, 32), 60000.0, "float32")), "float32"))

@@ -12,7 +12,8 @@ import pytest
 from keras.optimizers.schedules import CosineDecay
 
 from keras_lrsched import schedules
-from keras_lrsched.schedules import catalog, profiles
+from keras_lrsched._core import registry
+from keras_lrsched.schedules import profiles
 
 from .backends import BACKEND, JIT, compiled_update, traced
 from .schedule_cases import CASES
@@ -32,9 +33,11 @@ typical_case = pytest.mark.parametrize("case", TYPICAL, ids=lambda case: case.na
 FIRST = {type(case.build()): case.name for case in reversed(CASES)}
 OF_EACH_CLASS = [case for case in CASES if case in TYPICAL or case.name in FIRST.values()]
 """Alone in what takes long and differs by the operations of a class, not by its numbers."""
-every_row = pytest.mark.parametrize("row", catalog.CATALOG, ids=lambda row: row.name)
+every_name = pytest.mark.parametrize("name", schedules.names())
 CLASSES = {name: getattr(schedules, name) for name in schedules.__all__ if inspect.isclass(getattr(schedules, name))}
-del CLASSES["Schedule"]
+BASES = ("PhasedSchedule", "Profile", "Schedule", "Segment")
+for base in BASES:
+    del CLASSES[base]
 
 
 def assert_close(actual, expected, rtol=FLOAT32):
@@ -84,9 +87,11 @@ def test_no_class_is_forgotten():
     assert {type(case.build()).__name__ for case in CASES} == set(CLASSES)
 
 
-def test_no_row_of_the_catalog_is_forgotten():
-    assert {f"budget {name}" for name in catalog.names()} == {case.name for case in CASES if case.name.startswith("budget")}
-    assert all(row.schedule in CLASSES.values() for row in catalog.CATALOG)
+def test_every_name_and_class_has_a_case():
+    budgets = {case.name for case in CASES if case.name.startswith("budget")}
+    assert budgets == {f"budget {name}" for name in schedules.names()}
+    entries = registry.entries("schedules")
+    assert {entry.target.__name__ for entry in entries} == set(CLASSES)
 
 
 def test_no_profile_is_forgotten():
@@ -446,13 +451,13 @@ def test_numbers_of_other_types(case):
     same(again, schedule, case)
 
 
-# The catalog
+# By name, for a budget
 
 
-@every_row
+@every_name
 @pytest.mark.parametrize("warmup_steps", [0, 1, 12, 39])
-def test_budget(row, warmup_steps):
-    schedule = row.for_budget(0.3, 40, warmup_steps=warmup_steps)
+def test_budget(name, warmup_steps):
+    schedule = schedules.get(name, 0.3, 40, warmup_steps=warmup_steps)
     values = schedule.values(40)
     assert schedule.total_steps in (None, 40, warmup_steps)
     assert np.all(np.isfinite(values))
@@ -465,21 +470,21 @@ def test_budget(row, warmup_steps):
         assert values[-1] <= 0.3
 
 
-@every_row
+@every_name
 @pytest.mark.parametrize("warmup_steps", [40, 41, -1, 2.5, None, True])
-def test_budget_refuses(row, warmup_steps):
+def test_budget_refuses(name, warmup_steps):
     with pytest.raises(ValueError, match=f"Received: warmup_steps={warmup_steps}"):
-        row.for_budget(0.3, 40, warmup_steps=warmup_steps)
+        schedules.get(name, 0.3, 40, warmup_steps=warmup_steps)
 
 
-@every_row
-def test_budget_refuses_a_bad_budget(row):
+@every_name
+def test_budget_refuses_a_bad_budget(name):
     for total_steps in (0, -1, "all"):
         with pytest.raises(ValueError, match="Received: "):
-            row.for_budget(0.3, total_steps)
+            schedules.get(name, 0.3, total_steps)
     for peak in (-1.0, math.nan, "high", True):
         with pytest.raises(ValueError, match="Received: "):
-            row.for_budget(peak, 40)
+            schedules.get(name, peak, 40)
 
 
 # In place of Keras' CosineDecay
@@ -504,14 +509,14 @@ def test_cosine_profile_is_cosine_decay(warmup_steps, decay_steps, alpha):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="runs step by step, with the number of the step at hand")
-@every_row
-def test_a_budget_that_32_bits_do_not_count(row):
+@every_name
+def test_a_budget_that_32_bits_do_not_count(name):
     """JAX has no other integers: a number that a formula cannot have there is refused."""
-    if row.name == "distribution_shift":
+    if name == "distribution_shift":
         pytest.skip("has a table of all steps")
-    schedule = row.for_budget(0.1, 10**11, 1000)
+    schedule = schedules.get(name, 0.1, 10**11, 1000)
     steps = np.array([0, 500, 10**6, 2**31 - 200])
-    if BACKEND == "jax" and row.name not in ("constant", "inverse_sqrt", "multiplicative_cyclic", "noam"):
+    if BACKEND == "jax" and name not in ("constant", "inverse_sqrt", "multiplicative_cyclic", "noam"):
         with pytest.raises(ValueError, match=r"JAX counts steps in 32 bits.* Received: \w+\("):
             traced(schedule, steps)
         return

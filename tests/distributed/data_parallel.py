@@ -7,7 +7,6 @@ that talk over gloo.
 # ruff: noqa: E402
 import json
 import os
-import sys
 
 ADDRESSES, WORKER = json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"])
 WORKERS = len(ADDRESSES)
@@ -30,7 +29,7 @@ import numpy as np
 from keras_lrsched._core.backends import broadcast_from_first
 from keras_lrsched.callbacks import Controller, GradientNormRecorder, LossRecorder
 from keras_lrsched.optimizers import AdamW, LocalUpdates
-from tests.distributed import problem
+from tests.distributed import problem, processes
 
 
 def everywhere():
@@ -158,5 +157,4 @@ def local():
 
 
 if __name__ == "__main__":
-    task, *names = sys.argv[1:]
-    print(json.dumps(globals()[task](*names)))
+    processes.perform(globals())

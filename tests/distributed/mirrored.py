@@ -1,9 +1,7 @@
 """`fit` on two CPU devices of one process under `MirroredStrategy`, beside one: `mirrored.py TASK ...`, prints JSON."""
 
 # ruff: noqa: E402
-import json
 import os
-import sys
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -18,7 +16,7 @@ import numpy as np
 from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
 from tests.contract.callback_cases import CASES
-from tests.distributed import local_adamw, problem
+from tests.distributed import local_adamw, problem, processes
 
 ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
@@ -111,5 +109,4 @@ def local(inner):
 
 
 if __name__ == "__main__":
-    task, *names = sys.argv[1:]
-    print(json.dumps(globals()[task](*names)))
+    processes.perform(globals())

@@ -4,7 +4,6 @@
 import hashlib
 import json
 import os
-import sys
 
 ADDRESSES, WORKER = json.loads(os.environ["ADDRESSES"]), int(os.environ["WORKER"])
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -23,7 +22,7 @@ import numpy as np
 
 from keras_lrsched.optimizers import AdamW, LocalUpdates
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
-from tests.distributed import local_adamw, problem
+from tests.distributed import local_adamw, problem, processes
 
 
 def train(model, optimizer, x, y, strategy, batch):
@@ -130,5 +129,4 @@ def local():
 
 
 if __name__ == "__main__":
-    task, *names = sys.argv[1:]
-    print(json.dumps(globals()[task](*names)), flush=True)
+    processes.perform(globals())

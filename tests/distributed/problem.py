@@ -118,7 +118,7 @@ def resumed(name, path, make_model, x, y, batch_size):
     from keras_lrsched.data import ScheduledBatches
 
     def run(path, cut):
-        controllers = [VolSched(EPOCHS * STEPS, update_every=3, monitor="loss")] if name == "VolSched" else []
+        controllers = [VolSched(EPOCHS * STEPS, every=3, monitor="loss")] if name == "VolSched" else []
         network = make_model(lambda: _constant_rate() if controllers else optimizer(name, "REXDecay"))
         batches = ScheduledBatches(x, y, batch_size=batch_size, seed=2)
         callbacks = [_power_cut(cut), *controllers, TrainingState(path, every=EVERY)]

@@ -49,3 +49,25 @@ def run(script, *arguments, workers=1, timeout=500, environments=None, check=Tru
         return [(code, printed + errors) for (printed, errors), code in ended]
     assert all(code == 0 for _, code in ended), "\n".join(errors[-3000:] for (_, errors), code in ended if code)
     return [json.loads(printed.splitlines()[-1]) for (printed, _), _ in ended]
+
+
+def run_tasks(script, tasks, **options):
+    """By name, what `run` returns for each of several tasks that share their processes, since importing takes longest.
+
+    Args:
+        script: One that ends with `perform(globals())`.
+        tasks: Lists of the name of a function in it and its arguments, by the name of the result.
+        **options: See `run`.
+    """
+    workers = run(script, json.dumps({name: list(map(str, task)) for name, task in tasks.items()}), **options)
+    return {name: [results[name] for results in workers] for name in tasks}
+
+
+def perform(functions):
+    """The task in the arguments of the command line, or those in its JSON, one after the other; prints the results."""
+    first, *names = sys.argv[1:]
+    if not first.startswith("{"):
+        print(json.dumps(functions[first](*names)), flush=True)
+        return
+    results = {name: functions[task](*arguments) for name, (task, *arguments) in json.loads(first).items()}
+    print(json.dumps(results), flush=True)

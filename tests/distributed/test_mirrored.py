@@ -4,7 +4,7 @@ import pytest
 
 from tests.contract.backends import BACKEND
 from tests.distributed import problem
-from tests.distributed.processes import run
+from tests.distributed.processes import run, run_tasks
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 
@@ -17,8 +17,22 @@ def within(tolerance, apart):
     assert max(apart.values()) <= tolerance, apart
 
 
-def test_two_replicas_end_where_one_does():
-    within(TOLERANCE, *run("mirrored.py", "optimizers", *QUICK))
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What a process found that ran everything here but the slow tests."""
+    tasks = {
+        "optimizers": ["optimizers", *QUICK],
+        "callbacks": ["callbacks", "HypergradientLearningRate", "VolSched"],
+        "resumed": ["resumed", tmp_path_factory.mktemp("resumed"), "Lion"],
+        "refusals": ["refusals"],
+        "local": ["local", "ours"],
+    }
+    by_name = run_tasks("mirrored.py", tasks, environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
+    return {name: result for name, (result,) in by_name.items()}
+
+
+def test_two_replicas_end_where_one_does(results):
+    within(TOLERANCE, results["optimizers"])
 
 
 @pytest.mark.slow
@@ -26,8 +40,8 @@ def test_two_replicas_end_where_one_does_with_all_others():
     within(TOLERANCE, *run("mirrored.py", "optimizers", *(set(PAIRS) - set(QUICK))))
 
 
-def test_callbacks_see_the_whole_batch_and_decide_once():
-    within(1e-5, *run("mirrored.py", "callbacks", "HypergradientLearningRate", "VolSched"))
+def test_callbacks_see_the_whole_batch_and_decide_once(results):
+    within(1e-5, results["callbacks"])
 
 
 @pytest.mark.slow
@@ -41,14 +55,18 @@ def test_optimizers_with_kernels_do_without():
     within(TOLERANCE, *run("mirrored.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}]))
 
 
-@pytest.mark.parametrize("names", [["Lion"], pytest.param(problem.RESUMED, marks=pytest.mark.slow)])
-def test_a_run_that_was_interrupted_ends_the_same(tmp_path, names):
-    (results,) = run("mirrored.py", "resumed", tmp_path, *names)
-    problem.check_resumed(results)
+def test_a_run_that_was_interrupted_ends_the_same(results):
+    problem.check_resumed(results["resumed"])
 
 
-def test_what_cannot_work_says_so():
-    (errors,) = run("mirrored.py", "refusals", environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_ends_the_same_with_others(tmp_path):
+    (resumed,) = run("mirrored.py", "resumed", tmp_path, *problem.RESUMED)
+    problem.check_resumed(resumed)
+
+
+def test_what_cannot_work_is_refused(results):
+    errors = results["refusals"]
     for name in ("GradientNoiseScale", "PrecisionSchedule", "ScheduleHyperparameter"):
         assert f"ValueError: {name} works with one replica." in errors[name]
     assert "GradientNormRecorder needs one gradient for all replicas" in errors["LocalUpdates"]
@@ -56,8 +74,15 @@ def test_what_cannot_work_says_so():
     assert "RuntimeError: AdamW has no compiled update here: Variables that lie on several replicas" in errors["fused"]
 
 
-@pytest.mark.parametrize("inner", ["ours", pytest.param("keras", marks=pytest.mark.slow)])
-def test_local_updates_follow_their_formulas(inner):
-    (result,) = run("mirrored.py", "local", inner)
+def check_local(result):
     assert result["averages"] == result["due"] == [2, 4, 8]
     assert result["apart"] < 1e-5
+
+
+def test_local_updates_follow_their_formulas(results):
+    check_local(results["local"])
+
+
+@pytest.mark.slow
+def test_local_updates_follow_their_formulas_around_keras():
+    check_local(*run("mirrored.py", "local", "keras"))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.backends import BACKEND
 from tests.distributed import problem
-from tests.distributed.processes import HERE, run
+from tests.distributed.processes import HERE, run, run_tasks
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 
@@ -14,37 +14,44 @@ PAIRS = [f"{optimizer}:{schedule}" for optimizer in problem.OPTIMIZERS for sched
 QUICK = ["SGD:REXDecay", "Prodigy:WarmupStableDecay"]
 
 
-def trained(*names):
-    for apart in run("multi_worker.py", "optimizers", *names, workers=2):
-        assert max(apart.values()) <= 2e-6, apart
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What two workers found that ran everything here but the slow tests."""
+    tasks = {
+        "optimizers": ["optimizers", *QUICK],
+        "local": ["local"],
+        "fit": ["fit", "SGD:REXDecay"],
+        "resumed": ["resumed", tmp_path_factory.mktemp("resumed"), "VolSched"],
+    }
+    return run_tasks("multi_worker.py", tasks, workers=2)
 
 
-def test_two_workers_end_where_one_does():
-    trained(*QUICK)
+def within(tolerance, workers):
+    for apart in workers:
+        assert max(apart.values()) <= tolerance, apart
+
+
+def test_two_workers_end_where_one_does(results):
+    within(2e-6, results["optimizers"])
 
 
 @pytest.mark.slow
 def test_two_workers_end_where_one_does_with_all_others():
-    trained(*sorted({*PAIRS} - {*QUICK}))
+    within(2e-6, run("multi_worker.py", "optimizers", *sorted({*PAIRS} - {*QUICK}), workers=2))
 
 
-def test_local_updates_follow_their_formulas():
-    for result in run("multi_worker.py", "local", workers=2):
-        assert result["apart"] < 1e-5
+def test_local_updates_follow_their_formulas(results):
+    within(1e-5, results["local"])
 
 
-def fitted(*names):
-    for apart in run("multi_worker.py", "fit", *names, workers=2):
-        assert max(apart.values()) <= 2e-6, apart
-
-
-def test_fit_ends_where_one_worker_does():
-    fitted("SGD:REXDecay")
+def test_fit_ends_where_one_worker_does(results):
+    within(2e-6, results["fit"])
 
 
 @pytest.mark.slow
 def test_fit_ends_where_one_worker_does_with_others():
-    fitted("SGD:WarmupStableDecay", "Lion:REXDecay", "Lion:WarmupStableDecay", "Lamb:REXDecay", "Lamb:WarmupStableDecay")
+    others = "SGD:WarmupStableDecay", "Lion:REXDecay", "Lion:WarmupStableDecay", "Lamb:REXDecay", "Lamb:WarmupStableDecay"
+    within(2e-6, run("multi_worker.py", "fit", *others, workers=2))
 
 
 @pytest.mark.slow
@@ -55,10 +62,15 @@ def test_callbacks_of_fit_see_the_whole_batch_and_decide_alike(part):
     assert max(first["apart"].values()) < 1e-5, first["apart"]
 
 
-@pytest.mark.parametrize("names", [["VolSched"], pytest.param(problem.RESUMED, marks=pytest.mark.slow)])
-def test_a_run_that_was_interrupted_ends_the_same(tmp_path, names):
-    for results in run("multi_worker.py", "resumed", tmp_path, *names, workers=2):
-        problem.check_resumed(results)
+def test_a_run_that_was_interrupted_ends_the_same(results):
+    for worker in results["resumed"]:
+        problem.check_resumed(worker)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_ends_the_same_with_others(tmp_path):
+    for worker in run("multi_worker.py", "resumed", tmp_path, *problem.RESUMED, workers=2):
+        problem.check_resumed(worker)
 
 
 @pytest.mark.slow

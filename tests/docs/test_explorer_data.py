@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from keras_lrsched import schedules
-from keras_lrsched.schedules import catalog
+from keras_lrsched._core import registry
 
 
 def test_every_schedule_is_there():
-    assert list(explorer.CHOICES) == catalog.names()
+    assert [entry.name for entry in explorer.entries()] == schedules.names()
 
 
 @pytest.mark.parametrize("name", ["rex", "wsd", "step", "cyclical"])
 def test_lines_give_the_curves(name):
     """The place of a line and of a curve is found as explorer.js finds it."""
-    data = explorer.data(catalog.get(name))
+    data = explorer.data(registry.find("schedules", name))
     options = [option["values"] for option in data["options"]]
     places = list(itertools.product(*options, explorer.WARMUPS, explorer.STEPS))
     assert len(data["curve_of"]) == len(places)
@@ -30,14 +30,14 @@ def test_lines_give_the_curves(name):
             np.testing.assert_allclose(explorer.sampled(schedule, steps), curve, rtol=1e-5, atol=1e-6 * peak)
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", schedules.names())
 def test_options_change_the_curve_and_start_at_a_value(name):
-    entry = catalog.get(name)
-    starts = {option: start for option, (_, start) in explorer.CHOICES[name].items()}
-    for option, (values, start) in explorer.CHOICES[name].items():
+    entry = registry.find("schedules", name)
+    starts = {option: start for option, (_, start) in entry.choices.items()}
+    for option, (values, start) in entry.choices.items():
         assert start in values
         arguments = [explorer._arguments(entry, {**starts, option: value}, 0.05, 1000) for value in values]
-        curves = {explorer.sampled(entry.for_budget(1.0, **each), 1000).tobytes() for each in arguments}
+        curves = {explorer.sampled(explorer.built(entry, 1.0, **each), 1000).tobytes() for each in arguments}
         assert len(curves) == len(values), option
 
 

@@ -16,7 +16,7 @@ import make_reference
 import numpy as np
 import pytest
 
-from keras_lrsched.schedules import catalog
+from keras_lrsched import schedules
 
 SITE = Path(__file__).parents[2] / "build" / "site"
 PAGE = "methods/explorer.html"
@@ -163,15 +163,15 @@ def test_copied_line_gives_the_curve(page):
 
 
 def test_all_schedules_and_not_more_than_eight(page):
-    for name in catalog.names():
+    for name in schedules.names():
         for other in page.locator(".se-list input:checked").evaluate_all("boxes => boxes.map((box) => box.name)"):
             page.uncheck(f"input[name={other}]")
         page.check(f"input[name={name}]")
         page.wait_for_selector(f"path[data-schedule={name}]", state="attached")
         assert is_as_executed(page, name)
-    for name in catalog.names()[:7]:
+    for name in schedules.names()[:7]:
         page.check(f"input[name={name}]")
-    assert page.locator(".se-list input:disabled").count() == len(catalog.names()) - 8
+    assert page.locator(".se-list input:disabled").count() == len(schedules.names()) - 8
     assert "8 at a time" in page.locator(".se-message").inner_text()
 
 

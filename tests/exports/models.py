@@ -7,8 +7,8 @@ from keras import layers
 from keras_lrsched.precision import quantize_model
 from keras_lrsched.precision.recipe import RECIPES, get_recipe
 
-SETTINGS = {"pareto_resnet_int4": {"statistics_steps": 2}}
-"""With which a recipe computes in few bits after two steps."""
+SETTINGS = {"aqt_int4": {"statistics_steps": 2}}
+"""Settings with which a recipe computes in low precision after two steps."""
 
 X = np.random.default_rng(0).normal(size=(11, 6, 6, 8)).astype("float32")
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def processes():
     """Where to start processes, each in a moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.small_run", "keras_lrsched.kernels.build", "keras_lrsched.optimizers"])
+    context.set_forkserver_preload(["tests.faults.small_run", "keras_lrsched.kernels._build", "keras_lrsched.optimizers"])
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         patch.setenv("PYTHONPATH", str(ROOT))

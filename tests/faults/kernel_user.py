@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_lrsched.kernels import build
+from keras_lrsched.kernels import _build
 from keras_lrsched.optimizers import Lion
 
 COMPILER = """#!/bin/sh
@@ -26,7 +26,7 @@ def build_library(folder, connection):
     compiler = folder / "compiler"
     os.environ |= {"CXX": str(compiler), "KERAS_LRSCHED_CACHE": str(folder / "cache"), "LINKS": str(folder / "links")}
     connection.send("starts")
-    connection.send(build.library("core").read_bytes())
+    connection.send(_build.library("core").read_bytes())
 
 
 def write_compiler(folder):

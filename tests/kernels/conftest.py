@@ -1,6 +1,6 @@
 import pytest
 
-from keras_lrsched.kernels import loading
+from keras_lrsched.kernels import _loading
 
 
 @pytest.fixture
@@ -8,8 +8,8 @@ def untried():
     """Nothing of what was loaded, or could not be, is remembered."""
 
     def forget():
-        loading._cannot_load.cache_clear()
-        loading._warn_once.cache_clear()
+        _loading._cannot_load.cache_clear()
+        _loading._warn_once.cache_clear()
 
     forget()
     yield

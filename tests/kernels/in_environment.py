@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_lrsched import kernels
-from keras_lrsched.kernels import loading
+from keras_lrsched.kernels import _loading
 from keras_lrsched.optimizers import Lion
 
-loading.binding("update")  # so that a forked process has it
+_loading.binding("update")  # so that a forked process has it
 
 
 def update(environment, prepare, connection):

@@ -12,17 +12,17 @@ import warnings
 import pytest
 
 from keras_lrsched import kernels
-from keras_lrsched.kernels import build, loading, threads
+from keras_lrsched.kernels import _build, _loading, _threads
 
-PRINT_LIBRARY = "from keras_lrsched.kernels import build; print(build.library('core'))"
+PRINT_LIBRARY = "from keras_lrsched.kernels import _build; print(_build.library('core'))"
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_LRSCHED_CACHE", str(tmp_path / "cache"))
-    build._path.cache_clear()
+    _build._path.cache_clear()
     yield tmp_path / "cache"
-    build._path.cache_clear()
+    _build._path.cache_clear()
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def quick_compiler(tmp_path, monkeypatch):
 
 
 def test_built_once_then_found(cache, capsys, quick_compiler):
-    path = build.library("core")
+    path = _build.library("core")
     assert capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once.\n"
     built = path.stat().st_mtime_ns
     assert path.parent == cache
-    assert build.cached("core") == path
-    assert build.library("core") == path
+    assert _build.cached("core") == path
+    assert _build.library("core") == path
     assert path.stat().st_mtime_ns == built
     assert not capsys.readouterr().err
     assert sorted(each.suffix for each in cache.iterdir()) == [".lock", ".sha256", ".so"]  # nothing half done is left
@@ -50,10 +50,10 @@ def test_built_once_then_found(cache, capsys, quick_compiler):
 
 
 def test_other_flags_are_another_library(cache, monkeypatch):
-    path = build._path("core", "update")
-    monkeypatch.setattr(build, "MATHS", [*build.MATHS, "-DANOTHER"])
-    build._path.cache_clear()
-    assert build._path("core", "update") != path
+    path = _build._path("core", "update")
+    monkeypatch.setattr(_build, "MATHS", [*_build.MATHS, "-DANOTHER"])
+    _build._path.cache_clear()
+    assert _build._path("core", "update") != path
 
 
 def test_two_processes_at_once(cache, quick_compiler):
@@ -69,8 +69,8 @@ def test_two_processes_at_once(cache, quick_compiler):
 
 def test_no_compiler(cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(build.BuildError, match="no C\\+\\+ compiler"):
-        build.library("core")
+    with pytest.raises(_build.BuildError, match="no C\\+\\+ compiler"):
+        _build.library("core")
     assert "no C++ compiler" in kernels.status()["compiler"]
 
 
@@ -79,23 +79,23 @@ def test_a_compiler_that_fails(cache, monkeypatch, tmp_path):
     compiler.write_text("#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho 'no memory left'; exit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    with pytest.raises(build.BuildError, match="no memory left"):
-        build.library("core")
+    with pytest.raises(_build.BuildError, match="no memory left"):
+        _build.library("core")
     assert not list(cache.glob("*.so"))
 
 
 def test_a_cache_that_is_a_file(cache):
     cache.write_text("in the way")
-    with pytest.raises(build.BuildError, match="is no folder of its own"):
-        build.library("core")
+    with pytest.raises(_build.BuildError, match="is no folder of its own"):
+        _build.library("core")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_cache(cache):
     cache.mkdir()
     cache.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(build.BuildError, match="cannot be used"):
-        build.library("core")
+    with pytest.raises(_build.BuildError, match="cannot be used"):
+        _build.library("core")
 
 
 def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monkeypatch, tmp_path, capsys):
@@ -104,19 +104,20 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
     compiler.write_text(
         "#!/bin/sh\n"
         'case "$*" in *x86-64-v4*) echo "bad value (x86-64-v4) for -march=" >&2; exit 1;; esac\n'
-        'case "$*" in *-DKL_ISA=$FAILS*) echo "no memory left"; exit 1;; esac\n'
+        'case "$*" in *-DKLR_ISA=$FAILS*) echo "no memory left"; exit 1;; esac\n'
         'echo "$*" >> "$LOG"; while [ "$1" != -o ] && [ $# -gt 0 ]; do shift; done; [ $# -gt 0 ] && : > "$2"; exit 0\n'
     )
     compiler.chmod(0o755)
     for name, value in {"CXX": str(compiler), "FAILS": "avx2", "LOG": str(tmp_path / "log")}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(build.BuildError, match="no memory left"):
-        build.library("core")
+    with pytest.raises(_build.BuildError, match="no memory left"):
+        _build.library("core")
     monkeypatch.setenv("FAILS", "none")
-    build.library("core")
+    _build.library("core")
     assert "leaves out code for avx512, which" in capsys.readouterr().err
     log = (tmp_path / "log").read_text().splitlines()
-    assert "-DKL_WITHOUT_AVX512 " in next(line for line in log if "kernels/update.cc" in line and "WITHOUT" in line)
+    choice = next(line for line in log if "kernels/update_dispatch.cc" in line and "WITHOUT" in line)
+    assert "-DKLR_WITHOUT_AVX512 " in choice
     assert "avx512.o" not in log[-1]
     assert "avx2.o" in log[-1]
 
@@ -124,10 +125,10 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize("family", ["update", "quantize", "matmul"])
 def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
-    for lacking in [], ["avx2"], list(build._instruction_sets(family))[1:]:
-        source, flags = build._job_of_choice(family, lacking)
+    for lacking in [], ["avx2"], list(_build._instruction_sets(family))[1:]:
+        source, flags = _build._job_of_choice(family, lacking)
         command = [
-            *build.compiler(),
+            *_build.compiler(),
             *flags,
             "-O0",
             "-Wall",
@@ -138,29 +139,29 @@ def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
             "-o",
             str(tmp_path / "it.o"),
         ]
-        subprocess.run(command, cwd=build.source_folder(), check=True)
+        subprocess.run(command, cwd=_build.source_folder(), check=True)
         symbols = subprocess.run(["nm", "-C", tmp_path / "it.o"], capture_output=True, text=True, check=True).stdout
-        assert not any(f"kl::{name}::" in symbols for name in lacking)
-        assert "kl::baseline::" in symbols
+        assert not any(f"klr::{name}::" in symbols for name in lacking)
+        assert "klr::baseline::" in symbols
 
 
 def test_the_sources_are_part_of_the_key(cache, monkeypatch, tmp_path):
-    first = build._path("core", "update")
+    first = _build._path("core", "update")
     copy = tmp_path / "sources"
     for folder in ("ops", "custom_ops_cuda"):
-        shutil.copytree(build.source_folder() / folder, copy / folder)
-    monkeypatch.setattr(build, "source_folder", lambda: copy)
-    for name, changes in (("matmul_other.h", False), ("updates.h", True), ("shared.h", True)):
+        shutil.copytree(_build.source_folder() / folder, copy / folder)
+    monkeypatch.setattr(_build, "source_folder", lambda: copy)
+    for name, changes in (("matmul_other.h", False), ("update_formulas.h", True), ("shared.h", True)):
         with (copy / "ops" / "kernels" / name).open("a") as file:
             file.write("// changed\n")
-        build._path.cache_clear()
-        now = build._path("core", "update")
+        _build._path.cache_clear()
+        now = _build._path("core", "update")
         assert (now != first) == changes
         first = now
 
 
 @pytest.mark.parametrize(
-    "error", [build.BuildError("There is no C++ compiler."), OSError("no C++ compiler"), AttributeError("no C++ compiler")]
+    "error", [_build.BuildError("There is no C++ compiler."), OSError("no C++ compiler"), AttributeError("no C++ compiler")]
 )
 def test_one_warning_then_plain_operations(monkeypatch, untried, error):
     def fail(place):
@@ -171,7 +172,7 @@ def test_one_warning_then_plain_operations(monkeypatch, untried, error):
 
     from keras_lrsched.optimizers import Lion
 
-    monkeypatch.setattr(loading.binding("update"), "load", fail)
+    monkeypatch.setattr(_loading.binding("update"), "load", fail)
     w = keras.Variable(np.ones(4, "float32"))
     optimizer = Lion(0.1)
     optimizer.build([w])
@@ -191,17 +192,17 @@ def test_one_warning_then_plain_operations(monkeypatch, untried, error):
 @pytest.mark.parametrize(
     ("family", "devices"),
     [
-        ("update", "kl_cuda_devices"),
+        ("update", "klr_cuda_devices"),
         # 90 s: every element, on each of three architectures
-        pytest.param("quantize", "kl_cuda_quantize_devices", marks=pytest.mark.slow),
+        pytest.param("quantize", "klr_cuda_quantize_devices", marks=pytest.mark.slow),
     ],
 )
 def test_cuda_loads_without_a_driver(family, devices, cache):
     """What was linked needs no library of CUDA; without a device nothing can be launched."""
-    loaded = ctypes.CDLL(str(build.library("jax_cuda", family)))
+    loaded = ctypes.CDLL(str(_build.library("jax_cuda", family)))
     assert getattr(loaded, devices)() >= 0
     assert getattr(loaded, f"keras_lrsched_{family}_cuda")
-    needed = subprocess.run(["readelf", "-d", build.library("jax_cuda", family)], capture_output=True, text=True).stdout
+    needed = subprocess.run(["readelf", "-d", _build.library("jax_cuda", family)], capture_output=True, text=True).stdout
     assert "NEEDED" in needed
     assert "cuda" not in "".join(line for line in needed.splitlines() if "NEEDED" in line)
 
@@ -224,11 +225,11 @@ def test_status_without_a_home(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_process_has_threads_of_its_own():
     """It would wait for those of its parent, which it does not have."""
-    assert threads.pool(2).submit(int).result() == 0
+    assert _threads.pool(2).submit(int).result() == 0
     child = os.fork()
     if not child:
         try:
-            threads.pool(2).submit(int).result(timeout=20)
+            _threads.pool(2).submit(int).result(timeout=20)
         except BaseException:
             os._exit(1)
         os._exit(0)

@@ -83,18 +83,18 @@ class TestResourceVariables:
     def test_a_variable_given_twice(self):
         import tensorflow as tf
 
-        from keras_lrsched.kernels import tensorflow_update
+        from keras_lrsched.kernels import _tensorflow_update
 
         w, m = keras.Variable(np.ones(3, "float32")), keras.Variable(np.zeros(3, "float32"))
         rates, numbers, seed = np.zeros((2, 3), "float32"), np.zeros(12, "float32"), np.zeros(2, "uint32")
         gradients = [tf.ones(3)] * 2
         with pytest.raises(tf.errors.InvalidArgumentError, match="given twice"):
-            tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, numbers, seed, False, [])
+            _tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, numbers, seed, False, [])
 
     def test_an_uninitialized_variable(self):
         import tensorflow as tf
 
-        op = __import__("keras_lrsched.kernels.tensorflow_update", fromlist=["_op"])._op()
+        op = __import__("keras_lrsched.kernels._tensorflow_update", fromlist=["_op"])._op()
         handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[3], shared_name="nothing_in_it")
         numbers, seed = np.zeros(12, "float32"), np.zeros(2, "uint32")
         with pytest.raises(tf.errors.OpError, match=r"nothing_in_it|not initialized|not found"):

@@ -14,8 +14,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_lrsched.kernels import build
-from keras_lrsched.kernels import cache as libraries
+from keras_lrsched.kernels import _build
+from keras_lrsched.kernels import _cache as libraries
 from tests.kernels import in_environment
 
 BACKEND = keras.backend.backend()
@@ -46,8 +46,8 @@ def processes():
 
 @pytest.fixture(scope="module")
 def real():
-    build._path.cache_clear()
-    return build.library(TARGET)
+    _build._path.cache_clear()
+    return _build.library(TARGET)
 
 
 @pytest.fixture

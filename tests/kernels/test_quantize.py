@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.kernels import build, loading
+from keras_lrsched.kernels import _build, _loading
+from keras_lrsched.kernels import _c_quantize as core
 from keras_lrsched.kernels import quantize as door
-from keras_lrsched.kernels import quantize_core as core
 from keras_lrsched.precision import (
     FORMATS,
     NVFP4_SIGNS,
     SCALE_RULES,
     Format,
+    _operands,
     dequantize,
     elements,
     fake_quantize,
     get_format,
     hadamard,
-    operand,
     quantize,
     random_signs,
 )
-from keras_lrsched.precision.blocks import Blocks
-from keras_lrsched.precision.product import Product
+from keras_lrsched.precision._blocks import Blocks
+from keras_lrsched.precision._gemms import GemmSpec
 from tests.precision.compiled import MODES, compiled, gradient
 
 BACKEND = keras.backend.backend()
@@ -230,13 +230,13 @@ def test_the_gradient_of_a_rotation_goes_back(estimator, monkeypatch):
 
 def test_a_product_rotates_and_quantizes_in_one(monkeypatch):
     left, right = np.random.default_rng(0).standard_normal((2, 40, 40)).astype("float32")
-    product = Product(operand.Cast("NVFP4"), operand.Cast("NVFP4", "stochastic"), 16, NVFP4_SIGNS)
+    product = GemmSpec(_operands.Cast("NVFP4"), _operands.Cast("NVFP4", "stochastic"), 16, NVFP4_SIGNS)
 
     def function(x):
-        return [each.values for each in product.write(x[0], x[1], ops.convert_to_tensor([1, 2], "int32"))[:2]]
+        return [each.values for each in product.quantize(x[0], x[1], ops.convert_to_tensor([1, 2], "int32"))[:2]]
 
     (plain,) = run(monkeypatch, "0", MODE, function, np.stack([left, right]))
-    monkeypatch.setattr("keras_lrsched.precision.quantized.hadamard", None)
+    monkeypatch.setattr("keras_lrsched.precision._quantized.hadamard", None)
     (fused,) = run(monkeypatch, "1", MODE, function, np.stack([left, right]))
     assert_same(fused, plain)
 
@@ -261,7 +261,7 @@ def test_any_number_of_threads_gives_the_same_bits(format, stochastic, size):
     format = get_format(format)
     numbers = door.specify(format, Blocks(x.shape, format, -1), stochastic)
     made = core.make((*x.shape, 1), numbers, core.FLOAT32, (1, 2), size, signs.ctypes.data)
-    assert core.load().kl_quantize_chunks(ctypes.byref(made)) >= core.LARGE
+    assert core.load().klr_quantize_chunks(ctypes.byref(made)) >= core.LARGE
     sizes = core.stored(made)
     first = None
     for threads in (1, 2, 3):
@@ -337,13 +337,13 @@ def test_what_has_no_kernel(monkeypatch):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch tensors on a GPU have no kernel")
 def test_a_gpu_only_if_it_is_asked_for(monkeypatch):
-    backend = loading.binding("quantize")
+    backend = _loading.binding("quantize")
     if BACKEND == "jax":
         monkeypatch.setattr(backend.jax, "default_backend", lambda: "gpu")
     else:
         monkeypatch.setattr(backend.tf.config, "list_logical_devices", lambda kind: [kind])
         assert "with jit_compile only" in backend.unavailable([])
-        monkeypatch.setattr(loading, "place", lambda: "xla")
+        monkeypatch.setattr(_loading, "place", lambda: "xla")
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "auto")
     assert "never run" in backend.unavailable([])
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
@@ -353,7 +353,7 @@ def test_a_gpu_only_if_it_is_asked_for(monkeypatch):
 def test_no_compiler(monkeypatch, tmp_path, untried):
     monkeypatch.setenv("KERAS_LRSCHED_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for module in (door, loading):
+    for module in (door, _loading):
         monkeypatch.setattr(module, "binding", lambda family: Uncached)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*Plain Keras operations are used"):
         quantize(np.ones((1, 32), "float32"), "MXFP4")
@@ -375,8 +375,8 @@ class Uncached:
 
     @staticmethod
     def load(place):
-        build._path.cache_clear()
+        _build._path.cache_clear()
         try:
-            build.library("core", "quantize")
+            _build.library("core", "quantize")
         finally:
-            build._path.cache_clear()
+            _build._path.cache_clear()

@@ -11,7 +11,7 @@
 
 namespace emulated {
 
-using namespace kl::KL_ISA;  // NOLINT: the bodies
+using namespace klr::KLR_ISA;  // NOLINT: the bodies
 
 struct Team {
   int lane, size;
@@ -34,7 +34,7 @@ struct Team {
 // Calls f(block, team) on all threads of a team, for all blocks and one behind.
 template <class F>
 void each_block(const Plan& p, int size, F f) {
-  std::vector<float> errors(p.rule == KL_FOUR_OVER_SIX ? p.block_rows * p.block_columns : 0);
+  std::vector<float> errors(p.rule == KLR_FOUR_OVER_SIX ? p.block_rows * p.block_columns : 0);
   std::vector<uint32_t> shared(size);
   pthread_barrier_t barrier;
   pthread_barrier_init(&barrier, nullptr, size);
@@ -50,7 +50,7 @@ void each_block(const Plan& p, int size, F f) {
 }
 
 template <class T>
-void find_amax(const kl_quantizer& q, const T* x, int size, std::vector<uint32_t>* amax) {
+void find_amax(const klr_quantizer& q, const T* x, int size, std::vector<uint32_t>* amax) {
   Plan p = plan_of(q, true);
   set_alignment(&p, sizeof(T), x, x, nullptr);
   amax->assign(p.source == kOfRow ? p.rows : 1, 0);
@@ -64,44 +64,44 @@ void find_amax(const kl_quantizer& q, const T* x, int size, std::vector<uint32_t
 
 // Calls f(element, numbers, what blocks share).
 template <class E, class T, class F>
-void with_types(const kl_quantizer& q, const void* x, int size, F f) {
+void with_types(const klr_quantizer& q, const void* x, int size, F f) {
   const T* from = static_cast<const T*>(x);
   std::vector<uint32_t> amax;
   float tensor[2] = {1, 1};
-  if (plan_of(q, true).source != kOwn || kl::is_nvfp4(q.rule)) find_amax(q, from, size, &amax);
-  if (kl::is_nvfp4(q.rule)) fit_nvfp4_tensor(q.rule, amax[0], tensor);
+  if (plan_of(q, true).source != kOwn || klr::is_nvfp4(q.rule)) find_amax(q, from, size, &amax);
+  if (klr::is_nvfp4(q.rule)) fit_nvfp4_tensor(q.rule, amax[0], tensor);
   f(E(), from, Shared{q.seed, amax.data(), tensor});
 }
 
 template <class E, class F>
-void with_element(const kl_quantizer& q, const void* x, int size, F f) {
-  q.dtype == KL_X_FLOAT32 ? with_types<E, float>(q, x, size, f) : with_types<E, bfloat16>(q, x, size, f);
+void with_element(const klr_quantizer& q, const void* x, int size, F f) {
+  q.dtype == KLR_X_FLOAT32 ? with_types<E, float>(q, x, size, f) : with_types<E, bfloat16>(q, x, size, f);
 }
 
 template <class F>
-void with_types(const kl_quantizer& q, const void* x, int size, F f) {
-  if (q.element == KL_E4M3) with_element<E4M3>(q, x, size, f);
-  if (q.element == KL_E5M2) with_element<E5M2>(q, x, size, f);
-  if (q.element == KL_E2M3) with_element<E2M3>(q, x, size, f);
-  if (q.element == KL_E3M2) with_element<E3M2>(q, x, size, f);
-  if (q.element == KL_E2M1) with_element<E2M1>(q, x, size, f);
-  if (q.element == KL_FIXED8) with_element<Fixed8>(q, x, size, f);
-  if (q.element == KL_INT8) with_element<Int8>(q, x, size, f);
-  if (q.element == KL_INT4) with_element<Int4>(q, x, size, f);
+void with_types(const klr_quantizer& q, const void* x, int size, F f) {
+  if (q.element == KLR_E4M3) with_element<E4M3>(q, x, size, f);
+  if (q.element == KLR_E5M2) with_element<E5M2>(q, x, size, f);
+  if (q.element == KLR_E2M3) with_element<E2M3>(q, x, size, f);
+  if (q.element == KLR_E3M2) with_element<E3M2>(q, x, size, f);
+  if (q.element == KLR_E2M1) with_element<E2M1>(q, x, size, f);
+  if (q.element == KLR_FIXED8) with_element<Fixed8>(q, x, size, f);
+  if (q.element == KLR_INT8) with_element<Int8>(q, x, size, f);
+  if (q.element == KLR_INT4) with_element<Int4>(q, x, size, f);
 }
 
-inline void quantize(const kl_quantizer& q, const void* x, int size, uint8_t* codes, void* scales, float* tensor_scale) {
+inline void quantize(const klr_quantizer& q, const void* x, int size, uint8_t* codes, void* scales, float* tensor_scale) {
   with_types(q, x, size, [&](auto element, auto* from, const Shared& shared) {
     Plan p = plan_of(q, false);
     set_alignment(&p, sizeof(*from), x, x, codes);
     each_block(p, size, [&](int64_t block, Team& team) {
       quantize_block<decltype(element)>(p, from, shared, block, team, codes, scales);
     });
-    *tensor_scale = kl::is_nvfp4(q.rule) ? shared.tensor[1] : 1;
+    *tensor_scale = klr::is_nvfp4(q.rule) ? shared.tensor[1] : 1;
   });
 }
 
-inline void fake_quantize(const kl_quantizer& q, const void* x, int size, void* y) {
+inline void fake_quantize(const klr_quantizer& q, const void* x, int size, void* y) {
   with_types(q, x, size, [&](auto element, auto* from, const Shared& shared) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(from)>>;
     Plan p = plan_of(q, true);
@@ -112,10 +112,10 @@ inline void fake_quantize(const kl_quantizer& q, const void* x, int size, void* 
   });
 }
 
-inline void dequantize(const kl_quantizer& q, const uint8_t* codes, const void* scales, const float* tensor_scale, int size,
+inline void dequantize(const klr_quantizer& q, const uint8_t* codes, const void* scales, const float* tensor_scale, int size,
                        void* y) {
-  kl_quantizer one = q;  // of the element alone
-  one.rule = KL_EXACT, one.block_rows = 1, one.block_columns = 0, one.outer = one.columns = one.inner = 1;
+  klr_quantizer one = q;  // of the element alone
+  one.rule = KLR_EXACT, one.block_rows = 1, one.block_columns = 0, one.outer = one.columns = one.inner = 1;
   const float none = 0;
   with_types(one, &none, 1, [&](auto element, auto*, const Shared&) {
     Plan p = plan_of(q, false);

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 out=${1:-build/native}
 mkdir -p "$out"
 flags="-std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fsanitize=address,undefined -fno-sanitize-recover"
-case $(uname -m) in x86_64) flags="$flags -DKL_X86"; x86=1 ;; *) x86= ;; esac
+case $(uname -m) in x86_64) flags="$flags -DKLR_X86"; x86=1 ;; *) x86= ;; esac
 
 # run family instruction-sets
 run() {
@@ -17,10 +17,10 @@ run() {
       avx512vnni) extra="-march=x86-64-v4 -mavx512vnni" ;;
       *) extra= ;;
     esac
-    ${CXX:-g++} $flags $extra -DKL_ISA=$set -c "ops/kernels/$1s.cc" -o "$out/$1_$set.o"
+    ${CXX:-g++} $flags $extra -DKLR_ISA=$set -c "ops/kernels/$1_loops.cc" -o "$out/$1_$set.o"
     objects="$objects $out/$1_$set.o"
   done
-  ${CXX:-g++} $flags "ops/kernels/$1.cc" "tests/native/test_$1.cc" $objects -o "$out/test_$1"
+  ${CXX:-g++} $flags "ops/kernels/$1_dispatch.cc" "tests/native/test_$1.cc" $objects -o "$out/test_$1"
   "$out/test_$1"
 }
 
@@ -29,12 +29,12 @@ run matmul "avx2 avx512vnni"
 run quantize "avx2 avx512"
 
 # What CUDA would compute, done on the host with the same code, against the quantizers that were just built.
-${CXX:-g++} $flags -pthread ops/kernels/quantize.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"
+${CXX:-g++} $flags -pthread ops/kernels/quantize_dispatch.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"
 "$out/test_quantize_cuda"
 
 # The updates of CUDA in the same way: launches are calls, and a thread of a block is one of the host.
 sed -e 's/<cuda_runtime.h>/"cuda_on_host.h"/' -e 's/\([a-z]*\(<[A-Za-z, ]*>\)\{0,1\}\)<<<\([^,]*\), \([^,]*\), 0, stream>>>(/launch_on_host(\1, \3, \4, stream, /' \
   custom_ops_cuda/update.cu > "$out/update_on_host.cc"
-${CXX:-g++} $flags -Wno-sign-compare -pthread -Icustom_ops_cuda -Itests/native ops/kernels/update.cc "$out/update_on_host.cc" \
+${CXX:-g++} $flags -Wno-sign-compare -pthread -Icustom_ops_cuda -Itests/native ops/kernels/update_dispatch.cc "$out/update_on_host.cc" \
   tests/native/test_update_cuda.cc "$out"/update_*.o -o "$out/test_update_cuda"
 "$out/test_update_cuda"

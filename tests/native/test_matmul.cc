@@ -19,7 +19,7 @@
 
 namespace {
 
-constexpr int64_t kBlock = KL_MATMUL_BLOCK;
+constexpr int64_t kBlock = KLR_MATMUL_BLOCK;
 
 int64_t up(int64_t n) { return (n + kBlock - 1) / kBlock; }
 
@@ -36,8 +36,8 @@ struct Problem {
     std::mt19937 random(1);
     for (int8_t& x : a) x = static_cast<int8_t>(random());
     for (int8_t& x : b) x = static_cast<int8_t>(random());
-    if (output == KL_MATMUL_SCALED) a_scales.resize(m), b_scales.resize(n);
-    if (output == KL_MATMUL_BLOCKS) a_scales.resize(up(m) * up(k)), b_scales.resize(up(k) * up(n));
+    if (output == KLR_MATMUL_SCALED) a_scales.resize(m), b_scales.resize(n);
+    if (output == KLR_MATMUL_BLOCKS) a_scales.resize(up(m) * up(k)), b_scales.resize(up(k) * up(n));
     for (float& x : a_scales) x = static_cast<float>(random() % 1000) / 1000;
     for (float& x : b_scales) x = static_cast<float>(random() % 1000) / 1000;
   }
@@ -56,9 +56,9 @@ struct Problem {
   // One number of the result, as bits.
   int32_t expected(int64_t row, int64_t column) const {
     float y = 0;
-    if (output == KL_MATMUL_INT32) return sum(row, column, 0, k);
-    if (output == KL_MATMUL_SCALED) y = static_cast<float>(sum(row, column, 0, k)) * (a_scales[row] * b_scales[column]);
-    for (int64_t q = 0; output == KL_MATMUL_BLOCKS && q < up(k); ++q) {
+    if (output == KLR_MATMUL_INT32) return sum(row, column, 0, k);
+    if (output == KLR_MATMUL_SCALED) y = static_cast<float>(sum(row, column, 0, k)) * (a_scales[row] * b_scales[column]);
+    for (int64_t q = 0; output == KLR_MATMUL_BLOCKS && q < up(k); ++q) {
       const float scale = a_scale(row / kBlock, q) * b_scale(q, column / kBlock);
       y += static_cast<float>(sum(row, column, q * kBlock, std::min(k, (q + 1) * kBlock))) * scale;
     }
@@ -70,29 +70,29 @@ struct Problem {
   // The result, in `parts` that come in the wrong order, as threads might.
   std::vector<int32_t> multiply(int instruction_set, int parts) const {
     std::vector<int32_t> c(m * n, 12345);
-    const kl_matmul product = {a.data(),
-                               b.data(),
-                               c.data(),
-                               a_scales.data(),
-                               b_scales.data(),
-                               m,
-                               n,
-                               k,
-                               static_cast<int64_t>(a_scales.size()),
-                               static_cast<int64_t>(b_scales.size()),
-                               transpose_a,
-                               transpose_b,
-                               output,
-                               instruction_set};
-    CHECK(kl_matmul_error(&product) == nullptr);
-    const std::unique_ptr<char[]> scratch(new char[kl_matmul_scratch(&product)]);
-    std::memset(scratch.get(), 77, kl_matmul_scratch(&product));
-    const int64_t pieces = kl_matmul_pieces(&product), tiles = kl_matmul_tiles(&product);
+    const klr_matmul product = {a.data(),
+                                b.data(),
+                                c.data(),
+                                a_scales.data(),
+                                b_scales.data(),
+                                m,
+                                n,
+                                k,
+                                static_cast<int64_t>(a_scales.size()),
+                                static_cast<int64_t>(b_scales.size()),
+                                transpose_a,
+                                transpose_b,
+                                output,
+                                instruction_set};
+    CHECK(klr_matmul_error(&product) == nullptr);
+    const std::unique_ptr<char[]> scratch(new char[klr_matmul_scratch(&product)]);
+    std::memset(scratch.get(), 77, klr_matmul_scratch(&product));
+    const int64_t pieces = klr_matmul_pieces(&product), tiles = klr_matmul_tiles(&product);
     for (int part = parts - 1; part >= 0; --part) {
-      kl_matmul_pack(&product, scratch.get(), pieces * part / parts, pieces * (part + 1) / parts);
+      klr_matmul_pack(&product, scratch.get(), pieces * part / parts, pieces * (part + 1) / parts);
     }
     for (int part = parts - 1; part >= 0; --part) {
-      kl_matmul_compute(&product, scratch.get(), tiles * part / parts, tiles * (part + 1) / parts);
+      klr_matmul_compute(&product, scratch.get(), tiles * part / parts, tiles * (part + 1) / parts);
     }
     return c;
   }
@@ -102,11 +102,11 @@ const int64_t kSizes[][3] = {{1, 1, 1}, {3, 5, 2}, {4, 64, 32}, {7, 9, 31}, {66,
                              {0, 3, 4}, {3, 0, 4}, {3, 4, 0},   {0, 0, 0},  {70, 200, 0}, {33, 40, 64},   {32, 32, 33}};
 
 void all_instruction_sets_give_what_they_should() {
-  for (int set = 0; kl_matmul_instruction_set(set) != nullptr || set < 2; ++set) {
-    if (kl_matmul_instruction_set(set) == nullptr) continue;  // a machine without it
+  for (int set = 0; klr_matmul_instruction_set(set) != nullptr || set < 2; ++set) {
+    if (klr_matmul_instruction_set(set) == nullptr) continue;  // a machine without it
     for (const auto& size : kSizes) {
       for (int layout = 0; layout < 4; ++layout) {
-        for (int output : {KL_MATMUL_INT32, KL_MATMUL_SCALED, KL_MATMUL_BLOCKS}) {
+        for (int output : {KLR_MATMUL_INT32, KLR_MATMUL_SCALED, KLR_MATMUL_BLOCKS}) {
           const Problem problem(size[0], size[1], size[2], layout, output);
           const std::vector<int32_t> c = problem.multiply(set, 1);
           for (int64_t row = 0; row < problem.m; ++row) {
@@ -122,25 +122,25 @@ void all_instruction_sets_give_what_they_should() {
 }
 
 void what_does_not_fit_is_refused() {
-  kl_matmul product = {};
-  product.m = product.n = 40, product.k = KL_MATMUL_MAX_K, product.instruction_set = -1;
-  CHECK(kl_matmul_error(&product) == nullptr);
+  klr_matmul product = {};
+  product.m = product.n = 40, product.k = KLR_MATMUL_MAX_K, product.instruction_set = -1;
+  CHECK(klr_matmul_error(&product) == nullptr);
   product.k += 1;
-  CHECK(kl_matmul_error(&product) != nullptr);
+  CHECK(klr_matmul_error(&product) != nullptr);
   product.k = -1;
-  CHECK(kl_matmul_error(&product) != nullptr);
-  product.k = 40, product.output = KL_MATMUL_SCALED, product.a_scales_size = 40, product.b_scales_size = 1;
-  CHECK(kl_matmul_error(&product) == nullptr);
+  CHECK(klr_matmul_error(&product) != nullptr);
+  product.k = 40, product.output = KLR_MATMUL_SCALED, product.a_scales_size = 40, product.b_scales_size = 1;
+  CHECK(klr_matmul_error(&product) == nullptr);
   product.b_scales_size = 2;
-  CHECK(kl_matmul_error(&product) != nullptr);
-  product.output = KL_MATMUL_BLOCKS, product.a_scales_size = product.b_scales_size = 4;
-  CHECK(kl_matmul_error(&product) == nullptr);
+  CHECK(klr_matmul_error(&product) != nullptr);
+  product.output = KLR_MATMUL_BLOCKS, product.a_scales_size = product.b_scales_size = 4;
+  CHECK(klr_matmul_error(&product) == nullptr);
   product.a_scales_size = 3;
-  CHECK(kl_matmul_error(&product) != nullptr);
+  CHECK(klr_matmul_error(&product) != nullptr);
   product.output = 3;
-  CHECK(kl_matmul_error(&product) != nullptr);
-  product.output = KL_MATMUL_INT32, product.instruction_set = 99;
-  CHECK(kl_matmul_error(&product) != nullptr);
+  CHECK(klr_matmul_error(&product) != nullptr);
+  product.output = KLR_MATMUL_INT32, product.instruction_set = 99;
+  CHECK(klr_matmul_error(&product) != nullptr);
 }
 
 }  // namespace
@@ -149,5 +149,5 @@ int main() {
   all_instruction_sets_give_what_they_should();
   what_does_not_fit_is_refused();
   std::printf("ops/kernels, matmul: all tests passed, best on %s\n",
-              kl_matmul_instruction_set(0) ? kl_matmul_instruction_set(0) : "less than AVX-512");
+              klr_matmul_instruction_set(0) ? klr_matmul_instruction_set(0) : "less than AVX-512");
 }

@@ -10,7 +10,7 @@
 #include "../../ops/kernels/quantize.h"
 #include "../../ops/kernels/quantize_table.h"
 
-#define KL_ISA baseline
+#define KLR_ISA baseline
 #include "../../ops/kernels/quantize_elements.h"
 #include "fingerprint.h"
 
@@ -24,8 +24,8 @@
 
 namespace {
 
-kl_quantizer quantizer(int element, int rule, int64_t block_rows, int64_t block_columns, const int64_t shape[3]) {
-  kl_quantizer q = {};
+klr_quantizer quantizer(int element, int rule, int64_t block_rows, int64_t block_columns, const int64_t shape[3]) {
+  klr_quantizer q = {};
   q.outer = shape[0], q.columns = shape[1], q.inner = shape[2];
   q.rows = shape[2] > 1 ? shape[2] : shape[0];
   q.block_rows = block_rows, q.block_columns = block_columns;
@@ -35,23 +35,23 @@ kl_quantizer quantizer(int element, int rule, int64_t block_rows, int64_t block_
 }
 
 // Every element, in blocks, rows, squares and as a whole, of shapes with and without tails.
-std::vector<kl_quantizer> all() {
+std::vector<klr_quantizer> all() {
   const int64_t shapes[][3] = {{1, 1, 1}, {5, 70, 1}, {3, 256, 1}, {2, 35, 20}, {1, 41, 1}, {40, 3000, 1}, {1, 200000, 1}};
-  std::vector<kl_quantizer> made;
+  std::vector<klr_quantizer> made;
   for (const auto& shape : shapes) {
-    for (int element = 0; element < KL_ELEMENTS; ++element) {
-      made.push_back(quantizer(element, KL_FLOOR, 1, 32, shape));
-      made.push_back(quantizer(element, KL_RCEIL, 4, 20, shape));
-      made.push_back(quantizer(element, KL_EXACT, 0, 0, shape));
-      made.push_back(quantizer(element, KL_EXACT, 1, 0, shape));
-      made.push_back(quantizer(element, KL_POWER_OF_TWO, 1, 128, shape));
-      made.push_back(quantizer(element, KL_EXACT, 32, 32, shape));
+    for (int element = 0; element < KLR_ELEMENTS; ++element) {
+      made.push_back(quantizer(element, KLR_FLOOR, 1, 32, shape));
+      made.push_back(quantizer(element, KLR_RCEIL, 4, 20, shape));
+      made.push_back(quantizer(element, KLR_EXACT, 0, 0, shape));
+      made.push_back(quantizer(element, KLR_EXACT, 1, 0, shape));
+      made.push_back(quantizer(element, KLR_POWER_OF_TWO, 1, 128, shape));
+      made.push_back(quantizer(element, KLR_EXACT, 32, 32, shape));
     }
-    made.push_back(quantizer(KL_E2M1, KL_SIX, 1, 16, shape));
-    made.push_back(quantizer(KL_E2M1, KL_FOUR_OVER_SIX, 16, 16, shape));
+    made.push_back(quantizer(KLR_E2M1, KLR_SIX, 1, 16, shape));
+    made.push_back(quantizer(KLR_E2M1, KLR_FOUR_OVER_SIX, 16, 16, shape));
   }
   for (size_t i = 0; i < made.size(); ++i) {
-    made[i].dtype = i % 3 == 0 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
+    made[i].dtype = i % 3 == 0 ? KLR_X_BFLOAT16 : KLR_X_FLOAT32;
     made[i].stochastic = i % 2;
   }
   return made;
@@ -68,20 +68,20 @@ const float* signs() {
 }
 
 // With a transform of each size before, in blocks that are smaller, larger, of the same size, and that do not fit it.
-std::vector<kl_quantizer> rotated() {
+std::vector<klr_quantizer> rotated() {
   const int64_t shapes[][3] = {{5, 128, 1}, {37, 384, 1}, {2, 256, 21}, {1, 3968, 40}, {3, 20096, 1}};
-  std::vector<kl_quantizer> made;
+  std::vector<klr_quantizer> made;
   for (const auto& shape : shapes) {
-    made.push_back(quantizer(KL_E2M1, KL_SIX, 1, 16, shape));
-    made.push_back(quantizer(KL_E2M1, KL_FOUR_OVER_SIX, 16, 16, shape));
-    made.push_back(quantizer(KL_E2M1, KL_FLOOR, 1, 32, shape));
-    made.push_back(quantizer(KL_E4M3, KL_EXACT, 0, 0, shape));
-    made.push_back(quantizer(KL_INT8, KL_EXACT, 1, 0, shape));
-    made.push_back(quantizer(KL_INT4, KL_EXACT, 1, 6, shape));
-    made.push_back(quantizer(KL_E2M3, KL_POWER_OF_TWO, 1, 128, shape));
+    made.push_back(quantizer(KLR_E2M1, KLR_SIX, 1, 16, shape));
+    made.push_back(quantizer(KLR_E2M1, KLR_FOUR_OVER_SIX, 16, 16, shape));
+    made.push_back(quantizer(KLR_E2M1, KLR_FLOOR, 1, 32, shape));
+    made.push_back(quantizer(KLR_E4M3, KLR_EXACT, 0, 0, shape));
+    made.push_back(quantizer(KLR_INT8, KLR_EXACT, 1, 0, shape));
+    made.push_back(quantizer(KLR_INT4, KLR_EXACT, 1, 6, shape));
+    made.push_back(quantizer(KLR_E2M3, KLR_POWER_OF_TWO, 1, 128, shape));
   }
   for (size_t i = 0; i < made.size(); ++i) {
-    made[i].dtype = i % 4 == 0 ? KL_X_BFLOAT16 : KL_X_FLOAT32;
+    made[i].dtype = i % 4 == 0 ? KLR_X_BFLOAT16 : KLR_X_FLOAT32;
     made[i].stochastic = i % 2;
     made[i].hadamard = i % 3 == 0 ? 16 : i % 3 == 1 ? 32 : 128;
     made[i].signs = signs();
@@ -90,13 +90,13 @@ std::vector<kl_quantizer> rotated() {
 }
 
 // Numbers in an exactly sized allocation, so that a sanitizer sees what lies beyond.
-std::vector<uint8_t> numbers(const kl_quantizer& q) {
+std::vector<uint8_t> numbers(const klr_quantizer& q) {
   const int64_t size = q.outer * q.columns * q.inner;
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<float> x(size);
   for (int64_t i = 0; i < size; ++i) x[i] = i % 1001 == 1000 ? NAN : std::ldexp(normal(random), static_cast<int>(i % 97) - 48);
-  if (q.dtype == KL_X_FLOAT32) {
+  if (q.dtype == KLR_X_FLOAT32) {
     std::vector<uint8_t> bytes(4 * size);
     std::memcpy(bytes.data(), x.data(), bytes.size());
     return bytes;
@@ -114,39 +114,39 @@ struct Results {
 };
 
 // In `parts` pieces, the last one first, as threads might come.
-Results run(const kl_quantizer& q, int parts, const std::vector<uint8_t>& x) {
-  CHECK(kl_quantize_valid(&q));
-  kl_stored stored;
-  kl_quantize_stored(&q, &stored);
+Results run(const klr_quantizer& q, int parts, const std::vector<uint8_t>& x) {
+  CHECK(klr_quantize_valid(&q));
+  klr_stored stored;
+  klr_quantize_stored(&q, &stored);
   Results r;
   r.codes.resize(stored.code_rows * stored.code_bytes);
   r.scales.resize(stored.scale_rows * stored.scale_columns * stored.scale_bytes);
   r.values.resize(4 * q.outer * q.columns * q.inner);
   r.fake.resize(x.size());
-  const int64_t chunks = kl_quantize_chunks(&q);
+  const int64_t chunks = klr_quantize_chunks(&q);
   const auto each = [&](auto f) {
     for (int part = parts - 1; part >= 0; --part) f(chunks * part / parts, chunks * (part + 1) / parts);
   };
   float tensor[2] = {1, 1};
-  if (kl_quantize_phases(&q) == 2) {
+  if (klr_quantize_phases(&q) == 2) {
     std::vector<uint32_t> amax(chunks);
-    each([&](int64_t begin, int64_t end) { kl_quantize_amax(&q, x.data(), begin, end, amax.data()); });
-    kl_quantize_fit(&q, amax.data(), tensor);
+    each([&](int64_t begin, int64_t end) { klr_quantize_amax(&q, x.data(), begin, end, amax.data()); });
+    klr_quantize_fit(&q, amax.data(), tensor);
   }
-  each([&](int64_t begin, int64_t end) { kl_quantize(&q, x.data(), tensor, begin, end, r.codes.data(), r.scales.data()); });
-  each([&](int64_t begin, int64_t end) { kl_fake_quantize(&q, x.data(), tensor, begin, end, r.fake.data()); });
+  each([&](int64_t begin, int64_t end) { klr_quantize(&q, x.data(), tensor, begin, end, r.codes.data(), r.scales.data()); });
+  each([&](int64_t begin, int64_t end) { klr_fake_quantize(&q, x.data(), tensor, begin, end, r.fake.data()); });
   each([&](int64_t begin, int64_t end) {
-    kl_dequantize(&q, r.codes.data(), r.scales.data(), tensor + 1, begin, end, r.values.data());
+    klr_dequantize(&q, r.codes.data(), r.scales.data(), tensor + 1, begin, end, r.values.data());
   });
   return r;
 }
 
-Results run(const kl_quantizer& q, int parts) { return run(q, parts, numbers(q)); }
+Results run(const klr_quantizer& q, int parts) { return run(q, parts, numbers(q)); }
 
 void any_split_gives_the_same_bits() {
   Fingerprint fingerprint;
   for (const auto& quantizers : {all(), rotated()}) {
-    for (const kl_quantizer& q : quantizers) {
+    for (const klr_quantizer& q : quantizers) {
       const Results one = run(q, 1);
       CHECK(one == run(q, 2) && one == run(q, 5));
       fingerprint.add(one.codes), fingerprint.add(one.scales);
@@ -174,12 +174,12 @@ void rotate(int size, int64_t stride, const float* signs, float* x) {
 }
 
 void one_pass_with_a_transform_is_two() {
-  for (const kl_quantizer& q : rotated()) {
+  for (const klr_quantizer& q : rotated()) {
     const int64_t size = q.outer * q.columns * q.inner;
     const std::vector<uint8_t> x = numbers(q);
     std::vector<float> y(size);
     for (int64_t i = 0; i < size; ++i) {
-      const int bytes = q.dtype == KL_X_FLOAT32 ? 4 : 2;
+      const int bytes = q.dtype == KLR_X_FLOAT32 ? 4 : 2;
       std::memcpy(reinterpret_cast<uint8_t*>(&y[i]) + 4 - bytes, &x[i * bytes], bytes);
     }
     for (int64_t o = 0; o < q.outer; ++o) {
@@ -187,20 +187,20 @@ void one_pass_with_a_transform_is_two() {
         for (int64_t i = 0; i < q.inner; ++i) rotate(q.hadamard, q.inner, q.signs, &y[(o * q.columns + k) * q.inner + i]);
       }
     }
-    kl_quantizer plain = q;
-    plain.hadamard = 0, plain.dtype = KL_X_FLOAT32;
+    klr_quantizer plain = q;
+    plain.hadamard = 0, plain.dtype = KLR_X_FLOAT32;
     std::vector<uint8_t> bytes(4 * size);
     std::memcpy(bytes.data(), y.data(), bytes.size());
     const Results one = run(q, 3), two = run(plain, 1, bytes);
     CHECK(one.codes == two.codes && one.scales == two.scales && one.values == two.values);
-    CHECK(q.dtype != KL_X_FLOAT32 || one.fake == two.fake);
+    CHECK(q.dtype != KLR_X_FLOAT32 || one.fake == two.fake);
   }
 }
 
 // What `fake` writes is what the codes stand for.
 void one_pass_is_two() {
-  for (const kl_quantizer& q : all()) {
-    if (q.dtype != KL_X_FLOAT32) continue;
+  for (const klr_quantizer& q : all()) {
+    if (q.dtype != KLR_X_FLOAT32) continue;
     const Results r = run(q, 1);
     for (size_t i = 0; i < r.fake.size(); i += 4) {
       float one, two;
@@ -213,7 +213,7 @@ void one_pass_is_two() {
 // All codes of a type: their values are theirs again.
 template <class E>
 void codes_and_values() {
-  using namespace kl::baseline;
+  using namespace klr::baseline;
   for (uint32_t code = 0; code < 2 * E::kHalf; ++code) {
     const float x = value_of<E>(code);
     const uint32_t again = code_of<E, false>(x, 0);
@@ -232,7 +232,7 @@ void codes_and_values() {
 // Halves go to even codes, and what is a little more to the next.
 template <class E>
 void ties_go_to_even() {
-  using namespace kl::baseline;
+  using namespace klr::baseline;
   for (uint32_t code = 0; code < E::kMaxCode; ++code) {
     const float middle = (value_of<E>(code) + value_of<E>(code + 1)) / 2;
     CHECK((code_of<E, false>(middle, 0) == code + code % 2));
@@ -249,7 +249,7 @@ void each_element() {
 
 // The same product as in double precision, except that it is rounded twice below 2^-126.
 void products_are_rounded_as_documented() {
-  using namespace kl::baseline;
+  using namespace klr::baseline;
   CHECK(product(3.0f, 0.1f) == 3.0f * 0.1f);
   CHECK(product(1e30f, 1e30f) == INFINITY);
   CHECK(std::isnan(product(0, INFINITY)));
@@ -258,58 +258,58 @@ void products_are_rounded_as_documented() {
 }
 
 void instruction_sets_give_the_same_bits() {
-#ifdef KL_X86
-  for (const kl_quantizer& q : all()) {
-    if (q.outer * q.columns * q.inner > 2000 || kl_quantize_phases(&q) == 2 || q.block_columns == 0) continue;
-    kl::Cut cut = {};
+#ifdef KLR_X86
+  for (const klr_quantizer& q : all()) {
+    if (q.outer * q.columns * q.inner > 2000 || klr_quantize_phases(&q) == 2 || q.block_columns == 0) continue;
+    klr::Cut cut = {};
     cut.others = q.block_rows > 1 ? q.outer * q.inner / q.rows : q.inner > 1 ? q.outer : 1;
     cut.rows = q.outer * q.inner / cut.others, cut.columns = q.columns, cut.inner = q.inner;
     cut.block_rows = q.block_rows, cut.block_columns = q.block_columns;
     cut.height = q.block_rows, cut.width = q.block_columns;
     cut.strips = (cut.rows + cut.height - 1) / cut.height, cut.segments = (cut.columns + cut.width - 1) / cut.width;
-    const kl::Quantizing all_of_it = {q, cut, nullptr};
+    const klr::Quantizing all_of_it = {q, cut, nullptr};
     const std::vector<uint8_t> x = numbers(q);
-    const auto fake = [&](const kl::Elements* table) {
+    const auto fake = [&](const klr::Elements* table) {
       std::vector<uint8_t> y(x.size());
       table[q.element].fake(all_of_it, x.data(), 0, cut.others * cut.strips * cut.segments, y.data());
       return y;
     };
-    const std::vector<uint8_t> y = fake(kl::baseline::quantizers);
-    if (__builtin_cpu_supports("avx2")) CHECK(fake(kl::avx2::quantizers) == y);
-    if (!std::strcmp(kl_quantize_instruction_set(), "avx512")) CHECK(fake(kl::avx512::quantizers) == y);
+    const std::vector<uint8_t> y = fake(klr::baseline::quantizers);
+    if (__builtin_cpu_supports("avx2")) CHECK(fake(klr::avx2::quantizers) == y);
+    if (!std::strcmp(klr_quantize_instruction_set(), "avx512")) CHECK(fake(klr::avx512::quantizers) == y);
   }
 #endif
 }
 
 void what_has_no_kernel_is_refused() {
   const int64_t shape[3] = {4, 64, 1};
-  const kl_quantizer good = quantizer(KL_E2M1, KL_SIX, 1, 16, shape);
-  CHECK(kl_quantize_valid(&good));
-  kl_quantizer q = good;
-  q.element = KL_E4M3;  // NVFP4 is for E2M1
-  CHECK(!kl_quantize_valid(&q));
+  const klr_quantizer good = quantizer(KLR_E2M1, KLR_SIX, 1, 16, shape);
+  CHECK(klr_quantize_valid(&good));
+  klr_quantizer q = good;
+  q.element = KLR_E4M3;  // NVFP4 is for E2M1
+  CHECK(!klr_quantize_valid(&q));
   q = good, q.block_columns = 15;  // half a byte
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
   q = good, q.block_rows = 16, q.rows = 3;  // does not divide the rows
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
   q = good, q.block_rows = 0;  // one E4M3 scale for all
-  CHECK(!kl_quantize_valid(&q));
-  q = good, q.block_columns = 2 * KL_LARGEST_BLOCK;
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
+  q = good, q.block_columns = 2 * KLR_LARGEST_BLOCK;
+  CHECK(!klr_quantize_valid(&q));
   q = good, q.hadamard = 64, q.signs = signs();  // there is no such transform
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
   q.hadamard = 128;  // does not divide the axis
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
   q.hadamard = 32;
-  CHECK(kl_quantize_valid(&q));
+  CHECK(klr_quantize_valid(&q));
   q = good, q.outer = 0;
-  CHECK(!kl_quantize_valid(&q));
+  CHECK(!klr_quantize_valid(&q));
 }
 
 }  // namespace
 
 int main() {
-  using namespace kl::baseline;
+  using namespace klr::baseline;
   each_element<E4M3, E5M2, E2M3, E3M2, E2M1, Fixed8, Int8, Int4>();
   products_are_rounded_as_documented();
   any_split_gives_the_same_bits();
@@ -317,5 +317,5 @@ int main() {
   one_pass_with_a_transform_is_two();
   instruction_sets_give_the_same_bits();
   what_has_no_kernel_is_refused();
-  std::printf("quantize: all hold (%s)\n", kl_quantize_instruction_set());
+  std::printf("quantize: all hold (%s)\n", klr_quantize_instruction_set());
 }

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#define KL_ISA baseline
+#define KLR_ISA baseline
 #include "emulated_quantize.h"
 
 namespace {
@@ -13,9 +13,9 @@ namespace {
 std::mt19937 random_bits(1);
 
 // Numbers of all sizes in most blocks, of like size in others, and here and there one that is none.
-std::vector<uint8_t> numbers(const kl_quantizer& q, int64_t shift) {
+std::vector<uint8_t> numbers(const klr_quantizer& q, int64_t shift) {
   const int64_t size = q.outer * q.columns * q.inner + shift;
-  const int bytes = q.dtype == KL_X_FLOAT32 ? 4 : 2;
+  const int bytes = q.dtype == KLR_X_FLOAT32 ? 4 : 2;
   std::vector<uint8_t> x(size * bytes);
   for (int64_t i = 0; i < size; ++i) {
     uint32_t bits = random_bits();
@@ -37,7 +37,7 @@ bool same_numbers(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b, 
   return true;
 }
 
-void fail(const kl_quantizer& q, const char* what, int team) {
+void fail(const klr_quantizer& q, const char* what, int team) {
   std::printf("%s of %d x %d x %d in blocks of %d x %d, element %d, rule %d, stochastic %d, dtype %d, by %d: other bits\n",
               what, static_cast<int>(q.outer), static_cast<int>(q.columns), static_cast<int>(q.inner),
               static_cast<int>(q.block_rows), static_cast<int>(q.block_columns), q.element, q.rule, q.stochastic, q.dtype,
@@ -46,27 +46,27 @@ void fail(const kl_quantizer& q, const char* what, int team) {
 }
 
 // `shift`: by how many numbers and bytes of codes the tensors are away from an aligned address.
-void check(const kl_quantizer& q, int team, int64_t shift) {
+void check(const klr_quantizer& q, int team, int64_t shift) {
   const std::vector<uint8_t> memory = numbers(q, shift);
-  const int bytes = q.dtype == KL_X_FLOAT32 ? 4 : 2;
+  const int bytes = q.dtype == KLR_X_FLOAT32 ? 4 : 2;
   const uint8_t* x = memory.data() + shift * bytes;
   const int64_t size = q.outer * q.columns * q.inner;
-  kl_stored stored;
-  kl_quantize_stored(&q, &stored);
+  klr_stored stored;
+  klr_quantize_stored(&q, &stored);
   const int64_t code_bytes = stored.code_rows * stored.code_bytes;
   const int64_t scale_bytes = stored.scale_rows * stored.scale_columns * stored.scale_bytes;
 
   float tensor[2] = {1, 1};
-  const int64_t chunks = kl_quantize_chunks(&q);
-  if (kl_quantize_phases(&q) == 2) {
+  const int64_t chunks = klr_quantize_chunks(&q);
+  if (klr_quantize_phases(&q) == 2) {
     std::vector<uint32_t> amax(chunks);
-    kl_quantize_amax(&q, x, 0, chunks, amax.data());
-    kl_quantize_fit(&q, amax.data(), tensor);
+    klr_quantize_amax(&q, x, 0, chunks, amax.data());
+    klr_quantize_fit(&q, amax.data(), tensor);
   }
   std::vector<uint8_t> codes(code_bytes), scales(scale_bytes), fake(size * bytes), values(size * 4);
-  kl_quantize(&q, x, tensor, 0, chunks, codes.data(), scales.data());
-  kl_fake_quantize(&q, x, tensor, 0, chunks, fake.data());
-  kl_dequantize(&q, codes.data(), scales.data(), tensor + 1, 0, chunks, values.data());
+  klr_quantize(&q, x, tensor, 0, chunks, codes.data(), scales.data());
+  klr_fake_quantize(&q, x, tensor, 0, chunks, fake.data());
+  klr_dequantize(&q, codes.data(), scales.data(), tensor + 1, 0, chunks, values.data());
 
   // Filled with what must be written over.
   std::vector<uint8_t> own_codes(code_bytes + shift, 0xA5), own_scales(scale_bytes, 0xA5);
@@ -80,7 +80,7 @@ void check(const kl_quantizer& q, int team, int64_t shift) {
   own_values.erase(own_values.begin(), own_values.begin() + shift * 4);
   if (own_codes != codes) fail(q, "codes", team);
   if (stored.scale_bytes == 1 ? own_scales != scales : !same_numbers(own_scales, scales, 4)) fail(q, "scales", team);
-  if (kl::is_nvfp4(q.rule) && tensor_scale != tensor[1]) fail(q, "tensor scale", team);
+  if (klr::is_nvfp4(q.rule) && tensor_scale != tensor[1]) fail(q, "tensor scale", team);
   if (!same_numbers(own_fake, fake, bytes)) fail(q, "fake quantization", team);
   if (!same_numbers(own_values, values, 4)) fail(q, "dequantization", team);
 }
@@ -92,17 +92,18 @@ struct Kind {
 
 std::vector<Kind> kinds() {
   std::vector<Kind> made;
-  for (int element = 0; element < KL_ELEMENTS; ++element) {
-    for (int rule : {KL_FLOOR, KL_CEIL, KL_RCEIL, KL_EVEN, KL_EXACT, KL_POWER_OF_TWO}) made.push_back({element, rule, 1, 32});
-    made.push_back({element, KL_RCEIL, 4, 20});
-    made.push_back({element, KL_EXACT, 0, 0});
-    made.push_back({element, KL_EXACT, 1, 0});
-    made.push_back({element, KL_POWER_OF_TWO, 1, 128});
-    made.push_back({element, KL_EXACT, 32, 32});
+  for (int element = 0; element < KLR_ELEMENTS; ++element) {
+    for (int rule : {KLR_FLOOR, KLR_CEIL, KLR_RCEIL, KLR_EVEN, KLR_EXACT, KLR_POWER_OF_TWO})
+      made.push_back({element, rule, 1, 32});
+    made.push_back({element, KLR_RCEIL, 4, 20});
+    made.push_back({element, KLR_EXACT, 0, 0});
+    made.push_back({element, KLR_EXACT, 1, 0});
+    made.push_back({element, KLR_POWER_OF_TWO, 1, 128});
+    made.push_back({element, KLR_EXACT, 32, 32});
   }
-  for (int rule : {KL_SIX, KL_FOUR_OVER_SIX}) {
-    for (const int64_t rows : {1, 16}) made.push_back({KL_E2M1, rule, rows, 16});
-    made.push_back({KL_E2M1, rule, 3, 10});
+  for (int rule : {KLR_SIX, KLR_FOUR_OVER_SIX}) {
+    for (const int64_t rows : {1, 16}) made.push_back({KLR_E2M1, rule, rows, 16});
+    made.push_back({KLR_E2M1, rule, 3, 10});
   }
   return made;
 }
@@ -113,7 +114,7 @@ void the_same_bits_as_on_the_host() {
   int n = 0;
   for (const Kind& kind : kinds()) {
     for (const auto& shape : shapes) {
-      kl_quantizer q = {};
+      klr_quantizer q = {};
       q.outer = shape[0], q.columns = shape[1], q.inner = shape[2];
       q.rows = shape[2] > 1 ? shape[2] : shape[0];
       q.element = kind.element, q.rule = kind.rule, q.block_rows = kind.block_rows, q.block_columns = kind.block_columns;
@@ -132,5 +133,5 @@ void the_same_bits_as_on_the_host() {
 
 int main() {
   the_same_bits_as_on_the_host();
-  std::printf("quantize on CUDA, emulated: all hold (%s)\n", kl_quantize_instruction_set());
+  std::printf("quantize on CUDA, emulated: all hold (%s)\n", klr_quantize_instruction_set());
 }

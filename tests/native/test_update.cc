@@ -10,12 +10,12 @@
 
 #include "../../ops/kernels/update.h"
 
-#define KL_ISA baseline
+#define KLR_ISA baseline
+#include "../../ops/kernels/dtypes.h"
 #include "../../ops/kernels/dynamic_map.h"
-#include "../../ops/kernels/number.h"
 #include "../../ops/kernels/philox.h"
 #include "../../ops/kernels/range_expansion.h"
-#include "../../ops/kernels/table.h"
+#include "../../ops/kernels/update_table.h"
 #include "fingerprint.h"
 
 #define CHECK(condition)                                                        \
@@ -28,16 +28,16 @@
 
 namespace {
 
-const std::vector<int64_t> kSizes = {1, 0, 17, 4096, KL_CHUNK - 1, KL_CHUNK, 2 * KL_CHUNK + 131};
+const std::vector<int64_t> kSizes = {1, 0, 17, 4096, KLR_CHUNK - 1, KLR_CHUNK, 2 * KLR_CHUNK + 131};
 
 // Variables, gradients and state of kSizes, in exactly sized allocations, so that a sanitizer sees what lies beyond.
 struct Problem {
   std::vector<std::vector<float>> w, g, m, v;
   std::vector<std::vector<uint16_t>> narrow;
   std::vector<std::vector<uint8_t>> parts;  // of a code
-  std::vector<kl_tensor> tensors;
+  std::vector<klr_tensor> tensors;
 
-  explicit Problem(bool bfloat16, kl_code code = KL_NO_CODE, int64_t code_block = 0) {
+  explicit Problem(bool bfloat16, klr_code code = KLR_NO_CODE, int64_t code_block = 0) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     auto values = [&](int64_t size) {
@@ -46,20 +46,20 @@ struct Problem {
       return all;
     };
     const size_t n = kSizes.size();
-    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n), parts.reserve(KL_MAX_SLOTS * KL_MAX_PARTS * n);
+    w.reserve(n), g.reserve(n), m.reserve(n), v.reserve(n), narrow.reserve(n), parts.reserve(KLR_MAX_SLOTS * KLR_MAX_PARTS * n);
     for (size_t t = 0; t < n; ++t) {
       const int64_t size = kSizes[t];
       w.push_back(values(size)), g.push_back(values(size)), m.push_back(values(size)), v.push_back(values(size));
       for (float& x : v.back()) x = std::fabs(x);
       narrow.emplace_back(size);
-      for (int64_t i = 0; i < size; ++i) narrow.back()[i] = static_cast<uint16_t>(kl::baseline::bits_of(w.back()[i]) >> 16);
+      for (int64_t i = 0; i < size; ++i) narrow.back()[i] = static_cast<uint16_t>(klr::baseline::bits_of(w.back()[i]) >> 16);
       void* variable = bfloat16 ? static_cast<void*>(narrow[t].data()) : w[t].data();
       tensors.push_back({variable,
                          g[t].data(),
                          {m[t].data(), v[t].data()},
                          size,
                          bfloat16,
-                         KL_FLOAT32,
+                         KLR_FLOAT32,
                          0.01f,
                          0.1f,
                          t % 2 == 0,
@@ -69,24 +69,24 @@ struct Problem {
                          {},
                          code_block,
                          code});
-      for (int slot = 0; slot < 2 && code != KL_NO_CODE; ++slot) {
+      for (int slot = 0; slot < 2 && code != KLR_NO_CODE; ++slot) {
         tensors.back().slots[slot] = nullptr;
-        for (int part = 0; part < kl_parts(code); ++part) {
-          const int dtype = kl_part_dtype(code, part);
+        for (int part = 0; part < klr_parts(code); ++part) {
+          const int dtype = klr_part_dtype(code, part);
           tensors.back().parts[slot][part] = add_part(dtype, part == 0 ? size : (size + code_block - 1) / code_block, &random);
         }
-        if (code == KL_COAT) tame(&parts[parts.size() - 4], &parts.back(), slot == 0);
+        if (code == KLR_COAT) tame(&parts[parts.size() - 4], &parts.back(), slot == 0);
       }
     }
   }
 
   // Any codes, and scales around 1.
   void* add_part(int dtype, int64_t count, std::mt19937* random) {
-    const int64_t width = dtype == KL_UINT8 ? 1 : dtype == KL_BFLOAT16 ? 2 : 4;
+    const int64_t width = dtype == KLR_UINT8 ? 1 : dtype == KLR_BFLOAT16 ? 2 : 4;
     std::vector<uint8_t> bytes(width * count);
     for (int64_t i = 0; i < count; ++i) {
-      const uint32_t number = dtype == KL_UINT8 ? (*random)() : 0x3f000000 + (*random)() % 0x1000000;
-      const uint32_t upper = dtype == KL_BFLOAT16 ? number >> 16 : number;
+      const uint32_t number = dtype == KLR_UINT8 ? (*random)() : 0x3f000000 + (*random)() % 0x1000000;
+      const uint32_t upper = dtype == KLR_BFLOAT16 ? number >> 16 : number;
       std::memcpy(bytes.data() + width * i, &upper, width);
     }
     parts.push_back(std::move(bytes));
@@ -112,45 +112,45 @@ struct Problem {
   }
 };
 
-kl_settings settings(bool stochastic_rounding) {
+klr_settings settings(bool stochastic_rounding) {
   return {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 1.2f, 0, 0}, {7, 9}, stochastic_rounding};
 }
 
 // In `parts` pieces, the last one first, as threads might come.
-void update(int method, Problem* problem, const kl_settings& settings, int parts) {
+void update(int method, Problem* problem, const klr_settings& settings, int parts) {
   const int64_t n = static_cast<int64_t>(problem->tensors.size());
-  const kl_tensor* tensors = problem->tensors.data();
+  const klr_tensor* tensors = problem->tensors.data();
   std::vector<int64_t> first(n + 1), pieces(n + 1);
-  kl_plan(tensors, n, first.data());
-  kl_plan_sums(method, tensors, n, pieces.data());
+  klr_plan(tensors, n, first.data());
+  klr_plan_sums(method, tensors, n, pieces.data());
   std::vector<double> sums(2 * pieces[n]), totals(2 * n);
-  if (kl_has_sums(method)) {
+  if (klr_has_sums(method)) {
     const auto border = [&](int part) { return pieces[n] * part / parts; };
     for (int part = parts - 1; part >= 0; --part) {
-      kl_sum(method, tensors, n, pieces.data(), &settings, border(part), border(part + 1), sums.data());
+      klr_sum(method, tensors, n, pieces.data(), &settings, border(part), border(part + 1), sums.data());
     }
-    kl_reduce(n, pieces.data(), sums.data(), totals.data());
+    klr_reduce(n, pieces.data(), sums.data(), totals.data());
   }
   const auto border = [&](int part) { return first[n] * part / parts; };
   for (int part = parts - 1; part >= 0; --part) {
-    kl_update(method, tensors, n, first.data(), &settings, border(part), border(part + 1), totals.data());
+    klr_update(method, tensors, n, first.data(), &settings, border(part), border(part + 1), totals.data());
   }
 }
 
 struct Code {
-  kl_code code;
+  klr_code code;
   int64_t block;
 };
 
-const Code kCodes[] = {{KL_NO_CODE, 0}, {KL_BLOCKWISE8, 128}, {KL_BLOCKWISE8, 4096}, {KL_COAT, 128}, {KL_COAT, 4096}};
+const Code kCodes[] = {{KLR_NO_CODE, 0}, {KLR_BLOCKWISE8, 128}, {KLR_BLOCKWISE8, 4096}, {KLR_COAT, 128}, {KLR_COAT, 4096}};
 
 void any_split_gives_the_same_bits() {
   Fingerprint fingerprint;
-  for (int method = 0; method < KL_METHODS; ++method) {
+  for (int method = 0; method < KLR_METHODS; ++method) {
     for (bool bfloat16 : {false, true}) {
       for (bool rounding : {false, true}) {
         for (const auto [code, block] : kCodes) {
-          if (code != KL_NO_CODE && !kl_takes_code(method, code, block)) continue;
+          if (code != KLR_NO_CODE && !klr_takes_code(method, code, block)) continue;
           Problem one(bfloat16, code, block), two(bfloat16, code, block), five(bfloat16, code, block);
           const Problem before(bfloat16, code, block);
           update(method, &one, settings(rounding), 1);
@@ -167,10 +167,10 @@ void any_split_gives_the_same_bits() {
 }
 
 // One tensor through a table of functions, without the dispatch.
-[[maybe_unused]] void run_table(const kl::Row* table, int method, Problem* problem, const kl_settings& settings) {
-  for (const kl_tensor& tensor : problem->tensors) {
+[[maybe_unused]] void run_table(const klr::Row* table, int method, Problem* problem, const klr_settings& settings) {
+  for (const klr_tensor& tensor : problem->tensors) {
     double totals[2] = {0, 0};
-    const kl::Row& row = table[method];
+    const klr::Row& row = table[method];
     if (row.has_sums) row.sum[tensor.w_dtype][0](tensor, settings, 0, tensor.size, totals);  // for Adam-mini all blocks
     row.update[tensor.w_dtype][0](tensor, settings, row.has_sums ? totals : nullptr, 0, tensor.size);
   }
@@ -183,39 +183,39 @@ void blocks_have_their_means() {
     const int64_t size = outer * blocks * inner;
     std::vector<float> w(size, 1), g(size), m(size), v(blocks);
     for (int64_t i = 0; i < size; ++i) g[i] = static_cast<float>(1 + i / inner % blocks % 4);
-    const kl_tensor tensor = {
-        w.data(), g.data(),  {m.data(), v.data()}, size, KL_FLOAT32, KL_FLOAT32, 0.5f, 0, 0, 0, blocks, inner, {},
-        0,        KL_NO_CODE};
-    const kl_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
-    const int method = kl_find_method("adam_mini");
+    const klr_tensor tensor = {
+        w.data(), g.data(), {m.data(), v.data()}, size, KLR_FLOAT32, KLR_FLOAT32, 0.5f, 0, 0, 0, blocks, inner,
+        {},       0,        KLR_NO_CODE};
+    const klr_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
+    const int method = klr_find_method("adam_mini");
     int64_t chunks[2], pieces[2];
-    kl_plan(&tensor, 1, chunks);
-    kl_plan_sums(method, &tensor, 1, pieces);
-    CHECK(pieces[1] > 1 || size < KL_CHUNK);
+    klr_plan(&tensor, 1, chunks);
+    klr_plan_sums(method, &tensor, 1, pieces);
+    CHECK(pieces[1] > 1 || size < KLR_CHUNK);
     std::vector<double> sums(2 * pieces[1]);
-    kl_sum(method, &tensor, 1, pieces, &all, 0, pieces[1], sums.data());
+    klr_sum(method, &tensor, 1, pieces, &all, 0, pieces[1], sums.data());
     for (int64_t b = 0; b < blocks; ++b) CHECK(v[b] == static_cast<float>((1 + b % 4) * (1 + b % 4)));
-    kl_update(method, &tensor, 1, chunks, &all, 0, chunks[1], nullptr);
+    klr_update(method, &tensor, 1, chunks, &all, 0, chunks[1], nullptr);
     for (float x : w) CHECK(x == 0.5f);
   }
 }
 
 void all_instruction_sets_give_the_same_bits() {
-#ifdef KL_X86
-  for (int method = 0; method < KL_METHODS; ++method) {
+#ifdef KLR_X86
+  for (int method = 0; method < KLR_METHODS; ++method) {
     for (const bool bfloat16 : {false, true}) {
       for (const auto [code, block] : kCodes) {
-        if (code != KL_NO_CODE && !kl_takes_code(method, code, block)) continue;
+        if (code != KLR_NO_CODE && !klr_takes_code(method, code, block)) continue;
         Problem baseline(bfloat16, code, block);
-        run_table(kl::baseline::table, method, &baseline, settings(bfloat16));
+        run_table(klr::baseline::table, method, &baseline, settings(bfloat16));
         if (__builtin_cpu_supports("avx2")) {
           Problem other(bfloat16, code, block);
-          run_table(kl::avx2::table, method, &other, settings(bfloat16));
+          run_table(klr::avx2::table, method, &other, settings(bfloat16));
           CHECK(other == baseline);
         }
-        if (!std::strcmp(kl_instruction_set(), "avx512")) {
+        if (!std::strcmp(klr_instruction_set(), "avx512")) {
           Problem other(bfloat16, code, block);
-          run_table(kl::avx512::table, method, &other, settings(bfloat16));
+          run_table(klr::avx512::table, method, &other, settings(bfloat16));
           CHECK(other == baseline);
         }
       }
@@ -226,7 +226,7 @@ void all_instruction_sets_give_the_same_bits() {
 
 // Each number is its own nearest, whatever the scale, and only 0 becomes 0 without a sign.
 void codes_are_those_of_their_numbers() {
-  using namespace kl::baseline;  // NOLINT: what is tested
+  using namespace klr::baseline;  // NOLINT: what is tested
   for (bool has_sign : {false, true}) {
     const DynamicMap& map = dynamic_map(has_sign);
     float x[256];
@@ -245,14 +245,14 @@ void codes_are_those_of_their_numbers() {
 }
 
 void codes_are_known_to_some_methods() {
-  for (const int64_t code : {KL_BLOCKWISE8, KL_COAT}) {
-    CHECK(kl_takes_code(KL_ADAMW, code, 256) && !kl_takes_code(KL_LAMB, code, 256) && !kl_takes_code(KL_ADAMW, code, 96));
+  for (const int64_t code : {KLR_BLOCKWISE8, KLR_COAT}) {
+    CHECK(klr_takes_code(KLR_ADAMW, code, 256) && !klr_takes_code(KLR_LAMB, code, 256) && !klr_takes_code(KLR_ADAMW, code, 96));
   }
-  CHECK(!kl_takes_code(KL_ADAMW, KL_NO_CODE, 256) && !kl_takes_code(KL_ADAMW, 3, 256));
+  CHECK(!klr_takes_code(KLR_ADAMW, KLR_NO_CODE, 256) && !klr_takes_code(KLR_ADAMW, 3, 256));
 }
 
 void logarithms_and_powers_are_right_to_their_last_bits() {
-  using namespace kl::baseline;  // NOLINT: what is tested
+  using namespace klr::baseline;  // NOLINT: what is tested
   for (int i = -125 * 64; i <= 125 * 64; ++i) {
     const float x = static_cast<float>(i) / 64 + 1e-3f, y = static_cast<float>(std::exp2(x));
     CHECK(std::fabs(exp2_of(x) - y) <= 2e-7f * y);
@@ -268,7 +268,7 @@ float e4m3(int code) {
 
 // All codes of FP8 are their own, and what lies between two is the nearer one's.
 void e4m3_is_rounded_to_the_nearest() {
-  using namespace kl::baseline;  // NOLINT: what is tested
+  using namespace klr::baseline;  // NOLINT: what is tested
   for (uint32_t code = 0; code < 0x7e; ++code) {
     const float x = e4m3(code), next = e4m3(code + 1);
     CHECK(e4m3_of(x) == code && e4m3_of(0.6f * x + 0.4f * next) == code && e4m3_of(0.4f * x + 0.6f * next) == code + 1);
@@ -278,7 +278,7 @@ void e4m3_is_rounded_to_the_nearest() {
 
 // Groups of all widths: to the nearest code and back, with zeros kept, and what is not finite in a group of its own.
 void expanded_groups_come_back() {
-  using namespace kl::baseline;  // NOLINT: what is tested
+  using namespace klr::baseline;  // NOLINT: what is tested
   constexpr int64_t n = 1000, size = 128, count = (n + size - 1) / size;
   std::mt19937 random(2);
   for (const float spread : {0.0f, 0.01f, 1.0f, 10.0f, 60.0f}) {
@@ -316,21 +316,21 @@ void expanded_groups_come_back() {
 
 // The known answers of the generator's authors, for a counter and a key of zeros.
 void philox_is_philox() {
-  uint16_t bits[8 * kl::baseline::kLanes];
+  uint16_t bits[8 * klr::baseline::kLanes];
   const uint32_t zeros[2] = {0, 0};
-  kl::baseline::random_bits(0, 0, zeros, bits);
+  klr::baseline::random_bits(0, 0, zeros, bits);
   const uint32_t expected[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
   for (int word = 0; word < 4; ++word) {
-    const uint32_t low = bits[2 * word * kl::baseline::kLanes], high = bits[(2 * word + 1) * kl::baseline::kLanes];
+    const uint32_t low = bits[2 * word * klr::baseline::kLanes], high = bits[(2 * word + 1) * klr::baseline::kLanes];
     CHECK((high << 16 | low) == expected[word]);
   }
 }
 
 void bfloat16_is_rounded_to_even() {
-  using kl::baseline::bfloat16;
+  using klr::baseline::bfloat16;
   const auto rounded = [](float x) {
     bfloat16 to;
-    kl::baseline::store(to, x);
+    klr::baseline::store(to, x);
     return to.bits;
   };
   CHECK(rounded(1.0f) == 0x3f80);
@@ -339,34 +339,34 @@ void bfloat16_is_rounded_to_even() {
   CHECK(rounded(1.0f + 0x1p-8f + 0x1p-20f) == 0x3f81);
   CHECK(rounded(std::numeric_limits<float>::max()) == 0x7f80);
   CHECK(rounded(-INFINITY) == 0xff80);
-  CHECK((rounded(kl::baseline::float_of(0x7f800001)) & 0x7fff) > 0x7f80);  // a NaN whose bits lie in the lower half
+  CHECK((rounded(klr::baseline::float_of(0x7f800001)) & 0x7fff) > 0x7f80);  // a NaN whose bits lie in the lower half
   bfloat16 to;
-  kl::baseline::store(to, INFINITY, 0xffff);
+  klr::baseline::store(to, INFINITY, 0xffff);
   CHECK(to.bits == 0x7f80);
-  kl::baseline::store(to, 1.0f, 0xffff);
+  klr::baseline::store(to, 1.0f, 0xffff);
   CHECK(to.bits == 0x3f80);  // exact, so never moved
 }
 
 void names_are_found() {
-  for (const char* name : {"sgd", "lion", "adamw", "lars", "lamb"}) CHECK(kl_find_method(name) >= 0);
-  CHECK(kl_find_method("adam") == -1);
-  CHECK(kl_slots(kl_find_method("lion")) == 1 && kl_slots(kl_find_method("lamb")) == 2);
+  for (const char* name : {"sgd", "lion", "adamw", "lars", "lamb"}) CHECK(klr_find_method(name) >= 0);
+  CHECK(klr_find_method("adam") == -1);
+  CHECK(klr_slots(klr_find_method("lion")) == 1 && klr_slots(klr_find_method("lamb")) == 2);
 }
 
 void nothing_is_fine() {
   int64_t first[1];
-  kl_plan(nullptr, 0, first);
+  klr_plan(nullptr, 0, first);
   CHECK(first[0] == 0);
-  const kl_settings none = settings(false);
-  kl_update(0, nullptr, 0, first, &none, 0, 0, nullptr);
+  const klr_settings none = settings(false);
+  klr_update(0, nullptr, 0, first, &none, 0, 0, nullptr);
 }
 
 void many_entries_are_counted_in_64_bits() {
-  kl_tensor huge = {};
+  klr_tensor huge = {};
   huge.size = (int64_t{1} << 33) + 1;
   int64_t first[2];
-  kl_plan(&huge, 1, first);
-  CHECK(first[1] == (int64_t{1} << 33) / KL_CHUNK + 1);
+  klr_plan(&huge, 1, first);
+  CHECK(first[1] == (int64_t{1} << 33) / KLR_CHUNK + 1);
 }
 
 }  // namespace
@@ -385,5 +385,5 @@ int main() {
   names_are_found();
   nothing_is_fine();
   many_entries_are_counted_in_64_bits();
-  std::printf("ops/kernels: all tests passed on %s\n", kl_instruction_set());
+  std::printf("ops/kernels: all tests passed on %s\n", klr_instruction_set());
 }

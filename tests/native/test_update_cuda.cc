@@ -46,7 +46,7 @@ float number(uint16_t upper) {
 // Variables, gradients and state of one kind, filled with the same random numbers each time.
 struct Problem {
   std::vector<Entries> memory;
-  std::vector<kl_tensor> tensors;
+  std::vector<klr_tensor> tensors;
   std::vector<float> rates;
 
   Problem(int method, int dtype) {
@@ -55,14 +55,14 @@ struct Problem {
     memory.reserve(4 * kCount);
     for (int t = 0; t < kCount; ++t) {
       const Variable& variable = kVariables[t];
-      kl_tensor tensor = {};
+      klr_tensor tensor = {};
       void* parts[4];
       for (int part = 0; part < 4; ++part) {
         memory.emplace_back(variable.size);
         parts[part] = memory.back().data();
         for (int64_t i = 0; i < variable.size; ++i) {
           const float x = part < 2 ? normal(random) : 0;
-          if (dtype == KL_BFLOAT16 && part < 2) {
+          if (dtype == KLR_BFLOAT16 && part < 2) {
             static_cast<uint16_t*>(parts[part])[i] = upper(x);
           } else {
             static_cast<float*>(parts[part])[i] = x;
@@ -71,39 +71,40 @@ struct Problem {
       }
       tensor.w = parts[0], tensor.g = parts[1];
       tensor.slots[0] = static_cast<float*>(parts[2]);
-      tensor.slots[1] = kl_slots(method) > 1 ? static_cast<float*>(parts[3]) : nullptr;
+      tensor.slots[1] = klr_slots(method) > 1 ? static_cast<float*>(parts[3]) : nullptr;
       tensor.size = variable.size, tensor.w_dtype = tensor.g_dtype = dtype;
       tensor.learning_rate = 0.01f * static_cast<float>(t + 1), tensor.weight_decay = 0.1f, tensor.adapted = t % 3 != 0;
       tensor.index = t;
-      tensor.blocks = method == KL_ADAM_MINI ? variable.blocks : 1, tensor.inner = method == KL_ADAM_MINI ? variable.inner : 1;
+      tensor.blocks = method == KLR_ADAM_MINI ? variable.blocks : 1,
+      tensor.inner = method == KLR_ADAM_MINI ? variable.inner : 1;
       tensors.push_back(tensor);
       for (float rate : {tensor.learning_rate, tensor.weight_decay, tensor.adapted ? 1.0f : 0.0f}) rates.push_back(rate);
     }
   }
 
   float weight(int t, int64_t i) const {
-    const kl_tensor& tensor = tensors[t];
-    return tensor.w_dtype == KL_BFLOAT16 ? number(static_cast<uint16_t*>(tensor.w)[i]) : static_cast<float*>(tensor.w)[i];
+    const klr_tensor& tensor = tensors[t];
+    return tensor.w_dtype == KLR_BFLOAT16 ? number(static_cast<uint16_t*>(tensor.w)[i]) : static_cast<float*>(tensor.w)[i];
   }
 };
 
-void update_on_cpu(int method, Problem* problem, const kl_settings& settings) {
+void update_on_cpu(int method, Problem* problem, const klr_settings& settings) {
   int64_t first[kCount + 1], pieces[kCount + 1];
   double totals[2 * kCount] = {};
-  kl_plan(problem->tensors.data(), kCount, first);
-  if (kl_has_sums(method)) {
-    kl_plan_sums(method, problem->tensors.data(), kCount, pieces);
+  klr_plan(problem->tensors.data(), kCount, first);
+  if (klr_has_sums(method)) {
+    klr_plan_sums(method, problem->tensors.data(), kCount, pieces);
     std::vector<double> sums(2 * pieces[kCount]);
-    kl_sum(method, problem->tensors.data(), kCount, pieces, &settings, 0, pieces[kCount], sums.data());
-    kl_reduce(kCount, pieces, sums.data(), totals);
+    klr_sum(method, problem->tensors.data(), kCount, pieces, &settings, 0, pieces[kCount], sums.data());
+    klr_reduce(kCount, pieces, sums.data(), totals);
   }
-  kl_update(method, problem->tensors.data(), kCount, first, &settings, 0, first[kCount], totals);
+  klr_update(method, problem->tensors.data(), kCount, first, &settings, 0, first[kCount], totals);
 }
 
-void update_as_cuda(int method, Problem* problem, const kl_settings& settings) {
-  std::vector<uint8_t> workspace(kl_cuda_workspace(method, problem->tensors.data(), kCount) + 16);
-  if (kl_cuda_update(method, problem->tensors.data(), kCount, problem->rates.data(), settings.numbers, settings.seed,
-                     settings.stochastic_rounding, workspace.data(), nullptr) != 0) {
+void update_as_cuda(int method, Problem* problem, const klr_settings& settings) {
+  std::vector<uint8_t> workspace(klr_cuda_workspace(method, problem->tensors.data(), kCount) + 16);
+  if (klr_cuda_update(method, problem->tensors.data(), kCount, problem->rates.data(), settings.numbers, settings.seed,
+                      settings.stochastic_rounding, workspace.data(), nullptr) != 0) {
     std::printf("method %d: an error\n", method);
     std::exit(1);
   }
@@ -133,11 +134,11 @@ double differing(const Problem& one, const Problem& other) {
 }  // namespace
 
 int main() {
-  for (int method = 0; method < KL_METHODS; ++method) {
+  for (int method = 0; method < KLR_METHODS; ++method) {
     for (int kind = 0; kind < 3; ++kind) {  // float32, bfloat16, bfloat16 with stochastic rounding
-      const int dtype = kind == 0 ? KL_FLOAT32 : KL_BFLOAT16;
-      kl_settings settings = {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 2.0f}, {1, 2}, kind == 2};
-      if (method == KL_SGD || method == KL_LARS) settings.numbers[2] = 0;  // nesterov
+      const int dtype = kind == 0 ? KLR_FLOAT32 : KLR_BFLOAT16;
+      klr_settings settings = {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 2.0f}, {1, 2}, kind == 2};
+      if (method == KLR_SGD || method == KLR_LARS) settings.numbers[2] = 0;  // nesterov
       Problem cpu(method, dtype), cuda(method, dtype), start(method, dtype);
       for (int i = 0; i < kUpdates; ++i) update_on_cpu(method, &cpu, settings), update_as_cuda(method, &cuda, settings);
       const double apart = difference(cpu, cuda), moved = difference(start, cuda);
@@ -149,5 +150,5 @@ int main() {
       }
     }
   }
-  std::printf("updates on CUDA, emulated: all hold (%s)\n", kl_instruction_set());
+  std::printf("updates on CUDA, emulated: all hold (%s)\n", klr_instruction_set());
 }

@@ -30,13 +30,13 @@ def test_fit_is_training_and_evaluation_is_not():
     quantize_model(model, "fp8_delayed", head=model.two.path)
     model.compile(SGD(0.0), "mse")
     model.fit(X, X[:, :1], batch_size=4, verbose=0)
-    assert int(model.one.product.calls.numpy()) == 4
+    assert int(model.one.gemm.calls.numpy()) == 4
     model.evaluate(X, X[:, :1], batch_size=4, verbose=0)
     model.predict(X, batch_size=4, verbose=0)
-    assert int(model.one.product.calls.numpy()) == 4
+    assert int(model.one.gemm.calls.numpy()) == 4
     exact = X @ np.array(model.one.kernel.numpy())
-    written = ops.convert_to_numpy(model.one(X, training=False))
-    assert np.abs(written - exact).mean() < 0.1 * np.abs(exact).mean()  # with the scale 1 it is 0.6
+    quantized = ops.convert_to_numpy(model.one(X, training=False))
+    assert np.abs(quantized - exact).mean() < 0.1 * np.abs(exact).mean()  # with the scale 1 it is 0.6
 
 
 def test_a_gradient_that_nobody_announced_is_training():
@@ -56,16 +56,16 @@ def test_a_gradient_that_nobody_announced_is_training():
         def loss_of(kernel):
             with keras.StatelessScope([(layer.kernel, kernel)]) as scope:
                 loss = ops.sum(layer(X))
-            return loss, scope.get_current_value(layer.product.calls)
+            return loss, scope.get_current_value(layer.gemm.calls)
 
         _, calls = jax.grad(loss_of, has_aux=True)(kernel)
-        layer.product.calls.assign(calls)
+        layer.gemm.calls.assign(calls)
     else:
         ops.sum(layer(X)).backward()
     expected = 0 if BACKEND == "torch" else 1  # there, gradients are recorded in any case, and `training` has to be passed
-    assert int(layer.product.calls.numpy()) == expected
+    assert int(layer.gemm.calls.numpy()) == expected
     layer(X)
-    assert int(layer.product.calls.numpy()) == expected
+    assert int(layer.gemm.calls.numpy()) == expected
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -83,14 +83,14 @@ def test_seeds_of_any_size(seed):
     assert np.isfinite(ops.convert_to_numpy(model(X, training=True))).all()
 
 
-STATEFUL = ("fp8_delayed", "pareto_resnet_int4", "double_rounding")
+STATEFUL = ("fp8_delayed", "aqt_int4", "double_rounding")
 
 
 @pytest.mark.parametrize("name", [*STATEFUL, "fp8_current", "coat"])
 @pytest.mark.parametrize("optimizer", ["loss scale", "skip"])
 def test_a_batch_that_is_not_finite_is_left_out_for_good(name, optimizer):
     """The optimizer finds out, and no statistic has it."""
-    recipe = get_recipe(name, **({"statistics_steps": 2} if name == "pareto_resnet_int4" else {}))
+    recipe = get_recipe(name, **({"statistics_steps": 2} if name == "aqt_int4" else {}))
     model = keras.Sequential([keras.Input((32,)), *(keras.layers.Dense(32) for _ in range(2)), keras.layers.Dense(1)])
     quantize_model(model, recipe)
     inner = SGD(1e-6) if optimizer == "loss scale" else SGD(1e-6, nonfinite="skip")
@@ -101,7 +101,7 @@ def test_a_batch_that_is_not_finite_is_left_out_for_good(name, optimizer):
     model.fit(X, X[:, :1], batch_size=4, shuffle=False, verbose=0)
     assert int(inner.iterations.numpy()) == 7
     assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
-    assert all(np.isfinite(value.numpy()).all() for value in model.layers[1].product.kept.values())
+    assert all(np.isfinite(value.numpy()).all() for value in model.layers[1].gemm.state.values())
     assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
@@ -113,7 +113,7 @@ def test_averaged_weights_leave_out_what_gradients_overwrite():
     )  # there, Keras' conditional fails, whatever the layers
     model.compile(AdamW(1e-3, use_ema=True, **often), "mse")
     model.fit(X, X[:, :1], batch_size=4, verbose=0)
-    assert float(model.layers[0].product.kept["gradient_amax"].numpy()) > 0
+    assert float(model.layers[0].gemm.state["gradient_amax"].numpy()) > 0
 
 
 @pytest.mark.parametrize("name", ["double_rounding", "int8_jetfire"])
@@ -127,7 +127,7 @@ def test_rematerialization_changes_nothing(name):
         quantize_model(model, name)
         model.compile(SGD(1e-6), "mse")
         model.fit(X, X[:, :1], batch_size=8, shuffle=False, verbose=0)
-        return [np.array(variable.numpy()) for variable in (model.layers[1].kernel, model.layers[1].product.calls)]
+        return [np.array(variable.numpy()) for variable in (model.layers[1].kernel, model.layers[1].gemm.calls)]
 
     for one, other in zip(trained(keras.RematScope(mode=None)), trained(keras.RematScope(mode="full")), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -138,7 +138,7 @@ def test_rematerialization_changes_nothing(name):
 def test_statistics_of_one_replica_are_refused(name):
     import tensorflow as tf
 
-    layer = QuantizedDense(32, recipe=get_recipe(name), place={"index": 1, "count": 3})
+    layer = QuantizedDense(32, recipe=get_recipe(name), context={"index": 1, "count": 3})
     layer.build((None, 32))
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_lrsched._core.backends.replicas", lambda: 2)
@@ -152,8 +152,8 @@ def delayed(model, optimizer, batches=4):
     quantize_model(model, "fp8_delayed")
     model.compile(optimizer, "mse", jit_compile=False)
     model.fit(X, X[:, :1], batch_size=16 // batches, shuffle=False, verbose=0)
-    product = next(layer for layer in model.layers if getattr(layer, "product", None) is not None).product
-    histories = {name: np.array(product.kept[f"{name}_amax_history"].numpy()) for name in ("inputs", "gradient")}
+    product = next(layer for layer in model.layers if getattr(layer, "gemm", None) is not None).gemm
+    histories = {name: np.array(product.state[f"{name}_amax_history"].numpy()) for name in ("inputs", "gradient")}
     return int(product.calls.numpy()), {name: history[history > 0] for name, history in histories.items()}
 
 

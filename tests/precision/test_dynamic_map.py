@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision.dynamic_map import dequantize_blockwise, dynamic_map, quantize_blockwise
+from keras_lrsched.precision._dynamic_map import dequantize_blockwise, dynamic_map, quantize_blockwise
 from tests.precision.vectors import VECTORS, assert_same_bits, numbers
 
 

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched._core.training_loop import is_exporting
-from keras_lrsched.precision import Place
+from keras_lrsched.precision import LayerContext
 from keras_lrsched.precision.layers import QuantizedDense
 from tests.contract.backends import BACKEND
 
@@ -27,15 +27,17 @@ assert not any(name.startswith("keras_lrsched") for name in sys.modules)
 
 ON_BITS = {"Bitcast", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "LeftShift", "RightShift"}
 """TensorFlow's operations that the converters of ONNX and LiteRT do not have."""
-RECIPES = ("fp4_msr2025", "fp8_delayed", "int8_switchback", "mxfp8", "nvfp4_2025", "quartet_mxfp4")
+RECIPES = ("fp4_dge", "fp8_delayed", "int8_switchback", "mxfp8", "nvfp4", "quartet_mxfp4")
 """Those that quantize each in a way of its own; `make test-exports` has all."""
 
 
 def with_recipes():
     """A model with a layer for each of these recipes, none of which is the first or the last of those that recipes count."""
     inputs = keras.Input((32,))
-    place = Place("linear", index=1, count=20)
-    return keras.Model(inputs, keras.layers.concatenate([QuantizedDense(4, recipe=r, place=place)(inputs) for r in RECIPES]))
+    context = LayerContext("linear", index=1, count=20)
+    return keras.Model(
+        inputs, keras.layers.concatenate([QuantizedDense(4, recipe=r, context=context)(inputs) for r in RECIPES])
+    )
 
 
 def operations(path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.precision import bit_numerics, elements, float_numerics, formats
-from keras_lrsched.precision.quantized import decode, encode
+from keras_lrsched.precision import _bit_numerics, _float_numerics, elements, formats
+from keras_lrsched.precision._quantized import decode, encode
 from tests.precision.vectors import assert_same_bits
 
 ELEMENTS = [one for one in vars(elements).values() if isinstance(one, elements.Element)]
@@ -42,14 +42,14 @@ def test_elements(element, run):
     ties = (grid[1:] + grid[:-1]) / 2
     x = np.concatenate([[0, np.inf], grid, ties, np.nextafter(ties, 0), np.nextafter(ties, np.float32(np.inf)), sizes()])
     x = np.concatenate([x, -x]).astype("float32")
-    both = run(lambda x: [each.decode(element, each.encode(element, x)) for each in (bit_numerics, float_numerics)], x)
+    both = run(lambda x: [each.decode(element, each.encode(element, x)) for each in (_bit_numerics, _float_numerics)], x)
     assert_same(*both)
 
 
 def test_powers_of_two(run):
     x = sizes()
     for name in ("power_of_two_below", "next_power_of_two"):
-        both = run(lambda x, name=name: [getattr(each, name)(x) for each in (bit_numerics, float_numerics)], x)
+        both = run(lambda x, name=name: [getattr(each, name)(x) for each in (_bit_numerics, _float_numerics)], x)
         assert_same(*both)
 
 
@@ -67,7 +67,7 @@ def test_formats(format, run):
     not_finite = x[100:140].copy()
     not_finite[3, 5], not_finite[24, 150], not_finite[30] = np.nan, -np.inf, 0
     for rows in (x, x[100:140], not_finite):
-        bits, floats = run(lambda x: [fake_quantized(x, format, each) for each in (bit_numerics, float_numerics)], rows)
+        bits, floats = run(lambda x: [fake_quantized(x, format, each) for each in (_bit_numerics, _float_numerics)], rows)
         small = np.abs(bits) < 2.0**-126
         assert_same(floats[~small], bits[~small])
         assert np.abs(floats[small]).max(initial=0) < 2.0**-126

@@ -9,17 +9,17 @@ import pytest
 from keras import ops
 
 from keras_lrsched.kernels import matmul as compiled
-from keras_lrsched.precision import Place, get_recipe, matmul, quantize, quantize_model
-from keras_lrsched.precision.product import Products
+from keras_lrsched.precision import LayerContext, get_recipe, matmul, quantize, quantize_model
+from keras_lrsched.precision._gemms import LinearGemms
 from keras_lrsched.precision.recipes.fp8_delayed import DelayedScaling
 from tests.precision.compiled import gradient, quickly
 
 RNG = np.random.default_rng(0)
 X, W, DY = (RNG.normal(size=shape).astype("float32") for shape in ((40, 50), (50, 30), (40, 30)))
 RULES = {
-    "fp8_current": get_recipe("fp8_current").rule(Place()),
-    "power_of_two": get_recipe("fp8_current", power_of_two=True).rule(Place()),
-    "coat": get_recipe("coat").rule(Place()),
+    "fp8_current": get_recipe("fp8_current").rule(LayerContext()),
+    "power_of_two": get_recipe("fp8_current", power_of_two=True).rule(LayerContext()),
+    "coat": get_recipe("coat").rule(LayerContext()),
     "fp8_delayed": DelayedScaling(2, "max", 0),
 }
 only_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="FP8 numbers are multiplied as such on JAX")
@@ -29,8 +29,8 @@ DOTS = [("f8E4M3FN", "f8E4M3FN"), ("f8E4M3FN", "f8E5M2"), ("f8E5M2", "f8E4M3FN")
 def variables():
     """Scales that are no powers of two, and that let some numbers saturate."""
     scales = {"inputs": 150.0, "kernel": 90.0, "gradient": 1e4}
-    kept = {f"{name}_scale": ops.convert_to_tensor(scale, "float32") for name, scale in scales.items()}
-    return {**kept, "gradient_amax": ops.convert_to_tensor(0.0, "float32")}
+    state = {f"{name}_scale": ops.convert_to_tensor(scale, "float32") for name, scale in scales.items()}
+    return {**state, "gradient_amax": ops.convert_to_tensor(0.0, "float32")}
 
 
 def call(rule, x, w):
@@ -138,8 +138,8 @@ def test_other_backends_go_without(monkeypatch):
 
 
 def test_a_rule_may_write_once_more_what_was_written():
-    """An operand of a backward product that is not `AS_IS` gets numbers, not codes."""
+    """An operand of a backward product that is not `IDENTITY` gets numbers, not codes."""
     rule, w = RULES["fp8_current"], ops.convert_to_tensor(W)
-    again = Products(rule.forward, rule.input_gradient, rule.kernel_gradient, saved="written")
+    again = LinearGemms(rule.fprop, rule.dgrad, rule.wgrad, residuals="quantized")
     once, twice = (gradient(lambda x, rule=rule: call(rule, x, w), X, DY) for rule in (RULES["coat"], again))
     np.testing.assert_allclose(twice, once, rtol=1e-5, atol=1e-5)

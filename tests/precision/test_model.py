@@ -1,4 +1,4 @@
-"""Models in few bits and back: which layers, saving and loading, switching, and what is refused."""
+"""Models in low precision and back: which layers, saving and loading, switching, and what is refused."""
 
 import contextlib
 import dataclasses
@@ -10,9 +10,9 @@ import pytest
 from keras import ops
 
 from keras_lrsched import precision
-from keras_lrsched.precision import Conversion, Recipe, get_recipe, quantize_model, restore_model, switch_recipe
+from keras_lrsched.precision import QuantizationReport, Recipe, get_recipe, quantize_model, restore_model, switch_recipe
+from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision.layers import projections
-from keras_lrsched.precision.product import Rule
 from tests.contract.backends import JIT
 
 RNG = np.random.default_rng(0)
@@ -57,11 +57,11 @@ def test_which_layers_compute_in_few_bits():
     assert conversion.quantized == ("attention", "feed_forward", "conv", "einsum")
     assert conversion.kept == ("embedding", "head")
     assert conversion.unsupported == ()
-    assert [layer.place.role for layer in map(model.get_layer, [*conversion.quantized, "head"])] == [
+    assert [layer.context.role for layer in map(model.get_layer, [*conversion.quantized, "head"])] == [
         *["attention", "linear", "convolution", "linear", "head"]
     ]
     assert {type(layer).__qualname__ for layer in projections(model.get_layer("attention"))} == {"QuantizedEinsumDense"}
-    assert model.get_layer("head").product is None
+    assert model.get_layer("head").gemm is None
     assert model.get_layer("embedding").__class__ is keras.layers.Embedding
 
 
@@ -98,7 +98,7 @@ def test_a_switch_to_none_computes_as_before():
     assert model.get_layer("einsum").recipe.bits == 2
 
 
-@pytest.mark.parametrize("recipe", ["nvfp4_2025", "fp8_delayed", "fp4_zhou2025"])
+@pytest.mark.parametrize("recipe", ["nvfp4", "fp8_delayed", "fp4_target_precision"])
 def test_saved_in_training_it_goes_on_alike(recipe, tmp_path):
     model = compiled(transformer())
     quantize_model(model, recipe)
@@ -107,7 +107,7 @@ def test_saved_in_training_it_goes_on_alike(recipe, tmp_path):
     other = keras.models.load_model(tmp_path / "model.keras")
     assert kinds(other) == kinds(model)
     assert other.get_layer("attention").recipe == get_recipe(recipe)
-    assert other.get_layer("attention").place == model.get_layer("attention").place
+    assert other.get_layer("attention").context == model.get_layer("attention").context
     assert fit(model) == fit(other)
     np.testing.assert_array_equal(predictions(model), predictions(other))
 
@@ -161,7 +161,7 @@ def test_unsupported_layers_are_named_together():
     assert type(model.get_layer("dense")) is keras.layers.Dense
     with pytest.warns(UserWarning, match="stay as they are: lstm.*, grouped"):
         conversion = quantize_model(model, "mxfp8", strict=False)
-    assert isinstance(conversion, Conversion)
+    assert isinstance(conversion, QuantizationReport)
     assert conversion.quantized == ("dense",)
     assert len(conversion.unsupported) == 2
 
@@ -201,7 +201,7 @@ def test_an_optimizer_learns_of_no_new_variables():
     class Learned(Recipe):
         name = "learned"
 
-        def rule(self, place):
+        def rule(self, context):
             return Scaled()
 
     model = compiled(transformer())
@@ -399,7 +399,9 @@ def test_subclasses_of_other_libraries(head):
     projections = ["attention_output", "key", "query", "value"]
     assert sorted(names(conversion.quantized)) == sorted([*projections, "dense", *["table"] * head])
     assert conversion.kept == () if head else ("table",)
-    assert {layer.place.role for layer in model.get_layer("attention")._layers if hasattr(layer, "place")} == {"attention"}
+    assert {layer.context.role for layer in model.get_layer("attention")._layers if hasattr(layer, "context")} == {
+        "attention"
+    }
     assert 0 < np.max(np.abs(predictions(model) - predictions(plain))) < 0.2 * np.max(np.abs(predictions(plain)))
     restore_model(model)
     assert list(kinds(model).values()) == list(kinds(plain).values())
@@ -410,12 +412,12 @@ def test_subclasses_with_a_computation_of_their_own_are_refused():
     inputs = keras.Input((32,))
     x = Doubled(32, name="doubled")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Dense(32)(x)))
-    with pytest.raises(ValueError, match=r"few bits: doubled \(Doubled\)"):
+    with pytest.raises(ValueError, match=r"cannot be quantized: doubled \(Doubled\)"):
         quantize_model(model, "mxfp8")
     tokens = keras.Input((6,), dtype="int32")
     table = Lookup(20, 32, name="lookup")
     model = keras.Model(tokens, table(keras.layers.Dense(32)(table(tokens)), reverse=True))
-    with pytest.raises(ValueError, match=r"few bits: lookup \(Lookup\)"):
+    with pytest.raises(ValueError, match=r"cannot be quantized: lookup \(Lookup\)"):
         quantize_model(model, "mxfp8")
 
 
@@ -512,7 +514,7 @@ def test_the_adapter_of_a_tied_head():
     np.testing.assert_allclose(added, x @ (a @ b).T, atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["nvfp4_2025", "quest"])
+@pytest.mark.parametrize("recipe", ["nvfp4", "quest"])
 def test_no_function_goes_on_with_the_old_form(recipe):
     x = RNG.normal(size=(8, 32)).astype("float32")
     inner = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(3)])
@@ -550,8 +552,8 @@ def test_an_attention_without_changes_is_converted_by_its_projections():
     inputs = keras.Input((8, 32))
     model = keras.Model(inputs, MyAttention(2, 16)(inputs, inputs))
     with pytest.raises(ValueError, match=r"Name them in `head`.*attention_output"):
-        quantize_model(model, "fp4_zhou2025")
-    assert len(quantize_model(model, "fp4_zhou2025", head=()).quantized) == 4
+        quantize_model(model, "fp4_target_precision")
+    assert len(quantize_model(model, "fp4_target_precision", head=()).quantized) == 4
 
 
 def test_names_that_are_close_are_suggested():

@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import quest
-from keras_lrsched.precision.quest import CLIPS
+from keras_lrsched.precision._quest import CLIPS
 from tests.precision.compiled import gradient
 from tests.precision.vectors import VECTORS, numbers
 

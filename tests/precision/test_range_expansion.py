@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.precision.range_expansion import dequantize_expanded, quantize_expanded
+from keras_lrsched.precision._range_expansion import dequantize_expanded, quantize_expanded
 from tests.precision.vectors import VECTORS, numbers
 
 CASES = VECTORS["coat_expand"]

@@ -51,7 +51,7 @@ def refuse_hypergradient(bench):
 
 
 def finder():
-    return callbacks.LearningRateFinder(1e-5, 1e-2, steps=20, stop_factor=1e6)
+    return callbacks.LearningRateFinder(1e-5, 1e-2, total_steps=20, stop_factor=1e6)
 
 
 def find(run, data):
@@ -104,7 +104,7 @@ def refuse_autolrs(bench):
 
 
 def volsched_callback():
-    return callbacks.VolSched(8, update_every=2, sensitivity=0.2, monitor="loss")
+    return callbacks.VolSched(8, every=2, sensitivity=0.2, monitor="loss")
 
 
 def volsched(bench):

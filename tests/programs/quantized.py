@@ -14,9 +14,9 @@ from tests.programs.optimizers import goes_on_when_loaded
 
 FAMILIES = {
     "mxfp8": ("fp8_current", "int8_switchback", "int8_jetfire", "coat", "quest", "quartet_mxfp4", "forward_only"),
-    "nvfp4_2025": ("fp4_msr2025", "fp4_zhou2025", "wta_crs"),
+    "nvfp4": ("fp4_dge", "fp4_target_precision", "wta_crs"),
     "fp8_delayed": (),
-    "pareto_resnet_int4": ("double_rounding",),
+    "aqt_int4": ("double_rounding",),
 }
 """By the recipe that is a column of the matrix, the others of its kind: without state, with random numbers, with a variable
 that gradients overwrite, and with statistics of the forward passes."""
@@ -39,7 +39,7 @@ def weights_match(recipe):
         for one, other in zip(*plain, strict=True):
             np.testing.assert_array_equal(_array(one), _array(other), err_msg=one.path)
         for layer, product in products:
-            for name, variable in layer.product.named_variables.items():
+            for name, variable in layer.gemm.named_variables.items():
                 np.testing.assert_array_equal(_array(variable), _array(product.named[name]), err_msg=f"{layer.path} {name}")
         assert any(_array(product.calls) > 0 for _, product in products)
 
@@ -50,7 +50,7 @@ def refuse(bench):
     """A model with layers of which the conversion would leave out a product, or with nothing to convert."""
     run = bench.keras_run()
     _built(run)
-    with pytest.raises(ValueError, match=r"cannot compute in few bits: |No layer of the model would compute by "):
+    with pytest.raises(ValueError, match=r"cannot be quantized: |No layer of the model would compute by "):
         convert(run, "mxfp8")
 
 
@@ -106,15 +106,15 @@ def _assert_all_matrices_are_named(model, conversion):
             assert any(path in variable.path for path in named), variable.path
 
 
-class Product(keras.layers.Layer):
+class Gemm(keras.layers.Layer):
     """What a quantized layer is to compute, and its state."""
 
     def __init__(self, layer):
         super().__init__(dtype="float32")
-        self.rule, self.seed = layer.product.rule, layer.product.place.seed
+        self.rule, self.seed = layer.gemm.rule, layer.gemm.context.seed
         self.calls = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False)
-        self.kept = {name: self.add_weight(name=name, **spec) for name, spec in self.rule.variables(layer).items()}
-        self.named = {"calls": self.calls, **self.kept}
+        self.state = {name: self.add_weight(name=name, **spec) for name, spec in self.rule.variables(layer).items()}
+        self.named = {"calls": self.calls, **self.state}
         self.built = True
 
     def __call__(self, inputs, kernel, training=None):
@@ -125,7 +125,7 @@ class Product(keras.layers.Layer):
         )
         if training:
             self.calls.assign_add(1)
-        outputs = self.rule(rows, keras.ops.cast(kernel, "float32"), self.kept, seed, training)
+        outputs = self.rule(rows, keras.ops.cast(kernel, "float32"), self.state, seed, training)
         return keras.ops.reshape(outputs, (*keras.ops.shape(inputs)[:-1], kernel.shape[-1]))
 
 
@@ -137,15 +137,15 @@ def _give_products(model, converted):
     """Gives the layers of a plain model the products that those of the converted one have -> pairs of layer and product."""
     products = []
     pairs = zip(model._flatten_layers(), converted._flatten_layers(), strict=True)
-    for plain, layer in [(plain, layer) for plain, layer in pairs if getattr(layer, "product", None) is not None]:
+    for plain, layer in [(plain, layer) for plain, layer in pairs if getattr(layer, "gemm", None) is not None]:
         kind = QUANTIZED[type(plain)]
-        product = Product(layer)
+        product = Gemm(layer)
         plain._tracker.unlock()
         if BACKEND == "tensorflow":  # which needs no list of all state: `weights` has what is trained only
-            vars(plain)["product"] = product
+            vars(plain)["gemm"] = product
             plain.trained_by_recipe = product.trainable_variables
         else:
-            plain.product = product
+            plain.gemm = product
         plain._tracker.lock()
         for name in ("_multiply", "_adapter"):
             if hasattr(kind, name):

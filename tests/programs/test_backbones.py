@@ -12,7 +12,7 @@ import pytest
 from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Muon, roles
 from keras_lrsched.precision import get_recipe, quantize_model, restore_model
 from keras_lrsched.precision.layers import Quantized
-from keras_lrsched.precision.layers.product import RuleProduct
+from keras_lrsched.precision.layers._gemm_layer import GemmLayer
 
 if importlib.util.find_spec("keras_hub"):
     from tests.programs import backbones
@@ -59,14 +59,14 @@ def unlisted(model, conversion):
 def idle(model, inputs, monkeypatch):
     """Paths of quantized layers of which the call of a model takes no product."""
     taken = set()
-    call = RuleProduct.call
+    call = GemmLayer.call
     with monkeypatch.context() as patched:
         patched.setattr(
-            RuleProduct, "call", lambda self, *args, **options: taken.add(id(self)) or call(self, *args, **options)
+            GemmLayer, "call", lambda self, *args, **options: taken.add(id(self)) or call(self, *args, **options)
         )
         model(inputs)
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, Quantized)]
-    return [layer.path for layer in layers for _, product in layer.products() if id(product) not in taken]
+    return [layer.path for layer in layers for _, product in layer.gemms() if id(product) not in taken]
 
 
 @pytest.mark.skipif(not NAMES, reason="needs KerasHub")

@@ -215,7 +215,7 @@ CALLBACKS = {
     "a user's": lambda: [Wanders()],
     "averaged": lambda: [ours.WeightAveraging("ema", every=2)],
     "recorded": lambda: [ours.LossRecorder(), ours.LearningRateLogger()],
-    "controlled": lambda: [ours.VolSched(20, update_every=2, monitor="loss")],
+    "controlled": lambda: [ours.VolSched(20, every=2, monitor="loss")],
 }
 
 SET_RATES = {"Keras'", "a user's", "controlled"}

@@ -1,20 +1,20 @@
-"""Keras layers that compute in few bits, and how an existing layer becomes one."""
+"""Keras layers that compute in low precision, and how an existing layer becomes one."""
 
 import keras
 
-from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, projections
-from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become
-from keras_lrsched.precision.layers.convolution import QuantizedConv1D, QuantizedConv2D
-from keras_lrsched.precision.layers.dense import QuantizedDense
-from keras_lrsched.precision.layers.einsum_dense import QuantizedEinsumDense, matrix_form
-from keras_lrsched.precision.layers.product import fits
-from keras_lrsched.precision.layers.saved import (
+from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place
+from keras_lrsched.precision.layers._conversion import (
     convert,
     flattened,
     forget_in_configuration,
     keep_in_configuration,
     quantized_base,
 )
+from keras_lrsched.precision.layers._gemm_layer import fits
+from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, projections
+from keras_lrsched.precision.layers.convolution import QuantizedConv1D, QuantizedConv2D
+from keras_lrsched.precision.layers.dense import QuantizedDense
+from keras_lrsched.precision.layers.einsum_dense import QuantizedEinsumDense, matrix_form
 
 __all__ = [
     "QUANTIZED",
@@ -25,8 +25,8 @@ __all__ = [
     "QuantizedEinsumDense",
     "QuantizedGroupQueryAttention",
     "QuantizedMultiHeadAttention",
-    "become",
     "convert",
+    "convert_in_place",
     "fits",
     "flattened",
     "forget_in_configuration",

@@ -1,20 +1,20 @@
-"""Attention whose projections compute in few bits; the attention core does not."""
+"""Attention whose projections compute in low precision; the attention core does not."""
 
 import keras
 
-from keras_lrsched.precision.layers.base import QUANTIZED, Quantized, become, quantizes
+from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place, quantizes
 
 
 class QuantizedAttention(Quantized):
     """Mixed into an attention layer: its projections are quantized layers, which it makes when it is built."""
 
-    def use(self, recipe, place):
-        self.place = place
+    def use(self, recipe, context):
+        self.context = context
         self.recipe = recipe
         for number, layer in enumerate(projections(self)):
             if not isinstance(layer, Quantized):
-                become(layer, QUANTIZED[type(layer)])
-            layer.use(recipe, place.part(number))
+                convert_in_place(layer, QUANTIZED[type(layer)])
+            layer.use(recipe, context.part(number))
 
     def prepare(self, recipe):
         for layer in projections(self):
@@ -24,7 +24,7 @@ class QuantizedAttention(Quantized):
         super().forget()
         for layer in projections(self):
             layer.forget()
-            become(layer, layer.plain)
+            convert_in_place(layer, layer.plain)
 
 
 def projections(attention):
@@ -40,7 +40,7 @@ _ARGUMENTS = """
     Args:
         *args: As without "Quantized".
         recipe: A `Recipe` or its name. Defaults to `None`: as without.
-        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        context: A `LayerContext`; `quantize_model` sets it. Defaults to that of the only layer.
         **kwargs: As without "Quantized".
     """
 

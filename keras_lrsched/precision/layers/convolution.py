@@ -1,4 +1,4 @@
-"""Convolutions in few bits: patches of the inputs, times the kernel."""
+"""Convolutions in low precision: patches of the inputs, times the kernel."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core.training_loop import is_exporting
-from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
+from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
 
 class QuantizedConvolution(Quantized):
@@ -28,12 +28,12 @@ class QuantizedConvolution(Quantized):
     activation: Any
 
     def call(self, inputs):
-        if self.product is None:
+        if self.gemm is None:
             return super().call(inputs)
         channels_first = self.data_format == "channels_first"
         x = ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         x = patches(x, self.kernel_size, self.strides, self.dilation_rate, self.padding)
-        y = ops.cast(self.product(x, ops.reshape(self._kernel, (-1, self.filters))), self.compute_dtype)
+        y = ops.cast(self.gemm(x, ops.reshape(self._kernel, (-1, self.filters))), self.compute_dtype)
         y = add_adapter(self, y, lambda: self._adapter(x))
         y = y if self.bias is None else ops.add(y, self.bias)
         y = ops.moveaxis(y, -1, 1) if channels_first else y
@@ -82,7 +82,9 @@ def _padding(places, size, strides, dilation, padding):
             yield span, 0
             continue
         if n is None and stride > 1:
-            raise ValueError(f"Strides in few bits with padding='same' need known sizes. Received: sizes={tuple(places)}")
+            raise ValueError(
+                f"Strides with padding='same' need known sizes in a quantized layer. Received: sizes={tuple(places)}"
+            )
         missing = span if stride == 1 else max((-(-n // stride) - 1) * stride + span + 1 - n, 0)
         yield missing // 2, missing - missing // 2
 
@@ -92,7 +94,7 @@ _ARGUMENTS = """
     Args:
         *args: As without "Quantized".
         recipe: A `Recipe` or its name. Defaults to `None`: as without.
-        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        context: A `LayerContext`; `quantize_model` sets it. Defaults to that of the only layer.
         **kwargs: As without "Quantized".
     """
 

@@ -1,9 +1,9 @@
-"""Dense in few bits."""
+"""Dense in low precision."""
 
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
+from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.Dense)
@@ -13,7 +13,7 @@ class QuantizedDense(Quantized, keras.layers.Dense):
     Args:
         *args: As for `Dense`.
         recipe: A `Recipe` or its name. Defaults to `None`: as `Dense`.
-        place: A `Place`; `quantize_model` sets it. Defaults to that of the only linear layer.
+        context: A `LayerContext`; `quantize_model` sets it. Defaults to that of the only linear layer.
         **kwargs: As for `Dense`.
 
     Example:
@@ -24,9 +24,9 @@ class QuantizedDense(Quantized, keras.layers.Dense):
     """
 
     def call(self, inputs, training=None):
-        if self.product is None:
+        if self.gemm is None:
             return super().call(inputs, training=training)
-        x = ops.cast(self.product(inputs, self._kernel), self.compute_dtype)
+        x = ops.cast(self.gemm(inputs, self._kernel), self.compute_dtype)
         x = add_adapter(self, x, lambda: ops.matmul(ops.matmul(inputs, self.lora_kernel_a), self.lora_kernel_b))
         if self.bias is not None:
             x = ops.add(x, self.bias)

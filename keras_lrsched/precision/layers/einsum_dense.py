@@ -1,11 +1,11 @@
-"""EinsumDense in few bits: the equation as one product of matrices."""
+"""EinsumDense in low precision: the equation as one product of matrices."""
 
 import math
 
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
+from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.EinsumDense)
@@ -19,7 +19,7 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
     Args:
         *args: As for `EinsumDense`.
         recipe: A `Recipe` or its name. Defaults to `None`: as `EinsumDense`.
-        place: A `Place`; `quantize_model` sets it. Defaults to that of the only linear layer.
+        context: A `LayerContext`; `quantize_model` sets it. Defaults to that of the only linear layer.
         **kwargs: As for `EinsumDense`.
 
     Raises:
@@ -27,7 +27,7 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
     """
 
     def call(self, inputs, training=None):
-        if self.product is None:
+        if self.gemm is None:
             return super().call(inputs, training=training)
         x = ops.cast(self._multiply(inputs, self._kernel), self.compute_dtype)
         x = add_adapter(self, x, lambda: self._adapter(inputs))
@@ -48,7 +48,7 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
         w = ops.transpose(w, [w_axes.index(axis) for axis in summed + outputs])
         tokens_shape, outputs_shape = ops.shape(x)[: len(tokens)], w.shape[len(summed) :]
         inner = math.prod(w.shape[: len(summed)])
-        y = self.product(ops.reshape(x, (-1, inner)), ops.reshape(w, (inner, -1)))
+        y = self.gemm(ops.reshape(x, (-1, inner)), ops.reshape(w, (inner, -1)))
         y = ops.reshape(y, (*tokens_shape, *outputs_shape))
         return ops.transpose(y, [(tokens + outputs).index(axis) for axis in result])
 
@@ -64,5 +64,5 @@ def matrix_form(equation, rank):
     outputs = [axis for axis in w_axes if axis in result]
     fits = set(summed) == set(w_axes) - set(outputs) and not set(tokens) & set(outputs)
     if not fits or sorted(tokens + outputs) != sorted(result) or len(set(x_axes)) < len(x_axes):
-        raise ValueError(f"The equation must be a product of matrices to be computed in few bits. Received: {equation!r}")
+        raise ValueError(f"The equation must be a product of matrices to be quantized. Received: {equation!r}")
     return tokens, summed, outputs, list(result), x_axes, w_axes

@@ -1,9 +1,9 @@
-"""An embedding that is also the head of its model, with the head's product in few bits."""
+"""An embedding that is also the head of its model, with the head's product in low precision."""
 
 import keras
 from keras import ops
 
-from keras_lrsched.precision.layers.base import Quantized, add_adapter, quantizes
+from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
 
 @quantizes(keras.layers.ReversibleEmbedding)
@@ -15,15 +15,15 @@ class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
     Args:
         *args: As for `ReversibleEmbedding`.
         recipe: A `Recipe` or its name. Defaults to `None`: as `ReversibleEmbedding`.
-        place: A `Place`; `quantize_model` sets it. Defaults to that of the only layer.
+        context: A `LayerContext`; `quantize_model` sets it. Defaults to that of the only layer.
         **kwargs: As for `ReversibleEmbedding`.
     """
 
     def call(self, inputs, reverse=False):
-        if not reverse or self.product is None:
+        if not reverse or self.gemm is None:
             return super().call(inputs, reverse=reverse)
         kernel = ops.transpose(self._embeddings) if self.tie_weights else self.reverse_embeddings
-        logits = ops.cast(self.product(inputs, kernel), self.reverse_dtype or self.compute_dtype)
+        logits = ops.cast(self.gemm(inputs, kernel), self.reverse_dtype or self.compute_dtype)
         if self.tie_weights:
             logits = add_adapter(self, logits, lambda: self._adapter(inputs))
         if self.logit_soft_cap is None:

@@ -1,4 +1,4 @@
-"""Double Rounding: one model for several bit widths; what has few bits is rounded from what has more."""
+"""Double Rounding: one model for several bit widths; narrow widths are rounded from wide ones."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
-from keras_lrsched.precision.exact import float32, is_usable
-from keras_lrsched.precision.layers.base import recipe_products
-from keras_lrsched.precision.learned_scale import Grid, LearnedScale
-from keras_lrsched.precision.product import Rule
+from keras_lrsched.precision._exact import float32, is_usable
+from keras_lrsched.precision._gemms import Rule
+from keras_lrsched.precision._learned_scale import Grid, LearnedScale
+from keras_lrsched.precision.layers._base import recipe_gemms
 from keras_lrsched.precision.recipe import Recipe, register
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class DoubleRounding(Recipe):
-    """Double Rounding: weights in h bits, and in each fewer bits b rounded from these, with one learned scale s for all.
+    """Double Rounding: weights in h bits, and in each smaller width b rounded from these, with one learned scale s for all.
 
         W_h = clip(round(W / s), -2^(h-1), 2^(h-1) - 1)
         W_b = clip(round(W_h / 2^(h-b)), -2^(b-1), 2^(b-1) - 1),   the weight being W_b s 2^(h-b)
@@ -61,8 +61,8 @@ class DoubleRounding(Recipe):
             raise ValueError(f"`bits` must fall, from at most 8 to at least 2. Received: bits={self.bits!r}")
         object.__setattr__(self, "bits", tuple(bits))
 
-    def rule(self, place):
-        if place.index == 0 or place.role == "head":
+    def rule(self, context):
+        if context.index == 0 or context.role == "head":
             return None
         return SharedScale(self.bits, tuple(map(self.rate_factor, self.bits)))
 
@@ -84,12 +84,12 @@ class DoubleRounding(Recipe):
     def set_bits(self, model, bits):
         """Sets the bit width with which the layers of a model compute in inference."""
         validation.one_of("bits", bits, self.bits)
-        products = recipe_products(model)
+        products = recipe_gemms(model)
         products = [layer for layer in products if isinstance(layer.rule, SharedScale)]
         if not products:
             raise ValueError(f"The model has no layers with double rounding. Received: model={model.name}")
         for layer in products:
-            layer.kept["inference_bits"].assign(bits)
+            layer.state["inference_bits"].assign(bits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +149,8 @@ class SharedScale(Rule):
     def _chosen(self, variables, training):
         """1 at the bit width of this call, 0 at the others."""
         if training:
-            places = ops.arange(len(self.bits), dtype="int32")
-            return ops.cast(places == ops.convert_to_tensor(variables["turn"]) % len(self.bits), "float32")
+            positions = ops.arange(len(self.bits), dtype="int32")
+            return ops.cast(positions == ops.convert_to_tensor(variables["turn"]) % len(self.bits), "float32")
         widths = ops.convert_to_tensor(self.bits, "int32")
         return ops.cast(widths == ops.convert_to_tensor(variables["inference_bits"]), "float32")
 

@@ -4,19 +4,19 @@ import dataclasses
 
 import keras
 
-from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
 from keras_lrsched.precision.recipe import Recipe, get_recipe, register
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class ForwardOnly(Recipe):
-    """The forward product of another recipe, and exact backward products of the numbers that were written forward.
+    """The forward product of another recipe, and exact backward products of the numbers that were quantized forward.
 
-    It finishes a training in few bits, as in quantization-aware training, before the model is used in these.
+    It finishes a training in low precision, as in quantization-aware training, before the model is used in these.
 
     Args:
-        recipe: A `Recipe` or its name. Defaults to `"nvfp4_2025"`.
+        recipe: A `Recipe` or its name. Defaults to `"nvfp4"`.
 
     Raises:
         ValueError: If `recipe` is none, or has a rule that is not three products.
@@ -26,23 +26,23 @@ class ForwardOnly(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> ForwardOnly("int8_jetfire").rule(Place()).forward.left.format
+    >>> from keras_lrsched.precision import LayerContext
+    >>> ForwardOnly("int8_jetfire").rule(LayerContext()).fprop.left.format
     'INT8_BLOCK32X32'
     """
 
-    recipe: str | Recipe = "nvfp4_2025"
+    recipe: str | Recipe = "nvfp4"
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", get_recipe(self.recipe))
 
-    def rule(self, place):
-        rule = get_recipe(self.recipe).rule(place)
+    def rule(self, context):
+        rule = get_recipe(self.recipe).rule(context)
         if rule is None:
             return None
-        if not isinstance(rule, Products):
+        if not isinstance(rule, LinearGemms):
             raise ValueError(f"`recipe` must have three products for each layer. Received: recipe={self.recipe!r}")
-        return Products(rule.forward, Product(), Product(), saved="written")
+        return LinearGemms(rule.fprop, GemmSpec(), GemmSpec(), residuals="quantized")
 
     @classmethod
     def from_config(cls, config):

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.operand import Cast
-from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
 
 
@@ -25,18 +25,18 @@ class FP8Current(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> FP8Current().rule(Place()).input_gradient.left.format.name
+    >>> from keras_lrsched.precision import LayerContext
+    >>> FP8Current().rule(LayerContext()).dgrad.left.format.name
     'FP8_E5M2'
     """
 
     power_of_two: bool = False
     head: bool = False
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
         rule = "power_of_two" if self.power_of_two else "exact"
         narrow = Cast(get_format("FP8_E4M3", scale_rule=rule))
         wide = Cast(get_format("FP8_E5M2", scale_rule=rule))
-        return Products(Product(narrow, narrow), Product(wide, narrow), Product(narrow, wide))
+        return LinearGemms(GemmSpec(narrow, narrow), GemmSpec(wide, narrow), GemmSpec(narrow, wide))

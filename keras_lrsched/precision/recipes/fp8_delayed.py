@@ -7,12 +7,12 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
-from keras_lrsched.precision import float_numerics
-from keras_lrsched.precision.exact import FLOAT32_MAX, is_finite, magnitude
+from keras_lrsched.precision import _float_numerics
+from keras_lrsched.precision._exact import FLOAT32_MAX, is_finite, magnitude
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
+from keras_lrsched.precision._operands import Operand, QuantizedOperand, numbers
+from keras_lrsched.precision._quantized import QuantizedTensor
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.operand import Operand, Written, numbers
-from keras_lrsched.precision.product import Product, Products, Rule
-from keras_lrsched.precision.quantized import QuantizedTensor
 from keras_lrsched.precision.recipe import Recipe, register
 
 LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
@@ -69,8 +69,8 @@ class FP8Delayed(Recipe):
         validation.one_of("amax_algorithm", self.amax_algorithm, ("max", "most_recent"))
         validation.non_negative_int("margin", self.margin)
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
         return DelayedScaling(int(self.amax_history_length), self.amax_algorithm, int(self.margin))
 
@@ -120,7 +120,7 @@ class DelayedScaling(Rule):
             # Of the step before: the backward pass of this one is still to come.
             scales["gradient"] = self._update("gradient", ops.stop_gradient(amax), variables)
         inputs, kernel, gradient = (Scaled(TENSORS[name], scales[name]) for name in ("inputs", "kernel", "gradient"))
-        y = Products(Product(inputs, kernel), Product(gradient), Product(right=gradient), "written")(x, w)
+        y = LinearGemms(GemmSpec(inputs, kernel), GemmSpec(gradient), GemmSpec(right=gradient), residuals="quantized")(x, w)
         return y if is_exporting() else _with_amax(y, amax)
 
     def _update(self, name, amax, variables):
@@ -151,21 +151,21 @@ class Scaled(Operand):
     scale: Any
 
     @property
-    def coded(self):
+    def code_format(self):
         return get_format(FORMATS[self.dtype])
 
-    def quantize(self, x, axis, seed):
+    def encode(self, x, axis, seed):
         largest = LARGEST[self.dtype]
         x = ops.stop_gradient(x)
         inside = ops.where(is_finite(magnitude(x)), ops.clip(x * self.scale, -largest, largest), float("nan"))
         codes = ops.cast(inside, self.dtype)
-        return QuantizedTensor(codes, 1 / self.scale, self.coded, tuple(ops.shape(x)))
+        return QuantizedTensor(codes, 1 / self.scale, self.code_format, tuple(ops.shape(x)))
 
-    def write(self, x, axis, seed):
+    def quantize(self, x, axis, seed):
         if not is_exporting():
-            return Written(numbers(self.quantize(x, axis, seed)))
-        values = float_numerics.encode(self.coded.element, x * self.scale)
-        return Written(ops.where(ops.absolute(x) <= FLOAT32_MAX, values, float("nan")) * (1 / self.scale))
+            return QuantizedOperand(numbers(self.encode(x, axis, seed)))
+        values = _float_numerics.encode(self.code_format.element, x * self.scale)
+        return QuantizedOperand(ops.where(ops.absolute(x) <= FLOAT32_MAX, values, float("nan")) * (1 / self.scale))
 
 
 @ops.custom_gradient

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from keras_lrsched.precision.operand import Cast
-from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.recipe import Recipe, register
 
 
@@ -24,15 +24,15 @@ class INT8Jetfire(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> INT8Jetfire().rule(Place()).input_gradient.left.rounding
+    >>> from keras_lrsched.precision import LayerContext
+    >>> INT8Jetfire().rule(LayerContext()).dgrad.left.rounding
     'stochastic'
     """
 
     head: bool = False
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
         cast, gradient = Cast("INT8_BLOCK32X32"), Cast("INT8_BLOCK32X32", "stochastic")
-        return Products(Product(cast, cast), Product(gradient, cast), Product(cast, gradient))
+        return LinearGemms(GemmSpec(cast, cast), GemmSpec(gradient, cast), GemmSpec(cast, gradient))

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from keras_lrsched.precision.operand import Cast
-from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.recipe import Recipe, register
 
 
@@ -25,16 +25,16 @@ class INT8Switchback(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> INT8Switchback().rule(Place()).forward.left.format
+    >>> from keras_lrsched.precision import LayerContext
+    >>> INT8Switchback().rule(LayerContext()).fprop.left.format
     'INT8_CHANNEL'
     """
 
     vectorwise: bool = False
     head: bool = False
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
-        product = Product(Cast("INT8_CHANNEL"), Cast("INT8_CHANNEL" if self.vectorwise else "INT8"))
-        return Products(product, product)
+        product = GemmSpec(Cast("INT8_CHANNEL"), Cast("INT8_CHANNEL" if self.vectorwise else "INT8"))
+        return LinearGemms(product, product)

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.operand import Cast
-from keras_lrsched.precision.product import Product, Products
 from keras_lrsched.precision.recipe import Recipe, register
 
 
@@ -13,7 +13,7 @@ from keras_lrsched.precision.recipe import Recipe, register
 class MXFP8(Recipe):
     """MXFP8: E4M3 with a power of two as the scale of each 32 numbers, for all operands of all products.
 
-    The scale is rounded up, so that nothing saturates. Each operand is written along the axis that its product sums over,
+    The scale is rounded up, so that nothing saturates. Each operand is quantized along the axis that its product sums over,
     from the original numbers.
 
     Args:
@@ -26,17 +26,17 @@ class MXFP8(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> MXFP8().rule(Place()).forward.left.format.name
+    >>> from keras_lrsched.precision import LayerContext
+    >>> MXFP8().rule(LayerContext()).fprop.left.format.name
     'MXFP8_E4M3'
     """
 
     scale_rule: str = "rceil"
     head: bool = False
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
         cast = Cast(get_format("MXFP8_E4M3", scale_rule=self.scale_rule))
-        product = Product(cast, cast)
-        return Products(product, product, product)
+        product = GemmSpec(cast, cast)
+        return LinearGemms(product, product, product)

@@ -5,13 +5,13 @@ import dataclasses
 from keras import ops
 
 from keras_lrsched._core.philox import rounding_noise
-from keras_lrsched.precision import bit_numerics, exact
-from keras_lrsched.precision.blocks import Blocks
+from keras_lrsched.precision import _bit_numerics, _exact
+from keras_lrsched.precision._blocks import Blocks
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Operand, QuantizedOperand
+from keras_lrsched.precision._quantized import numerics_of_numbers
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.operand import Operand, Written
-from keras_lrsched.precision.product import Product, Products
-from keras_lrsched.precision.quantized import numerics_of_numbers
 from keras_lrsched.precision.recipe import Recipe, register
 
 MXFP4 = get_format("MXFP4")
@@ -28,7 +28,7 @@ class FittedMXFP4(Operand):
 
     element_bits = E2M1.bits
 
-    def write(self, x, axis, seed):
+    def quantize(self, x, axis, seed):
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         x = blocks.split(x)
         mean = ops.mean(x, axis=blocks.axes, keepdims=True)
@@ -37,8 +37,8 @@ class FittedMXFP4(Operand):
         numerics = numerics_of_numbers()
         exponent = numerics.exponent(CLIP / E2M1.max * deviation + 1e-8)
         values = numerics.divide_by_power(x, exponent)
-        written = numerics.multiply_by_power(numerics.decode(E2M1, numerics.encode(E2M1, values)), exponent)
-        return Written(blocks.join(written), blocks.join(ops.cast(ops.absolute(values) < E2M1.max, "float32")))
+        quantized = numerics.multiply_by_power(numerics.decode(E2M1, numerics.encode(E2M1, values)), exponent)
+        return QuantizedOperand(blocks.join(quantized), blocks.join(ops.cast(ops.absolute(values) < E2M1.max, "float32")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ class UnbiasedMXFP4(Operand):
 
     element_bits = E2M1.bits
 
-    def write(self, x, axis, seed):
+    def quantize(self, x, axis, seed):
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         noise = blocks.split(rounding_noise(ops.shape(x), seed))
         x = blocks.split(x)
-        exponent = bit_numerics.exponent(ops.max(ops.absolute(x), axis=blocks.axes, keepdims=True)) - E2M1.max_exponent
-        codes = E2M1.encode(0.75 * exact.ldexp(x, -exponent), noise)
-        return Written(blocks.join(exact.ldexp(E2M1.decode(codes), exponent) * (4 / 3)))
+        exponent = _bit_numerics.exponent(ops.max(ops.absolute(x), axis=blocks.axes, keepdims=True)) - E2M1.max_exponent
+        codes = E2M1.encode(0.75 * _exact.ldexp(x, -exponent), noise)
+        return QuantizedOperand(blocks.join(_exact.ldexp(E2M1.decode(codes), exponent) * (4 / 3)))
 
 
 @register
@@ -66,7 +66,7 @@ class QuartetMXFP4(Recipe):
 
     Forward, scales are fitted to the standard deviation, and gradients are masked where numbers were clipped. Backward, both
     operands are rounded stochastically after a transform with new signs in each step; they start from the numbers that were
-    written forward.
+    quantized forward.
 
     Args:
         head: Whether heads compute so, too. Defaults to `False`.
@@ -78,15 +78,15 @@ class QuartetMXFP4(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> QuartetMXFP4().rule(Place()).kernel_gradient.signs
+    >>> from keras_lrsched.precision import LayerContext
+    >>> QuartetMXFP4().rule(LayerContext()).wgrad.signs
     'random'
     """
 
     head: bool = False
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
-        unbiased = Product(UnbiasedMXFP4(), UnbiasedMXFP4(), rotation=32, signs="random")
-        return Products(Product(FittedMXFP4(), FittedMXFP4(), rotation=32), unbiased, unbiased, saved="written")
+        unbiased = GemmSpec(UnbiasedMXFP4(), UnbiasedMXFP4(), rotation=32, signs="random")
+        return LinearGemms(GemmSpec(FittedMXFP4(), FittedMXFP4(), rotation=32), unbiased, unbiased, residuals="quantized")

@@ -1,11 +1,11 @@
-"""QuEST: a grid of few bits that fits normal numbers, and a gradient that is trusted where rounding moved little."""
+"""QuEST: a grid that fits normal numbers, and a gradient that is trusted where rounding moved little."""
 
 import dataclasses
 
 from keras_lrsched._core import validation
-from keras_lrsched.precision import quest
-from keras_lrsched.precision.operand import Operand, Written
-from keras_lrsched.precision.product import Product, Products
+from keras_lrsched.precision import _quest
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._operands import Operand, QuantizedOperand
 from keras_lrsched.precision.recipe import Recipe, register
 
 
@@ -19,8 +19,8 @@ class OnGrid(Operand):
     def element_bits(self):
         return self.bits
 
-    def write(self, x, axis, seed):
-        return Written(*quest.on_grid(x, self.bits, axis))
+    def quantize(self, x, axis, seed):
+        return QuantizedOperand(*_quest.on_grid(x, self.bits, axis))
 
 
 @register
@@ -28,7 +28,7 @@ class OnGrid(Operand):
 class Quest(Recipe):
     """Inputs and kernels on a centered grid of 2^bits levels, after a Hadamard transform of 128 numbers each.
 
-    The backward products are as they are, from the numbers that were written forward, with the mask of `quest`. Where the
+    The backward products are as they are, from the numbers that were quantized forward, with the mask of `quest`. Where the
     transform does not divide an axis, zeros fill it, which count in its standard deviation.
 
     Args:
@@ -44,8 +44,8 @@ class Quest(Recipe):
 
     Example:
 
-    >>> from keras_lrsched.precision import Place
-    >>> Quest(bits=2).rule(Place()).forward.rotation
+    >>> from keras_lrsched.precision import LayerContext
+    >>> Quest(bits=2).rule(LayerContext()).fprop.rotation
     128
     """
 
@@ -53,9 +53,9 @@ class Quest(Recipe):
     head: bool = False
 
     def __post_init__(self):
-        validation.one_of("bits", self.bits, tuple(quest.CLIPS))
+        validation.one_of("bits", self.bits, tuple(_quest.CLIPS))
 
-    def rule(self, place):
-        if place.role == "head" and not self.head:
+    def rule(self, context):
+        if context.role == "head" and not self.head:
             return None
-        return Products(Product(OnGrid(self.bits), OnGrid(self.bits), rotation=128), saved="written")
+        return LinearGemms(GemmSpec(OnGrid(self.bits), OnGrid(self.bits), rotation=128), residuals="quantized")

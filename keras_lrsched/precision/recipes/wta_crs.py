@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.philox import random_bits
-from keras_lrsched.precision.product import Rule
+from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision.recipe import ROLES, Recipe, register
 
 
@@ -30,8 +30,8 @@ class WtaCrs(Recipe):
     Args:
         ratio: The share of rows that is kept. Defaults to `0.3`.
         minimal_rows: At least so many are kept. Defaults to `10`.
-        roles: Of layers that do so, see `Place`. The authors' settings do it for queries, keys and values. Defaults to
-            `("linear", "attention")`.
+        roles: Of layers that do so, see `LayerContext`. The authors' settings do it for queries, keys and values.
+            Defaults to `("linear", "attention")`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -59,8 +59,8 @@ class WtaCrs(Recipe):
         for role in self.roles:
             validation.one_of("roles", role, ROLES)
 
-    def rule(self, place):
-        return SampledRows(float(self.ratio), int(self.minimal_rows)) if place.role in self.roles else None
+    def rule(self, context):
+        return SampledRows(float(self.ratio), int(self.minimal_rows)) if context.role in self.roles else None
 
 
 @dataclasses.dataclass(frozen=True)

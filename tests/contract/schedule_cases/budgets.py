@@ -1,8 +1,8 @@
-"""What the catalog gives for a run of 40 updates, 10 of them warmup: one case for every row."""
+"""Schedules by name for a run of 40 updates, 10 of them warmup: one case for every name."""
 
 import math
 
-from keras_lrsched.schedules import catalog
+from keras_lrsched import schedules
 
 from . import Case, about, cosine, decayed
 
@@ -27,6 +27,6 @@ VALUES = {
 }
 
 CASES = [
-    Case(f"budget {name}", lambda name=name: catalog.get(name).for_budget(1.0, 40, 10), values, "form")
+    Case(f"budget {name}", lambda name=name: schedules.get(name, 1.0, 40, 10), values, "form")
     for name, values in VALUES.items()
 ]

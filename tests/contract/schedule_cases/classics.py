@@ -2,13 +2,14 @@
 
 import math
 
-from keras_lrsched.schedules import NoamDecay, PowerDecay, SlowStartFastDecay, StepDecayWithWarmup, catalog
+from keras_lrsched import schedules
+from keras_lrsched.schedules import NoamDecay, PowerDecay, SlowStartFastDecay, StepDecayWithWarmup
 
 from . import Case, about
 
 
 def budget(name, values):
-    return Case(f"budget {name}", lambda: catalog.get(name).for_budget(1.0, 40, 10), values, "form")
+    return Case(f"budget {name}", lambda: schedules.get(name, 1.0, 40, 10), values, "form")
 
 
 NOAM = [

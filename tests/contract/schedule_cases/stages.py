@@ -2,6 +2,7 @@
 
 import math
 
+from keras_lrsched import schedules
 from keras_lrsched.schedules import (
     ContinuedPretraining,
     DistributionShift,
@@ -12,14 +13,13 @@ from keras_lrsched.schedules import (
     ModerateDecay,
     RewarmRedecay,
     WarmupStableDecaySimplified,
-    catalog,
 )
 
 from . import Case, about, cosine, decayed
 
 
 def budget(name, values):
-    return Case(f"budget {name}", lambda: catalog.get(name).for_budget(1.0, 40, 10), values, "form")
+    return Case(f"budget {name}", lambda: schedules.get(name, 1.0, 40, 10), values, "form")
 
 
 # WSD-S

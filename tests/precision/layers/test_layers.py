@@ -1,4 +1,4 @@
-"""Each quantized layer, with a rule that writes nothing in fewer bits, is the layer without it."""
+"""Each quantized layer, with a rule that quantizes nothing, is the layer without it."""
 
 import dataclasses
 
@@ -8,9 +8,9 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import Recipe, layers
+from keras_lrsched.precision._gemms import LinearGemms
 from keras_lrsched.precision.layers import matrix_form
 from keras_lrsched.precision.layers.convolution import _padding
-from keras_lrsched.precision.product import Products
 from tests.precision.compiled import gradient
 
 
@@ -20,8 +20,8 @@ class AsIs(Recipe):
 
     name = "as_is"
 
-    def rule(self, place):
-        return Products()
+    def rule(self, context):
+        return LinearGemms()
 
 
 def conv(kind, shape, **options):
@@ -72,7 +72,7 @@ def test_results_and_gradients_are_those_of_the_plain_layer(kind, options, shape
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about an operation of TensorFlow")
 def test_no_gradient_of_a_strided_slice_in_convolutions():
-    """It takes ten times as long as that of a slice, and longer than all the rest of a layer in few bits."""
+    """It takes ten times as long as that of a slice, and longer than all the rest of a layer in low precision."""
     import tensorflow as tf
 
     layer = layers.QuantizedConv2D(5, 3, strides=2, padding="same", recipe=AsIs())

@@ -36,8 +36,8 @@ def test_the_same_all_the_way(name, recipe, tmp_path):
     plain = model.predict(x, batch_size=16, verbose=0)
     convert = functools.partial(quantize_model, recipe=recipe, strict=False)
     convert(model)
-    written = model.predict(x, batch_size=16, verbose=0)
-    assert 0 < np.abs(written - plain).max() < 0.25 * np.abs(plain).max()
+    quantized = model.predict(x, batch_size=16, verbose=0)
+    assert 0 < np.abs(quantized - plain).max() < 0.25 * np.abs(plain).max()
     train_first(name, model, x, y, convert)
     outputs = model.predict(x, batch_size=16, verbose=0)  # in one batch, as the exported model will
     model.save(tmp_path / "model.keras")

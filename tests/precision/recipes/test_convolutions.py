@@ -7,7 +7,7 @@ import pytest
 from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
 from keras_lrsched.precision.model import quantized_layers
 
-SETTINGS = {"pareto_resnet_int4": {"statistics_steps": 2}, "wta_crs": {"roles": ("convolution",)}}
+SETTINGS = {"aqt_int4": {"statistics_steps": 2}, "wta_crs": {"roles": ("convolution",)}}
 """So that recipes do in a few steps on convolutions what they are for."""
 
 
@@ -28,7 +28,7 @@ def test_the_loss_falls(name):
     images = (rng.standard_normal((8, 8, 8, 3)) + rng.standard_normal((4, 1, 1, 3))[labels]).astype("float32")
     model = small_network()
     quantize_model(model, get_recipe(name, **SETTINGS.get(name, {})))
-    assert any(layer.place.role == "convolution" and layer.product is not None for layer in quantized_layers(model))
+    assert any(layer.context.role == "convolution" and layer.gemm is not None for layer in quantized_layers(model))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Eagerly, but for JAX, which then is slow: no step is worth its compilation here.
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, run_eagerly=keras.backend.backend() != "jax")

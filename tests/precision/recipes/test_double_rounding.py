@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import RECIPES, Place
-from keras_lrsched.precision.learned_scale import LearnedScale
+from keras_lrsched.precision import RECIPES, LayerContext
+from keras_lrsched.precision._learned_scale import LearnedScale
 from keras_lrsched.precision.recipes import DoubleRounding
 from keras_lrsched.precision.recipes.double_rounding import SharedScale
 from tests.precision.compiled import gradient, quickly
@@ -70,11 +70,11 @@ def test_clipped_numbers_have_no_gradient():
 
 def test_bits_take_turns_and_moves_go_by_their_factor():
     model = tiny_model(DoubleRounding(), keras.optimizers.SGD(0.0))
-    kept = model.layers[1].product.kept
+    state = model.layers[1].gemm.state
     outputs = []
     for _ in range(4):
         outputs.append(ops.convert_to_numpy(model(batches(1)[0][0], training=True)))
-    assert int(kept["turn"]) == 4
+    assert int(state["turn"]) == 4
     assert not np.array_equal(outputs[0], outputs[1])
     assert not np.array_equal(outputs[1], outputs[2])
     np.testing.assert_array_equal(outputs[0], outputs[3])
@@ -82,10 +82,10 @@ def test_bits_take_turns_and_moves_go_by_their_factor():
 
 def test_a_move_for_each_width():
     model = tiny_model(DoubleRounding(), keras.optimizers.SGD(0.1))
-    kept, seen = model.layers[1].product.kept, []
+    state, seen = model.layers[1].gemm.state, []
     for batch in batches(3):
         model.train_on_batch(*batch)
-        seen.append(values([kept["input_scale_moves"], kept["weight_scale_moves"]]))
+        seen.append(values([state["input_scale_moves"], state["weight_scale_moves"]]))
     for step, (inputs, weights) in enumerate(seen):
         assert np.count_nonzero(inputs) == np.count_nonzero(weights) == step + 1
 
@@ -127,9 +127,9 @@ def test_rate_factors():
 
 
 def test_first_layer_and_head_stay():
-    assert DoubleRounding().rule(Place("linear", 0, 3)) is None
-    assert DoubleRounding().rule(Place("head", 2, 3)) is None
-    assert DoubleRounding([8, 4]).rule(Place("linear", 1, 3)).bits == (8, 4)
+    assert DoubleRounding().rule(LayerContext("linear", 0, 3)) is None
+    assert DoubleRounding().rule(LayerContext("head", 2, 3)) is None
+    assert DoubleRounding([8, 4]).rule(LayerContext("linear", 1, 3)).bits == (8, 4)
 
 
 def test_life(tmp_path):

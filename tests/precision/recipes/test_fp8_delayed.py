@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import AdamW
-from keras_lrsched.precision import E4M3, E5M2, RECIPES, Place, quantize_model, switch_recipe
+from keras_lrsched.precision import E4M3, E5M2, RECIPES, LayerContext, quantize_model, switch_recipe
 from keras_lrsched.precision.layers import QuantizedDense
 from keras_lrsched.precision.recipes import FP8Delayed
 from keras_lrsched.precision.recipes.fp8_delayed import DelayedScaling, Scaled
@@ -58,7 +58,7 @@ def test_casts_are_those_of_the_element(run, dtype, element):
     x = x.astype("float32")
     expected = ops.convert_to_numpy(element.decode(element.encode(ops.convert_to_tensor(x * np.float32(4)))))
     np.testing.assert_array_equal(
-        run(lambda x: Scaled(dtype, ops.convert_to_tensor(4.0)).write(x, 1, None).values, x), expected / 4
+        run(lambda x: Scaled(dtype, ops.convert_to_tensor(4.0)).quantize(x, 1, None).values, x), expected / 4
     )
 
 
@@ -84,12 +84,12 @@ def trained_on(amaxes, optimizer):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
     model.compile(optimizer, lambda target, output: ops.sum(target * output))
     quantize_model(model, FP8Delayed(amax_history_length=4, head=True))
-    kept, used = model.layers[0].product.kept, []
+    state, used = model.layers[0].gemm.state, []
     for amax in amaxes:
-        before = float(kept["inputs_scale"])
+        before = float(state["inputs_scale"])
         x = np.array([[amax, 0.5 * amax]], "float32")
         model.train_on_batch(x, x)
-        used.append((before, float(kept["gradient_scale"])))
+        used.append((before, float(state["gradient_scale"])))
     return used
 
 
@@ -137,12 +137,12 @@ def test_own_training_loop():
     numbers = [ops.full(variable.shape, 3.0) for variable in variables]
     rest = FP8Delayed.take_amaxes(numbers, variables)
     assert len(rest) == len(variables) - 2
-    assert float(model.layers[0].product.kept["gradient_amax"]) == 3.0
+    assert float(model.layers[0].gemm.state["gradient_amax"]) == 3.0
 
 
 def test_heads_stay_unless_told():
-    assert FP8Delayed().rule(Place("head")) is None
-    assert FP8Delayed(head=True).rule(Place("head")) == DelayedScaling(1024, "max", 0)
+    assert FP8Delayed().rule(LayerContext("head")) is None
+    assert FP8Delayed(head=True).rule(LayerContext("head")) == DelayedScaling(1024, "max", 0)
 
 
 def test_attention_is_switched_off_and_on_again():

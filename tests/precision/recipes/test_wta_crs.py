@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import RECIPES, Place
+from keras_lrsched.precision import RECIPES, LayerContext
 from keras_lrsched.precision.recipes import WtaCrs
 from keras_lrsched.precision.recipes.wta_crs import SampledRows
 from tests.precision.compiled import MODES, compiled, gradient
@@ -132,27 +132,27 @@ def test_unknown_number_of_rows(xla):
     x, w, dy = map(tf.constant, problem())
     seed = tf.constant([0, 1])
 
-    def kernel_gradient(x, dy):
+    def wgrad(x, dy):
         with tf.GradientTape() as tape:
             tape.watch(w)
             y = RULE(x, w, {}, seed, True)
         return tape.gradient(y, w, output_gradients=dy)
 
     specification = [tf.TensorSpec((None, size)) for size in (5, 3)]
-    in_graph = tf.function(kernel_gradient, specification, jit_compile=xla)
+    in_graph = tf.function(wgrad, specification, jit_compile=xla)
     for n in (64, 40, 7):
-        np.testing.assert_allclose(in_graph(x[:n], dy[:n]), kernel_gradient(x[:n], dy[:n]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(in_graph(x[:n], dy[:n]), wgrad(x[:n], dy[:n]), rtol=1e-4, atol=1e-5)
 
 
 def test_roles():
-    assert WtaCrs().rule(Place("linear")) == SampledRows(0.3, 10)
-    assert WtaCrs().rule(Place("head")) is None
-    assert WtaCrs(roles=("attention",)).rule(Place("linear")) is None
+    assert WtaCrs().rule(LayerContext("linear")) == SampledRows(0.3, 10)
+    assert WtaCrs().rule(LayerContext("head")) is None
+    assert WtaCrs(roles=("attention",)).rule(LayerContext("linear")) is None
 
 
 def test_samples_change_from_step_to_step():
     model = tiny_model(WtaCrs(), keras.optimizers.SGD(0.0))
-    product = model.layers[0].product
+    product = model.layers[0].gemm
     for batch in batches(2):
         model.train_on_batch(*batch)
     assert int(product.calls) == 2

@@ -1,0 +1,6 @@
+// Registers with TensorFlow's XLA the handler on CUDA.
+#include "update_ffi.h"
+
+extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework
+
+XLA_FFI_REGISTER_HANDLER(XLA_FFI_GetApi(), "keras_lrsched_update", "CUDA", keras_lrsched_update_cuda);

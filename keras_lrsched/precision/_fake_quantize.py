@@ -1,0 +1,125 @@
+"""Quantization that training can go through: the numbers of a format, with the gradient of an estimator."""
+
+import keras
+from keras import ops
+
+from keras_lrsched._core import validation
+from keras_lrsched._core.training_loop import is_exporting
+from keras_lrsched.kernels import quantize as compiled
+from keras_lrsched.precision._hadamard import checked_signs, hadamard
+from keras_lrsched.precision._quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
+from keras_lrsched.precision._residuals import unless_exporting
+from keras_lrsched.precision.elements import E2M1
+from keras_lrsched.precision.formats import get_format
+
+
+def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
+    """`dequantize(quantize(x, ...))` in the dtype of `x`, with an estimator of the gradient.
+
+    In a model that is being exported, numbers that are rounded to the nearest are the same, but computed without operations
+    on bits, which other formats do not have.
+
+    With v = x / scale, and the scale taken as a constant, the gradient of the result is multiplied with
+
+        ste     1
+        dge     min( |2 (v - l) / d - 1|^(1/5 - 1) / 5, 3 ), v in an interval of the grid from l to l + d
+        trust   1 where |decode(code) - v| is at most half the gap between the two largest elements, else 0
+
+    Args:
+        x: A floating-point tensor.
+        format: A name in `FORMATS`, or a `Format`.
+        axis: The axis along which blocks lie. Defaults to `-1`.
+        rounding: `"nearest"` or `"stochastic"`, see `quantize`. Defaults to `"nearest"`.
+        seed: For stochastic rounding, see `quantize`. Defaults to `None`.
+        gradient: `"ste"`, `"dge"` or `"trust"`. Defaults to `"ste"`.
+        rotation: Of `x` before, see `quantize`; the result stays rotated, and the gradient is rotated back. Defaults to `0`.
+        signs: Those of the rotation. Defaults to `None`: all 1.
+
+    Raises:
+        ValueError: If an argument is none of these, or `x` is quantized already.
+
+    Reference:
+        Straight-through: Bengio et al., arXiv:1308.3432. DGE: Wang et al., Optimizing Large Language Model Training Using
+        FP4 Quantization, arXiv:2501.17116; agrees with the values in the tests of Azure/MS-AMP. Trust: Panferov et al.,
+        QuEST, arXiv:2502.05003, for the scales of the format; see `quest` for the authors' own.
+
+    Example:
+
+    >>> keras.ops.convert_to_numpy(fake_quantize(keras.ops.array([0.9, -2.6, 6.0]), "MXFP4"))
+    array([ 1., -3.,  6.], dtype=float32)
+    """
+    format = get_format(format)
+    validation.one_of("gradient", gradient, ("ste", "dge", "trust"))
+    # The seed is drawn here: the state of a generator must not change within the function that has its own gradient.
+    floats, blocks, seed = prepare(x, format, axis, rounding, seed)
+    signs = checked_signs(floats, rotation, blocks.axis, signs) if rotation else None
+    is_compiled = gradient == "ste" and compiled.usable(format, blocks, [floats])
+
+    @unless_exporting
+    def quantized(x):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        factor = None
+        if is_compiled:
+            rotated, fused_signs = rotate(as_floats(x), format, blocks, rotation, signs)
+            y = compiled.fake_quantize(rotated, format, blocks, seed, fused_signs)
+        else:
+            rotated = hadamard(ops.cast(x, "float32"), rotation, axis, signs) if rotation else x
+            numerics = numerics_of_numbers(rounding)
+            coded, _ = encode(rotated, format, axis, rounding, seed, numerics)
+            y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format, numerics))
+            if gradient != "ste" and not is_exporting():
+                factor = ops.cast(blocks.join(estimator_factor(gradient, coded, format.element)), dtype)
+
+        def grad(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            upstream = upstream if factor is None else upstream * factor
+            return hadamard(upstream, rotation, axis, signs, inverse=True) if rotation else upstream
+
+        return _saturated(y, dtype), grad
+
+    return quantized(ops.convert_to_tensor(x))
+
+
+def _saturated(y, dtype):
+    """`y` in the dtype of the input: in float16, a number that was rounded up to 2^16 would be infinite."""
+    if keras.backend.standardize_dtype(dtype) == "float16":
+        y = ops.where(ops.isfinite(y), ops.clip(y, -65504.0, 65504.0), y)
+    return ops.cast(y, dtype)
+
+
+def dge_factor(x, element=E2M1, k=5, cap=3.0):
+    """The derivative of the differentiable gradient estimator, for numbers in units of the element.
+
+        min( |2 (|x| - l) / d - 1|^(1/k - 1) / k, cap )
+
+    Args:
+        x: A float32 tensor; beyond the largest element the derivative is that at the largest element.
+        element: The `Element` whose grid is meant. Defaults to `E2M1`.
+        k: How sharp the steps of the smooth function are. Defaults to `5`.
+        cap: The largest factor. Defaults to `3.0`.
+
+    Reference:
+        Wang et al., arXiv:2501.17116, equation 8.
+
+    Example:
+
+    >>> keras.ops.convert_to_numpy(dge_factor(keras.ops.array([6.0, 0.25])))
+    array([0.2, 3. ], dtype=float32)
+    """
+    lower, upper = element.interval(x)
+    size = ops.minimum(ops.absolute(x), element.max)
+    distance = ops.absolute(2 * (size - lower) / (upper - lower) - 1)
+    return ops.minimum(ops.power(distance, 1 / k - 1) / k, cap)
+
+
+def trust_factor(values, codes, element):
+    """1 where rounding moved a number by no more than half the gap at the top of the grid, else 0."""
+    near = ops.absolute(element.decode(codes) - values) <= element.top_gap / 2
+    return ops.cast(near, "float32")
+
+
+def estimator_factor(gradient, coded, element):
+    """What the estimator `"dge"` or `"trust"` multiplies the gradient with, for `Coded` blocks."""
+    if gradient == "dge":
+        return dge_factor(coded.values, element)
+    return trust_factor(coded.values, coded.codes, element)

@@ -1,6 +1,0 @@
-// Tells TensorFlow's XLA of the handler on CUDA.
-#include "../../custom_ops_cuda/update_ffi.cc"
-
-extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework
-
-XLA_FFI_REGISTER_HANDLER(XLA_FFI_GetApi(), "keras_lrsched_update", "CUDA", keras_lrsched_update_cuda);
