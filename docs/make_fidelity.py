@@ -33,7 +33,7 @@ def page():
 
 def _row(entry):
     target = entry.target.__name__
-    link = f"[`{target}`](../reference/{entry.room}.md#keras_lrsched.{entry.room}.{target})"
+    link = f"[`{target}`]({entry.room}/{target}.md)"
     several = len([each for each in registry.entries(entry.room) if each.target is entry.target]) > 1
     method = f"{link} `{entry.name}`" if several and entry.name else link
     code = ", ".join(map(_code, entry.code))

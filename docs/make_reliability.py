@@ -20,7 +20,7 @@ of the optimizer and recorded losses.
 | --- | ---: | --- |
 """
 NOTES = """
-- [`TrainingState`](../reference/callbacks.md#keras_lrsched.callbacks.TrainingState) writes a checkpoint beside the last one,
+- [`TrainingState`](../methods/callbacks/TrainingState.md) writes a checkpoint beside the last one,
   with a SHA-256, syncs it, and then renames it. The one before stays as `NAME.old`, so there must be room for three.
 - A full disk ends the run with an error. When there is room again, start the same script again.
 - A checkpoint of another model is refused; the error names the first layer, setting or variable that differs.

@@ -10,8 +10,13 @@ import numpy as np
 from keras_lrsched._core import registry
 
 
+def test_every_schedule_has_a_picture():
+    for entry in registry.entries("schedules"):
+        assert "<polyline" in make_reference.picture_of(entry), entry.target
+
+
 def test_every_command_is_in_the_reference():
-    page = dict(make_reference.pages())["reference/cli.md"]
+    page = dict(make_reference.pages())["methods/cli.md"]
     for command in ("list", "plot", "compare", "predict fit", "predict loss", "predict best", "doctor"):
         assert f"## keras-lrsched {command}\n" in page
 
@@ -27,7 +32,7 @@ def test_every_method_is_in_the_fidelity_table():
 def test_fidelity_of_a_method():
     (row,) = (line for line in make_fidelity.page() if line.startswith("| [`CertifiedEpsilon`]"))
     assert row == (
-        "| [`CertifiedEpsilon`](../reference/schedules.md#keras_lrsched.schedules.CertifiedEpsilon) "
+        "| [`CertifiedEpsilon`](schedules/CertifiedEpsilon.md) "
         "| [2103.17268](https://arxiv.org/abs/2103.17268) "
         "| [Verified-Intelligence/auto_LiRPA](https://github.com/Verified-Intelligence/auto_LiRPA) "
         "| vectors | the official code, `eps_scheduler.py`, which was run |  |"

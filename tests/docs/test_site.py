@@ -18,7 +18,8 @@ import pytest
 
 from keras_lrsched import schedules
 
-SITE = Path(__file__).parents[2] / "build" / "site"
+DOCS = Path(__file__).parents[2] / "docs"
+SITE = DOCS.parent / "build" / "site"
 PAGE = "methods/explorer.html"
 
 pytestmark = [
@@ -105,9 +106,38 @@ def test_links():
 
 def test_every_public_name_is_on_its_page():
     for room in make_reference.ROOMS:
-        html = (SITE / "reference" / f"{room}.html").read_text(encoding="utf-8")
         for name in importlib.import_module(f"keras_lrsched.{room}").__all__:
+            html = (SITE / make_reference.address(room, name)).with_suffix(".html").read_text(encoding="utf-8")
             assert f'id="keras_lrsched.{room}.{name}"' in html, name
+
+
+WRITTEN = sorted(path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md"))
+GENERATED = [
+    "methods/fidelity.html",
+    "benchmarks/measurements.html",
+    "methods/schedules/index.html",
+    "methods/schedules/REXDecay.html",
+]
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_pages_fit_and_wide_tables_scroll(browser, address, width):
+    """The page itself never scrolls sideways; a table that is wider than the page does, within its frame."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    for name in WRITTEN + GENERATED:
+        page.goto(f"{address}/{name}")
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        hidden = page.evaluate(HIDDEN_TABLES)
+        assert not hidden, f"{name}: {hidden}"
+    page.close()
+
+
+HIDDEN_TABLES = """[...document.querySelectorAll(".md-content table")].filter((table) => {
+  const frame = table.closest(".md-typeset__scrollwrap") || table.parentElement;
+  const fits = table.getBoundingClientRect().right <= document.documentElement.clientWidth;
+  return !fits && !["auto", "scroll"].includes(getComputedStyle(frame).overflowX);
+}).map((table) => table.innerText.slice(0, 80))"""
 
 
 def test_choose_two_and_change_one(page):
