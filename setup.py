@@ -1,4 +1,4 @@
-"""The packages and the project URLs; all else is in setup.cfg, which cannot name found packages and others."""
+"""The packages, the command's module, the project URLs; all else is in setup.cfg."""
 
 import runpy
 from pathlib import Path
@@ -10,6 +10,7 @@ REPOSITORY = runpy.run_path(str(Path(__file__).parent / "keras_lrsched" / "versi
 PAGES = {"Source": "", "Changelog": "/blob/main/CHANGELOG.md", "Issues": "/issues"}
 
 setup(
+    py_modules=["keras_lrsched_command"],
     packages=[*find_packages(include=["keras_lrsched*"]), *SOURCES],
     project_urls={name: REPOSITORY + path for name, path in PAGES.items() if REPOSITORY},
 )

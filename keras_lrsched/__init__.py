@@ -1,22 +1,31 @@
 """keras_lrsched decides how a Keras model is trained: its learning rate, its update rule, its precision."""
 
-import os
+import importlib
 import sys
+from types import ModuleType
 
+from keras_lrsched._core.registry import register
 from keras_lrsched.version import __version__
 
-__all__ = ["__version__", "callbacks", "data", "laws", "optimizers", "precision", "schedules"]
+_REGISTERED = ("optimizers", "precision", "schedules")
+"""Rooms whose classes are in saved models: imported at once, so that `keras.saving` finds them."""
+
+_ON_FIRST_USE = ("callbacks", "data", "distributed", "kernels", "laws", "study", "tune")
+
+__all__ = ["__version__", "callbacks", "data", "laws", "optimizers", "precision", "register", "schedules"]
 
 
-def _is_own_command(argv, all_of_command_line):
-    """Return `True` within `keras-lrsched` and `python -m keras_lrsched`, where `argv[0]` is `-m` at first."""
-    if argv[0] == "-m":
-        module = all_of_command_line[-len(argv)].removeprefix("-m")
-        return module.partition(".")[0] == __name__
-    return os.path.basename(argv[0]).removesuffix(".exe") == "keras-lrsched"
+def __getattr__(name: str) -> ModuleType:
+    if name in _REGISTERED + _ON_FIRST_USE:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# Every room is imported at once, so that `keras.saving` finds their classes. Not so for our own command: it must be able to
-# choose the backend first, and to say in one line that there is none.
-if not _is_own_command(sys.argv, sys.orig_argv):
-    from keras_lrsched import callbacks, data, laws, optimizers, precision, schedules
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_REGISTERED, *_ON_FIRST_USE})
+
+
+# Not so in our own command, which chooses the backend first, and needs none for its help.
+if "keras_lrsched_command" not in sys.modules:
+    for _room in _REGISTERED:
+        importlib.import_module(f"{__name__}.{_room}")

@@ -6,4 +6,5 @@ from . import data as data
 from . import laws as laws
 from . import optimizers as optimizers
 from . import precision as precision
+from ._core.registry import register as register
 from . import schedules as schedules

@@ -11,7 +11,6 @@ import time
 import keras
 import pytest
 
-import keras_lrsched
 from keras_lrsched import cli, schedules
 from keras_lrsched._core import registry
 from keras_lrsched.cli import support
@@ -21,7 +20,9 @@ from keras_lrsched.study.workloads import WORKLOADS
 
 def run(*words):
     """The command in its own process."""
-    return subprocess.run([sys.executable, "-m", "keras_lrsched", *words], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "keras_lrsched_command", *words], capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.fixture
@@ -305,7 +306,7 @@ def test_an_error_in_a_run_leaves_the_others(tmp_path, monkeypatch):
 def test_a_killed_comparison_keeps_what_is_finished(tmp_path):
     out = tmp_path / "out"
     words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "keras_lrsched", *words], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "keras_lrsched_command", *words], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not (out / "runs.csv").exists() or len((out / "runs.csv").read_text().splitlines()) < 2:
@@ -327,7 +328,7 @@ def test_interrupting_a_real_process(number, code, tmp_path):
     out = tmp_path / "out"
     words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_lrsched", *words],
+        [sys.executable, "-m", "keras_lrsched_command", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -345,20 +346,3 @@ def test_interrupting_a_real_process(number, code, tmp_path):
     assert process.returncode == code, stderr
     assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
     assert "Traceback" not in stderr
-
-
-@pytest.mark.parametrize(
-    ("argv", "command_line", "own"),
-    [
-        (["/bin/keras-lrsched", "list"], ["python", "/bin/keras-lrsched", "list"], True),
-        (["keras-lrsched.exe"], ["keras-lrsched.exe"], True),
-        (["-m", "list"], ["python", "-X", "dev", "-m", "keras_lrsched", "list"], True),
-        (["-m"], ["python", "-mkeras_lrsched"], True),
-        (["-m", "keras_lrsched"], ["python", "-m", "program", "keras_lrsched"], False),
-        (["train.py"], ["python", "train.py"], False),
-        (["-c"], ["python", "-c", "import keras_lrsched"], False),
-    ],
-)
-def test_all_is_imported_but_for_our_own_command(argv, command_line, own):
-    """A program that is run by `python -m` needs the registered classes before its files are loaded."""
-    assert keras_lrsched._is_own_command(argv, command_line) is own

@@ -3,8 +3,7 @@
 import warnings
 
 import numpy as np
-from scipy.interpolate import UnivariateSpline
-from scipy.optimize import minimize
+import scipy
 
 
 def forecast(losses, step, passes=10):
@@ -42,7 +41,7 @@ def spline(losses, positions):
     """The smoothing spline of degree 2 through some of the losses, at all positions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the smoothing it is asked for may be out of reach
-        return UnivariateSpline(positions, losses[positions], k=2)(np.arange(len(losses)))
+        return scipy.interpolate.UnivariateSpline(positions, losses[positions], k=2)(np.arange(len(losses)))
 
 
 def exponential(curve):
@@ -55,7 +54,9 @@ def exponential(curve):
         return a, c, np.sum((design @ [a, c] - curve) ** 2)
 
     with np.errstate(over="ignore"):
-        best = minimize(lambda u: linear(u[0])[2], [0.0], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-5})
+        best = scipy.optimize.minimize(
+            lambda u: linear(u[0])[2], [0.0], method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-5}
+        )
     a, c, _ = linear(best.x[0])
     return a, -np.exp(best.x[0]), c
 

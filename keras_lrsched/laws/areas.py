@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
+import scipy
 
 from keras_lrsched.laws.drops import counted
 
@@ -37,4 +37,4 @@ def areas(learning_rate, decay=0.999, warmup="peak") -> Areas:
     flat = counted(learning_rate, warmup)
     falls = -np.diff(flat, prepend=flat[0])
     spent = np.cumsum(flat if warmup == "peak" else learning_rate)
-    return Areas(spent, np.cumsum(lfilter([1.0], [1.0, -decay], falls)))
+    return Areas(spent, np.cumsum(scipy.signal.lfilter([1.0], [1.0, -decay], falls)))

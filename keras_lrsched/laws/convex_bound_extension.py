@@ -1,7 +1,7 @@
 """How a run can go on beyond its end with the learning rate it has had, by the convex bound (Schaipp et al. 2025)."""
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.schedules import profiles
@@ -56,4 +56,4 @@ def _first_root(excess, trials, what, steps, new_steps):
         )
     if first == 0:  # only in runs of a few updates
         return float(trials[0])
-    return float(brentq(excess, *sorted(trials[first - 1 : first + 1])))
+    return float(scipy.optimize.brentq(excess, *sorted(trials[first - 1 : first + 1])))

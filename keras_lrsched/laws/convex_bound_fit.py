@@ -1,7 +1,7 @@
 """The fit of the convex bound to measured curves, by non-negative least squares."""
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.laws import convex_bound_curve, regime
@@ -17,7 +17,7 @@ def fit(kind, curves, skip, points):
     if len(columns) < 3:
         raise ValueError(f"The convex bound is fitted to three or more points after warmup. Received: {len(columns)}")
     size = columns.max(axis=0)
-    (distance, norm, offset), _ = nnls(columns / size, np.ones(len(columns)))
+    (distance, norm, offset), _ = scipy.optimize.nnls(columns / size, np.ones(len(columns)))
     distance, norm, offset = np.array([distance, norm, offset]) / size
     if not (distance and norm):
         raise ValueError(

@@ -1,7 +1,7 @@
 """The schedule with the lowest convex bound: among all, and among those below a peak."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import scipy
 
 
 def free(norms):
@@ -27,6 +27,6 @@ def capped(bound, norms, peak, warmup):
         return np.append(warmup, np.minimum(peak, peak / shape.max() * np.exp(log_scale) * shape))
 
     flat = np.log(shape.max() / shape.min())  # from here on, all rates are the peak
-    best = minimize_scalar(lambda log_scale: bound(rates(log_scale)), bounds=(-20.0, flat), method="bounded",
+    best = scipy.optimize.minimize_scalar(lambda log_scale: bound(rates(log_scale)), bounds=(-20.0, flat), method="bounded",
                            options={"xatol": 1e-7})  # fmt: skip
     return rates(best.x)

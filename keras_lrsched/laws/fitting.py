@@ -1,7 +1,7 @@
 """What the fits of all laws share: which points count, the objective, and the search."""
 
 import numpy as np
-from scipy.optimize import minimize, nnls
+import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.laws.loss_curve import LossCurve
@@ -72,7 +72,7 @@ def search(objective, start, lowest, highest, steps=1000):
     """The minimum of an objective that comes with its gradient, by L-BFGS-B."""
     start = np.clip(start, lowest, highest)
     bounds = list(zip(lowest, highest, strict=True))
-    return minimize(
+    return scipy.optimize.minimize(
         objective, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": steps, "ftol": 1e-12, "gtol": 1e-9}
     )
 
@@ -85,7 +85,7 @@ def best_weights(columns, measured):
     relative = np.stack(columns, axis=1) / measured[:, None]
     size = np.abs(relative).max(axis=0)
     size[size == 0] = 1.0
-    weights = np.maximum(nnls(relative / size, np.ones(len(measured)))[0], 1e-5)
+    weights = np.maximum(scipy.optimize.nnls(relative / size, np.ones(len(measured)))[0], 1e-5)
     return weights / size, huber(relative / size @ weights - 1)[0]
 
 

@@ -1,7 +1,7 @@
 """The schedule that the multi-power law likes best, among those that never rise after warmup."""
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.laws.knots import Knots
@@ -42,7 +42,7 @@ def optimize(law, steps, peak, warmup_steps, floor, knots):
 def _search(objective, place, flat):
     tail = np.maximum((1 - place) / (1 - flat), 1e-4).clip(max=1.0) ** 1.5
     falls = -np.diff(np.log(tail), prepend=0.0)
-    return minimize(
+    return scipy.optimize.minimize(
         objective,
         falls,
         jac=True,
