@@ -281,7 +281,7 @@ def test_layers_from_before_the_recording(monkeypatch):
     layer.build((None, 5, 4))
     recorded = keras_private._layers
     del recorded[id(layer)]
-    monkeypatch.setattr(keras_private, "_is_complete", False)
+    monkeypatch.setattr(keras_private.layers, "_is_complete", False)
     assert roles_of(layer.trainable_variables)[0].layer == "Conv1DTranspose"
     assert id(layer) in recorded
     assert not keras_private.record_earlier_layers()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 import torch.distributed
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from keras_lrsched._core import keras_private
 
 # Replicas and processes
 
@@ -151,8 +152,7 @@ def compile_function(function: Callable, jit_compile: bool) -> Callable:
 
 
 def forget_compiled(variables: Sequence, message: str) -> None:
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()
+    keras_private.forget_torch_compiled()
 
 
 # Residuals of a backward pass

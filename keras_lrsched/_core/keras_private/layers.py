@@ -1,0 +1,209 @@
+"""Layers, variables and models."""
+
+import functools
+import gc
+import warnings
+import weakref
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.models import functional
+from keras.src.saving import serialization_lib
+
+
+def existing(module, *names):
+    """The classes of these names in a public module of Keras, for `isinstance`, as far as the installed version has them.
+
+    `ReversibleEmbedding` came with Keras 3.12, `ScheduleFreeAdamW` with 3.14, `MultiOptimizer` with 3.15.
+    """
+    return tuple(vars(module)[name] for name in names if name in vars(module))
+
+
+def functional_model():
+    """The class of functional models. Relies on `keras.src.models.functional.Functional`. Seen in Keras 3.10 to 3.15."""
+    return functional.Functional
+
+
+def layers_of(model):
+    """All layers of a model at any depth, itself first. Relies on `Layer._flatten_layers`. Seen in Keras 3.10 to 3.15."""
+    return list(model._flatten_layers())
+
+
+def has_value(variable):
+    """Whether a variable has its value, which Keras takes out before a step on JAX, and does not put back after an error.
+
+    Relies on `Variable._value`, which `Trainer._purge_model_variables` sets to `None`. Seen in Keras 3.10 to 3.15.
+    """
+    return variable._value is not None
+
+
+def is_calling():
+    """Return `True` while a layer is called.
+
+    Relies on the global attribute `current_call_ctx`. Seen in Keras 3.10 to 3.15.
+    """
+    return global_state.get_global_attribute("current_call_ctx") is not None
+
+
+def value_of(variable):
+    """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
+    return variable._value
+
+
+def list_last(variable):
+    """Let a variable stand after all others in the `weights` and `variables` of every layer and model that has it.
+
+    Relies on `Layer.weights` and `Layer.variables` being properties that no class of Keras' own overrides; they are replaced
+    once. Seen in Keras 3.10 to 3.15.
+    """
+    vars(variable)["_listed_last"] = True
+    for name in ("weights", "variables"):
+        original = vars(keras.layers.Layer)[name]
+        if not hasattr(original.fget, "lists_last"):
+            setattr(keras.layers.Layer, name, property(_listing_last(original.fget), doc=original.__doc__))
+
+
+def _listing_last(listed):
+    @functools.wraps(listed)
+    def variables(self):
+        found = listed(self)
+        last = [each for each in found if getattr(each, "_listed_last", False)]
+        return [each for each in found if not getattr(each, "_listed_last", False)] + last if last else found
+
+    vars(variables)["lists_last"] = True
+    return variables
+
+
+def serialized_objects(model):
+    """The ids of the objects that the configuration of a model has configurations of; none if it has no configuration.
+
+    Relies on `ObjectSharingScope`, which collects them in the global attribute "shared_objects/id_to_config_map". Seen in
+    Keras 3.10 to 3.15.
+    """
+    with serialization_lib.ObjectSharingScope(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            keras.saving.serialize_keras_object(model)
+        except Exception:  # of any kind, from any class of the user
+            return set()
+        return set(global_state.get_global_attribute("shared_objects/id_to_config_map", {}))
+
+
+def children(layer):
+    """The layers that are directly in a layer. Relies on `Layer._layers`. Seen in Keras 3.10 to 3.15."""
+    return list(layer._layers)
+
+
+def is_graph(layer):
+    """Return `True` for functional and sequential models. Relies on `functional_model`."""
+    return isinstance(layer, (keras.Sequential, functional_model()))
+
+
+def own_trainable_variables(layer):
+    """The trainable variables that a layer has itself, also while it is frozen.
+
+    Relies on `Layer._trainable_variables`. Seen in Keras 3.10 to 3.15.
+    """
+    return list(layer._trainable_variables)
+
+
+def producer(tensor):
+    """The operation that a symbolic tensor comes from, and the tensors that went into it.
+
+    Relies on `KerasTensor._keras_history` and `Operation._inbound_nodes`. Seen in Keras 3.10 to 3.15.
+    """
+    operation, node, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
+_layers: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+
+_is_complete = False
+
+
+def record_layers():
+    """Let each layer that is made from now on be in `recorded_layers`, as long as it lives.
+
+    Relies on `Layer._initialize_tracker`, which each layer calls as its first attribute is set. Seen in Keras 3.10 to 3.15.
+    """
+    original = keras.layers.Layer._initialize_tracker
+    if hasattr(original, "records"):
+        return
+
+    @functools.wraps(original)
+    def initialize(self):
+        _layers.setdefault(id(self), self)
+        original(self)
+
+    vars(initialize)["records"] = True
+    keras.layers.Layer._initialize_tracker = initialize
+
+
+def recorded_layers():
+    """All layers that live, in the order in which they were made, but for those from before `record_layers`."""
+    return list(_layers.values())
+
+
+def record_earlier_layers():
+    """Record the layers from before `record_layers`, too; return `False` if this has been done.
+
+    They are found once in a process, among the objects of Python's garbage collector. Relies on `Layer._tracker`, which
+    each layer has that was made.
+    """
+    global _is_complete
+    if _is_complete:
+        return False
+    _is_complete = True
+    kinds = _subclasses(keras.layers.Layer)
+    for each in gc.get_objects():
+        if type(each) in kinds and "_tracker" in vars(each):
+            _layers.setdefault(id(each), each)
+    return True
+
+
+def _subclasses(kind):
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
+
+
+def layout(variable):
+    """The layout of a variable on several devices, or `None`. Relies on `Variable._layout`. Seen in Keras 3.10 to 3.15."""
+    return getattr(variable, "_layout", None)
+
+
+def autocast(variable, tensor):
+    """A tensor in the dtype that the value of a variable has where a layer reads it.
+
+    Relies on `Variable._maybe_autocast`. Seen in Keras 3.10 to 3.15.
+    """
+    return variable._maybe_autocast(tensor)
+
+
+def layers_within(layer):
+    """All layers in a layer at any depth, without itself. Relies on the same as `layers_of`."""
+    return list(layer._flatten_layers(include_self=False))
+
+
+def kernel_without_adapter(layer):
+    """The kernel of a convolution without what LoRA adds. Relies on `BaseConv._kernel`. Seen in Keras 3.10 to 3.15."""
+    return layer._kernel
+
+
+def embeddings_without_adapter(layer):
+    """The embeddings of a layer without what LoRA adds. Relies on `Embedding._embeddings`. Seen in Keras 3.10 to 3.15."""
+    return layer._embeddings
+
+
+def function_arguments(loss_or_metric):
+    """The dictionary of keyword arguments of the function in a loss or metric; an empty one for others.
+
+    Relies on `LossFunctionWrapper._fn_kwargs` and `MeanMetricWrapper._fn_kwargs`. Seen in Keras 3.10 to 3.15.
+    """
+    return getattr(loss_or_metric, "_fn_kwargs", {})
+
+
+MANAGED_ATTRIBUTES = ("_jax_state", "_tracker")
+"""Attributes of layers and models that Keras alone manages."""
+
+TRACKED_LISTS = frozenset({"_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators"})
+"""Attributes of layers in which Keras lists what it tracks; it assigns them by computed names."""
