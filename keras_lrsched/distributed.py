@@ -104,7 +104,7 @@ def enable_multi_worker_fit(model):
     def with_axis(step):
         return lambda data: keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step(data))
 
-    def _maybe_symbolic_build(iterator=None, data_batch=None):  # `training_loop` knows it by this name
+    def build(iterator, data_batch):
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))
@@ -113,7 +113,8 @@ def enable_multi_worker_fit(model):
 
     kind = type(model)
     own = {"train_step": with_axis(kind.train_step.__get__(model)), "test_step": with_axis(kind.test_step.__get__(model))}
-    vars(model).update(own, _maybe_symbolic_build=_maybe_symbolic_build, train_function=None, test_function=None)
+    vars(model).update(own, train_function=None, test_function=None)
+    keras_private.replace_building(model, build)
     return model
 
 

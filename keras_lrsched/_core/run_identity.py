@@ -1,5 +1,6 @@
 """Which `fit`s of a recorder belong to one run."""
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched._core.run import Run
 
@@ -24,4 +25,4 @@ class RunIdentity:
 
 def _steps(model):
     optimizer = inner_optimizer(model.optimizer)
-    return 0 if optimizer is None else int(optimizer_value(model, optimizer._iterations))
+    return 0 if optimizer is None else int(optimizer_value(model, keras_private.iterations(optimizer)))

@@ -210,7 +210,11 @@ class _Walk:
         kind: Any = type(value)
         settings = _assigned_by_library(kind)
         for name, each in list(vars(value).items()):
-            if name in _SKIPPED or name.startswith("_self_") or (is_callback and name in _OF_CALLBACKS):
+            if (
+                name in keras_private.MANAGED_ATTRIBUTES
+                or name.startswith("_self_")
+                or (is_callback and name in _OF_CALLBACKS)
+            ):
                 continue
             if isinstance(each, str) and name in _arguments(kind):
                 # Often a path: a run goes on to write where its script says, and not where a file does.
@@ -272,13 +276,8 @@ class _Walk:
 
 _MUTABLE = (np.ndarray, list, dict, set, collections.deque)
 
-_SKIPPED = ("_jax_state", "_tracker")
-
 _OF_CALLBACKS = ("model", "_model", "params")
 """What Keras gives to each callback."""
-
-_LISTS_OF_LAYERS = {"_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators"}
-"""Where Keras keeps what it tracks; it assigns them by computed names."""
 
 _FOLLOWED = (
     keras.Operation,
@@ -335,7 +334,7 @@ def _assigned_by_library(kind: Any):
     bases = [keras.callbacks.Callback] if issubclass(kind, keras.callbacks.Callback) else kind.__mro__
     functions = [_function_of(each) for base in bases if not is_of_user(base) for each in vars(base).values()]
     names = {name for it in functions if it for name in _instructions(it.__code__, "STORE_ATTR")}
-    return names | _LISTS_OF_LAYERS if issubclass(kind, keras.Layer) else names
+    return names | keras_private.TRACKED_LISTS if issubclass(kind, keras.Layer) else names
 
 
 @functools.cache

@@ -141,7 +141,7 @@ def probing_adapter():
     for innermost in sys._current_frames().values():
         frame: FrameType | None = innermost
         while frame is not None:
-            if frame.f_code.co_name == "_get_dataset_info":
+            if frame.f_code.co_name == keras_private.PROBING:
                 return frame.f_locals["self"]
             frame = frame.f_back
     return None
@@ -167,30 +167,17 @@ def is_building():
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name in ("_symbolic_build", "_maybe_symbolic_build"):
+        if frame.f_code.co_name in keras_private.BUILDING:
             return True
         frame = frame.f_back
     return False
-
-
-_EXPORTERS = (
-    "keras.src.export.",
-    "tensorflow.python.saved_model.save",
-    "tensorflow.lite.python.",
-    "tf2onnx.",
-    "jax2onnx.",
-    "jax._src.export.",
-    "torch.export.",
-    "torch.onnx.",
-)
-"""How the names of modules begin that trace a model in order to export it."""
 
 
 def is_exporting():
     """Whether the call stack has led here from an exporter: of Keras, TensorFlow, LiteRT, ONNX, JAX or PyTorch."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
+        if frame.f_globals.get("__name__", "").startswith(keras_private.EXPORTERS):
             return True
         frame = frame.f_back
     return False
@@ -246,7 +233,7 @@ def _trace(model, spec):
 
 def _looks_ahead(frame):
     while frame is not None:
-        if frame.f_code.co_name in ("_symbolic_build", "_maybe_symbolic_build", "_get_dataset_info"):
+        if frame.f_code.co_name in (*keras_private.BUILDING, keras_private.PROBING):
             return True
         if isinstance(frame.f_locals.get("self"), keras.callbacks.CallbackList):
             return True

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched._core.random_state import random_state, restore_random_state
 
 BATCH_SIZE = 32
@@ -84,7 +84,7 @@ def check_batch_norm_data(model, batches):
 
 
 def batch_norm_layers(model):
-    return [it for it in model._flatten_layers() if isinstance(it, keras.layers.BatchNormalization) and it.trainable]
+    return [it for it in keras_private.layers_of(model) if isinstance(it, keras.layers.BatchNormalization) and it.trainable]
 
 
 def statistics(model):

@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_lrsched._core import training_loop, validation
+from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
@@ -107,10 +107,10 @@ class MicroBatchController(GradientController):
             )
         self._small = self.add_variable("small")
         self._big = self.add_variable("big")
-        self._iterations = self.optimizer._iterations
+        self._count = keras_private.iterations(self.optimizer)
 
     def before_apply(self, gradients, variables):
-        is_first = self._iterations % self.accumulation_steps == 0
+        is_first = self._count % self.accumulation_steps == 0
         so_far = ops.where(is_first, 0.0, ops.convert_to_tensor(self._small))
         self._small.assign(so_far + global_square(gradients) / self.accumulation_steps)
         self._big.assign(global_square(self.of_update(gradients, variables)))

@@ -41,7 +41,7 @@ def _hooked(model, optimizer):
 
     def apply(grads, trainable_variables=None):
         grads = list(grads)
-        variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
+        variables = keras_private.trained_by(optimizer) if trainable_variables is None else list(trainable_variables)
         if not optimizer.built:
             with keras.name_scope(optimizer.name, caller=optimizer):
                 optimizer.build(variables)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import step_hooks
+from keras_lrsched._core import keras_private, step_hooks
 from keras_lrsched.schedules._arrays import float_dtype
 
 
@@ -110,15 +110,15 @@ def _names(owner):
         names += ["layers", "loss", "optimizer"]
     if isinstance(owner, keras.optimizers.Optimizer):
         names.append("learning_rate")
-    return [*names, *getattr(owner, "_fn_kwargs", ())]
+    return [*names, *keras_private.function_arguments(owner)]
 
 
 def _places(owner, name):
     """The dictionaries that may hold a setting: two for a loss, of which one is for its configuration only."""
     attributes = getattr(owner, "__dict__", {})
     if isinstance(owner, keras.optimizers.Optimizer) and name == "learning_rate":
-        return [(attributes, "_learning_rate")]
-    return [(getattr(owner, "_fn_kwargs", {}), name), (attributes, name)]
+        return [keras_private.learning_rate_place(owner)]
+    return [(keras_private.function_arguments(owner), name), (attributes, name)]
 
 
 def _is_number(owner, name):
@@ -150,7 +150,7 @@ def callbacks_in(model):
 def is_in_state(model, optimizer):
     """Whether the training step gets the counter of an optimizer: on JAX, it gets all state as arguments."""
     state = [*model.optimizer.variables, *model.non_trainable_variables]
-    return keras.backend.backend() != "jax" or any(each is optimizer._iterations for each in state)
+    return keras.backend.backend() != "jax" or any(each is keras_private.iterations(optimizer) for each in state)
 
 
 def updates(model, optimizer, args):
@@ -191,7 +191,7 @@ class StandIn(keras.Variable):
         if self._tensor is None:
             return super().value
         self._was_read = True
-        return self._maybe_autocast(self._tensor)
+        return keras_private.autocast(self, self._tensor)
 
     def get_shape(self):  # what TensorFlow asks of a tensor
         return self.value.shape

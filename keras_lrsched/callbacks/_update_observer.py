@@ -91,7 +91,7 @@ class UpdateObserver(keras.callbacks.Callback):
     def counter(self):
         """The steps that `model.optimizer` has made, over all `fit`s."""
         optimizer = inner_optimizer(self._trainer.optimizer)
-        return 0 if optimizer is None else int(optimizer_value(self._trainer, optimizer._iterations))
+        return 0 if optimizer is None else int(optimizer_value(self._trainer, keras_private.iterations(optimizer)))
 
     def set_model(self, model):
         super().set_model(model)
@@ -169,7 +169,7 @@ class UpdateObserver(keras.callbacks.Callback):
         return callback.target
 
     def _counters(self):
-        return {key: int(optimizer_value(self._trainer, it._iterations)) for key, it in self._counted.items()}
+        return {key: int(optimizer_value(self._trainer, keras_private.iterations(it))) for key, it in self._counted.items()}
 
     def _steps_made(self, key):
         made = self._after[key] - self._before[key]
@@ -214,7 +214,7 @@ class _FunctionRate:
         step_hooks.make_step(model)
 
     def before_apply(self, gradients, variables):
-        self.variable.assign(ops.cast(self._optimizer._get_current_learning_rate(), "float32"))
+        self.variable.assign(ops.cast(keras_private.current_learning_rate(self._optimizer), "float32"))
 
     def after_apply(self, gradients, variables):
         pass
@@ -243,7 +243,7 @@ def _parts(optimizer):
 
 
 def _rate(optimizer):
-    return vars(optimizer)["_learning_rate"]
+    return keras_private.learning_rate_setting(optimizer)
 
 
 def _is_function(rate):

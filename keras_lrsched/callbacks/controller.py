@@ -196,7 +196,7 @@ class Controller(keras.callbacks.Callback):
 
     def _optimizer_steps(self):
         optimizer = inner_optimizer(self._trainer.optimizer)
-        return 0 if optimizer is None else int(optimizer_value(self._trainer, optimizer._iterations))
+        return 0 if optimizer is None else int(optimizer_value(self._trainer, keras_private.iterations(optimizer)))
 
     def _check_optimizer(self, epoch_ends=False):
         """Refuses a training step that does not use the learning rate that is set.
@@ -276,7 +276,7 @@ def _refuse_learning_rate(name, model):
         raise ValueError(f"{name} sets the learning rate of `model.optimizer`. Received: model.optimizer=None")
     if isinstance(optimizer, keras_private.existing(keras.optimizers, "MultiOptimizer")):
         raise ValueError(f"{name} sets one learning rate; a MultiOptimizer has several. Received: {optimizer.name!r}")
-    rate = vars(optimizer).get("_learning_rate")
+    rate = keras_private.learning_rate_setting(optimizer)
     if not isinstance(rate, keras.Variable):
         raise ValueError(
             f"{name} sets the learning rate: construct {type(optimizer).__name__} with a float instead of a schedule. "

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched._core import backends, step_hooks, training_loop
+from keras_lrsched._core import backends, keras_private, step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks import _gradient_hook
 from keras_lrsched.callbacks.controller import Controller
@@ -107,7 +107,7 @@ class GradientController(Controller):
         """A variable of the compiled step, to be called in `begin`, after `super().begin()`."""
         variable = step_hooks.variables_to_reuse(self._trainer, self).get(name)
         if variable is not None and (tuple(variable.shape), variable.dtype) == (tuple(shape), dtype):
-            self.optimizer._track_variable(variable)
+            keras_private.track_optimizer_variable(self.optimizer, variable)
             variable.assign(keras.initializers.get(initializer)(shape, dtype=dtype))
         else:
             name_there = f"{type(self).__name__}_{name}"
@@ -134,7 +134,7 @@ class GradientController(Controller):
 
     def applied(self):
         """How many batches the optimizer has got, over all `fit`s."""
-        return int(self.read(inner_optimizer(self._trainer.optimizer)._iterations))
+        return int(self.read(keras_private.iterations(inner_optimizer(self._trainer.optimizer))))
 
     @property
     def accumulation_steps(self):
@@ -143,7 +143,7 @@ class GradientController(Controller):
 
     @property
     def rate(self):
-        return inner_optimizer(self._trainer.optimizer)._learning_rate
+        return keras_private.learning_rate_setting(inner_optimizer(self._trainer.optimizer))
 
     def of_update(self, gradients, variables):
         """The mean of the gradients accumulated so far and these: after the last batch of an update, what that uses."""
@@ -151,8 +151,8 @@ class GradientController(Controller):
         steps = optimizer.gradient_accumulation_steps
         if not steps:
             return gradients
-        places = map(optimizer._get_variable_index, variables)
-        sums = [optimizer._accumulated_gradients[place] for place in places]
+        places = [keras_private.variable_index(optimizer, each) for each in variables]
+        sums = [keras_private.accumulated_gradients(optimizer)[place] for place in places]
         return [(g + ops.cast(s, g.dtype)) / steps for g, s in zip(gradients, sums, strict=True)]
 
     def state(self):

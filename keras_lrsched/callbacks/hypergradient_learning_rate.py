@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
@@ -113,7 +113,7 @@ class HypergradientLearningRate(GradientController):
         self._sum = self.add_variable("sum")
         optimizer = self.optimizer
         self._is_sgd = isinstance(optimizer, keras.optimizers.SGD)
-        shapes = [tuple(each.shape) for each in optimizer._trainable_variables] if self._is_sgd else []
+        shapes = [tuple(each.shape) for each in keras_private.trained_by(optimizer)] if self._is_sgd else []
         self._directions = [self.add_variable(f"direction_{i}", shape) for i, shape in enumerate(shapes)]
         shapes = shapes if self._is_sgd and optimizer.nesterov else []
         self._momenta = [self.add_variable(f"momentum_{i}", shape) for i, shape in enumerate(shapes)]
@@ -122,7 +122,7 @@ class HypergradientLearningRate(GradientController):
     def before_apply(self, gradients, variables):
         optimizer = inner_optimizer(self._trainer.optimizer)
         gradients = [ops.cast(each, "float32") for each in gradients]
-        places = [optimizer._get_variable_index(each) for each in variables]
+        places = [keras_private.variable_index(optimizer, each) for each in variables]
         directions = [self._directions[i] if self._is_sgd else _adam_direction(optimizer, i) for i in places]
         h = sum(ops.sum(g * u) for g, u in zip(gradients, directions, strict=True))
         if self.normalize:
@@ -180,7 +180,7 @@ class HypergradientLearningRate(GradientController):
 
 
 def _adam_direction(optimizer, place):
-    m, v = (ops.cast(slots[place], "float32") for slots in (optimizer._momentums, optimizer._velocities))
+    m, v = (ops.cast(slots[place], "float32") for slots in keras_private.adam_moments(optimizer))
     return m / (ops.sqrt(v) + optimizer.epsilon)
 
 

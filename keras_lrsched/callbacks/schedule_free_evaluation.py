@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import training_loop
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.run import Run
@@ -126,7 +126,7 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
         optimizer.use_average()
         if self.batch_norm_data is not None:
             self.of_training = _values(statistics(model))
-            self._set_statistics(model, int(ops.convert_to_numpy(optimizer._iterations)))
+            self._set_statistics(model, int(ops.convert_to_numpy(keras_private.iterations(optimizer))))
         return True
 
     def _to_training(self):

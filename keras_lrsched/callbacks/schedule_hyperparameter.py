@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import step_hooks, training_loop
+from keras_lrsched._core import keras_private, step_hooks, training_loop
 from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks import _settings
@@ -208,7 +208,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             self.model.test_function = self.model.predict_function = None
 
     def _updates(self):
-        batches = int(optimizer_value(self._trainer, self.counter._iterations))
+        batches = int(optimizer_value(self._trainer, keras_private.iterations(self.counter)))
         return batches // (self.counter.gradient_accumulation_steps or 1)
 
     def _refuse_what_is_not_read(self):
@@ -218,7 +218,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
 
     def _refuse_an_idle_counter(self):
         may_skip = self.counter is not self.model.optimizer or getattr(self.counter, "nonfinite", "propagate") != "propagate"
-        if not int(ops.convert_to_numpy(self.counter._iterations)) and not may_skip:
+        if not int(ops.convert_to_numpy(keras_private.iterations(self.counter))) and not may_skip:
             self.leave_step()
             raise ValueError(
                 f"`{self.target}` follows the updates of `model.optimizer`, but the training step makes none with it: name "

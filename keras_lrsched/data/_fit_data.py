@@ -187,6 +187,6 @@ def batches_ahead(adapter):
     if dataset is None:
         return itertools.chain.from_iterable(adapter.get_numpy_iterator() for _ in itertools.count())
     if hasattr(dataset, "peek"):
-        return (adapter._standardize_batch(dataset.peek(i)) for i in itertools.count())
+        return (keras_private.standardize_batch(adapter, dataset.peek(i)) for i in itertools.count())
     size = dataset.num_batches  # `None` for endless data
-    return (adapter._standardize_batch(dataset[i % size if size else i]) for i in itertools.count())
+    return (keras_private.standardize_batch(adapter, dataset[i % size if size else i]) for i in itertools.count())

@@ -274,7 +274,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         iterator = training_loop.epoch_iterator()
         if iterator is not None:
             _refuse_steps_per_epoch(iterator)
-            iterator._num_batches = self._length  # Keras counts the batches once, when `fit` begins,
+            keras_private.set_number_of_batches(iterator, self._length)  # Keras counts the batches once, when `fit` begins,
             iterator.data_adapter.shuffle = False  # and takes them in random order, unless `fit` is told not to
 
     def on_epoch_end(self):
@@ -295,7 +295,7 @@ class ScheduledBatches(keras.utils.PyDataset):
     def _plan_epoch(self):
         """Says how many batches an epoch of `fit` has whose length Keras cannot see, so that it ends with the last one."""
         with self._changed:
-            training_loop.epoch_iterator()._num_batches = self._left or self._full_length()
+            keras_private.set_number_of_batches(training_loop.epoch_iterator(), self._left or self._full_length())
 
     def _end_of_epoch(self):
         """Ends an epoch that `fit` has read in another form: the number of batches in the next."""
@@ -321,13 +321,13 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     def _refuse_other_epochs(self, iterator, length):
         _refuse_steps_per_epoch(iterator)
-        replicas = getattr(getattr(iterator, "_distribute_strategy", None), "num_replicas_in_sync", 1)
+        replicas = keras_private.replicas_of_iterator(iterator)
         if replicas > 1:
             raise ValueError(f"On several replicas, give `fit` ScheduledBatches. Received: num_replicas_in_sync={replicas}")
-        if length is not None and iterator._num_batches != length:
+        if length is not None and keras_private.number_of_batches(iterator) != length:
             raise ValueError(
                 "What is made of the dataset must hand over its batches one by one, by `map` and `prefetch`. "
-                f"Received: {iterator._num_batches} batches instead of {length}"
+                f"Received: {keras_private.number_of_batches(iterator)} batches instead of {length}"
             )
 
     def _full_length(self):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import backends
+from keras_lrsched._core import backends, keras_private
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -32,9 +32,9 @@ class LossAwareOptimizer(Optimizer):
     def scale_loss(self, loss):
         return super().scale_loss(_when_differentiated(loss, self.set_loss))
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
+    def _apply_gradients(self, grads, trainable_variables):
         self._take_loss()
-        super()._backend_apply_gradients(grads, trainable_variables)
+        super()._apply_gradients(grads, trainable_variables)
 
     def _take_loss(self):
         name, loss = type(self).__name__, self._next_loss
@@ -47,7 +47,7 @@ class LossAwareOptimizer(Optimizer):
             )
         self._next_loss = None
         if self.gradient_accumulation_steps:
-            is_first = ops.equal(self._iterations % self.gradient_accumulation_steps, 0)
+            is_first = ops.equal(keras_private.iterations(self) % self.gradient_accumulation_steps, 0)
             before = ops.where(is_first, 0.0, ops.convert_to_tensor(self._scalars["loss"]))
             loss = before + loss / self.gradient_accumulation_steps
         self._scalars["loss"].assign(loss)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.backends import cond
 from keras_lrsched.optimizers._matrices import matrix_of
 from keras_lrsched.optimizers._numerics import average, bias_correction, norm
@@ -89,7 +89,7 @@ class LowRank(Optimizer):
         return self.rank or math.ceil(matrix.rows / 4)
 
     def make_state(self, variable):
-        matrix = self._matrices[self._get_variable_index(variable)]
+        matrix = self._matrices[keras_private.variable_index(self, variable)]
         if matrix is None:
             return {name: self.add_state(variable, name) for name in ("m", "v")}
         rank = self._rank(matrix)

@@ -89,7 +89,7 @@ class MomentumModel(LossAwareOptimizer):
     def _resting_product(self, contexts, t):
         """<d, w> of the variables without a step."""
         scalars, places = contexts[0].scalars, {ctx.index for ctx in contexts}
-        variables = enumerate(zip(self._trainable_variables, self._states, strict=True))
+        variables = enumerate(zip(keras_private.trained_by(self), self._states, strict=True))
         resting = [(i, v, OptimizerState(each)) for i, (v, each) in variables if i not in places and "d" in each]
         return sum(self.mean(scalars.faded[i], 0.0, t) * dot(state.d, exact_value(v, state)) for i, v, state in resting)
 

@@ -101,7 +101,7 @@ class MultiPassModel(keras.Model):
         of_optimizer = [scope.get_current_value(variable) for variable in self.optimizer.variables]
         values, of_optimizer = self.optimizer.stateless_apply(of_optimizer, result.gradients, values)
         others, of_metrics = result.state[: len(others)], result.state[len(others) :][: len(of_metrics)]
-        logs, of_metrics = self._update_metrics_variables(of_metrics, result.loss, x, y, result.y_pred, sample_weight)
+        logs, of_metrics = keras_private.update_metrics(self, of_metrics, result.loss, x, y, result.y_pred, sample_weight)
         return logs, (values, others, of_optimizer, of_metrics)
 
     def _stateful_step(self, data):
@@ -113,7 +113,7 @@ class MultiPassModel(keras.Model):
         with after(batch):  # so do random seeds and the optimizer's state, of which not all depends on the batch
             result = self._update(batch)
         size = ops.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]
-        self._loss_tracker.update_state(result.loss, sample_weight=size)
+        keras_private.loss_tracker(self).update_state(result.loss, sample_weight=size)
         return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
 
     def _update(self, batch):

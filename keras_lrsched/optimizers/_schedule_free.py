@@ -49,7 +49,7 @@ class ScheduleFree(Optimizer):
     def make_scalars(self):
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
         # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y.
-        count = len(self._trainable_variables)
+        count = len(keras_private.trained_by(self))
         return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32", shape=(count,))}
 
     def direction(self, y, g, state, ctx):
@@ -133,7 +133,9 @@ class ScheduleFree(Optimizer):
         if not self.built or (self._averaged() == to_average).all():
             return
         factor = (1 - 1 / self.beta) * (1 if to_average else -1)
-        for variable, variables, has_average in zip(self._trainable_variables, self._states, self._averaged(), strict=True):
+        for variable, variables, has_average in zip(
+            keras_private.trained_by(self), self._states, self._averaged(), strict=True
+        ):
             if variables and has_average != to_average:
                 state = OptimizerState(variables)
                 value = exact_value(variable, state) + factor * state.gap

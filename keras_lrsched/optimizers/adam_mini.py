@@ -5,7 +5,7 @@ import re
 
 from keras import ops
 
-from keras_lrsched._core import path_rules, validation
+from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
@@ -89,7 +89,7 @@ class AdamMini(FusedOptimizer):
         self._blocks = [_blocks(*each) for each in zip(rules, variables, find_roles(), strict=True)]
 
     def make_state(self, variable):
-        shape = self._blocks[self._get_variable_index(variable)].shape
+        shape = self._blocks[keras_private.variable_index(self, variable)].shape
         return {"m": self.add_state(variable, "m"), "v": self.add_state(variable, "v", shape=shape)}
 
     def step(self, w, g, state, ctx):

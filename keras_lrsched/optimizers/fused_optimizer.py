@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched import kernels
-from keras_lrsched._core import backends, validation
+from keras_lrsched._core import backends, keras_private, validation
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -52,13 +52,13 @@ class FusedOptimizer(Optimizer):
 
     # The update
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
+    def _apply_gradients(self, grads, trainable_variables):
         self._calls_kernel = self._has_kernel(trainable_variables)
-        super()._backend_apply_gradients(grads, trainable_variables)
+        super()._apply_gradients(grads, trainable_variables)
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def _update_variables(self, grads, trainable_variables, learning_rate):
         if not self._calls_kernel:
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            super()._update_variables(grads, trainable_variables, learning_rate)
             return
         t = ops.cast(self.iterations, "float32") + 1
         numbers = [self.kernel_scale(grads), *self.kernel_numbers(t)]
@@ -67,7 +67,7 @@ class FusedOptimizer(Optimizer):
         seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
         for code, pairs in self._by_code(trainable_variables, grads).items():
             variables, gradients = zip(*pairs, strict=True)
-            places = [self._get_variable_index(variable) for variable in variables]
+            places = [keras_private.variable_index(self, variable) for variable in variables]
             state = [[part for name in self.state_names for part in _parts(self._states[place][name])] for place in places]
             rates = self._kernel_rates(places, learning_rate)
             blocks = code or [number for place in places for number in self.kernel_blocks(place)]
@@ -77,7 +77,7 @@ class FusedOptimizer(Optimizer):
         """Variables with their gradients, by the code and block size of their state: `()` if that is float32."""
         groups: dict = {}
         for pair in zip(variables, gradients, strict=True):
-            state = self._states[self._get_variable_index(pair[0])][self.state_names[0]]
+            state = self._states[keras_private.variable_index(self, pair[0])][self.state_names[0]]
             groups.setdefault(getattr(state, "code", ()), []).append(pair)
         return groups
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_lrsched._core import backends, validation
+from keras_lrsched._core import backends, keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
@@ -87,12 +87,12 @@ class LocalUpdates(Wrapper):
         super().apply(backends.multiply_by_replicas(grads), trainable_variables)
 
     def before_update(self, pairs):
-        return ops.copy(ops.convert_to_tensor(self._iterations))
+        return ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
 
     def after_update(self, pairs, before):
         if backends.replicas() == 1:
             return
-        done, micro_steps = ops.convert_to_tensor(self._iterations), self.gradient_accumulation_steps or 1
+        done, micro_steps = ops.convert_to_tensor(keras_private.iterations(self)), self.gradient_accumulation_steps or 1
         due = ops.where(ops.equal(before, 0), self._period_at(done, 0), ops.cast(self._due, done.dtype))
         is_due = ops.logical_and(ops.not_equal(done, before), done >= due * micro_steps)
         self._average(is_due, due)
@@ -119,11 +119,11 @@ class LocalUpdates(Wrapper):
         return super().from_config({**config, "period": period}, custom_objects)
 
     def _average(self, is_due, due):
-        done = ops.convert_to_tensor(self._iterations)
+        done = ops.convert_to_tensor(keras_private.iterations(self))
         updates = done // (self.gradient_accumulation_steps or 1)
         self.assign(self._due, ops.where(is_due, updates + self._period_at(done, updates), ops.cast(due, done.dtype)))
         values, places = [], []
-        for index, variable in enumerate(self._trainable_variables):
+        for index, variable in enumerate(keras_private.trained_by(self)):
             master = self._inner_state(index).get("master")
             values.append(wide(variable) if master is None else wide(master))
             places.append(([variable] if master is None else [variable, master], variable.constraint))

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
@@ -74,12 +74,13 @@ class Lookahead(Wrapper):
 
     def before_update(self, pairs):
         """The number of micro-batches so far, and the weights."""
-        done = ops.copy(ops.convert_to_tensor(self._iterations))
+        done = ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
         return done, [self.value_of(variable, index) for variable, index in pairs]
 
     def after_update(self, pairs, before):
         done_before, weights = before
-        done, period = ops.convert_to_tensor(self._iterations), self.sync_period * (self.gradient_accumulation_steps or 1)
+        done = ops.convert_to_tensor(keras_private.iterations(self))
+        period = self.sync_period * (self.gradient_accumulation_steps or 1)
         is_due = ops.logical_and(ops.not_equal(done, done_before), ops.equal(done % period, 0))
         for (variable, index), w in zip(pairs, weights, strict=True):
             fast, gap_variable = self.value_of(variable, index), self._states[index]["gap"]

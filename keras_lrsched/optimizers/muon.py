@@ -5,7 +5,7 @@ import warnings
 
 from keras import ops
 
-from keras_lrsched._core import path_rules, registry, validation
+from keras_lrsched._core import keras_private, path_rules, registry, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._matrices import HIDDEN, hidden_matrix, is_guess
 from keras_lrsched.optimizers._numerics import average, bias_correction, matrix_norm
@@ -206,7 +206,7 @@ class Muon(Optimizer):
 
     def matrix_shape(self, variable):
         """How many inputs and outputs a variable has, or each of its matrices; `None` if AdamW updates it."""
-        view = self._views[self._get_variable_index(variable)]
+        view = self._views[keras_private.variable_index(self, variable)]
         return None if view is None else (view.inputs, view.outputs)
 
     def make_state(self, variable):

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._numerics import average, matrix_norm
 from keras_lrsched.optimizers.muon import Muon
@@ -93,7 +93,7 @@ class NorMuon(Muon):
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
     def make_state(self, variable):
-        state, view = super().make_state(variable), self._views[self._get_variable_index(variable)]
+        state, view = super().make_state(variable), self._views[keras_private.variable_index(self, variable)]
         if view is None:
             return state
         shape = (view.outputs,) if view.stack is None else (view.stack, view.outputs)

@@ -21,7 +21,7 @@ from keras_lrsched.optimizers._update_context import OptimizerState, UpdateConte
 from keras_lrsched.schedules.per_update import refuse_per_update
 
 
-class Optimizer(keras.optimizers.Optimizer):
+class Optimizer(keras_private.OptimizerHooks):
     """An update rule whose state and arithmetic are float32, whatever the dtype of the variables.
 
     A subclass names its state in `state_names` and writes its formula once, in `step`. It stores each constructor argument
@@ -149,7 +149,7 @@ class Optimizer(keras.optimizers.Optimizer):
         self.seed = seed
         self.nonfinite = validation.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
         self.roles = path_rules.table(roles)
-        if isinstance(self._learning_rate, keras.Variable):
+        if isinstance(keras_private.learning_rate_setting(self), keras.Variable):
             self._widen_learning_rate(learning_rate)
 
     # What a method defines
@@ -207,7 +207,7 @@ class Optimizer(keras.optimizers.Optimizer):
             self.skipped_updates = self.add_scalar("skipped_updates", 0, dtype="int")
         if self.stochastic_rounding:
             self._rounding = keras.random.SeedGenerator(self.seed)
-            self._track_variable(self._rounding.state)
+            keras_private.track_optimizer_variable(self, self._rounding.state)
 
     def _find_roles(self, variables):
         find = deferred(variables, self.roles)
@@ -222,7 +222,7 @@ class Optimizer(keras.optimizers.Optimizer):
             shape=variable.shape if own_shape else shape,
             dtype=dtype or wide_dtype(variable.dtype),
             initializer=initializer,
-            layout=getattr(variable, "_layout", None) if own_shape else None,
+            layout=keras_private.layout(variable) if own_shape else None,
             name=f"{path_rules.path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 
@@ -239,11 +239,12 @@ class Optimizer(keras.optimizers.Optimizer):
         """How many bytes the state takes: all but the counter of updates and the learning rate."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
-        return sum(bytes_of(v) for v in self.variables if v is not self._iterations and v is not self._learning_rate)
+        counter, rate = keras_private.iterations(self), keras_private.learning_rate_setting(self)
+        return sum(bytes_of(v) for v in self.variables if v is not counter and v is not rate)
 
     def state_bytes_per_parameter(self):
         """The same for each number that is trained."""
-        return self.state_bytes() / sum(math.prod(v.shape) for v in self._trainable_variables)
+        return self.state_bytes() / sum(math.prod(v.shape) for v in keras_private.trained_by(self))
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         """As in Keras, before the optimizer is built; but it is saved."""
@@ -266,7 +267,7 @@ class Optimizer(keras.optimizers.Optimizer):
                 )
 
     def _make_all_state(self, variable):
-        if self._overwrite_variable_with_gradient(variable) or 0 in variable.shape:
+        if keras_private.is_overwritten_with_gradient(self, variable) or 0 in variable.shape:
             return {}
         state = self.make_state(variable)
         if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
@@ -285,10 +286,10 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _widen_learning_rate(self, value):
         """Keras keeps it in `floatx`: in two or three digits, if that has 16 bits."""
-        narrow = self._learning_rate
+        narrow = keras_private.learning_rate_setting(self)
         if wide_dtype(narrow.dtype) != narrow.dtype:
             keras_private.remove_optimizer_variables(self, [narrow])
-            self._learning_rate = self.add_scalar("learning_rate", value)
+            keras_private.set_learning_rate_setting(self, self.add_scalar("learning_rate", value))
 
     # The update
 
@@ -309,10 +310,9 @@ class Optimizer(keras.optimizers.Optimizer):
         refuse_per_update("The optimizer", "learning_rate", value)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
 
-    def _get_current_learning_rate(self):
-        if isinstance(self._learning_rate, LearningRateSchedule):
-            return self._learning_rate(self.iterations)
-        return super()._get_current_learning_rate()
+    def _current_learning_rate(self):
+        rate = keras_private.learning_rate_setting(self)
+        return rate(self.iterations) if isinstance(rate, LearningRateSchedule) else super()._current_learning_rate()
 
     def _current_weight_decay(self):
         """`None` if there is none."""
@@ -323,10 +323,7 @@ class Optimizer(keras.optimizers.Optimizer):
             return decay(self.iterations)
         return None if decay is None or decay == 0 else decay
 
-    def _apply_weight_decay(self, variables):
-        """Keras' place for it; here it belongs to each method's formula."""
-
-    def _backend_apply_gradients(self, grads, trainable_variables):
+    def _apply_gradients(self, grads, trainable_variables):
         if self.gradient_accumulation_steps and backends.replicas() > 1:
             raise ValueError(
                 "TensorFlow accumulates no gradients on several replicas: leave `gradient_accumulation_steps` out. "
@@ -336,18 +333,18 @@ class Optimizer(keras.optimizers.Optimizer):
         if not pairs:
             return
         waiting = self._waiting([v for _, v in pairs])
-        self._waiting_places = frozenset(self._get_variable_index(v) for v in waiting)
+        self._waiting_places = frozenset(keras_private.variable_index(self, v) for v in waiting)
         pairs = [self._wide_gradient(g, v) for g, v in pairs]
         pairs += [(ops.zeros(v.shape, wide_dtype(v.dtype)), v) for v in waiting]
-        super()._backend_apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
+        super()._apply_gradients([g for g, _ in pairs], [v for _, v in pairs])
 
     def _waiting(self, variables):
         """The others, under accumulation: they may have had gradients in earlier micro-steps."""
         if not self.gradient_accumulation_steps:
             return []
-        known = {self._var_key(variable) for variable in variables}
-        others = [v for v in self._trainable_variables if self._var_key(v) not in known]
-        return [v for v in others if 0 not in v.shape and not self._overwrite_variable_with_gradient(v)]
+        known = {keras_private.variable_key(self, variable) for variable in variables}
+        others = [v for v in keras_private.trained_by(self) if keras_private.variable_key(self, v) not in known]
+        return [v for v in others if 0 not in v.shape and not keras_private.is_overwritten_with_gradient(self, v)]
 
     def _wide_gradient(self, gradient, variable):
         """A dense gradient in float32, and what it belongs to: the variable, or some of its rows."""
@@ -356,11 +353,11 @@ class Optimizer(keras.optimizers.Optimizer):
             gradient, variable = backends.used_rows(gradient, variable)
         return ops.cast(backends.dense(gradient, variable), wide_dtype(variable.dtype)), variable
 
-    def _clip_gradients(self, grads):
+    def _clip(self, grads):
         """Keras clips what each replica has; it is the sum that must be."""
-        return super()._clip_gradients(backends.sum_over_replicas(self, grads))
+        return super()._clip(backends.sum_over_replicas(self, grads))
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def _update_variables(self, grads, trainable_variables, learning_rate):
         finite = self._check_finite(grads, trainable_variables)
         scalars = OptimizerState(self._scalars)
         common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)
@@ -373,7 +370,7 @@ class Optimizer(keras.optimizers.Optimizer):
 
     def _make_context(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
         is_part = hasattr(variable, "whole")
-        index = self._get_variable_index(variable.whole if is_part else variable)
+        index = keras_private.variable_index(self, variable.whole if is_part else variable)
         ctx = UpdateContext(
             variable,
             index,
@@ -425,21 +422,21 @@ class Optimizer(keras.optimizers.Optimizer):
                 value = ops.where(condition, value, ops.convert_to_tensor(variable))
             self.assign(variable, value)
 
-    def _update_model_variables_moving_average(self, trainable_variables):
+    def _update_averages(self, trainable_variables):
         """As in Keras, but in float32."""
         if self.use_ema:
             momentum = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")
-            for variable, mean in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            for variable, mean in zip(trainable_variables, keras_private.moving_averages(self), strict=True):
                 if mean is not None:
                     old, value = wide(mean), wide(variable)
                     new = average(ops.cast(momentum, mean.dtype), old, value)
                     mean.assign(ops.where(ops.equal(old, value), old, new))  # exact where a variable stays
 
-    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+    def _assign_averages(self, trainable_variables):
         """As in Keras; variables that gradients overwrite have no average, for which Keras fails on TensorFlow."""
-        means = self._model_variables_moving_average
+        means = keras_private.moving_averages(self)
         if all(mean is not None for mean in means):
-            super()._overwrite_model_variables_with_average_value(trainable_variables)
+            super()._assign_averages(trainable_variables)
             return
         for variable, mean in zip(trainable_variables, means, strict=True):
             if mean is not None:
@@ -450,10 +447,11 @@ class Optimizer(keras.optimizers.Optimizer):
         if self.nonfinite == "propagate":
             return None
         finite = all_finite(grads, variables, raises=self.nonfinite == "raise")
-        skipped = ops.cast(ops.logical_not(finite), self._iterations.dtype)
+        counter = keras_private.iterations(self)
+        skipped = ops.cast(ops.logical_not(finite), counter.dtype)
         self.skipped_updates.assign_add(skipped)
         # Keras will count this update although it is left out.
-        self._iterations.assign_sub(skipped * (self.gradient_accumulation_steps or 1))
+        counter.assign_sub(skipped * (self.gradient_accumulation_steps or 1))
         return finite
 
     def finalize_variable_values(self, var_list):

@@ -1,6 +1,6 @@
 """Stochastic gradient descent with momentum, with state and arithmetic in float32."""
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
@@ -112,7 +112,9 @@ class SGD(FusedOptimizer):
 
     def _unsuited(self, variables):
         present = [variable for variable in variables if 0 not in variable.shape]
-        if self.built and any("momentum" not in self._states[self._get_variable_index(variable)] for variable in present):
+        if self.built and any(
+            "momentum" not in self._states[keras_private.variable_index(self, variable)] for variable in present
+        ):
             return "they read a momentum. Received: momentum=0."
         return super()._unsuited(variables)
 

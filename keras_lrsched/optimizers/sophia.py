@@ -5,7 +5,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._numerics import average, sign
@@ -102,7 +102,7 @@ class Sophia(Optimizer):
             return
         super().build(variables)
         self.sampling = keras.random.SeedGenerator(self.seed)
-        self._track_variable(self.sampling.state)
+        keras_private.track_optimizer_variable(self, self.sampling.state)
 
     def update_hessian(self, estimates, when=True):
         """Takes an estimate into h; one with an entry that is not finite is left out, variable by variable.

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.backends import hessian_product, value_and_gradient
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
@@ -63,7 +64,7 @@ class SophiaModel(MultiPassModel):
         generator = optimizer.sampling.state
         seed = ops.convert_to_tensor(generator.value)
         period = optimizer.update_period * (optimizer.gradient_accumulation_steps or 1)
-        is_due = ops.equal(ops.convert_to_tensor(optimizer._iterations.value) % period, 0)
+        is_due = ops.equal(ops.convert_to_tensor(keras_private.iterations(optimizer).value) % period, 0)
         estimate = self._sampled_gradient if optimizer.squares else self._curvature
 
         def now():
@@ -81,7 +82,7 @@ class SophiaModel(MultiPassModel):
         every = [None] * len(optimizer._states)
         for variable, estimate, gradient in zip(self.trainable_variables, estimates, gradients, strict=True):
             if gradient is not None:
-                every[optimizer._get_variable_index(variable)] = estimate
+                every[keras_private.variable_index(optimizer, variable)] = estimate
         return every
 
     def _sampled_gradient(self, values, state, batch):

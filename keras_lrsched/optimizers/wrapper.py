@@ -1,7 +1,6 @@
 """What the optimizers that are wrapped around another one share: all but their formula is the inner one's business."""
 
 import inspect
-from typing import Any
 
 import keras
 from keras import ops
@@ -40,7 +39,6 @@ class Wrapper(keras.optimizers.Optimizer):
         ValueError: If `optimizer` is a `LossScaleOptimizer`, which belongs around this one.
     """
 
-    _iterations: Any
     __dict__: dict
 
     state_names: tuple[str, ...] = ()
@@ -51,7 +49,7 @@ class Wrapper(keras.optimizers.Optimizer):
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"Put the LossScaleOptimizer around {type(self).__name__}. Received: optimizer={optimizer!r}")
         self.inner_optimizer = inner
-        self._iterations = inner._iterations
+        keras_private.set_iterations(self, keras_private.iterations(inner))
         keras_private.set_optimizer_variables(self, [])  # neither the learning rate nor the counter is this one's own
 
     @classmethod
@@ -81,11 +79,11 @@ class Wrapper(keras.optimizers.Optimizer):
     @iterations.setter
     def iterations(self, variable):
         self.inner_optimizer.iterations = variable
-        self._iterations = variable
+        keras_private.set_iterations(self, variable)
 
     @property
     def variables(self):
-        return self._variables + self.inner_optimizer.variables
+        return keras_private.own_optimizer_variables(self) + self.inner_optimizer.variables
 
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
@@ -100,8 +98,8 @@ class Wrapper(keras.optimizers.Optimizer):
         """How many bytes the state of both takes: all but the counter of updates and the learning rate."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
-        inner = self.inner_optimizer
-        return sum(bytes_of(v) for v in self.variables if v is not self._iterations and v is not inner._learning_rate)
+        counter, rate = keras_private.iterations(self), keras_private.learning_rate_setting(self.inner_optimizer)
+        return sum(bytes_of(v) for v in self.variables if v is not counter and v is not rate)
 
     state_bytes_per_parameter = Optimizer.state_bytes_per_parameter
 
@@ -112,9 +110,8 @@ class Wrapper(keras.optimizers.Optimizer):
             return
         refuse_complex(variables)
         self.inner_optimizer.build(variables)
-        state = [self._make_state(variable) for variable in variables]
-        self.__dict__.update(_states=state, _trainable_variables=list(variables), built=True)
-        self._trainable_variables_indices.update({self._var_key(v): i for i, v in enumerate(variables)})
+        self.__dict__["_states"] = [self._make_state(variable) for variable in variables]
+        keras_private.set_trained_by(self, variables)
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         if not grads:  # see `Optimizer.stateless_apply`
@@ -129,13 +126,14 @@ class Wrapper(keras.optimizers.Optimizer):
                 raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
             with keras.name_scope(self.name, caller=self):
                 self.build(list(trainable_variables))
-        known = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        self._check_variables_are_known(known)
+        known = keras_private.trained_by(self) if trainable_variables is None else list(trainable_variables)
+        keras_private.check_variables_are_known(self, known)
         in_step = [v for v, gradient in zip(known, grads, strict=True) if gradient is not None]
-        self._in_step = frozenset(self._get_variable_index(v) for v in in_step)
+        self._in_step = frozenset(keras_private.variable_index(self, v) for v in in_step)
         # Under accumulation the inner optimizer also moves what had a gradient in earlier micro-steps alone.
-        in_update = self._trainable_variables if self.gradient_accumulation_steps else in_step
-        pairs = [(v, self._get_variable_index(v)) for v in in_update if not self._overwrite_variable_with_gradient(v)]
+        in_update = keras_private.trained_by(self) if self.gradient_accumulation_steps else in_step
+        with_formula = [v for v in in_update if not keras_private.is_overwritten_with_gradient(self, v)]
+        pairs = [(v, keras_private.variable_index(self, v)) for v in with_formula]
         with after(grads):  # also around Keras' optimizers, whose counter would not wait
             before = self.before_update(pairs)
             self.inner_optimizer.apply(grads, trainable_variables)
@@ -171,7 +169,7 @@ class Wrapper(keras.optimizers.Optimizer):
             super().assign(variable, value)
 
     def _make_state(self, variable):
-        if self._overwrite_variable_with_gradient(variable):
+        if keras_private.is_overwritten_with_gradient(self, variable):
             return {}
         return {name: self._make_state_variable(variable, name) for name in self.state_names}
 
@@ -179,7 +177,7 @@ class Wrapper(keras.optimizers.Optimizer):
         return self.add_variable(
             shape=variable.shape,
             dtype=wide_dtype(variable.dtype),
-            layout=getattr(variable, "_layout", None),
+            layout=keras_private.layout(variable),
             name=f"{path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 

@@ -10,7 +10,7 @@ LARGEST_SCALE = 2.0**126
 
 
 @keras.saving.register_keras_serializable(package="keras_lrsched")
-class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+class LossScaleOptimizer(keras_private.LossScaleHooks):
     """Scales the loss so that gradients fit into float16, and stops a training that explodes.
 
         after dynamic_growth_steps finite batches in a row:  scale = 2 scale, unless that is above 2^126
@@ -117,19 +117,11 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             "The loss probably explodes. Lower the learning rate, clip gradients, or take larger batches."
         )
 
-    def _common_apply(self, grads, trainable_variables=None):
-        if keras.backend.backend() != "jax":
-            super()._common_apply(grads, trainable_variables)
-        elif self.check_finite(grads):  # `cond` of JAX takes functions that assign nothing
-            self._stateful_handle_finite_grads(grads, trainable_variables)
-        else:
-            self._stateful_handle_non_finite_grads()
-
-    def _stateful_handle_finite_grads(self, grads, trainable_variables):
-        variables = trainable_variables or self._trainable_variables
+    def _apply_finite(self, grads, trainable_variables):
+        variables = trainable_variables or keras_private.trained_by(self)
         scale = ops.copy(ops.convert_to_tensor(self.dynamic_scale))
         unscaled = [
-            g if g is None or self._overwrite_variable_with_gradient(v) else ops.divide(g, scale)
+            g if g is None or keras_private.is_overwritten_with_gradient(self, v) else ops.divide(g, scale)
             for g, v in zip(grads, variables, strict=True)
         ]
         self.inner_optimizer.apply(unscaled, trainable_variables)
@@ -141,7 +133,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         self.step_counter.assign(ops.where(grows, 0, self.step_counter + 1))
         self.batches_since_change.assign(ops.where(grows, 0, self.batches_since_change + 1))
 
-    def _stateful_handle_non_finite_grads(self):
+    def _skip_step(self):
         batches, overflows = self.batches_since_change + 1, self.overflows_since_change + 1
         lowers = ops.cast(overflows, "float32") >= self.tolerance * ops.cast(batches, "float32")
         old = ops.minimum(
@@ -165,23 +157,6 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             return
         if aborts:
             raise FloatingPointError(self._message())
-
-    def _stateless_handle_finite_grads(self, optimizer_variables, grads, trainable_variables):
-        def change():
-            self._stateful_handle_finite_grads(grads, None)
-
-        return self._stateless(change, optimizer_variables, trainable_variables)
-
-    def _stateless_handle_non_finite_grads(self, optimizer_variables, trainable_variables):
-        return self._stateless(self._stateful_handle_non_finite_grads, optimizer_variables, trainable_variables)
-
-    def _stateless(self, change, state, weights):
-        """The weights and the state after `change`, which assigns to variables, as values."""
-        variables = [*self._trainable_variables, *self.variables]
-        with keras.StatelessScope(state_mapping=list(zip(variables, [*weights, *state], strict=True))) as scope:
-            change()
-        values = [scope.get_current_value(variable) for variable in variables]
-        return values[: len(weights)], values[len(weights) :]
 
     def load_own_variables(self, store):
         super().load_own_variables(store)

@@ -234,7 +234,7 @@ def _has_form(layer):
 
 def _matrices(layer):
     """The trained variables of a layer itself with more than one axis that is longer than 1."""
-    return [weight for weight in layer._trainable_variables if sum(size != 1 for size in weight.shape) > 1]
+    return [weight for weight in keras_private.own_trainable_variables(layer) if sum(size != 1 for size in weight.shape) > 1]
 
 
 def _has_tables_only(layer):
@@ -334,11 +334,10 @@ def _last_layers(part, layers):
 def _last_before(output, layers):
     """The same for a symbolic tensor. Of an operation with several inputs, the first counts."""
     while output is not None:
-        operation, node, _ = output._keras_history
+        operation, inputs = keras_private.producer(output)
         found = _last_layers(operation, layers) if isinstance(operation, keras.layers.Layer) else ([], [])
         if any(found):
             return found
-        inputs = operation._inbound_nodes[node].input_tensors
         output = inputs[0] if inputs else None
     return [], []
 

@@ -122,18 +122,22 @@ class QuantizedState(Wrapper):
             raise ValueError(f"QuantizedState works on one replica. Received: {backends.replicas()} replicas")
         included = path_rules.included("exclude_from_quantization", self.exclude_from_quantization, variables)
         # By key: several variables may have one path, as those have that were given no name.
-        self._coded = {self._var_key(v) for v, is_in in zip(variables, included, strict=True) if is_in and self._is_fit(v)}
+        self._coded = {
+            keras_private.variable_key(self, v)
+            for v, is_in in zip(variables, included, strict=True)
+            if is_in and self._is_fit(v)
+        }
         inner = self.inner_optimizer
         is_ours = isinstance(inner, optimizers.Optimizer)
         maker = "add_state" if is_ours else "add_variable_from_reference"
-        self.__dict__["_moments"] = {}  # of each variable; not an attribute, which Keras would track
+        self.__dict__["_coded_moments"] = {}  # of each variable; not an attribute, which Keras would track
         vars(inner)[maker] = self._moments_through(getattr(inner, maker))
         super().build(variables)
         del vars(inner)[maker]
         # Keras takes them for its variables; their parts are.
         keras_private.remove_optimizer_variables(inner, [it for it in self._all_moments() if isinstance(it, keras.Variable)])
         if not is_ours:  # ours read and write each moment once, and use it as they computed it
-            vars(inner).update(update_step=self._update_step, _parallel_update_step=self._update_one_by_one)
+            keras_private.replace_update_step(inner, self._update_step, self._update_one_by_one)
 
     def _is_fit(self, variable):
         dtype = keras.backend.standardize_dtype(variable.dtype)
@@ -143,7 +147,11 @@ class QuantizedState(Wrapper):
         """`make`, except that moments to be quantized never exist in float32."""
 
         def make_or_code(variable, name=None, *args, **options):
-            if name not in self._signs or self._var_key(variable) not in self._coded or options.get("shape") is not None:
+            if (
+                name not in self._signs
+                or keras_private.variable_key(self, variable) not in self._coded
+                or options.get("shape") is not None
+            ):
                 return make(variable, name, *args, **options)
             return self._make_moment(variable, name)
 
@@ -155,24 +163,24 @@ class QuantizedState(Wrapper):
             part: self.inner_optimizer.add_variable(
                 shape=shape,
                 dtype=dtype,
-                layout=getattr(variable, "_layout", None) if part == "codes" else None,
+                layout=keras_private.layout(variable) if part == "codes" else None,
                 name=f"{path_rules.path(variable).replace('/', '_').replace(':', '_')}_{name}_{part}",
             )
             for part, (shape, dtype) in coder.parts(tuple(variable.shape)).items()
         }
         moment = CodedMoment(coder, parts, tuple(variable.shape))
-        self._moments.setdefault(self._var_key(variable), []).append(moment)
+        self._coded_moments.setdefault(keras_private.variable_key(self, variable), []).append(moment)
         return moment
 
     def _all_moments(self):
-        return [moment for each in self._moments.values() for moment in each]
+        return [moment for each in self._coded_moments.values() for moment in each]
 
     # The update
 
     def _update_step(self, gradient, variable, learning_rate):
         """That of an optimizer of Keras, which sets moments and goes on with what it reads from them."""
         with contextlib.ExitStack() as stack:
-            for moment in self._moments.get(self._var_key(variable), ()):
+            for moment in self._coded_moments.get(keras_private.variable_key(self, variable), ()):
                 stack.enter_context(moment.in_float32())
             type(self.inner_optimizer).update_step(self.inner_optimizer, gradient, variable, learning_rate)
 

@@ -38,8 +38,11 @@ def uses(path):
             found.append((node.lineno, node.module))
         elif isinstance(node, ast.Import):
             found += [(node.lineno, each.name) for each in node.names if PRIVATE_MODULES.match(each.name)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _is_name_of_others(node.value):
-            found.append((node.lineno, node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if PRIVATE_MODULES.match(node.value) or _is_name_of_others(node.value):
+                found.append((node.lineno, node.value))
+        elif isinstance(node, ast.keyword) and _is_name_of_others(node.arg or ""):
+            found.append((node.value.lineno, node.arg))
         elif isinstance(node, ast.Attribute) and node.attr == "__internal__":
             found.append((node.lineno, "__internal__"))
     _visit(tree, _classes_of(module), None, found)

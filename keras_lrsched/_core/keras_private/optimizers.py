@@ -269,7 +269,7 @@ class LossScaleHooks(keras.optimizers.LossScaleOptimizer):
             self._skip_step()
 
     def _stateful_handle_finite_grads(self, grads, trainable_variables):
-        self._apply_finite(grads, trainable_variables or self._trainable_variables)
+        self._apply_finite(grads, trainable_variables)
 
     def _stateful_handle_non_finite_grads(self):
         self._skip_step()

@@ -100,7 +100,11 @@ class Quantized(keras.layers.Layer):
         known = self.gemm_of(recipe)
         product = GemmLayer(rule, self.context, self, known)
         kept = {id(variable) for variable in product.variables}
-        lost = [] if known is None else [each.name for each in known._trainable_variables if id(each) not in kept]
+        lost = (
+            []
+            if known is None
+            else [each.name for each in keras_private.own_trainable_variables(known) if id(each) not in kept]
+        )
         if lost:
             message = f"{self.path}: {', '.join(lost)} do not fit the new settings of {recipe.name} and start anew."
             warnings.warn(message, stacklevel=2)
@@ -148,7 +152,11 @@ class Quantized(keras.layers.Layer):
     @property
     def weights(self):
         # Keras' own steps differentiate by `trainable_weights`.
-        trained = {id(variable): variable for _, product in self.gemms() for variable in product._trainable_variables}
+        trained = {
+            id(variable): variable
+            for _, product in self.gemms()
+            for variable in keras_private.own_trainable_variables(product)
+        }
         return [*super().weights, *trained.values()]
 
     @property
@@ -178,7 +186,7 @@ def convert_in_place(layer, kind):
 
 def recipe_gemms(model):
     """The layers that multiply by recipes in a model, those of other recipes than the present one included."""
-    quantized = [layer for layer in model._flatten_layers() if isinstance(layer, Quantized)]
+    quantized = [layer for layer in keras_private.layers_of(model) if isinstance(layer, Quantized)]
     return [product for layer in quantized for _, product in layer.gemms()]
 
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place, quantizes
 
 
@@ -32,7 +33,7 @@ def projections(attention):
 
     No property of the layer: Keras saves layers under the first attribute that has them.
     """
-    return [layer for layer in attention._flatten_layers(include_self=False) if hasattr(layer, "equation")]
+    return [layer for layer in keras_private.layers_within(attention) if hasattr(layer, "equation")]
 
 
 _ARGUMENTS = """

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
@@ -33,7 +34,9 @@ class QuantizedConvolution(Quantized):
         channels_first = self.data_format == "channels_first"
         x = ops.moveaxis(inputs, 1, -1) if channels_first else inputs
         x = patches(x, self.kernel_size, self.strides, self.dilation_rate, self.padding)
-        y = ops.cast(self.gemm(x, ops.reshape(self._kernel, (-1, self.filters))), self.compute_dtype)
+        y = ops.cast(
+            self.gemm(x, ops.reshape(keras_private.kernel_without_adapter(self), (-1, self.filters))), self.compute_dtype
+        )
         y = add_adapter(self, y, lambda: self._adapter(x))
         y = y if self.bias is None else ops.add(y, self.bias)
         y = ops.moveaxis(y, -1, 1) if channels_first else y

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_lrsched._core import keras_private
 from keras_lrsched.precision.layers._base import Quantized, add_adapter, quantizes
 
 
@@ -22,7 +23,9 @@ class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
     def call(self, inputs, reverse=False):
         if not reverse or self.gemm is None:
             return super().call(inputs, reverse=reverse)
-        kernel = ops.transpose(self._embeddings) if self.tie_weights else self.reverse_embeddings
+        kernel = (
+            ops.transpose(keras_private.embeddings_without_adapter(self)) if self.tie_weights else self.reverse_embeddings
+        )
         logits = ops.cast(self.gemm(inputs, kernel), self.reverse_dtype or self.compute_dtype)
         if self.tie_weights:
             logits = add_adapter(self, logits, lambda: self._adapter(inputs))
