@@ -279,7 +279,7 @@ def test_owners_are_found_from_variables_alone(tmp_path):
 def test_layers_from_before_the_recording(monkeypatch):
     layer = LAYERS.Conv1DTranspose(3, 2, name="early")
     layer.build((None, 5, 4))
-    recorded = keras_private._layers
+    recorded = keras_private.layers._layers
     del recorded[id(layer)]
     monkeypatch.setattr(keras_private.layers, "_is_complete", False)
     assert roles_of(layer.trainable_variables)[0].layer == "Conv1DTranspose"
