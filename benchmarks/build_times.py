@@ -18,7 +18,7 @@ if {target!r}.startswith("tensorflow"): import tensorflow
 if {target!r}.startswith("jax"): import jax
 from keras_lrsched.kernels import _build
 start = time.perf_counter()
-build.library({target!r}, {family!r})
+_build.library({target!r}, {family!r})
 print(time.perf_counter() - start)
 """
 UPDATE = """

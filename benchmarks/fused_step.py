@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lrsched import optimizers
-from keras_lrsched.kernels import _build, _c_update
+from keras_lrsched.kernels import _c_update, _targets
 
 THREADS = os.cpu_count() or 1
 BYTES = {"sgd": 20, "lion": 20, "adamw": 28, "lars": 28, "lamb": 40}  # LAMB: 24 and 16
@@ -100,7 +100,7 @@ def _limits():
     source = Path(__file__).with_name("limit.c")
     library = f"{folder}/limit.so"
     flags = ["-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-shared", "-fPIC"]
-    subprocess.run([*_build.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
+    subprocess.run([*_targets.compiler(), "-x", "c", *flags, str(source), "-o", library], check=True)
     return ctypes.CDLL(library)
 
 

@@ -31,7 +31,7 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
-from keras_lrsched.kernels import _build
+from keras_lrsched.kernels import _targets
 from keras_lrsched.precision import NVFP4_SIGNS, dequantize, fake_quantize, hadamard, quantize
 
 THREADS = os.cpu_count() or 1
@@ -61,7 +61,7 @@ def _limits():
     library = f"{tempfile.mkdtemp()}/limit.so"
     source = Path(__file__).with_name("quantize_limit.c")
     subprocess.run(
-        [*_build.compiler(), "-x", "c", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True
+        [*_targets.compiler(), "-x", "c", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True
     )
     return ctypes.CDLL(library)
 

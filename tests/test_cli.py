@@ -91,6 +91,15 @@ def test_doctor_names_versions_and_backend(capsys):
     assert f"backend\t{keras.backend.backend()}" in out
 
 
+def test_doctor_builds_all_libraries(capsys, monkeypatch):
+    made = [("core", "/cache/update_core.so", True), ("jax", "g++ failed with 1", False)]
+    monkeypatch.setattr("keras_lrsched.kernels.build_all", lambda: iter(made))
+    assert cli.main(["doctor", "--build"]) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == ["core\t/cache/update_core.so", "jax\tg++ failed with 1"]
+    del made[1]
+    assert cli.main(["doctor", "--build"]) == 0
+
+
 def test_a_reader_that_has_seen_enough(monkeypatch, capsys):
     """As `head`: no traceback, and the exit code of SIGPIPE."""
     reading, writing = os.pipe()

@@ -9,6 +9,9 @@ from keras_lrsched.version import __version__
 
 def add(commands):
     command = commands.add_parser("doctor", help="versions, backend, devices, and what is compiled")
+    command.add_argument(
+        "--build", action="store_true", help="compile all libraries ahead, also those whose compilation failed before"
+    )
     command.set_defaults(run=doctor, needs_keras=False)
 
 
@@ -27,6 +30,19 @@ def doctor(arguments) -> int:
         rows.append(["backend", f"none that works: {error}"])
         code = 1
     show("keras-lrsched doctor", None, rows)
+    if arguments.build and code == 0:
+        code = _build()
+    return code
+
+
+def _build() -> int:
+    """Prints a line as each library is there; returns 1 if one cannot be built."""
+    from keras_lrsched import kernels
+
+    code = 0
+    for name, result, is_built in kernels.build_all():
+        print(f"{name}\t{result}", flush=True)
+        code = code if is_built else 1
     return code
 
 

@@ -9,9 +9,9 @@ import keras
 from keras_lrsched.kernels import _loading
 from keras_lrsched.kernels._build import BuildError, mode
 from keras_lrsched.kernels._loading import binding, cannot_call
-from keras_lrsched.kernels._status import status
+from keras_lrsched.kernels._status import build_all, status
 
-__all__ = ["DTYPES", "BuildError", "mode", "reason_against", "status", "takes_codes", "update"]
+__all__ = ["DTYPES", "BuildError", "build_all", "mode", "reason_against", "status", "takes_codes", "update"]
 
 DTYPES = ("float32", "bfloat16")
 """Those of variables and gradients that `update` takes."""

@@ -66,8 +66,12 @@ def verify(path):
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path, on_wait=lambda: None):
     """While no other process builds this library; the folder is made if it is missing.
+
+    Args:
+        path: The library.
+        on_wait: A function that is called if another process builds it now.
 
     Raises:
         BuildError: If somebody else can write to the folder.
@@ -77,7 +81,11 @@ def locked(path):
     _make(path.parent)
     _refuse_others_folder(path.parent)
     with _lock_file(path) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -90,6 +98,25 @@ def store(built, path):
     path.unlink(missing_ok=True)
     new.replace(_digest_file(path))
     built.replace(path)
+    _failure_file(path).unlink(missing_ok=True)
+
+
+def store_failure(path, reason, log):
+    """Remember that a library cannot be built, and return the reason in one line, with the path of the log."""
+    file = _failure_file(path)
+    message = f"{' '.join(reason.split())} The log is {file}; `keras-lrsched doctor --build` tries again."
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as output:
+        output.write(f"{message}\n\n{log}")
+    return message
+
+
+def failure(path):
+    """Why a library could not be built before, or `None`."""
+    try:
+        return _failure_file(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0] or None
+    except FileNotFoundError:
+        return None
 
 
 def remove_leftovers(path):
@@ -109,6 +136,10 @@ def _make(folder):
 
 def _lock_file(path):
     return open(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w")
+
+
+def _failure_file(path):
+    return path.with_name(f"{path.stem}.failed")
 
 
 def _digest_file(path):

@@ -7,6 +7,7 @@ import warnings
 import keras
 
 from keras_lrsched._core import keras_private
+from keras_lrsched.kernels import _prebuilt
 from keras_lrsched.kernels._build import BuildError
 
 
@@ -38,7 +39,7 @@ def cannot_call(family, what, *arguments):
     """Why a family of kernels cannot be called, or `None`.
 
     Args:
-        family: A key of `keras_lrsched.kernels._build.FAMILIES`.
+        family: A key of `keras_lrsched.kernels._targets.FAMILIES`.
         what: What it is for, for the warning that is given once if it cannot be loaded.
         *arguments: Those of the binding's `unavailable`.
     """
@@ -53,12 +54,22 @@ def cannot_call(family, what, *arguments):
 def _cannot_load(family, what, place):
     """Tried once, as a compiler that fails takes its time."""
     try:
-        binding(family).load(place)
+        _load(family, place)
     except BuildError as error:
         return _unavailable(what, str(error))
     except Exception as error:  # of as many kinds as there are loaders
         return _unavailable(what, f"{type(error).__name__}: {error}"[:1000])
     return None
+
+
+def _load(family, place):
+    """A library that came with the package may not load here, for instance by an older C++ runtime: then one is built."""
+    try:
+        binding(family).load(place)
+    except Exception:  # of as many kinds as there are loaders
+        if not _prebuilt.refuse():
+            raise
+        binding(family).load(place)
 
 
 def _unavailable(what, reason):

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shlex
 
-from keras_lrsched.kernels import _build, _cache
+from keras_lrsched.kernels import _build, _cache, _targets
 
 TARGETS = {
     "core": (None, "PyTorch"),
@@ -25,21 +25,46 @@ def status():
     """
     return {
         "mode": os.environ.get("KERAS_LRSCHED_FUSED") or "auto",
-        "compiler": _try(lambda: shlex.join(_build.compiler())),
-        "cuda_compiler": _try(_build.cuda_compiler),
-        "sources": _try(_build.source_folder),
+        "compiler": _try(lambda: shlex.join(_targets.compiler())),
+        "cuda_compiler": _try(_targets.cuda_compiler),
+        "sources": _try(_targets.source_folder),
         "cache": _try(_cache.folder),
-        **{
-            target if family == "update" else f"{family}_{target}": _library(target, family, *of)
-            for family in _build.FAMILIES
-            for target, of in TARGETS.items()
-            if family in _build.ON_CUDA or not target.endswith("cuda")
-        },
+        **{name: _library(target, family) for name, target, family in _all()},
     }
 
 
-def _library(target, family, module, user):
-    if module is not None and importlib.util.find_spec(module) is None:
+def build_all():
+    """Build each library that an installed framework may use, also if that failed before.
+
+    Yields:
+        The name of a library, its path or why there is none, and whether there is one. Those for CUDA are left out unless
+        `KERAS_LRSCHED_FUSED` is 1, as they are when used.
+    """
+    for name, target, family in _all():
+        is_off = target.endswith("cuda") and os.environ.get("KERAS_LRSCHED_FUSED") != "1"
+        if is_off or not _is_installed(target):
+            continue
+        try:
+            yield name, str(_build.library(target, family, retry=True)), True
+        except (_build.BuildError, ImportError) as error:
+            yield name, str(error), False
+
+
+def _all():
+    for family in _targets.FAMILIES:
+        for target in TARGETS:
+            if family in _targets.ON_CUDA or not target.endswith("cuda"):
+                yield target if family == "update" else f"{family}_{target}", target, family
+
+
+def _is_installed(target):
+    module = TARGETS[target][0]
+    return module is None or importlib.util.find_spec(module) is not None
+
+
+def _library(target, family):
+    user = TARGETS[target][1]
+    if not _is_installed(target):
         return f"{user} is not installed"
     return _try(lambda: _build.cached(target, family) or f"not built yet; {user} builds it when first used")
 

@@ -2,17 +2,21 @@
 
 import ctypes
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 
 from keras_lrsched import kernels
-from keras_lrsched.kernels import _build, _loading, _threads
+from keras_lrsched.kernels import _build, _loading, _prebuilt, _processes, _targets, _threads
 
 PRINT_LIBRARY = "from keras_lrsched.kernels import _build; print(_build.library('core'))"
 
@@ -38,7 +42,10 @@ def quick_compiler(tmp_path, monkeypatch):
 
 def test_built_once_then_found(cache, capsys, quick_compiler):
     path = _build.library("core")
-    assert capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once.\n"
+    seconds = _targets.seconds("core", "update")
+    assert (
+        capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once, in about {seconds} s.\n"
+    )
     built = path.stat().st_mtime_ns
     assert path.parent == cache
     assert _build.cached("core") == path
@@ -51,7 +58,7 @@ def test_built_once_then_found(cache, capsys, quick_compiler):
 
 def test_other_flags_are_another_library(cache, monkeypatch):
     path = _build._path("core", "update")
-    monkeypatch.setattr(_build, "MATHS", [*_build.MATHS, "-DANOTHER"])
+    monkeypatch.setattr(_targets, "MATHS", [*_targets.MATHS, "-DANOTHER"])
     _build._path.cache_clear()
     assert _build._path("core", "update") != path
 
@@ -84,6 +91,199 @@ def test_a_compiler_that_fails(cache, monkeypatch, tmp_path):
     assert not list(cache.glob("*.so"))
 
 
+@pytest.fixture
+def broken_compiler(tmp_path, monkeypatch):
+    """A stand-in that fails, and counts its calls in a file, which is returned."""
+    write_compiler(tmp_path / "broken", "echo call >> $CALLS; echo 'x.cc:1: error: no such thing'; echo 'more'; exit 1")
+    monkeypatch.setenv("CXX", str(tmp_path / "broken"))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def write_compiler(path, body):
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo stand-in; exit 0; }}\n{body}\n')
+    path.chmod(0o755)
+
+
+def test_a_failed_build_is_remembered(cache, broken_compiler):
+    with pytest.raises(_build.BuildError) as first:
+        _build.library("core")
+    calls = broken_compiler.read_text()
+    with pytest.raises(_build.BuildError) as second:
+        _build.library("core")
+    assert broken_compiler.read_text() == calls
+    (log,) = cache.glob("*.failed")
+    assert str(second.value) == str(first.value)
+    assert len(str(first.value).splitlines()) == 1
+    assert f"broken failed with 1: x.cc:1: error: no such thing The log is {log}; " in str(first.value)
+    assert log.read_text().endswith("x.cc:1: error: no such thing\nmore\n")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failed_build_is_tried_again_if_that_is_requested_or_the_compiler_changed(cache, broken_compiler, monkeypatch):
+    with pytest.raises(_build.BuildError, match="no such thing"):
+        _build.library("core")
+    write_compiler(broken_compiler.with_name("broken"), 'while [ "$1" != -o ]; do shift; done; : > "$2"')
+    with pytest.raises(_build.BuildError, match="no such thing"):
+        _build.library("core")
+    assert _build.library("core", retry=True).exists()
+    assert not list(cache.glob("*.failed"))
+    write_compiler(broken_compiler.with_name("another"), "echo 'another error'; exit 1")
+    monkeypatch.setenv("CXX", str(broken_compiler.with_name("another")))
+    _build._path.cache_clear()
+    with pytest.raises(_build.BuildError, match="another error"):
+        _build.library("core")
+
+
+def test_a_compiler_that_does_not_finish_is_stopped(cache, tmp_path, monkeypatch, capsys):
+    write_compiler(tmp_path / "slow", "sleep 1000 & sleep 1000")
+    monkeypatch.setenv("CXX", str(tmp_path / "slow"))
+    monkeypatch.setattr(_build, "TIME_LIMIT", 0.5)
+    monkeypatch.setattr(_build, "PROGRESS_EVERY", 0.2)
+    started = []
+    start = _processes.ProcessGroup.start
+    monkeypatch.setattr(_processes.ProcessGroup, "start", lambda *args: started.append(start(*args)) or started[-1])
+    with pytest.raises(_build.BuildError, match=r"did not finish within 0\.5 s"):
+        _build.library("core")
+    assert started
+    assert not group_of(started[0])
+    assert "keras_lrsched: 0 of 3 files are compiled after 0 s." in capsys.readouterr().err
+
+
+def group_of(command):
+    """The processes of the group of a command, which has ended itself."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if str(command.process.args[-1]) in line]
+
+
+BUILD_FOREVER = """
+import os
+from keras_lrsched.kernels import _build
+_build.library("core")
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=lambda end: end.name)
+def test_no_compiler_outlives_the_process_that_started_it(cache, tmp_path, monkeypatch, end):
+    """A compiler has processes of its own, which are looked at here."""
+    write_compiler(tmp_path / "slow", 'sleep 1000 & echo $! >> "$PIDS"; wait')
+    monkeypatch.setenv("CXX", str(tmp_path / "slow"))
+    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
+    process = subprocess.Popen([sys.executable, "-c", BUILD_FOREVER], stderr=subprocess.DEVNULL)
+    until(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 3)
+    pids = (tmp_path / "pids").read_text().split()
+    assert all(is_running(pid) for pid in pids)
+    process.send_signal(end)
+    process.wait(60)
+    until(lambda: not any(is_running(pid) for pid in pids))
+    assert not list(cache.glob("*.failed"))
+
+
+def is_running(pid):
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+# Versions of frameworks, and what came with the package
+
+
+@pytest.fixture
+def framework(monkeypatch):
+    """A function that sets the framework of all targets."""
+
+    def set_framework(version, build="a build", folder="/somewhere/tensorflow"):
+        made = _targets.Framework(version, build, folder)
+        monkeypatch.setattr(_targets, "framework", lambda target: made)
+        monkeypatch.setattr(_targets, "installed_version", lambda target: version)
+        monkeypatch.setattr(_targets, "_bindings", lambda *_: [("binding.cc", ["-O2", f"-I{folder}/include"])])
+        monkeypatch.setattr(_targets, "libraries", lambda target: [f"-L{folder}"])
+        _build._path.cache_clear()
+
+    return set_framework
+
+
+def test_the_key_is_the_version_of_the_framework_and_not_where_it_is_installed(cache, framework):
+    framework("2.21.0")
+    path = _build._path("tensorflow", "update")
+    assert path.name.startswith("update_tensorflow-2.21.0-")
+    framework("2.21.0", folder="/elsewhere/tensorflow")
+    assert _build._path("tensorflow", "update") == path
+    for other in ("2.20.0", "a build"), ("2.21.0", "another build"):
+        framework(*other)
+        assert _build._path("tensorflow", "update") != path
+
+
+def test_a_library_of_another_version_is_not_found(cache, framework, quick_compiler):
+    framework("2.20.0")
+    old = _build.library("tensorflow")
+    assert _build.cached("tensorflow") == old
+    framework("2.21.0")
+    assert _build.cached("tensorflow") is None
+    assert _build.library("tensorflow") != old
+
+
+@pytest.fixture
+def prebuilt(tmp_path, monkeypatch):
+    """A folder as `make wheel` puts it into the package, with one library for TensorFlow 2.21.0."""
+    folder = tmp_path / "prebuilt"
+    folder.mkdir()
+    row = {"file": "u.so", "target": "tensorflow", "family": "update", "version": "2.21.0", "build": "a build"}
+    (folder / "manifest.json").write_text(json.dumps({"machine": _prebuilt.machine(), "libraries": [row]}))
+    (folder / "u.so").write_bytes(b"no library")
+    monkeypatch.setattr(_prebuilt, "FOLDER", folder)
+    monkeypatch.setattr(_prebuilt, "_given", [])
+    monkeypatch.setattr(_prebuilt, "_refused", [])
+    for function in (_prebuilt._rows, _prebuilt._find):
+        function.cache_clear()
+    yield folder
+    for function in (_prebuilt._rows, _prebuilt._find):
+        function.cache_clear()
+
+
+def test_a_prebuilt_library_is_found_without_a_compiler(cache, framework, prebuilt, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    framework("2.21.0")
+    assert _build.library("tensorflow") == _build.cached("tensorflow") == prebuilt / "u.so"
+    with pytest.raises(_build.BuildError, match="no C\\+\\+ compiler"):
+        _build.library("tensorflow", "quantize")
+
+
+@pytest.mark.parametrize("other", [("2.21.1", "a build"), ("2.21.0", "another build")])
+def test_a_prebuilt_library_of_another_version_is_never_loaded(cache, framework, prebuilt, quick_compiler, other):
+    framework(*other)
+    assert _build.library("tensorflow").parent == cache
+
+
+def test_a_prebuilt_library_for_another_machine_is_never_loaded(cache, framework, prebuilt, quick_compiler):
+    manifest = json.loads((prebuilt / "manifest.json").read_text())
+    (prebuilt / "manifest.json").write_text(json.dumps({**manifest, "machine": "linux-s390x"}))
+    framework("2.21.0")
+    assert _build.library("tensorflow").parent == cache
+
+
+def test_a_prebuilt_library_that_does_not_load_is_built(cache, framework, prebuilt, quick_compiler, untried, monkeypatch):
+    framework("2.21.0")
+    loaded = []
+
+    def load(place):
+        loaded.append(_build.library("tensorflow"))
+        if loaded[-1].parent == prebuilt:
+            raise OSError("version `GLIBCXX_3.4.99' not found")
+
+    monkeypatch.setattr(_loading.binding("update"), "load", load)
+    assert _loading._cannot_load("update", "update", "cpu") is None
+    assert [path.parent for path in loaded] == [prebuilt, cache]
+
+
 def test_a_cache_that_is_a_file(cache):
     cache.write_text("in the way")
     with pytest.raises(_build.BuildError, match="is no folder of its own"):
@@ -113,7 +313,7 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
     with pytest.raises(_build.BuildError, match="no memory left"):
         _build.library("core")
     monkeypatch.setenv("FAILS", "none")
-    _build.library("core")
+    _build.library("core", retry=True)
     assert "leaves out code for avx512, which" in capsys.readouterr().err
     log = (tmp_path / "log").read_text().splitlines()
     choice = next(line for line in log if "kernels/update_dispatch.cc" in line and "WITHOUT" in line)
@@ -125,10 +325,10 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize("family", ["update", "quantize", "matmul"])
 def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
-    for lacking in [], ["avx2"], list(_build._instruction_sets(family))[1:]:
-        source, flags = _build._job_of_choice(family, lacking)
+    for lacking in [], ["avx2"], list(_targets.instruction_sets(family))[1:]:
+        source, flags = _targets.dispatch(family, lacking)
         command = [
-            *_build.compiler(),
+            *_targets.compiler(),
             *flags,
             "-O0",
             "-Wall",
@@ -139,7 +339,7 @@ def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
             "-o",
             str(tmp_path / "it.o"),
         ]
-        subprocess.run(command, cwd=_build.source_folder(), check=True)
+        subprocess.run(command, cwd=_targets.source_folder(), check=True)
         symbols = subprocess.run(["nm", "-C", tmp_path / "it.o"], capture_output=True, text=True, check=True).stdout
         assert not any(f"klr::{name}::" in symbols for name in lacking)
         assert "klr::baseline::" in symbols
@@ -149,8 +349,8 @@ def test_the_sources_are_part_of_the_key(cache, monkeypatch, tmp_path):
     first = _build._path("core", "update")
     copy = tmp_path / "sources"
     for folder in ("ops", "custom_ops_cuda"):
-        shutil.copytree(_build.source_folder() / folder, copy / folder)
-    monkeypatch.setattr(_build, "source_folder", lambda: copy)
+        shutil.copytree(_targets.source_folder() / folder, copy / folder)
+    monkeypatch.setattr(_targets, "source_folder", lambda: copy)
     for name, changes in (("matmul_other.h", False), ("update_formulas.h", True), ("shared.h", True)):
         with (copy / "ops" / "kernels" / name).open("a") as file:
             file.write("// changed\n")
@@ -211,6 +411,23 @@ def test_status_says_something_of_each_library():
     status = kernels.status()
     assert {"mode", "compiler", "cache", "core", "tensorflow", "tensorflow_xla", "jax", "jax_cuda"} < set(status)
     assert all(isinstance(value, str) and value for value in status.values())
+
+
+def test_all_libraries_of_installed_frameworks_are_built_and_failures_are_tried_again(monkeypatch):
+    requested = []
+
+    def library(target, family, retry):
+        requested.append((target, family, retry))
+        if target == "jax":
+            raise _build.BuildError("no memory left")
+        return Path("library.so")
+
+    monkeypatch.setattr(_build, "library", library)
+    monkeypatch.setattr("keras_lrsched.kernels._status._is_installed", lambda target: not target.startswith("tensorflow"))
+    monkeypatch.delenv("KERAS_LRSCHED_FUSED", raising=False)
+    results = list(kernels.build_all())
+    assert requested == [(target, family, True) for family in _targets.FAMILIES for target in ("core", "jax")]
+    assert results[:2] == [("core", "library.so", True), ("jax", "no memory left", False)]
 
 
 def test_status_without_a_home(monkeypatch):
