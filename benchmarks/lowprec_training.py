@@ -69,7 +69,7 @@ def main():
 
 def load(name, arguments):
     """The workload, with the batch size and as much of the held-out data as asked for."""
-    kind = workloads.WORKLOADS[name]
+    kind = workloads.get(name)
     if arguments.batch_size:
         size, peak = arguments.batch_size, kind.peak_learning_rate * arguments.batch_size / kind.batch_size
         kind = type(kind.__name__, (kind,), {"batch_size": size, "peak_learning_rate": peak})

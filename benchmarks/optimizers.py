@@ -68,8 +68,8 @@ def main():
             Bench(workloads.load(name), arguments.out, range(arguments.seeds)).run(arguments.optimizers)
     rows = {name: finished([row for row in read(arguments.out) if row["workload"] == name]) for name in names}
     for name in names:
-        print(table(rows[name], workloads.WORKLOADS[name]))
-        print(standings(rows[name], workloads.WORKLOADS[name]))
+        print(table(rows[name], workloads.get(name)))
+        print(standings(rows[name], workloads.get(name)))
     if arguments.picture:
         picture(rows, arguments.picture)
 
@@ -288,7 +288,7 @@ def picture(rows, path):
 
     figure, panels = plt.subplots(1, len(rows), figsize=(6 * len(rows), 8), layout="constrained", squeeze=False)
     for panel, (workload, its) in zip(panels[0], rows.items(), strict=True):
-        names = ranking(its, workloads.WORKLOADS[workload])
+        names = ranking(its, workloads.get(workload))
         factors = sorted({row["factor"] for row in its})
         losses = np.ma.masked_all((len(names), len(factors)))
         for (name, factor), group in itertools.groupby(sorted(its, key=_place), key=_place):

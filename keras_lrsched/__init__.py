@@ -4,6 +4,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from keras_lrsched._core.backend_choice import use_installed_backend
 from keras_lrsched._core.registry import register
 from keras_lrsched.version import __version__
 
@@ -27,5 +28,6 @@ def __dir__() -> list[str]:
 
 # Not so in our own command, which chooses the backend first, and needs none for its help.
 if "keras_lrsched_command" not in sys.modules:
+    use_installed_backend()
     for _room in _REGISTERED:
         importlib.import_module(f"{__name__}.{_room}")

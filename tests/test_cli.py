@@ -1,5 +1,7 @@
 """The commands, and the one line that each mistake ends with."""
 
+import importlib.util
+import inspect
 import io
 import os
 import re
@@ -12,10 +14,10 @@ import keras
 import pytest
 
 from keras_lrsched import cli, schedules
-from keras_lrsched._core import registry
+from keras_lrsched._core import backend_choice, registry
 from keras_lrsched.cli import support
+from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Trainer
-from keras_lrsched.study.workloads import WORKLOADS
 
 
 def run(*words):
@@ -43,7 +45,7 @@ def test_list_names_everything(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     others = [row.name for row in registry.entries("schedules") if row.name]
-    for name in [*schedules.names(), *others, *WORKLOADS, "PerUpdate", "masking rate", "schedule_free_adamw"]:
+    for name in [*schedules.names(), *others, *workloads.names(), "PerUpdate", "masking rate"]:
         assert name in out
     assert "rex\tREX\tREXDecay\tarXiv:2107.04197" in out.splitlines()
 
@@ -238,8 +240,7 @@ def test_unknown_backend(fails, monkeypatch):
 
 
 def test_a_backend_that_is_not_installed(fails, monkeypatch):
-    find = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "jax" else find(name))
+    monkeypatch.setattr(cli, "installed_backends", lambda: ["tensorflow"])
     assert "pip install 'keras-lrsched[jax]'" in fails("--backend", "jax", "list")
 
 
@@ -251,8 +252,8 @@ def test_unknown_backend_in_a_process_of_its_own(monkeypatch):
 
 
 def test_a_missing_package_is_named(fails, monkeypatch):
-    find = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
     assert "pip install 'keras-lrsched[compare]'" in fails("compare")
 
 
@@ -355,3 +356,47 @@ def test_interrupting_a_real_process(number, code, tmp_path):
     assert process.returncode == code, stderr
     assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
     assert "Traceback" not in stderr
+
+
+def test_no_framework_is_imported_for_lists_and_refusals(tmp_path):
+    code = """
+import sys, keras_lrsched_command
+for words in ("list", "list rex", "plot rx", "plot rex -o p.xyz", "compare --workload digitz"):
+    sys.argv[1:] = words.split()
+    keras_lrsched_command.main()
+    assert not {"keras", "tensorflow", "jax", "torch", "scipy"} & {*sys.modules}, words
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_list_shows_the_options_of_a_method(capsys):
+    """Its defaults are those of the constructor, though they are read from the source."""
+    for entry in registry.entries("schedules"):
+        words = [entry.name or entry.target.__name__]
+        assert cli.main(["list", *words]) == 0
+        out = capsys.readouterr().out
+        assert entry.title in out
+        for name, each in inspect.signature(entry.target).parameters.items():
+            default = entry.options.get(name, each.default)
+            shown = "required" if default is inspect.Parameter.empty else default
+            (line,) = re.findall(rf"^{name}\t(.*)$", out, flags=re.MULTILINE)[-1:]
+            assert line == shown or eval(line) == default or callable(default), (entry, line)
+
+
+def test_list_of_an_unknown_method(fails):
+    assert fails("list", "rx") == "keras-lrsched: Unknown method 'rx'. Did you mean rex?\n"
+
+
+def test_an_installed_backend_is_taken_where_none_is_set(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(backend_choice.importlib.util, "find_spec", lambda name: name == "torch" or None)
+    for each in [name for name in sys.modules if name == "keras"]:
+        monkeypatch.delitem(sys.modules, each)
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    backend_choice.use_installed_backend()
+    assert os.environ["KERAS_BACKEND"] == "torch"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(ImportError, match=r"KERAS_BACKEND is 'jax', .* install one of tensorflow, jax, torch by pip "):
+        backend_choice.use_installed_backend()

@@ -157,6 +157,19 @@ def find(room: str, name: str, kind: str | None = None, what: str | None = None)
     raise ValueError(f"Unknown {what or room.removesuffix('s')} {name!r}. {did_you_mean(name, names(room, kind))}")
 
 
+def entry_of(target: type) -> Entry:
+    """The entry of a class, or of the nearest class that it inherits from; the first name, if there are several.
+
+    Raises:
+        ValueError: If none of them is registered.
+    """
+    for each in target.__mro__:
+        for entry in _entries:
+            if entry.target is each:
+                return entry
+    raise ValueError(f"No class that it inherits from is registered. Received: {target!r}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names what is close, or everything."""
     known = list(known)

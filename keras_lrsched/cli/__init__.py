@@ -5,14 +5,13 @@ takes seconds and depends on the backend that is asked for.
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 import warnings
 
-from keras_lrsched.cli import compare, doctor, predict, schedules
+from keras_lrsched._core.backend_choice import BACKENDS, installed_backends, use_installed_backend
+from keras_lrsched.cli import compare, doctor, listing, plot, predict
 from keras_lrsched.cli.support import (
-    BACKENDS,
     Parser,
     UsageError,
     devices,
@@ -31,6 +30,8 @@ def main(argv=None) -> int:
     try:
         if arguments.needs_keras:
             arguments.load_keras()
+        elif arguments.needs_backend:
+            _choose_backend(arguments.backend)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = arguments.run(arguments)
@@ -51,24 +52,40 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
 
 def _parser():
     parser = Parser(prog="keras-lrsched", description="Which learning rate, which schedule?")
-    parser.set_defaults(needs_keras=True)
+    parser.set_defaults(needs_keras=True, needs_backend=True)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)}; default: what Keras is set to")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help=f"one of {', '.join(BACKENDS)} (default: KERAS_BACKEND, what Keras is set to, or what is installed)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (schedules, compare, predict, doctor):
+    for module in (listing, plot, compare, predict, doctor):
         module.add(commands)
     return parser
 
 
-def _load_keras(backend):
-    """Imports Keras on the backend that was asked for, or that Keras is set to."""
+def _choose_backend(backend):
+    """Set `KERAS_BACKEND` to the backend that was asked for, or to one that is installed. Imports nothing.
+
+    Raises:
+        UsageError: If it is unknown or not installed.
+    """
     backend = backend or os.environ.get("KERAS_BACKEND") or None  # Keras takes an empty one for none, too
     if backend is not None:
         if backend not in BACKENDS:
             raise UsageError(f"Unknown backend {backend!r}. Known: {', '.join(BACKENDS)}.")
-        if importlib.util.find_spec(backend) is None:
+        if backend not in installed_backends():
             raise UsageError(f"The backend {backend!r} is not installed: pip install 'keras-lrsched[{backend}]'")
         os.environ["KERAS_BACKEND"] = backend
+    with usage_errors(ImportError):
+        use_installed_backend()
+    return backend
+
+
+def _load_keras(backend):
+    """Import Keras on the backend that was asked for, or that Keras is set to."""
+    backend = _choose_backend(backend)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with usage_errors(ImportError, RuntimeError, ValueError), silent_stderr():
         import keras

@@ -4,7 +4,17 @@ import shlex
 
 from rich.console import Console
 
-from keras_lrsched.cli.support import list_of, positive, require, share, show, silent_stderr, usage_errors
+from keras_lrsched.cli.support import (
+    check_names,
+    check_schedules,
+    list_of,
+    positive,
+    require,
+    share,
+    show,
+    silent_stderr,
+    usage_errors,
+)
 
 
 def add(commands):
@@ -21,18 +31,23 @@ def add(commands):
     command.add_argument("--data-dir", help="folder with the data of cifar10 and shakespeare")
     command.add_argument("--out", default="comparison", help="folder for the results (default: comparison)")
     command.add_argument("--force", action="store_true", help="replace an earlier comparison in this folder")
-    command.set_defaults(run=compare)
+    command.set_defaults(run=compare, needs_keras=False)
 
 
 def compare(arguments) -> int:
+    check_names("workload", "study", arguments.workload.split(","))
+    if arguments.schedules != "all":
+        check_schedules(arguments.schedules.split(","))
+    with usage_errors(ImportError):
+        for package in ("matplotlib", "tensorboard"):
+            require(package, "compare")
+    arguments.load_keras()
     from keras_lrsched import schedules
     from keras_lrsched.study import report, workloads
     from keras_lrsched.study.compare import plan
 
     labels = schedules.names() if arguments.schedules == "all" else arguments.schedules.split(",")
     with usage_errors(ValueError, OSError, ImportError):
-        for package in ("matplotlib", "tensorboard"):
-            require(package, "compare")
         chosen = [workloads.load(name, arguments.data_dir) for name in arguments.workload.split(",")]
         jobs = plan(chosen, labels, arguments.seeds, arguments.budget, arguments.learning_rate, arguments.warmup)
         folder = report.new_folder(arguments.out, replace=arguments.force)

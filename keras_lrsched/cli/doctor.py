@@ -3,7 +3,8 @@
 import importlib.metadata
 import platform
 
-from keras_lrsched.cli.support import BACKENDS, UsageError, devices, show
+from keras_lrsched._core.backend_choice import BACKENDS
+from keras_lrsched.cli.support import UsageError, devices, show
 from keras_lrsched.version import __version__
 
 
@@ -12,7 +13,7 @@ def add(commands):
     command.add_argument(
         "--build", action="store_true", help="compile all libraries ahead, also those whose compilation failed before"
     )
-    command.set_defaults(run=doctor, needs_keras=False)
+    command.set_defaults(run=doctor, needs_keras=False, needs_backend=False)
 
 
 def doctor(arguments) -> int:

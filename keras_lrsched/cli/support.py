@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BACKENDS = ("tensorflow", "jax", "torch")
+from keras_lrsched._core import registry
 
 
 class UsageError(Exception):
@@ -116,6 +116,21 @@ def check_picture(out):
         raise UsageError(
             f"The picture must be of a type that Matplotlib writes: .{', .'.join(types)}. Received: --out {out}"
         )
+
+
+def check_names(what, room, texts, kind=None):
+    """Refuse names that the registry does not have, without importing a framework."""
+    known = [row["name"] for row in registry.read(room) if row["name"] and kind in (None, row.get("kind"))]
+    for text in texts:
+        if text not in known:
+            raise UsageError(f"Unknown {what} {text!r}. {registry.did_you_mean(text, known)}")
+
+
+def check_schedules(texts):
+    """Refuse schedules with unknown names; what is wrong with their options is found when they are built."""
+    others = {row["name"] for row in registry.read("schedules") if row.get("kind") != "learning rate"}
+    names = [text.partition(":")[0] for text in texts if not text.startswith("file:")]
+    check_names("schedule", "schedules", [name for name in names if name not in others], "learning rate")
 
 
 def files_of(schedules):

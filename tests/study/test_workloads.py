@@ -84,9 +84,9 @@ def test_targets_know_their_direction():
     assert not workloads.load("pydoc").reached(2.5)
 
 
-@pytest.mark.parametrize("name", workloads.WORKLOADS)
+@pytest.mark.parametrize("name", workloads.names())
 def test_documentation_states_the_target(name):
-    workload = workloads.WORKLOADS[name]
+    workload = workloads.get(name)
     assert f"{workload.target:g}" in workload.__doc__.replace("0.90", "0.9").replace("2.0 ", "2 ")
 
 

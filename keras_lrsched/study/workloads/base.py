@@ -6,6 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_lrsched._core import registry
+
 
 class Workload:
     """A task to compare ways of training on. It loads its data when it is made.
@@ -13,12 +15,10 @@ class Workload:
     Everything random is a function of a seed, and batch t of a run is a function of (seed, t) alone: two schedules are
     compared on the same initial weights and the same batches.
 
-    A subclass sets the class attributes below, loads data in `__init__(data_dir=None)`, and implements `build_model`,
-    `train_batch` and `optimizer`.
+    A subclass is registered by a name and a title, sets the class attributes below, loads data in `__init__(data_dir=None)`,
+    and implements `build_model`, `train_batch` and `optimizer`.
     """
 
-    name: str
-    title: str
     batch_size: int
     peak_learning_rate: float
     """The peak that all schedules share unless another is asked for."""
@@ -33,6 +33,19 @@ class Workload:
 
     validation: tuple[np.ndarray, np.ndarray]
     """Inputs and labels that no run trains on."""
+
+    def __init__(self, data_dir: str | None = None):
+        """Load the data, from a folder if `needs_data_dir`."""
+
+    @property
+    def name(self) -> str:
+        """The name that it is registered by, or the class that it inherits from."""
+        return str(registry.entry_of(type(self)).name)
+
+    @property
+    def title(self) -> str:
+        """A short description: data and model."""
+        return registry.entry_of(type(self)).title
 
     def train_batch(self, step: int, seed: int):
         """The inputs and labels of batch `step`, counted from 0."""

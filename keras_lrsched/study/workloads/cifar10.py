@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core.npz import read_arrays
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.untrusted_file import refused
 from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload, required_file
 from keras_lrsched.study.workloads.resnet import resnet
@@ -17,6 +18,7 @@ from keras_lrsched.study.workloads.resnet import resnet
 _LAYOUTS = ("cifar10_jpeg.npz", "data_batch_1", "cifar-10-batches-py", "cifar-10-batches-py-target/cifar-10-batches-py")
 
 
+@register("cifar10", title="CIFAR-10, ResNet-20", kind="image classification", paper="arXiv:1512.03385")
 class CIFAR10(Workload):
     """50,000 images to train on, 10,000 to validate; ResNet-20 with flips and shifts; SGD with momentum, batches of 128.
 
@@ -26,8 +28,6 @@ class CIFAR10(Workload):
     Target: a validation accuracy of 0.90. The paper's ResNet-20 reaches 0.9125 in 64,000 updates.
     """
 
-    name = "cifar10"
-    title = "CIFAR-10, ResNet-20"
     needs_data_dir = True
     batch_size = 128
     peak_learning_rate = 0.1

@@ -3,17 +3,22 @@
 import keras
 import numpy as np
 
+from keras_lrsched._core.registry import register
 from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload
 
 
+@register(
+    "digits",
+    title="handwritten digits, small convolutional net",
+    kind="image classification",
+    paper="https://archive.ics.uci.edu/dataset/80",
+)
 class Digits(Workload):
     """1,437 digits to train on, 360 to validate; 19,418 weights; SGD with momentum.
 
     Target: a validation accuracy of 0.98.
     """
 
-    name = "digits"
-    title = "handwritten digits, small convolutional net"
     batch_size = 32
     peak_learning_rate = 0.1
     budgets = (50, 200)

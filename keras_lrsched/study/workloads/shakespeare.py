@@ -1,17 +1,17 @@
 """The character model on Tiny Shakespeare (Karpathy 2015)."""
 
+from keras_lrsched._core.registry import register
 from keras_lrsched.study.workloads.base import required_file
 from keras_lrsched.study.workloads.characters import Characters
 
 
+@register("shakespeare", title="Tiny Shakespeare, character transformer", kind="language model", code=("karpathy/char-rnn",))
 class TinyShakespeare(Characters):
     """1,115,394 characters of plays, from `tinyshakespeare.txt` or the `shakespeare.txt` that Keras' tutorials cache.
 
     Target: a validation loss of 2.0 nats a character.
     """
 
-    name = "shakespeare"
-    title = "Tiny Shakespeare, character transformer"
     needs_data_dir = True
     target = 2.0
 

@@ -1,0 +1,121 @@
+"""`keras-lrsched list`: every method with its paper, or one with its options. Reads the source, imports no framework."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_lrsched._core import registry
+from keras_lrsched.cli.support import UsageError, show
+
+ROOMS = {
+    "schedules": "Schedules",
+    "laws": "Laws",
+    "optimizers": "Optimizers",
+    "callbacks": "Callbacks",
+    "precision": "Low-precision recipes",
+    "study": "Workloads",
+}
+"""Rooms of the registry, with a heading."""
+
+
+def add(commands) -> None:
+    command = commands.add_parser("list", help="every method with its paper, or the options of one")
+    command.add_argument(
+        "name", nargs="?", metavar="NAME", help=f"a method, or one of {', '.join(ROOMS)} (default: everything)"
+    )
+    command.set_defaults(run=list_methods, needs_keras=False)
+
+
+def list_methods(arguments) -> int:
+    if arguments.name is None or arguments.name in ROOMS:
+        for room in [arguments.name] if arguments.name else ROOMS:
+            _show_room(room)
+        return 0
+    found = [(room, row) for room in ROOMS for row in registry.read(room) if arguments.name in (row["name"], row["target"])]
+    if not found:
+        known = {each for room in ROOMS for row in registry.read(room) for each in (row["name"], row["target"]) if each}
+        near = difflib.get_close_matches(arguments.name, sorted(known), n=3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "`keras-lrsched list` names all."
+        raise UsageError(f"Unknown method {arguments.name!r}. {hint}")
+    for room, row in found:
+        _show_method(room, row)
+    return 0
+
+
+def _show_room(room: str) -> None:
+    rows = registry.read(room)
+    named = [row for row in rows if row["name"] is not None]
+    unnamed = [row for row in rows if row["name"] is None]
+    kinds = list(dict.fromkeys(row.get("kind", "") for row in named))
+    for kind in sorted(kinds, key=lambda kind: (kind != "learning rate", kind)):
+        heading = f"{ROOMS[room]}: {kind}" if kind else ROOMS[room]
+        its = [row for row in named if row.get("kind", "") == kind]
+        show(heading, ["name", "title", "class", "paper"], [[row["name"], *_about(row)] for row in its])
+    if unnamed:
+        heading = f"{ROOMS[room]} without a name" if named else ROOMS[room]
+        show(heading, ["title", "class", "paper"], [_about(row) for row in unnamed])
+
+
+def _about(row: dict[str, Any]) -> list[str]:
+    return [row["title"], row["target"], row.get("paper") or "-"]
+
+
+def _show_method(room: str, row: dict[str, Any]) -> None:
+    node = _classes(room)[row["target"]]
+    facts = [
+        ["class", f"keras_lrsched.{room}.{row['target']}"],
+        ["title", row["title"]],
+        ["kind", row.get("kind")],
+        ["paper", row.get("paper")],
+        ["code", ", ".join(row.get("code", ()))],
+        ["checked", registry.CHECKED.get(row.get("checked", ""))],
+        ["against", row.get("against")],
+        ["deviations", row.get("deviations")],
+    ]
+    show(row["name"] or row["target"], None, [[name, value] for name, value in facts if value])
+    preset = row.get("options", {})
+    options = [[name, repr(preset[name]) if name in preset else default] for name, default in _arguments(room, node)]
+    if options:
+        show("Options", ["option", "default"], options)
+    print(f"{inspect.cleandoc(ast.get_docstring(node) or '').partition('Args:')[0].strip()}\n")
+
+
+def _classes(room: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
+    """The classes and functions of a room by name, from its source."""
+    folder = Path(registry.__file__).parent.parent / room
+    modules = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))]
+    return {node.name: node for each in modules for node in each.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def _arguments(room: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """Name and default of each argument; of a class without a constructor, those of the class that it inherits from."""
+    if isinstance(node, ast.FunctionDef):
+        yield from _of_function(node)
+        return
+    constructor = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    if constructor is not None:
+        yield from _of_function(constructor)
+        return
+    for each in node.body:  # fields of a dataclass
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and _is_dataclass(node):
+            yield each.target.id, ast.unparse(each.value) if each.value else "required"
+    for base in node.bases:
+        parent = _classes(room).get(ast.unparse(base).rpartition(".")[2])
+        if parent is not None:
+            yield from _arguments(room, parent)
+
+
+def _of_function(node: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
+    both = [*zip(positional, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    for argument, default in both:
+        if argument.arg != "self":
+            yield argument.arg, ast.unparse(default) if default is not None else "required"
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(each) for each in node.decorator_list)
