@@ -107,7 +107,7 @@ def _usual_law(curves):
 
 
 def _grade(law, curve):
-    from keras_lrsched.laws.regime import lasting_misfit
+    from keras_lrsched.laws.diagnostics import lasting_misfit
 
     misfit = lasting_misfit(law, curve)
     return next((grade for grade, limit in GRADES if misfit <= limit), POOR)

@@ -8,5 +8,5 @@ from .law import Law as Law
 from .loss_curve import LossCurve as LossCurve
 from .multi_power_law import MultiPowerLaw as MultiPowerLaw
 from .convex_bound import OptimalRate as OptimalRate
-from .regime import RegimeWarning as RegimeWarning
+from .diagnostics import RegimeWarning as RegimeWarning
 from . import scaling as scaling

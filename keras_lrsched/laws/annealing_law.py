@@ -1,13 +1,27 @@
-"""The annealing law: the loss of a run from the sum of its learning rates and the area of their falls."""
+"""The annealing law: the loss of a run from the sum of its learning rates and the integral of their decrements."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.laws import annealing_fit
-from keras_lrsched.laws.areas import WARMUPS, areas
+from keras_lrsched._core.registry import register
+from keras_lrsched.laws import diagnostics
+from keras_lrsched.laws._fitting import log_huber, need_a_fall, reduced, search, usable
+from keras_lrsched.laws._lr_integrals import WARMUPS, lr_integrals
 from keras_lrsched.laws.law import Law, finite_numbers
 
 
+@register(
+    "annealing",
+    title="sum of learning rates, and integral of their decrements",
+    paper="arXiv:2408.11029",
+    code=("zhes2Hen/Fit_Scaling_Laws",),
+    checked="vectors",
+    against="public code that is not the authors', for the formula, S1 and S2",
+    deviations="the paper's own fits were not compared; there is no `optimize`",
+    kind="law of the loss",
+)
 class AnnealingLaw(Law):
     """Predicts the loss curve of any schedule from one or two runs with other schedules; four numbers, linear in three.
 
@@ -81,9 +95,60 @@ class AnnealingLaw(Law):
         Warns:
             RegimeWarning: If the curves bend as no law of this kind can.
         """
-        return annealing_fit.fit(cls, curves, decay, warmup, skip, points)
+        return _fit(cls, curves, decay, warmup, skip, points)
 
     def loss_at(self, learning_rate, at):
-        spent, fallen = (area[at] for area in areas(learning_rate, self.decay, self.warmup))
+        spent, fallen = (integral[at] for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         with np.errstate(divide="ignore"):  # before the first rate above 0 the law has no finite loss
             return self.L0 + self.A * spent**-self.alpha - self.C * fallen
+
+
+LOWEST, HIGHEST = np.log([1e-8, 1e-8, 1e-3, 1e-12]), np.log([1e3, 1e6, 3.0, 1e6])
+
+
+class Points(NamedTuple):
+    """All points of all curves."""
+
+    loss: np.ndarray
+    spent: np.ndarray
+    fallen: np.ndarray
+
+
+def _fit(law, curves, decay, warmup, skip, points):
+    """`AnnealingLaw.fit`."""
+    validation.one_of("warmup", warmup, WARMUPS)
+    decays = validation.each("decay", np.atleast_1d(decay), validation.inner_fraction)
+    if not decays:
+        raise ValueError(f"`decay` must be a number, or several. Received: decay={decay!r}")
+    curves = usable(curves, skip)
+    need_a_fall(curves)
+    measured = [curve.subsample(points) for curve in curves]
+    found = [_best(_points(measured, decay, warmup)) for decay in decays]
+    best = min(range(len(found)), key=lambda number: found[number].fun)
+    fitted = law(*np.exp(found[best].x), decay=decays[best], warmup=warmup)._fitted_to(curves)
+    diagnostics.check(fitted, measured)
+    return fitted
+
+
+def _points(curves, decay, warmup):
+    parts = []
+    for curve in curves:
+        spent, fallen = lr_integrals(curve.rates, decay, warmup)
+        parts.append(Points(curve.loss, spent[curve.step], fallen[curve.step]))
+    return Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _best(data):
+    return search(_objective(data), reduced(data.loss, data.spent, data.fallen), LOWEST, HIGHEST)
+
+
+def _objective(data):
+    def objective(logs):
+        level, factor, alpha, drop = np.exp(logs)
+        power = factor * data.spent**-alpha
+        gradient = np.stack(
+            [np.full_like(power, level), power, -alpha * power * np.log(data.spent), -drop * data.fallen],
+        )
+        return log_huber(level + power - drop * data.fallen, gradient, data.loss)
+
+    return objective

@@ -1,20 +1,38 @@
 """The continual law: the loss while a trained model is trained further, on other data."""
 
+import itertools
 from copy import copy
+from typing import NamedTuple
+
+import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.laws import continual_fit
-from keras_lrsched.laws.areas import WARMUPS, areas
+from keras_lrsched._core.registry import register
+from keras_lrsched.laws import diagnostics
+from keras_lrsched.laws._fitting import best_weights, log_huber, need_a_fall, search, usable
+from keras_lrsched.laws._lr_integrals import WARMUPS, lr_integrals
 from keras_lrsched.laws.law import Law, finite_numbers, rates
 from keras_lrsched.laws.loss_curve import LossCurve
 
 
+@register(
+    "continual",
+    title="annealing law of two phases, and the shift between their data",
+    paper="arXiv:2505.07796",
+    checked="read",
+    against="the text of the paper",
+    deviations=(
+        "no official code was seen; that lambda is 0.999, and how warmup counts, is unverified; the replay ratio, which "
+        "enters the shift in the paper, is left out"
+    ),
+    kind="law of the loss",
+)
 class ContinualLaw(Law):
     """Predicts the loss curve of continual pre-training under any schedule, on the old data or on the new.
 
         L(t) = L0 + A * (S1pt + S1(t))^-alpha - C1 * S2pt - C2 * S2(t) + B * (1 - (1 + E * S1(t))^-beta)
 
-    S1 and S2 are the areas of the continual phase, as in `AnnealingLaw`; S1pt and S2pt those of the whole pre-training. The
+    S1 and S2 are the integrals of the continual phase, as in `AnnealingLaw`; S1pt and S2pt those of all pre-training. The
     first four terms are the annealing law of both phases; the last is the shift from one data set to the other, which does
     not depend on where pre-training ended. For the loss on the old data B is positive, on the new data negative. Schedules
     given to `predict` are those of the continual phase; a fall from the last rate of pre-training to its first counts in
@@ -23,7 +41,7 @@ class ContinualLaw(Law):
     Args:
         L0, A, alpha, C1, C2, B, E, beta: The law's numbers. `B` may be negative.
         S1pt: The sum of the learning rates of pre-training, positive. See `after`.
-        S2pt: The area of their falls. Defaults to `0.0`.
+        S2pt: The integral of their decrements. Defaults to `0.0`.
         decay: As of `AnnealingLaw`. Defaults to `0.999`.
         warmup: As of `AnnealingLaw`, in both phases. Defaults to `"peak"`.
 
@@ -96,7 +114,7 @@ class ContinualLaw(Law):
         Warns:
             RegimeWarning: If the law misses the curves of the continual phase.
         """
-        return continual_fit.fit(cls, curves, pretraining, decay, warmup, points)
+        return _fit(cls, curves, pretraining, decay, warmup, points)
 
     def after(self, pretraining):
         """The same law after another pre-training: a `LossCurve`, or the rates of all its updates.
@@ -110,11 +128,11 @@ class ContinualLaw(Law):
             )
         law = copy(self)
         learning_rate = pretraining.rates if isinstance(pretraining, LossCurve) else rates(pretraining)
-        law.S1pt, law.S2pt = (float(area[-1]) for area in areas(learning_rate, self.decay, self.warmup))
+        law.S1pt, law.S2pt = (float(integral[-1]) for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         return law
 
     def loss_at(self, learning_rate, at):
-        spent, fallen = (area[at] for area in areas(learning_rate, self.decay, self.warmup))
+        spent, fallen = (integral[at] for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         shift = self.B * (1 - (1 + self.E * spent) ** -self.beta)
         power = self.A * (self.S1pt + spent) ** -self.alpha
         return self.L0 + power - self.C1 * self.S2pt - self.C2 * fallen + shift
@@ -124,3 +142,87 @@ PUBLISHED = {
     "general": (3.057, 0.490, 0.497, 0.299, 0.298, 0.366, 28.0, 0.189),
     "target": (3.024, 0.412, 0.677, 0.278, 0.324, -0.666, 5662.0, 0.146),
 }
+
+
+ALPHAS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3)
+SCALES = np.geomspace(0.1, 1e5, 9)  # E times the largest S1
+BETAS = (0.05, 0.1, 0.2, 0.4, 0.8)
+LOWEST = np.log([1e-3, 1e-5, 1e-2, 1e-8, 1e-8, 1e-8, 1e-8, 1e-8])
+HIGHEST = np.log([3.0, 1e8, 5.0, 1e3, 1e6, 1e6, 1e4, 1e6])
+
+
+class Points(NamedTuple):
+    """All points of all curves; those of pre-training have no integrals of the continual phase."""
+
+    loss: np.ndarray
+    spent_before: np.ndarray
+    fallen_before: np.ndarray
+    spent: np.ndarray
+    fallen: np.ndarray
+
+
+def _fit(law, curves, pretraining, decay, warmup, points):
+    """`ContinualLaw.fit`."""
+    validation.one_of("warmup", warmup, WARMUPS)
+    decay = validation.inner_fraction("decay", decay)
+    curves = usable(curves)
+    need_a_fall(curves)
+    measured = [curve.subsample(points) for curve in curves]
+    before = lr_integrals(pretraining.rates if isinstance(pretraining, LossCurve) else rates(pretraining), decay, warmup)
+    parts = [_continual(curve, before, decay, warmup) for curve in measured]
+    if isinstance(pretraining, LossCurve):
+        parts += [_pretraining(curve.subsample(points), before) for curve in usable(pretraining)]
+    data = Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    alpha, scale, beta, sign, weights = _best(data)
+    level, factor, by_fall, by_shift, *by_fall_before = weights
+    numbers = (level, factor, alpha, *(by_fall_before or [0.0]), by_fall, sign * by_shift, scale, beta)
+    fitted = law(*numbers, before.spent[-1], before.fallen[-1], decay=decay, warmup=warmup)._fitted_to(curves)
+    diagnostics.check_misfit(fitted, measured)
+    return fitted
+
+
+def _continual(curve, before, decay, warmup):
+    spent, fallen = (integral[curve.step] for integral in lr_integrals(curve.rates, decay, warmup))
+    return Points(curve.loss, np.full_like(spent, before.spent[-1]), np.full_like(spent, before.fallen[-1]), spent, fallen)
+
+
+def _pretraining(curve, before):
+    nothing = np.zeros(len(curve.loss))
+    return Points(curve.loss, before.spent[curve.step], before.fallen[curve.step], nothing, nothing)
+
+
+def _best(data):
+    """alpha, E, beta, the sign of B, and the weights of `_columns`."""
+    found = []
+    for sign in (1.0, -1.0):
+        trials = [
+            (best_weights(_columns(data, *powers, sign), data.loss), powers)
+            for powers in itertools.product(ALPHAS, SCALES / data.spent.max(), BETAS)
+        ]
+        (weights, _), powers = min(trials, key=lambda trial: trial[0][1])
+        start = np.log([*powers, *weights])
+        result = search(_objective(data, sign), start, LOWEST[: len(start)], HIGHEST[: len(start)])
+        found.append((result.fun, *np.exp(result.x[:3]), sign, np.exp(result.x[3:])))
+    return min(found, key=lambda one: one[0])[1:]
+
+
+def _columns(data, alpha, scale, beta, sign):
+    """What L0, A, C2, B and C1 are multiplied by; the last only if pre-training shows it."""
+    power = (data.spent_before + data.spent) ** -alpha
+    shift = sign * (1 - (1 + scale * data.spent) ** -beta)
+    columns = [np.ones_like(power), power, -data.fallen, shift]
+    return [*columns, -data.fallen_before] if np.ptp(data.fallen_before) else columns
+
+
+def _objective(data, sign):
+    def objective(logs):
+        alpha, scale, beta, *weights = np.exp(logs)
+        terms = np.array(weights)[:, None] * np.stack(_columns(data, alpha, scale, beta, sign))
+        base = 1 + scale * data.spent
+        left = sign * weights[3] * base**-beta
+        by_alpha = -alpha * terms[1] * np.log(data.spent_before + data.spent)
+        by_scale = left * beta * scale * data.spent / base
+        by_beta = left * beta * np.log(base)
+        return log_huber(terms.sum(axis=0), np.stack([by_alpha, by_scale, by_beta, *terms]), data.loss)
+
+    return objective

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.laws import convex_bound_curve, convex_bound_extension, convex_bound_fit, convex_bound_optimum
+from keras_lrsched._core.registry import register
+from keras_lrsched.laws import _convex_bound
 from keras_lrsched.laws.law import Law, rates
 from keras_lrsched.schedules import Tabulated
 
@@ -17,6 +18,19 @@ class OptimalRate(NamedTuple):
     bound: float
 
 
+@register(
+    "convex_bound",
+    title="bound of SGD on convex problems",
+    paper="arXiv:2501.18965",
+    code=("fabian-sp/lr-scheduling",),
+    checked="vectors",
+    against="the official code, which was run",
+    deviations=(
+        "the bound is Theorem 10 of arXiv:2310.07831; the second form, the exact optimum and the fit by least squares are "
+        "ours"
+    ),
+    kind="law of the loss",
+)
 class ConvexBound(Law):
     """Bounds the loss of SGD on any convex problem under any schedule, and so gives its best base learning rate.
 
@@ -89,14 +103,14 @@ class ConvexBound(Law):
         Warns:
             RegimeWarning: If a curve leaves a plateau, or is missed by the law.
         """
-        return convex_bound_fit.fit(cls, curves, skip, points)
+        return _convex_bound.fit(cls, curves, skip, points)
 
     @property
     def only_length(self):
         return len(self.gradient_norm) if isinstance(self.gradient_norm, list) else None
 
     def loss_at(self, learning_rate, at):
-        initial, noise = convex_bound_curve.parts(learning_rate, self._norms(len(learning_rate)))
+        initial, noise = _convex_bound.parts(learning_rate, self._norms(len(learning_rate)))
         return self.offset + _finite(self.distance**2 * initial + noise)[at]
 
     def bound(self, schedule, steps=None) -> float:
@@ -138,7 +152,7 @@ class ConvexBound(Law):
         Raises:
             ValueError: If no cooldown is long enough, or `new_steps` are not above `steps`.
         """
-        return convex_bound_extension.longer_cooldown(self, steps, new_steps, cooldown_fraction, profile)
+        return _convex_bound.longer_cooldown(self, steps, new_steps, cooldown_fraction, profile)
 
     def lower_plateau(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
         """The factor on the rate of a plateau, from where its cooldown was to begin, that lets a run go on for longer.
@@ -146,7 +160,7 @@ class ConvexBound(Law):
         The largest factor with which the longer run, whose cooldown takes the same fraction, has the same best learning rate
         as the first. Arguments and errors as of `longer_cooldown`.
         """
-        return convex_bound_extension.lower_plateau(self, steps, new_steps, cooldown_fraction, profile)
+        return _convex_bound.lower_plateau(self, steps, new_steps, cooldown_fraction, profile)
 
     def optimize(self, steps, peak=None, warmup_steps=0) -> Tabulated:
         """The schedule with the lowest bound at the last update.
@@ -180,11 +194,11 @@ class ConvexBound(Law):
         steps, warmup_steps = int(steps), int(warmup_steps)
         warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(steps)[warmup_steps:]
         if peak is None:
-            shape = convex_bound_optimum.free(norms)
+            shape = _convex_bound.free(norms)
             shape = np.append(shape[0] * warmup, shape)
             return self.optimal_rate(shape).learning_rate * shape
         peak = validation.positive_float("peak", peak)
-        return convex_bound_optimum.capped(self.bound, norms, peak, peak * warmup)
+        return _convex_bound.capped(self.bound, norms, peak, peak * warmup)
 
     def _terms(self, learning_rate):
         """T1 and T2."""

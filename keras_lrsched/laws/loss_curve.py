@@ -1,6 +1,5 @@
 """LossCurve: what a run showed, the loss and learning rate of its updates."""
 
-import csv
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,14 @@ import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.npz import read_arrays
-from keras_lrsched._core.run_file import SeveralRunsError, numbers_of_runs, one_run
+from keras_lrsched._core.run_file import SeveralRunsError
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.laws.drops import warmup_end
+from keras_lrsched.laws._logs import columns as log_columns
+from keras_lrsched.laws._logs import reader, recorded
+from keras_lrsched.laws._logs.log import LogError
+from keras_lrsched.laws._lr_decrements import warmup_end
 from keras_lrsched.laws.law import rates as rates_of
 from keras_lrsched.laws.law import updates
-from keras_lrsched.laws.logs import curve as log_curve
-from keras_lrsched.laws.logs import reader
-from keras_lrsched.laws.logs.log import LogError
-from keras_lrsched.laws.logs.runs import telling
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,7 @@ class LossCurve:
         for name in ("batch_size", "tokens"):
             if getattr(self, name) is not None:
                 vars(self)[name] = np.array(getattr(self, name), float)
-        shapes = {name: np.shape(getattr(self, name)) for name in COLUMNS if getattr(self, name) is not None}
+        shapes = {name: np.shape(getattr(self, name)) for name in recorded.COLUMNS if getattr(self, name) is not None}
         if set(shapes.values()) != {(len(step),)} or not len(step):
             raise ValueError(
                 f"A curve needs one loss for each of its updates. Received: shapes {shapes}, and {len(rates)} learning rates"
@@ -175,12 +173,12 @@ class LossCurve:
         """
         if isinstance(path, str | os.PathLike):
             path = Path(path).expanduser()
-        asked = log_curve.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
-        if asked._replace(run=None) == log_curve.Choice() and _is_ours(path):
+        asked = log_columns.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
+        if asked._replace(run=None) == log_columns.Choice() and recorded.is_recorded(path):
             curve = cls.load(path, run)
             return curve if name is None else replace(curve, name=name)
         try:
-            columns = log_curve.columns(reader.read(path), asked)
+            columns = log_columns.columns(reader.read(path), asked)
         except LogError as error:
             raise ValueError(f"{error}. Received: path={str(path)!r:.100}, run={run!r:.100}") from error
         return cls(**columns, name=name if name is not None else path.stem if isinstance(path, Path) else "")
@@ -211,7 +209,7 @@ class LossCurve:
                         raise ValueError(f"it has one run. Received: run={run!r}")
                     columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
                 else:
-                    columns = _recorded(path, run)
+                    columns = recorded.read(path, run)
                 return cls(**columns, name=path.stem)
         except SeveralRunsError as error:
             raise ValueError(f"The file is not one curve: {error}. Received: path={str(path)!r}, run={run!r}") from error
@@ -222,7 +220,7 @@ class LossCurve:
         """Writes the curve into a file whose name ends in `.npz`, by which `load` tells it from a table."""
         if Path(path).suffix != ".npz":
             raise ValueError(f"A curve is written into an .npz file. Received: path={str(path)!r}")
-        columns = {name: getattr(self, name) for name in (*COLUMNS, "rates") if getattr(self, name) is not None}
+        columns = {name: getattr(self, name) for name in (*recorded.COLUMNS, "rates") if getattr(self, name) is not None}
         with Path(path).expanduser().open("wb") as file:
             np.savez_compressed(file, **columns)
 
@@ -258,95 +256,5 @@ class LossCurve:
         return ax
 
     def _at(self, points):
-        columns = {name: getattr(self, name) for name in COLUMNS}
+        columns = {name: getattr(self, name) for name in recorded.COLUMNS}
         return replace(self, **{name: column[points] for name, column in columns.items() if column is not None})
-
-
-COLUMNS = ("loss", "step", "batch_size", "tokens")
-RECORDED = [b"step", b"loss", b"learning_rate", b"batch_size", b"tokens"]
-
-
-KNOWN = ("run", *COLUMNS, "learning_rate")
-
-
-def _is_ours(path):
-    """Whether a file is one that `LossRecorder` or `save` writes."""
-    if not isinstance(path, Path) or path.is_dir():
-        return False
-    if path.suffix == ".npz":
-        return True
-    with path.open("rb") as file:
-        header = file.readline(200).strip().split(b",")
-    return header == RECORDED or {*RECORDED[:3], b"run"} <= set(header) <= {*RECORDED, b"run"}
-
-
-def _recorded(path, run):
-    text = path.read_text(encoding="utf-8-sig")
-    whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
-    reader = csv.DictReader(whole.splitlines())
-    missing = {"step", "loss", "learning_rate"} - set(reader.fieldnames or ())
-    if missing:
-        raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-    rows = [(reader.line_num, row) for row in reader]
-    if isinstance(run, dict):
-        rows, run = _selected(rows, run), None
-    tables = _tables(rows)
-    if not tables:
-        raise ValueError("it has no updates")
-    try:
-        return _columns(one_run(tables, run))
-    except SeveralRunsError as error:
-        apart = [] if "run" in rows[0][1] else telling([row for _, row in rows], lambda row: int(row["step"]))
-        if run is not None or not apart:
-            raise
-        choice = {name: rows[0][1][name] for name in apart}
-        raise SeveralRunsError(f"{error}. They are told apart by {', '.join(apart)}, too, as run={choice}") from error
-
-
-def _selected(rows, wanted):
-    """The rows with certain values in certain columns."""
-    missing = wanted.keys() - rows[0][1].keys() if rows else ()
-    if missing:
-        raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-    return [(line, row) for line, row in rows if all(row[name] == str(value) for name, value in wanted.items())]
-
-
-def _tables(rows):
-    """For each run its updates: a dictionary from step to numbers."""
-    tables: dict = {}
-    others: dict = {}
-    line = 0
-    numbers = numbers_of_runs(row for _, row in rows)
-    for line, row in rows:
-        try:
-            number, step = next(numbers), int(row["step"])
-            tables.setdefault(number, {})[step] = _numbers(row)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"line {line} is malformed, {error}") from error
-        _refuse_mixture(others.setdefault((number, step), row), row)
-    return tables
-
-
-def _refuse_mixture(one, other):
-    """An update that is there twice, in rows that differ in a column of another kind, belongs to two runs."""
-    names = [name for name in other if name not in KNOWN and one[name] != other[name]]
-    if names:
-        choice = {name: other[name] for name in names}
-        raise SeveralRunsError(f"it holds several runs, told apart by {', '.join(names)}: choose one, as by run={choice}")
-
-
-def _numbers(row):
-    if None in row or None in row.values():
-        raise ValueError("its fields are not those of the first line")
-    given = [name for name in ("batch_size", "tokens") if row.get(name)]
-    return {name: float(row[name]) for name in ("loss", "learning_rate", *given)}
-
-
-def _columns(table):
-    """The columns of a run's updates, without those that some update lacks."""
-    missing = sorted(set(range(len(table))) - table.keys())
-    if missing:
-        raise ValueError(f"it lacks update {missing[0]} of the run")
-    rows = [table[step] for step in range(len(table))]
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0] if all(name in row for row in rows)}
-    return {"rates": columns.pop("learning_rate"), **columns}

@@ -5,14 +5,28 @@ import warnings
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.laws import multi_power_fit, multi_power_optimum
-from keras_lrsched.laws.drops import counted, drops
+from keras_lrsched._core.registry import register
+from keras_lrsched.laws import _multi_power
+from keras_lrsched.laws._lr_decrements import counted, lr_decrements
 from keras_lrsched.laws.law import Law, finite_numbers
 from keras_lrsched.schedules import Tabulated
 
 ROWS = 1_000_000  # numbers in memory at a time, in each of a few arrays
 
 
+@register(
+    "multi_power",
+    title="sum of learning rates, and power laws of their decrements",
+    paper="arXiv:2503.12811",
+    code=("thu-yao-01-luo/MultiPowerLaw",),
+    checked="vectors",
+    against="predictions of the official code, which was run",
+    deviations=(
+        "the fit starts from least squares, searches by L-BFGS-B, and holds C, beta and gamma near the published values "
+        "unless the curves differ; old updates are summed in groups"
+    ),
+    kind="law of the loss",
+)
 class MultiPowerLaw(Law):
     """Predicts the loss curve of any schedule from a few runs of the same length with other schedules.
 
@@ -103,7 +117,7 @@ class MultiPowerLaw(Law):
         Warns:
             RegimeWarning: If the curves bend as no law of this kind can.
         """
-        return multi_power_fit.fit(cls, curves, warmup, skip, points)
+        return _multi_power.fit(cls, curves, warmup, skip, points)
 
     def optimize(self, steps, peak, warmup_steps=0, floor=1e-10, knots=400) -> Tabulated:
         """The schedule with the lowest predicted final loss among those that never rise after warmup.
@@ -118,7 +132,7 @@ class MultiPowerLaw(Law):
         Returns:
             A `Tabulated`, which `compile` takes.
         """
-        return multi_power_optimum.optimize(self, steps, peak, warmup_steps, floor, knots)
+        return _multi_power.optimize(self, steps, peak, warmup_steps, floor, knots)
 
     def loss_at(self, learning_rate, at):
         if np.any(learning_rate[1:] == 0):
@@ -135,7 +149,7 @@ class MultiPowerLaw(Law):
             return self.L0 + self.A * spent[at] ** -self.alpha - self.B * drop
 
     def _drop(self, learning_rate, at):
-        past = drops(counted(learning_rate, self.warmup), at)
+        past = lr_decrements(counted(learning_rate, self.warmup), at)
         with np.errstate(divide="ignore", invalid="ignore"):
             reach = np.where(past.since > 0, past.rate**-self.gamma * past.since, 0.0)
         return np.sum(past.fall * (1 - (self.C * reach + 1) ** -self.beta), axis=1)

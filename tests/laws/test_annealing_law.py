@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from keras_lrsched.laws import AnnealingLaw, ExtrapolationWarning, LossCurve, annealing_fit
-from keras_lrsched.laws.areas import areas
+from keras_lrsched.laws import AnnealingLaw, ExtrapolationWarning, LossCurve, annealing_law
+from keras_lrsched.laws._lr_integrals import lr_integrals
 from tests.laws.official_runs import CONSTANT, COSINE, WSD, WSDLD, constant, cosine, two_stage, wsd
 
 SHORT = 2000
@@ -31,13 +31,13 @@ def measured(law, rates, noise=0.0, seed=0):
 )
 def test_reference_areas(rates, spent, fallen):
     """Of zhes2Hen/Fit_Scaling_Laws, with warmup as constant peak."""
-    found = areas(rates)
+    found = lr_integrals(rates)
     assert found.spent[-1] == pytest.approx(spent, abs=6e-6)
     assert found.fallen[-1] == pytest.approx(fallen, abs=6e-7)
 
 
 def test_a_few_updates_by_hand():
-    found = areas(np.array([1.0, 1.0, 0.5, 0.5, 0.25]), decay=0.9)
+    found = lr_integrals(np.array([1.0, 1.0, 0.5, 0.5, 0.25]), decay=0.9)
     assert found.spent == pytest.approx([1.0, 2.0, 2.5, 3.0, 3.25])
     assert found.fallen == pytest.approx([0.0, 0.0, 0.5, 0.95, 1.605])
 
@@ -47,17 +47,17 @@ def test_closed_form(shape):
     rates, decay = shape(500, warmup=0), 0.97
     ages = np.arange(500)[:, None] - np.arange(500)
     weights = np.where(ages >= 0, (1 - decay ** (ages.clip(min=0) + 1.0)) / (1 - decay), 0.0)
-    assert areas(rates, decay).fallen == pytest.approx(weights @ -np.diff(rates, prepend=rates[0]), abs=1e-13)
+    assert lr_integrals(rates, decay).fallen == pytest.approx(weights @ -np.diff(rates, prepend=rates[0]), abs=1e-13)
 
 
 def test_warmup_conventions():
-    peak, only_sum, full = (areas(CONSTANT, warmup=warmup) for warmup in ("peak", "sum", "full"))
+    peak, only_sum, full = (lr_integrals(CONSTANT, warmup=warmup) for warmup in ("peak", "sum", "full"))
     assert only_sum.spent[-1] == full.spent[-1] == pytest.approx(CONSTANT.sum())
     assert peak.spent[-1] - full.spent[-1] == pytest.approx(0.5 * 2160 * 3e-4)
     assert peak.fallen[-1] == only_sum.fallen[-1] == 0.0
     assert full.fallen[-1] == pytest.approx(-0.3)
     without = CONSTANT[2160:]
-    assert len({areas(without, warmup=warmup).spent[-1] for warmup in ("peak", "sum", "full")}) == 1
+    assert len({lr_integrals(without, warmup=warmup).spent[-1] for warmup in ("peak", "sum", "full")}) == 1
 
 
 def test_formula():
@@ -121,8 +121,8 @@ def test_save_and_load_keep_the_conventions(tmp_path):
 
 
 def test_gradient():
-    data = annealing_fit._points([measured(LAW, rates).subsample(50) for rates in (cosine(500), wsd(500))], 0.99, "peak")
-    objective = annealing_fit._objective(data)
+    data = annealing_law._points([measured(LAW, rates).subsample(50) for rates in (cosine(500), wsd(500))], 0.99, "peak")
+    objective = annealing_law._objective(data)
     at = np.log([2.5, 0.6, 0.5, 0.3])
     total, gradient = objective(at)
     assert gradient == pytest.approx(approx_fprime(at, lambda x: objective(x)[0], 1e-7), rel=1e-4, abs=1e-6 * total)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from keras_lrsched.laws import AnnealingLaw, ContinualLaw, ExtrapolationWarning, LossCurve, RegimeWarning, continual_fit
-from keras_lrsched.laws.areas import areas
+from keras_lrsched.laws import AnnealingLaw, ContinualLaw, ExtrapolationWarning, LossCurve, RegimeWarning, continual_law
+from keras_lrsched.laws._lr_integrals import lr_integrals
 from tests.laws.official_runs import constant, cosine, two_stage, wsd
 
 SHORT = 1000
@@ -47,7 +47,7 @@ def test_falls_count_in_both_phases():
     rates = two_stage(SHORT)
     with_falls, without = ContinualLaw.published("target", 4.0, S2pt=0.5), ContinualLaw.published("target", 4.0)
     assert without.final_loss(rates) - with_falls.final_loss(rates) == pytest.approx(0.278 * 0.5)
-    spent, fallen = (area[-1] for area in areas(rates))
+    spent, fallen = (area[-1] for area in lr_integrals(rates))
     flat = np.full(SHORT, spent / SHORT)
     assert without.final_loss(flat) - without.final_loss(rates) == pytest.approx(0.324 * fallen)
 
@@ -56,7 +56,7 @@ def test_after():
     law = ContinualLaw.published("general", 1.0)
     for before in (BEFORE, list(BEFORE), LossCurve(np.ones(SHORT), BEFORE)):
         later = law.after(before)
-        assert (later.S1pt, later.S2pt) == pytest.approx([area[-1] for area in areas(BEFORE)])
+        assert (later.S1pt, later.S2pt) == pytest.approx([area[-1] for area in lr_integrals(BEFORE)])
         assert (later.L0, later.B) == (law.L0, law.B)
     assert law.S1pt == 1.0
     with pytest.raises(ValueError, match="Received: nan at update 1"):
@@ -127,12 +127,12 @@ def test_warnings_of_a_fitted_law():
 @pytest.mark.parametrize("before", ["losses", "rates"])
 def test_gradient(sign, before):
     law = true_law("general")
-    area = areas(BEFORE)
-    parts = [continual_fit._continual(curve.subsample(30), area, 0.999, "peak") for curve in continual(law)]
+    area = lr_integrals(BEFORE)
+    parts = [continual_law._continual(curve.subsample(30), area, 0.999, "peak") for curve in continual(law)]
     if before == "losses":
-        parts.append(continual_fit._pretraining(pretraining(law).subsample(30), area))
-    data = continual_fit.Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    objective = continual_fit._objective(data, sign)
+        parts.append(continual_law._pretraining(pretraining(law).subsample(30), area))
+    data = continual_law.Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    objective = continual_law._objective(data, sign)
     at = np.log([0.5, 20.0, 0.2, 2.9, 0.5, 0.3, 0.4, 0.3][: 8 if before == "losses" else 7])
     total, gradient = objective(at)
     assert gradient == pytest.approx(approx_fprime(at, lambda x: objective(x)[0], 1e-7), rel=1e-4, abs=1e-6 * total)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from keras_lrsched.laws import ExtrapolationWarning, LossCurve, MultiPowerLaw, multi_power_fit, multi_power_optimum
-from keras_lrsched.laws.fitting import huber, log_huber, reduced
+from keras_lrsched.laws import ExtrapolationWarning, LossCurve, MultiPowerLaw, _multi_power
+from keras_lrsched.laws._fitting import huber, log_huber, reduced
 from keras_lrsched.schedules import LinearDecay, Tabulated
 from tests.laws.official_runs import CONSTANT, COSINE, PEAK, STEPS, WARMUP, WSD, WSDLD, constant, cosine, two_stage, wsd
 
@@ -243,8 +243,8 @@ def test_bad_options_of_optimize(options):
 
 
 def test_gradient_of_the_fit():
-    data = multi_power_fit._points([measured(law(), rates).subsample(40) for rates in (wsd(SHORT), two_stage(SHORT))], "sum")
-    objective = multi_power_fit._full(data)
+    data = _multi_power._points([measured(law(), rates).subsample(40) for rates in (wsd(SHORT), two_stage(SHORT))], "sum")
+    objective = _multi_power._full(data)
     at = np.log(law().numbers) + 0.3 * np.random.default_rng(0).normal(size=7)
     total, gradient = objective(at)
     assert gradient == pytest.approx(approx_fprime(at, lambda x: objective(x)[0], 1e-7), rel=1e-4, abs=1e-6 * total)
@@ -273,12 +273,12 @@ def test_reduced_law():
 def test_gradient_of_the_optimum():
     rng = np.random.default_rng(0)
     rates = 1e-3 * np.sort(rng.uniform(0.01, 1, 30))[::-1]
-    gradient = multi_power_optimum._final_loss(law(), rates, 0.02)[1]
-    numeric = approx_fprime(rates, lambda x: multi_power_optimum._final_loss(law(), x, 0.02)[0], 1e-10)
+    gradient = _multi_power._final_loss(law(), rates, 0.02)[1]
+    numeric = approx_fprime(rates, lambda x: _multi_power._final_loss(law(), x, 0.02)[0], 1e-10)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3 * np.abs(gradient).max())
 
 
 def test_loss_of_the_optimum_is_that_of_the_law():
     rates = LinearDecay(1e-3, 300).values(300)[:299]
-    loss, _ = multi_power_optimum._final_loss(law(), rates, 0.0)
+    loss, _ = _multi_power._final_loss(law(), rates, 0.0)
     assert loss == pytest.approx(law().final_loss(rates), abs=1e-4)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_lrsched.laws.logs.log import LogError, RunLog
+from keras_lrsched.laws._logs.log import LogError, RunLog
 
 NAME = "*tfevents*"
 

@@ -1,4 +1,4 @@
-"""The falls of a learning rate before an update, as a law of annealing sees them: how far, from where, how long ago."""
+"""The decrements of a learning rate before an update, for the multi-power law: how far, from where, how long ago."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ EXACT = 64  # the latest updates are taken one by one,
 GROWTH = 32  # earlier ones in groups whose length is at most this part of their age
 
 
-class Drops(NamedTuple):
+class LRDecrements(NamedTuple):
     """For each of M updates t (rows), the falls d before it in N groups (columns).
 
     A sum over all updates k <= t of (lr_(k-1) - lr_k) * F(lr_k, S_k(t)) with a smooth F becomes a sum over columns of
@@ -24,14 +24,14 @@ class Drops(NamedTuple):
     """The sum of the rates from the fall on, up to and with update t; the same mean."""
 
 
-def drops(learning_rate: np.ndarray, at: np.ndarray) -> Drops:
-    """The drops before each of the updates `at`, in memory of the order len(at) * log(len(learning_rate))."""
+def lr_decrements(learning_rate: np.ndarray, at: np.ndarray) -> LRDecrements:
+    """The decrements before each of the updates `at`, in memory of the order len(at) * log(len(learning_rate))."""
     falls = np.diff(learning_rate, prepend=learning_rate[0]) * -1.0
     parts = [falls.clip(min=0), falls.clip(max=0)]
     grouped = [_grouped(part, learning_rate, at) for part in parts if part.any()]
     if not grouped:
-        return Drops(*np.zeros((3, len(at), 0)))
-    return Drops(*(np.concatenate(columns, axis=1) for columns in zip(*grouped, strict=True)))
+        return LRDecrements(*np.zeros((3, len(at), 0)))
+    return LRDecrements(*(np.concatenate(columns, axis=1) for columns in zip(*grouped, strict=True)))
 
 
 def warmup_end(learning_rate):

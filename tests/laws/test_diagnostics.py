@@ -12,7 +12,7 @@ from keras_lrsched.laws import (
     LossCurve,
     MultiPowerLaw,
     RegimeWarning,
-    regime,
+    diagnostics,
 )
 from tests.laws.official_runs import constant, cosine, two_stage, wsd
 
@@ -42,7 +42,7 @@ def plateau(seed, drop=0.6, name=""):
 def test_a_plateau_that_is_left(seed):
     curve = plateau(seed, name="small model").between(50).subsample(400)
     with pytest.warns(RegimeWarning, match="small model falls faster late .* leaves a plateau"):
-        regime.check(LAW, [curve])
+        diagnostics.check(LAW, [curve])
 
 
 def test_power_laws_with_noise():
@@ -50,20 +50,20 @@ def test_power_laws_with_noise():
         warnings.simplefilter("error")
         for seed in range(50):
             for shape in (constant, cosine, wsd, two_stage):
-                regime.check(LAW, [following(shape(STEPS), seed)])
+                diagnostics.check(LAW, [following(shape(STEPS), seed)])
 
 
 def test_without_noise():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for shape in (constant, cosine, wsd, two_stage):
-            regime.check(LAW, [following(shape(STEPS), 0, noise=0.0)])
+            diagnostics.check(LAW, [following(shape(STEPS), 0, noise=0.0)])
 
 
 def test_a_law_that_misses():
     curve = following(cosine(STEPS), 0)
     higher = AnnealingLaw(2.1, 0.6, 0.4, 0.5, decay=0.99)
-    for check in (regime.check, regime.check_misfit):
+    for check in (diagnostics.check, diagnostics.check_misfit):
         with pytest.warns(RegimeWarning, match=r"curve 0 is missed by 3\.\d% .* AnnealingLaw does not fit"):
             check(higher, [curve])
 
@@ -71,19 +71,19 @@ def test_a_law_that_misses():
 def test_predictions_below_0_are_a_misfit():
     curve = following(cosine(STEPS), 0)
     with pytest.warns(RegimeWarning, match="curve 0 is missed by"), pytest.warns(ExtrapolationWarning, match="below 0"):
-        regime.check_misfit(AnnealingLaw(0.0, 0.6, 0.4, 1e4, decay=0.99), [curve])
+        diagnostics.check_misfit(AnnealingLaw(0.0, 0.6, 0.4, 1e4, decay=0.99), [curve])
 
 
 def test_a_spike_within_an_eighth_is_a_misfit():
     curve = following(constant(STEPS), 0)
     loss = curve.loss * np.where((curve.step > 1200) & (curve.step < 1600), 1.1, 1.0)
     with pytest.warns(RegimeWarning, match="is missed by"):
-        regime.check_misfit(LAW, [LossCurve(loss, curve.rates, curve.step)])
+        diagnostics.check_misfit(LAW, [LossCurve(loss, curve.rates, curve.step)])
 
 
 def test_slopes_of_a_power_law():
     rates = np.full(STEPS, 1e-3)
-    early, late = regime.slopes(LossCurve(2 - 0.1 * np.log(np.cumsum(rates)), rates))
+    early, late = diagnostics.slopes(LossCurve(2 - 0.1 * np.log(np.cumsum(rates)), rates))
     assert early == pytest.approx(0.1)
     assert late == pytest.approx(0.1)
 
@@ -91,14 +91,14 @@ def test_slopes_of_a_power_law():
 def test_slopes_with_noise_are_moved_towards_each_other():
     rates = np.full(STEPS, 1e-3)
     curves = [noisy(2 - 0.1 * np.log(np.cumsum(rates)), rates, seed) for seed in range(50)]
-    early, late = np.transpose([regime.slopes(curve) for curve in curves])
+    early, late = np.transpose([diagnostics.slopes(curve) for curve in curves])
     assert np.mean(early > 0.1) > 0.9
     assert np.mean(late < 0.1) > 0.9
 
 
 def test_few_points_say_nothing():
     rates = constant(60)
-    assert regime.slopes(LossCurve(np.linspace(3, 2, 60), rates).between(50)) == (0.0, 0.0)
+    assert diagnostics.slopes(LossCurve(np.linspace(3, 2, 60), rates).between(50)) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("kind", [MultiPowerLaw, AnnealingLaw, ConvexBound])

@@ -2,7 +2,7 @@
 
 import json
 
-from keras_lrsched.laws.logs.log import LogError, RunLog
+from keras_lrsched.laws._logs.log import LogError, RunLog
 
 
 def read(text) -> RunLog:

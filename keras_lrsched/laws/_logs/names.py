@@ -2,7 +2,7 @@
 
 import re
 
-from keras_lrsched.laws.logs.log import LogError
+from keras_lrsched.laws._logs.log import LogError
 
 STEPS = (
     "trainer/global_step",

@@ -1,16 +1,16 @@
-"""The two areas that the annealing laws see in a schedule: the learning rate that was spent, and how far it has fallen."""
+"""The two integrals of a learning rate that the annealing laws use: what was spent, and how far it has fallen, in time."""
 
 from typing import NamedTuple
 
 import numpy as np
 import scipy
 
-from keras_lrsched.laws.drops import counted
+from keras_lrsched.laws._lr_decrements import counted
 
 WARMUPS = ("peak", "sum", "full")
 
 
-class Areas(NamedTuple):
+class LRIntegrals(NamedTuple):
     """S1 and S2 after each update."""
 
     spent: np.ndarray
@@ -19,8 +19,8 @@ class Areas(NamedTuple):
     """S2(t) = m_0 + ... + m_t with m_0 = 0 and m_t = decay * m_(t-1) + (lr_(t-1) - lr_t)."""
 
 
-def areas(learning_rate, decay=0.999, warmup="peak") -> Areas:
-    """The areas of a run with these rates, in linear time.
+def lr_integrals(learning_rate, decay=0.999, warmup="peak") -> LRIntegrals:
+    """The integrals of a run with these rates, in linear time.
 
     Args:
         learning_rate: The rates of all updates, an array.
@@ -31,10 +31,10 @@ def areas(learning_rate, decay=0.999, warmup="peak") -> Areas:
 
     Example:
 
-    >>> areas(np.array([1.0, 1.0, 0.5, 0.5, 0.25]), decay=0.9).fallen
+    >>> lr_integrals(np.array([1.0, 1.0, 0.5, 0.5, 0.25]), decay=0.9).fallen
     array([0.   , 0.   , 0.5  , 0.95 , 1.605])
     """
     flat = counted(learning_rate, warmup)
     falls = -np.diff(flat, prepend=flat[0])
     spent = np.cumsum(flat if warmup == "peak" else learning_rate)
-    return Areas(spent, np.cumsum(scipy.signal.lfilter([1.0], [1.0, -decay], falls)))
+    return LRIntegrals(spent, np.cumsum(scipy.signal.lfilter([1.0], [1.0, -decay], falls)))

@@ -2,7 +2,7 @@
 
 import re
 
-from keras_lrsched.laws.logs.log import RunLog
+from keras_lrsched.laws._logs.log import RunLog
 
 COUNTER = re.compile(r"(?:^|[\s\]])(iter|iteration|step|update|epoch)\b\s*[:=#]?\s*(\d+)(?:\s*/\s*\d+)?(.*)", re.IGNORECASE)
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan"

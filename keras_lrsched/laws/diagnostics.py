@@ -1,4 +1,4 @@
-"""Whether curves look like runs that a smooth law describes, and a warning if not."""
+"""Diagnostics of a fit: whether curves are those of runs that a smooth law describes, and a warning if not."""
 
 import warnings
 

@@ -4,8 +4,8 @@ import csv
 import io
 import itertools
 
-from keras_lrsched.laws.logs import names
-from keras_lrsched.laws.logs.log import LogError, RunLog
+from keras_lrsched.laws._logs import names
+from keras_lrsched.laws._logs.log import LogError, RunLog
 
 OF_A_RUN = " - "
 """Stands between the name of a run and that of a metric in the tables that W&B exports from a chart."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.laws.logs import events, lines, structured, table
-from keras_lrsched.laws.logs.log import LogError, RunLog
+from keras_lrsched.laws._logs import events, lines, structured, table
+from keras_lrsched.laws._logs.log import LogError, RunLog
 
 FORMS = (
     "a table with a header (CSV, TSV), JSON (history.history, trainer_state.json, a list of rows), JSON lines, a text with "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.laws.drops import counted, drops, warmup_end
+from keras_lrsched.laws._lr_decrements import counted, lr_decrements, warmup_end
 
 STEPS = 3000
 AT = np.array([0, 1, 2, 50, 63, 64, 65, 99, 100, 101, 500, 1499, 1500, 2000, 2999])
@@ -41,14 +41,14 @@ def as_it_stands(rates, at):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_sum_over_all_falls(name):
     """The rates are up to 1, so this is an error of 2.5e-4 of the largest: 3e-5 in the loss where B * peak is 0.13."""
-    past = drops(SCHEDULES[name], AT)
+    past = lr_decrements(SCHEDULES[name], AT)
     found = np.sum(past.fall * gain(np.where(past.fall == 0, 1.0, past.rate), past.since), axis=1)
     assert np.abs(found - as_it_stands(SCHEDULES[name], AT)).max() < 2.5e-4
 
 
 @pytest.mark.parametrize("name", ["steps", "up and down"])
 def test_single_steps_keep_their_place(name):
-    past = drops(SCHEDULES[name], AT)
+    past = lr_decrements(SCHEDULES[name], AT)
     found = np.sum(past.fall * gain(np.where(past.fall == 0, 1.0, past.rate), past.since), axis=1)
     assert found == pytest.approx(as_it_stands(SCHEDULES[name], AT), abs=1e-12)
 
@@ -56,28 +56,28 @@ def test_single_steps_keep_their_place(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_groups_lose_no_fall(name):
     rates = SCHEDULES[name]
-    assert drops(rates, AT).fall.sum(axis=1) == pytest.approx(rates[0] - rates[AT], abs=1e-12)
+    assert lr_decrements(rates, AT).fall.sum(axis=1) == pytest.approx(rates[0] - rates[AT], abs=1e-12)
 
 
 def test_the_latest_falls_are_taken_one_by_one():
     rates = SCHEDULES["cosine"]
-    past = drops(rates, np.array([2999]))
+    past = lr_decrements(rates, np.array([2999]))
     assert past.fall[0, :64] == pytest.approx(-np.diff(rates)[::-1][:64], abs=1e-15)
     assert past.rate[0, :64] == pytest.approx(rates[::-1][:64], rel=1e-9)
     assert past.since[0, :64] == pytest.approx(np.cumsum(rates[::-1])[:64], rel=1e-5)
 
 
 def test_no_falls():
-    past = drops(np.ones(10), np.arange(10))
+    past = lr_decrements(np.ones(10), np.arange(10))
     assert past.fall.shape == past.rate.shape == past.since.shape == (10, 0)
 
 
 def test_no_updates_to_look_from():
-    assert drops(SCHEDULES["cosine"], np.array([], int)).fall.shape[0] == 0
+    assert lr_decrements(SCHEDULES["cosine"], np.array([], int)).fall.shape[0] == 0
 
 
 def test_memory_grows_with_the_logarithm():
-    assert drops(np.linspace(1, 0.1, 100_000), np.arange(3)).fall.shape[1] < 64 + 32 * np.log(100_000)
+    assert lr_decrements(np.linspace(1, 0.1, 100_000), np.arange(3)).fall.shape[1] < 64 + 32 * np.log(100_000)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_lrsched._core import validation
+from keras_lrsched.laws._logs import names, runs
+from keras_lrsched.laws._logs.log import LogError, columns_of, number, whole
 from keras_lrsched.laws.law import rates as rates_of
-from keras_lrsched.laws.logs import names, runs
-from keras_lrsched.laws.logs.log import LogError, columns_of, number, whole
 
 MOST = 2**26
 """Updates that a log may count."""

@@ -1,7 +1,7 @@
 """One of the runs that a log holds, and which columns tell them apart."""
 
-from keras_lrsched.laws.logs import names
-from keras_lrsched.laws.logs.log import LogError, Row, columns_of, number
+from keras_lrsched.laws._logs import names
+from keras_lrsched.laws._logs.log import LogError, Row, columns_of, number
 
 
 def parts_of(log, run):
