@@ -1,10 +1,12 @@
 """The commands, and the one line that each mistake ends with."""
 
+import argparse
 import importlib.util
 import inspect
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -400,3 +402,18 @@ def test_an_installed_backend_is_taken_where_none_is_set(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(ImportError, match=r"KERAS_BACKEND is 'jax', .* install one of tensorflow, jax, torch by pip "):
         backend_choice.use_installed_backend()
+
+
+def test_examples_in_the_help_are_commands():
+    def examples(parser):
+        yield from parser.examples
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for each in action.choices.values():
+                    yield from examples(each)
+
+    parser = cli._parser()
+    found = [*examples(parser)]
+    assert len(found) > 8
+    for words in found:
+        parser.parse_args(shlex.split(words))

@@ -16,9 +16,13 @@ from keras_lrsched.cli.support import (
     usage_errors,
 )
 
+EXAMPLES = ("compare", "compare --workload digits,pydoc --schedules cosine,linear,rex:a=0.1:b=0.9 --seeds 5 --out results")
+
 
 def add(commands):
-    command = commands.add_parser("compare", help="train real models under several schedules, and see who wins")
+    command = commands.add_parser(
+        "compare", help="train real models under several schedules and compare them", examples=EXAMPLES
+    )
     command.add_argument("--workload", default="digits", help="one or more, separated by commas (default: digits)")
     command.add_argument(
         "--schedules", default="constant,cosine,linear,rex,wsd", help="names, separated by commas, or `all`; see `plot`"

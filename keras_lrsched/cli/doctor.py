@@ -7,9 +7,11 @@ from keras_lrsched._core.backend_choice import BACKENDS
 from keras_lrsched.cli.support import UsageError, devices, show
 from keras_lrsched.version import __version__
 
+EXAMPLES = ("doctor", "--backend jax doctor", "doctor --build")
+
 
 def add(commands):
-    command = commands.add_parser("doctor", help="versions, backend, devices, and what is compiled")
+    command = commands.add_parser("doctor", help="versions, backend, devices, and what is compiled", examples=EXAMPLES)
     command.add_argument(
         "--build", action="store_true", help="compile all libraries ahead, also those whose compilation failed before"
     )

@@ -15,14 +15,18 @@ ROOMS = {
     "laws": "Laws",
     "optimizers": "Optimizers",
     "callbacks": "Callbacks",
+    "data": "Streams of batches",
     "precision": "Low-precision recipes",
     "study": "Workloads",
 }
 """Rooms of the registry, with a heading."""
 
 
+EXAMPLES = ("list", "list optimizers", "list rex")
+
+
 def add(commands) -> None:
-    command = commands.add_parser("list", help="every method with its paper, or the options of one")
+    command = commands.add_parser("list", help="every method with its paper, or the options of one", examples=EXAMPLES)
     command.add_argument(
         "name", nargs="?", metavar="NAME", help=f"a method, or one of {', '.join(ROOMS)} (default: everything)"
     )

@@ -14,9 +14,11 @@ from keras_lrsched.cli.support import (
     usage_errors,
 )
 
+EXAMPLES = ("plot rex linear wsd:decay_fraction=0.1", "plot cosine --steps 10000 --warmup 0.02 -o cosine.svg")
+
 
 def add(commands) -> None:
-    command = commands.add_parser("plot", help="draw schedules over a number of updates")
+    command = commands.add_parser("plot", help="draw schedules over a number of updates", examples=EXAMPLES)
     command.add_argument(
         "names", nargs="+", metavar="NAME", help="a name of `list`, name:option=value:option=value, or file:PATH"
     )

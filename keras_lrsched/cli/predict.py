@@ -27,7 +27,14 @@ def add(commands):
     predict = commands.add_parser("predict", help="what schedules will cost, from one to three short runs")
     steps = predict.add_subparsers(required=True, metavar="STEP")
 
-    command = steps.add_parser("fit", help="fit a law on recorded runs")
+    command = steps.add_parser(
+        "fit",
+        help="fit a law on recorded runs",
+        examples=(
+            "predict fit cosine.npz wsd.npz -o law.json",
+            "predict fit runs.csv#cosine --learning-rate lr --loss train/loss",
+        ),
+    )
     command.add_argument(
         "runs",
         nargs="+",
@@ -48,7 +55,11 @@ def add(commands):
     add_output(command, "law.json", "the law")
     command.set_defaults(run=fit)
 
-    command = steps.add_parser("loss", help="predict the loss of schedules")
+    command = steps.add_parser(
+        "loss",
+        help="predict the loss of schedules",
+        examples=("predict loss law.json --schedules cosine,linear,wsd --steps 10000",),
+    )
     command.add_argument("law", metavar="LAW", help="a file of `predict fit`")
     command.add_argument(
         "--schedules", type=lambda text: text.split(","), default=["constant", "cosine", "linear", "rex", "wsd"],
@@ -58,7 +69,11 @@ def add(commands):
     add_output(command, "predicted.png", "the picture")
     command.set_defaults(run=loss)
 
-    command = steps.add_parser("best", help="the schedule that the law likes best")
+    command = steps.add_parser(
+        "best",
+        help="the schedule with the lowest predicted loss",
+        examples=("predict best law.json --steps 10000 -o best.json", "plot file:best.json --steps 10000"),
+    )
     command.add_argument("law", metavar="LAW", help="a file of `predict fit`")
     _add_run(command)
     add_output(command, "best.json", "for `compare --schedules file:...`")

@@ -23,8 +23,11 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line. It takes no options that it does not have, and no abbreviated ones."""
 
-    def __init__(self, **options):
-        super().__init__(**options, allow_abbrev=False)
+    def __init__(self, examples=(), **options):
+        epilog = "\n".join(["examples:", *(f"  keras-lrsched {each}" for each in examples)]) if examples else None
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(**options, allow_abbrev=False, epilog=epilog, formatter_class=formatter)
+        self.examples = examples
 
     def error(self, message):
         print(f"{self.prog}: {' '.join(message.split())}", file=sys.stderr)
