@@ -28,7 +28,7 @@ import keras
 
 from keras_lrsched import schedules
 from keras_lrsched.callbacks import PrecisionSchedule
-from keras_lrsched.precision import RECIPES, get_recipe, quantize_model
+from keras_lrsched.precision import get_recipe, quantize_model, recipe_names
 from keras_lrsched.precision._gemms import LinearGemms
 from keras_lrsched.precision._operands import IDENTITY
 from keras_lrsched.precision.model import quantized_layers
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("lowprec_training.csv"), help="default: lowprec_training.csv")
     parser.add_argument("--table", action="store_true", help="only print what the file has")
     arguments = parser.parse_args()
-    names = arguments.recipes.split(";") if arguments.recipes else [*WITHOUT, STAGED, *sorted(RECIPES)]
+    names = arguments.recipes.split(";") if arguments.recipes else [*WITHOUT, STAGED, *recipe_names()]
     for workload_name in arguments.workloads.split(","):
         workload = None if arguments.table else load(workload_name, arguments)
         for name in [] if arguments.table else names:
@@ -176,7 +176,7 @@ def table(rows):
         gap = 100 * (mean(its, "loss") / mean(base, "loss") - 1) if len(base) == len(its) else math.nan
         lines.append(
             (
-                f"`{name}`" if name in RECIPES else name,
+                f"`{name}`" if name in recipe_names() else name,
                 f"{len(its)}",
                 f"{statistics.mean(losses):.4f}{spread}",
                 f"{gap:+.2f} %",

@@ -13,6 +13,7 @@ All arguments of the decorator are literals, so that `read` finds them without i
 import ast
 import difflib
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -175,6 +176,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(str(name).lower(), known, n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of `"name:option=value:option=value"`; values are JSON, or plain words.
+
+    Raises:
+        ValueError: If a part after the name is no option with a value.
+    """
+    name, *words = text.split(":")
+    options = {}
+    for word in words:
+        option, _, value = word.partition("=")
+        if not (option and value):
+            raise ValueError(f"Options are given as name:option=value. Received: {text!r}")
+        try:
+            options[option] = json.loads(value)
+        except json.JSONDecodeError:
+            options[option] = value
+    return name, options
 
 
 def import_methods(package: str) -> dict[str, Any]:

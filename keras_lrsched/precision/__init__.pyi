@@ -1,5 +1,6 @@
 """Public names of keras_lrsched.precision. Made by `make api`."""
 
+from ._operands import Cast as Cast
 from .elements import E2M1 as E2M1
 from .elements import E2M3 as E2M3
 from .elements import E3M2 as E3M2
@@ -9,16 +10,21 @@ from .elements import Element as Element
 from .elements import FIXED8 as FIXED8
 from .formats import FORMATS as FORMATS
 from .formats import Format as Format
+from ._gemms import GemmSpec as GemmSpec
+from ._operands import IDENTITY as IDENTITY
 from .elements import INT4 as INT4
 from .elements import INT8 as INT8
 from .recipe import LayerContext as LayerContext
+from ._gemms import LinearGemms as LinearGemms
 from .loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
 from ._hadamard import NVFP4_SIGNS as NVFP4_SIGNS
+from ._operands import Operand as Operand
 from .model import QuantizationReport as QuantizationReport
+from ._operands import QuantizedOperand as QuantizedOperand
 from .quantized_state import QuantizedState as QuantizedState
 from ._quantized import QuantizedTensor as QuantizedTensor
-from .recipe import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
+from ._gemms import Rule as Rule
 from .formats import SCALE_RULES as SCALE_RULES
 from ._quantized import dequantize as dequantize
 from ._fake_quantize import dge_factor as dge_factor
@@ -32,5 +38,7 @@ from ._quantized import quantize as quantize
 from .model import quantize_model as quantize_model
 from ._quest import quest as quest
 from ._hadamard import random_signs as random_signs
+from .recipe import recipe_names as recipe_names
+from keras_lrsched._core.registry import register as register
 from .model import restore_model as restore_model
 from .model import switch_recipe as switch_recipe

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision._hadamard import checked_signs, hadamard
@@ -13,6 +14,13 @@ from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 
 
+@register(
+    title="quantization with an estimator of the gradient",
+    paper="arXiv:1308.3432",
+    checked="read",
+    against="the papers; `trust` (arXiv:2502.05003) for the scales of the format, see `quest` for the authors' own",
+    kind="quantizer",
+)
 def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
     """`dequantize(quantize(x, ...))` in the dtype of `x`, with an estimator of the gradient.
 
@@ -87,6 +95,14 @@ def _saturated(y, dtype):
     return ops.cast(y, dtype)
 
 
+@register(
+    title="the derivative of the differentiable gradient estimator",
+    paper="arXiv:2501.17116",
+    code=("Azure/MS-AMP",),
+    checked="vectors",
+    against="the values in the tests of Azure/MS-AMP",
+    kind="gradient estimator",
+)
 def dge_factor(x, element=E2M1, k=5, cap=3.0):
     """The derivative of the differentiable gradient estimator, for numbers in units of the element.
 

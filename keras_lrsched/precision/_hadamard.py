@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.philox import random_bits
+from keras_lrsched._core.registry import register
 
 SIZES = (16, 32, 128)
 NEGLIGIBLE = 2.0**-98
@@ -13,6 +14,14 @@ NVFP4_SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
 """The signs that the recipe for NVFP4 uses with transforms of 16."""
 
 
+@register(
+    title="Hadamard transforms of groups",
+    paper="arXiv:2404.00456",
+    code=("NVIDIA/TransformerEngine",),
+    checked="vectors",
+    against="rotated numbers of NVIDIA/TransformerEngine; the signs are those of arXiv:2509.25149",
+    kind="rotation",
+)
 def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
     """Each group of `size` numbers along `axis`, times an orthonormal Hadamard matrix.
 

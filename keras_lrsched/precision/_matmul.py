@@ -5,6 +5,7 @@ others as the float32 numbers that they stand for.
 from keras import ops
 
 from keras_lrsched._core.backends import view
+from keras_lrsched._core.registry import register
 from keras_lrsched.kernels import matmul as compiled
 from keras_lrsched.precision._quantized import QuantizedTensor, dequantize
 
@@ -12,6 +13,13 @@ EXACT = 1024
 """So many products of int8 numbers have a sum that float32 holds exactly, in whatever order they are added."""
 
 
+@register(
+    title="the product of quantized tensors",
+    paper="arXiv:2208.07339",
+    checked="read",
+    against="the papers: LLM.int8() for rows and columns, Jetfire (arXiv:2403.12422) for blocks",
+    kind="product",
+)
 def matmul(a, b):
     """The product of two quantized tensors, in float32.
 

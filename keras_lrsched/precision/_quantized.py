@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.philox import key_of, random_bits
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision import _bit_numerics, _float_numerics, _packing, _scales
@@ -46,6 +47,15 @@ if keras.backend.backend() == "jax":
     jax.tree_util.register_dataclass(QuantizedTensor, ["codes", "scales", "tensor_scale"], ["format", "shape", "axis"])
 
 
+@register(
+    title="quantization to a format with scales for blocks",
+    paper="https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf",
+    code=("pytorch/ao", "NVIDIA/TransformerEngine"),
+    checked="vectors",
+    against="codes of pytorch/ao (scale rules `floor` and `rceil`) and of NVIDIA/TransformerEngine (NVFP4, in PyTorch)",
+    deviations="`ceil` and `even` follow the description in pytorch/ao; `four_over_six` (arXiv:2512.02010) adds in pairs",
+    kind="quantizer",
+)
 def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, signs=None):
     """`x` in a low-precision format.
 

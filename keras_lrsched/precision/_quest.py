@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision._hadamard import hadamard
 from keras_lrsched.precision._residuals import unless_exporting
 
@@ -20,6 +21,14 @@ CLIPS = {
 """Where a grid of so many bits is clipped, in standard deviations, for the smallest squared error of normal numbers."""
 
 
+@register(
+    title="QuEST: a grid for normal numbers and a trusted gradient",
+    paper="arXiv:2502.05003",
+    code=("IST-DASLab/QuEST",),
+    checked="vectors",
+    against="`TrustQuantizer`, `HalfHadamardTrustQuantizer` and `HadamardTrustQuantizer`",
+    kind="quantizer",
+)
 def quest(x, bits=4, rotation="half"):
     """`x` on a centered grid of 2^bits levels, after a Hadamard transform of its last axis.
 

@@ -4,12 +4,21 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private, validation
+from keras_lrsched._core.registry import register
 
 LARGEST_SCALE = 2.0**126
 """Above it the reciprocal, with which XLA divides, is subnormal, and becomes zero."""
 
 
-@keras.saving.register_keras_serializable(package="keras_lrsched")
+@register(
+    title="loss scaling that stops a training that explodes",
+    paper="arXiv:1806.00187",
+    code=("facebookresearch/fairseq",),
+    checked="read",
+    against="`fairseq/optim/dynamic_loss_scaler.py`",
+    deviations="Keras' arguments and defaults; the scale stays below 2^127",
+    kind="loss scaling",
+)
 class LossScaleOptimizer(keras_private.LossScaleHooks):
     """Scales the loss so that gradients fit into float16, and stops a training that explodes.
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_lrsched.precision import quantize_model
-from keras_lrsched.precision.recipe import RECIPES, get_recipe
+from keras_lrsched.precision.recipe import get_recipe, recipe_names
 
 SETTINGS = {"aqt_int4": {"statistics_steps": 2}}
 """Settings with which a recipe computes in low precision after two steps."""
@@ -31,4 +31,4 @@ def trained(name):
     return model
 
 
-NAMES = sorted(RECIPES)
+NAMES = recipe_names()

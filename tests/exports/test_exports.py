@@ -14,9 +14,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import fake_quantize
-from keras_lrsched.precision.recipe import RECIPES
 from tests.contract.backends import BACKEND
-from tests.exports.models import X, trained
+from tests.exports.models import NAMES, X, trained
 from tests.precision.vectors import assert_same_bits
 
 HERE = Path(__file__).parent
@@ -75,10 +74,10 @@ def serve(folder):
 
 
 def test_the_table_has_every_recipe():
-    assert sorted(table()) == sorted(RECIPES)
+    assert sorted(table()) == NAMES
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", NAMES)
 def test_recipes(name, tmp_path):
     wanted = files(name)
     if not wanted:

@@ -10,7 +10,16 @@ import pytest
 from keras import ops
 
 from keras_lrsched import precision
-from keras_lrsched.precision import QuantizationReport, Recipe, get_recipe, quantize_model, restore_model, switch_recipe
+from keras_lrsched._core import registry
+from keras_lrsched.precision import (
+    QuantizationReport,
+    Recipe,
+    get_recipe,
+    quantize_model,
+    recipe_names,
+    restore_model,
+    switch_recipe,
+)
 from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision.layers import projections
 from tests.contract.backends import JIT
@@ -178,7 +187,7 @@ def test_a_model_is_quantized_once():
 
 
 def test_what_is_no_recipe_or_model():
-    with pytest.raises(ValueError, match=r"one of coat, .*wta_crs.*Received: recipe='fp5'"):
+    with pytest.raises(ValueError, match=r"Known: aqt_int4, coat, .*wta_crs.*Received: recipe='fp5'"):
         quantize_model(transformer(), "fp5")
     with pytest.raises(ValueError, match="build it first"):
         quantize_model(keras.Sequential([keras.layers.Dense(3)]), "mxfp8")
@@ -224,7 +233,10 @@ def test_the_seed_chooses_the_random_numbers():
 
 
 def test_all_recipes_are_exported():
-    assert {kind.__name__ for kind in precision.RECIPES.values()} == set(precision.recipes.__all__)
+    registered = {entry.target for entry in registry.entries("precision", "recipe")}
+    ours = {kind.__name__ for kind in registered if kind.__module__.startswith("keras_lrsched.")}
+    assert ours == set(precision.recipes.__all__)
+    assert {type(get_recipe(name)) for name in recipe_names()} == registered
 
 
 def names(paths):
@@ -557,7 +569,7 @@ def test_an_attention_without_changes_is_converted_by_its_projections():
 
 
 def test_names_that_are_close_are_suggested():
-    with pytest.raises(ValueError, match="did you mean 'mxfp8'"):
+    with pytest.raises(ValueError, match=r"Did you mean '?mxfp8"):
         quantize_model(transformer(), "MXFP")
 
 

@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.precision import RECIPES, quantize_model
+from keras_lrsched.precision import quantize_model, recipe_names
 from keras_lrsched.precision.layers import QUANTIZED
 from tests.programs import resuming
 from tests.programs.bench import BACKEND
 from tests.programs.optimizers import goes_on_when_loaded
 
+NAMES = recipe_names()
 FAMILIES = {
     "mxfp8": ("fp8_current", "int8_switchback", "int8_jetfire", "coat", "quest", "quartet_mxfp4", "forward_only"),
     "nvfp4": ("fp4_dge", "fp4_target_precision", "wta_crs"),
@@ -74,7 +75,7 @@ def convert(run, recipe):
 def all_recipes():
     """The names of the recipes that are no column of the matrix, each with the column of its kind."""
     pairs = {name: family for family, names in FAMILIES.items() for name in names}
-    assert set(pairs) | set(FAMILIES) == set(RECIPES)
+    assert set(pairs) | set(FAMILIES) == set(NAMES)
     return pairs
 
 

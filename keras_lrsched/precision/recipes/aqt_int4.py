@@ -8,14 +8,24 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision._exact import is_usable
 from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Operand, QuantizedOperand
 from keras_lrsched.precision.layers.einsum_dense import matrix_form
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "aqt_int4",
+    title="4-bit weights and activations by the scheme of AQT",
+    paper="arXiv:2105.03536",
+    code=("google/aqt",),
+    checked="read",
+    against="`jax_legacy` of google/aqt",
+    deviations="whether activations have a sign comes from the batches, where the authors give it for each layer",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class AQTInt4(Recipe):
     """Weights and activations in 4 bits, the first layer and the head in 8; both backward products in float32.
@@ -57,14 +67,14 @@ class AQTInt4(Recipe):
     statistics_steps: int = 7500
     average_rate: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits", "outer_bits"):
             if not 2 <= validation.positive_int(name, getattr(self, name)) <= 8:
                 raise ValueError(f"`{name}` must be between 2 and 8. Received: {name}={getattr(self, name)!r}")
         validation.positive_int("statistics_steps", self.statistics_steps)
         validation.positive_fraction("average_rate", self.average_rate)
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         is_outer = context.index == 0 or context.role == "head"
         weight_bits, activation_bits = (self.outer_bits,) * 2 if is_outer else (self.weight_bits, self.activation_bits)
         return BoundedProduct(weight_bits, activation_bits, self.statistics_steps, self.average_rate)

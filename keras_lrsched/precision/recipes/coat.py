@@ -2,12 +2,22 @@
 
 import dataclasses
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "coat",
+    title="COAT: FP8 products with FP8 residuals",
+    paper="arXiv:2410.19313",
+    code=("NVlabs/COAT",),
+    checked="read",
+    against="NVlabs/COAT",
+    deviations="a scale for each tensor; activations of layers without a product stay as they are",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class Coat(Recipe):
     """COAT: inputs and kernels in E4M3 with a scale for each tensor; backward products start from the quantized numbers.
@@ -32,7 +42,7 @@ class Coat(Recipe):
 
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         narrow, wide = Cast("FP8_E4M3"), Cast("FP8_E5M2")

@@ -6,14 +6,27 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision._exact import float32, is_usable
 from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision._learned_scale import Grid, LearnedScale
 from keras_lrsched.precision.layers._base import recipe_gemms
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "double_rounding",
+    title="Double Rounding: one model for several bit widths",
+    paper="arXiv:2502.01199",
+    checked="read",
+    against="the paper; no code of the authors was found",
+    deviations=(
+        "training steps take turns with the bit widths, where the authors take one for each with the same "
+        "batch; scales start at the largest magnitude, where the paper is silent; without the learning rate's "
+        "mean of gradients and without HASB"
+    ),
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class DoubleRounding(Recipe):
     """Double Rounding: weights in h bits, and in each smaller width b rounded from these, with one learned scale s for all.
@@ -55,13 +68,13 @@ class DoubleRounding(Recipe):
 
     bits: tuple = (8, 6, 4)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         bits = [validation.positive_int("bits", each) for each in self.bits]
         if not bits or bits != sorted(set(bits), reverse=True) or not 2 <= bits[-1] <= bits[0] <= 8:
             raise ValueError(f"`bits` must fall, from at most 8 to at least 2. Received: bits={self.bits!r}")
         object.__setattr__(self, "bits", tuple(bits))
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.index == 0 or context.role == "head":
             return None
         return SharedScale(self.bits, tuple(map(self.rate_factor, self.bits)))

@@ -4,11 +4,20 @@ import dataclasses
 
 import keras
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
-from keras_lrsched.precision.recipe import Recipe, get_recipe, register
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
+from keras_lrsched.precision.recipe import LayerContext, Recipe, get_recipe
 
 
-@register
+@register(
+    "forward_only",
+    title="another recipe's forward product, exact backward products",
+    paper="arXiv:2505.19115",
+    checked="read",
+    against="the paper",
+    deviations="any recipe of three products, not NVFP4 alone",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class ForwardOnly(Recipe):
     """The forward product of another recipe, and exact backward products of the numbers that were quantized forward.
@@ -33,10 +42,10 @@ class ForwardOnly(Recipe):
 
     recipe: str | Recipe = "nvfp4"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", get_recipe(self.recipe))
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         rule = get_recipe(self.recipe).rule(context)
         if rule is None:
             return None

@@ -2,13 +2,22 @@
 
 import dataclasses
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "fp8_current",
+    title="FP8 with a scale from the tensor itself",
+    paper="arXiv:2209.05433",
+    code=("NVIDIA/TransformerEngine",),
+    checked="read",
+    against="`Float8CurrentScaling` of Transformer Engine",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class FP8Current(Recipe):
     """FP8 with current scaling: one scale for each tensor, from its largest magnitude.
@@ -33,7 +42,7 @@ class FP8Current(Recipe):
     power_of_two: bool = False
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         rule = "power_of_two" if self.power_of_two else "exact"

@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision import _float_numerics
 from keras_lrsched.precision._exact import FLOAT32_MAX, is_finite, magnitude
@@ -13,14 +14,25 @@ from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Operand, QuantizedOperand, numbers
 from keras_lrsched.precision._quantized import QuantizedTensor
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 FORMATS = {"float8_e4m3fn": "FP8_E4M3", "float8_e5m2": "FP8_E5M2"}
 TENSORS = {"inputs": "float8_e4m3fn", "kernel": "float8_e4m3fn", "gradient": "float8_e5m2"}
 
 
-@register
+@register(
+    "fp8_delayed",
+    title="FP8 with scales from the steps before",
+    paper="arXiv:2209.05433",
+    code=("NVIDIA/TransformerEngine",),
+    checked="read",
+    against=(
+        "`DelayedScaling` of Transformer Engine with the format HYBRID; the sequence of scales was worked out from its code"
+    ),
+    deviations="a step whose amax is 0 or not finite leaves history and scale as they are",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class FP8Delayed(Recipe):
     """FP8 with delayed scaling: inputs and kernel in E4M3, the gradient by the outputs in E5M2, one scale for each tensor.
@@ -64,12 +76,12 @@ class FP8Delayed(Recipe):
     margin: int = 0
     head: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.positive_int("amax_history_length", self.amax_history_length)
         validation.one_of("amax_algorithm", self.amax_algorithm, ("max", "most_recent"))
         validation.non_negative_int("margin", self.margin)
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         return DelayedScaling(int(self.amax_history_length), self.amax_algorithm, int(self.margin))

@@ -2,12 +2,22 @@
 
 import dataclasses
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "int8_jetfire",
+    title="Jetfire: INT8 with 32 x 32 blocks in all three products",
+    paper="arXiv:2403.12422",
+    code=("thu-ml/Jetfire-INT8Training",),
+    checked="read",
+    against="thu-ml/Jetfire-INT8Training",
+    deviations="layers without a product stay as they are; scales are float32, where theirs are float16",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class INT8Jetfire(Recipe):
     """INT8 in all three products, with a scale for each 32 x 32 numbers; gradients are rounded stochastically.
@@ -31,7 +41,7 @@ class INT8Jetfire(Recipe):
 
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         cast, gradient = Cast("INT8_BLOCK32X32"), Cast("INT8_BLOCK32X32", "stochastic")

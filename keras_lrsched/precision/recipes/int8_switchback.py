@@ -2,12 +2,21 @@
 
 import dataclasses
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "int8_switchback",
+    title="SwitchBack: INT8 forward and for the gradient of the inputs",
+    paper="arXiv:2304.13013",
+    code=("bitsandbytes-foundation/bitsandbytes",),
+    checked="read",
+    against="parts of the authors' code, formerly a module of bitsandbytes",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class INT8Switchback(Recipe):
     """INT8 for y = x w and dx = dy w^T; dw = x^T dy stays as it is.
@@ -33,7 +42,7 @@ class INT8Switchback(Recipe):
     vectorwise: bool = False
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         product = GemmSpec(Cast("INT8_CHANNEL"), Cast("INT8_CHANNEL" if self.vectorwise else "INT8"))

@@ -2,13 +2,22 @@
 
 import dataclasses
 
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched._core.registry import register
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
-@register
+@register(
+    "mxfp8",
+    title="MXFP8 in all three products",
+    paper="arXiv:2506.08027",
+    code=("NVIDIA/TransformerEngine",),
+    checked="read",
+    against="`MXFP8BlockScaling` of Transformer Engine",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class MXFP8(Recipe):
     """MXFP8: E4M3 with a power of two as the scale of each 32 numbers, for all operands of all products.
@@ -34,7 +43,7 @@ class MXFP8(Recipe):
     scale_rule: str = "rceil"
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         cast = Cast(get_format("MXFP8_E4M3", scale_rule=self.scale_rule))

@@ -5,14 +5,15 @@ import dataclasses
 from keras import ops
 
 from keras_lrsched._core.philox import rounding_noise
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision import _bit_numerics, _exact
 from keras_lrsched.precision._blocks import Blocks
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Operand, QuantizedOperand
 from keras_lrsched.precision._quantized import numerics_of_numbers
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 MXFP4 = get_format("MXFP4")
 CLIP = 2.92247856
@@ -59,7 +60,15 @@ class UnbiasedMXFP4(Operand):
         return QuantizedOperand(blocks.join(_exact.ldexp(E2M1.decode(codes), exponent) * (4 / 3)))
 
 
-@register
+@register(
+    "quartet_mxfp4",
+    title="Quartet: MXFP4 fitted forward, unbiased backward",
+    paper="arXiv:2505.14669",
+    code=("IST-DASLab/Quartet",),
+    checked="read",
+    against="IST-DASLab/Quartet",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class QuartetMXFP4(Recipe):
     """MXFP4 in all three products, after Hadamard transforms of 32 numbers along the axis that is summed over.
@@ -85,7 +94,7 @@ class QuartetMXFP4(Recipe):
 
     head: bool = False
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         unbiased = GemmSpec(UnbiasedMXFP4(), UnbiasedMXFP4(), rotation=32, signs="random")

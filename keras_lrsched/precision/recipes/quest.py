@@ -3,10 +3,11 @@
 import dataclasses
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision import _quest
-from keras_lrsched.precision._gemms import GemmSpec, LinearGemms
+from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Operand, QuantizedOperand
-from keras_lrsched.precision.recipe import Recipe, register
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,15 @@ class OnGrid(Operand):
         return QuantizedOperand(*_quest.on_grid(x, self.bits, axis))
 
 
-@register
+@register(
+    "quest",
+    title="QuEST: a grid for normal numbers and a trusted gradient",
+    paper="arXiv:2502.05003",
+    code=("IST-DASLab/QuEST",),
+    checked="vectors",
+    against="grid and mask: values of IST-DASLab/QuEST",
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class Quest(Recipe):
     """Inputs and kernels on a centered grid of 2^bits levels, after a Hadamard transform of 128 numbers each.
@@ -52,10 +61,10 @@ class Quest(Recipe):
     bits: int = 4
     head: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.one_of("bits", self.bits, tuple(_quest.CLIPS))
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         if context.role == "head" and not self.head:
             return None
         return LinearGemms(GemmSpec(OnGrid(self.bits), OnGrid(self.bits), rotation=128), residuals="quantized")

@@ -6,11 +6,24 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.philox import random_bits
+from keras_lrsched._core.registry import register
 from keras_lrsched.precision._gemms import Rule
-from keras_lrsched.precision.recipe import ROLES, Recipe, register
+from keras_lrsched.precision.recipe import ROLES, LayerContext, Recipe
 
 
-@register
+@register(
+    "wta_crs",
+    title="WTA-CRS: the gradient of kernels from sampled rows",
+    paper="arXiv:2305.15265",
+    code=("zirui-ray-liu/WTACRS",),
+    checked="read",
+    against="zirui-ray-liu/WTACRS",
+    deviations=(
+        "without the norms of the gradients of the epoch before; draws are not dropped above 0.999, and are "
+        "divided by p in the first epoch, too, so that the estimate is unbiased"
+    ),
+    kind="recipe",
+)
 @dataclasses.dataclass(frozen=True)
 class WtaCrs(Recipe):
     """WTA-CRS: the backward pass keeps k = ratio n of the n rows of the inputs, those that count and some of the others.
@@ -53,13 +66,13 @@ class WtaCrs(Recipe):
     minimal_rows: int = 10
     roles: tuple = ("linear", "attention")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.positive_fraction("ratio", self.ratio)
         validation.positive_int("minimal_rows", self.minimal_rows)
         for role in self.roles:
             validation.one_of("roles", role, ROLES)
 
-    def rule(self, context):
+    def rule(self, context: LayerContext) -> Rule | None:
         return SampledRows(float(self.ratio), int(self.minimal_rows)) if context.role in self.roles else None
 
 

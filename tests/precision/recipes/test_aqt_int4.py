@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import RECIPES, LayerContext, quantize_model
+from keras_lrsched.precision import LayerContext, get_recipe, quantize_model
 from keras_lrsched.precision.recipes import AQTInt4
 from keras_lrsched.precision.recipes.aqt_int4 import Bounded, BoundedProduct, ChannelIntegers, channels
 from tests.precision.compiled import gradient, quickly
@@ -11,7 +11,7 @@ from tests.precision.recipes.life import check_life
 
 
 def test_name():
-    assert RECIPES["aqt_int4"] is AQTInt4
+    assert type(get_recipe("aqt_int4")) is AQTInt4
 
 
 def test_weights():
