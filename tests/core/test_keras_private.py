@@ -6,9 +6,11 @@ import pytest
 
 from keras_lrsched._core import keras_private, training_loop
 from tests.contract.backends import BACKEND
+from tests.core.keras_changes import relies_on
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="JAX alone takes values out of variables")
+@relies_on("has_value")
 def test_has_value():
     """After an error in the first step, Keras has not put them back."""
 
@@ -28,6 +30,7 @@ def test_has_value():
     assert not keras_private.has_value(model.optimizer.iterations)
 
 
+@relies_on("set_optimizer_variables", "own_optimizer_variables", "remove_optimizer_variables")
 def test_own_variables_of_an_optimizer():
     """Removed and put back, in the order that is given; a loss scale around them has its own."""
     inner = keras.optimizers.SGD(0.1)
@@ -42,6 +45,7 @@ def test_own_variables_of_an_optimizer():
     assert inner.add_variable((), name="other") is inner.variables[2]
 
 
+@relies_on("state_between_steps")
 def test_state_between_steps():
     """On JAX the values of each kind, in the order of the variables; elsewhere, and outside of `fit`, `None`."""
     found = {}
@@ -60,6 +64,7 @@ def test_state_between_steps():
     assert keras_private.state_between_steps(model, "trainable_variables") is None
 
 
+@relies_on("is_differentiated")
 def test_is_differentiated():
     """Under what takes gradients; variables count as tensors."""
     variable, other = keras.Variable([1.0]), np.ones(1, "float32")
@@ -85,6 +90,7 @@ def test_is_differentiated():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.utils.checkpoint")
+@relies_on("is_recomputed")
 def test_is_recomputed():
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -99,6 +105,7 @@ def test_is_recomputed():
     assert seen == [False, True]
 
 
+@relies_on("is_calling")
 def test_is_calling():
     seen = []
 
@@ -114,6 +121,7 @@ def test_is_calling():
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there, a batch is fetched within the compiled step")
+@relies_on("watch_batches", "batch_watcher")
 def test_watch_batches():
     """The batch that was seen last is the one that was trained last, at each batch of each epoch."""
     seen, sizes = [], []
@@ -135,6 +143,7 @@ def test_watch_batches():
     assert sizes == [2, 2, 1] * 2
 
 
+@relies_on("list_last")
 def test_variables_that_are_listed_last():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(2)])
     before = model.weights
@@ -144,6 +153,7 @@ def test_variables_that_are_listed_last():
     assert [id(w) for w in model.layers[0].weights] == [id(w) for w in before[:2]]
 
 
+@relies_on("serialized_objects")
 def test_serialized_objects():
     class Unsaved(keras.layers.Layer):
         def __init__(self, function):
@@ -169,6 +179,7 @@ def test_serialized_objects():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+@relies_on("traced_datasets", "forget_tensorflow_traces")
 def test_traces_that_read_a_variable():
     import tensorflow as tf
 
@@ -189,6 +200,7 @@ def test_traces_that_read_a_variable():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
+@relies_on("build_optimizer_anew")
 def test_an_optimizer_is_built_anew(wrapped):
     inner = keras.optimizers.Adam(1e-2)
     optimizer = keras.optimizers.LossScaleOptimizer(inner) if wrapped else inner
@@ -208,16 +220,19 @@ def test_an_optimizer_is_built_anew(wrapped):
     assert float(second[0]) < 2
 
 
+@relies_on("existing")
 def test_existing_classes():
     """Those of other versions of Keras are left out."""
     assert keras_private.existing(keras.optimizers, "Adam", "OfAnotherVersion") == (keras.optimizers.Adam,)
 
 
+@relies_on("functional_model")
 def test_functional_model():
     inputs = keras.Input((1,))
     assert type(keras.Model(inputs, keras.layers.Dense(1)(inputs))) is keras_private.functional_model()
 
 
+@relies_on("record_layers", "recorded_layers", "record_earlier_layers", "children")
 def test_layers_are_recorded_as_they_are_made():
     class BeforeConstructor(keras.layers.Layer):
         """Sets an attribute before the constructor of Keras is called."""
@@ -232,6 +247,7 @@ def test_layers_are_recorded_as_they_are_made():
     assert keras_private.children(layer) == [layer.inner]
 
 
+@relies_on("own_trainable_variables", "is_graph")
 def test_what_a_layer_has_itself():
     model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(3)])
     norm = model.layers[0]
@@ -242,6 +258,7 @@ def test_what_a_layer_has_itself():
     assert not keras_private.is_graph(norm)
 
 
+@relies_on("producer")
 def test_producer():
     inputs = keras.Input((2,))
     dense = keras.layers.Dense(3)

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from keras_lrsched._core import keras_private, training_loop
+from tests.core.keras_changes import relies_on
 
 X = np.arange(6.0)
 
 
+@relies_on("packed_arrays")
 def test_packed_arrays():
     assert keras_private.packed_arrays(X) is X
     assert isinstance(keras_private.packed_arrays([X, X]), tuple)
@@ -19,6 +21,7 @@ def test_packed_arrays():
         keras_private.packed_arrays("text")
 
 
+@relies_on("sliceable", "rows_of")
 def test_rows_of_what_is_sliceable():
     for array in (X, keras.ops.convert_to_tensor(X)):
         for rows in (slice(1, 3), np.array([1, 2])):
@@ -36,6 +39,7 @@ class Batches(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("targets", [False, True])
+@relies_on("hand_over_unchanged", "standardize_batch")
 def test_batches_are_handed_over_unchanged(targets):
     adapter = adapter_of(targets)
     wrapped = next(iter(adapter.get_numpy_iterator()))
@@ -44,6 +48,7 @@ def test_batches_are_handed_over_unchanged(targets):
     keras_private.hand_over_unchanged(adapter)
     batch = next(iter(adapter.get_numpy_iterator()))
     assert isinstance(batch, tuple) == targets
+    assert isinstance(keras_private.standardize_batch(adapter, batch), tuple) == targets
     if keras.backend.backend() == "torch":
         batch = next(iter(adapter.get_torch_dataloader()))
         assert isinstance(batch, tuple) == targets
@@ -57,6 +62,7 @@ def adapter_of(targets):
     return PyDatasetAdapter(dataset)
 
 
+@relies_on("tensor_spec")
 def test_tensor_spec():
     pytest.importorskip("tensorflow")
     x, y = keras_private.tensor_spec((np.ones((2, 3), "float32"), np.ones(2, "int32")))
@@ -76,7 +82,7 @@ class Counts(keras.callbacks.Callback):
 
         def begin():
             if len(self.batches) == 1:  # callbacks have been called before
-                iterator._num_batches = self.first
+                keras_private.set_number_of_batches(iterator, self.first)
 
         keras_private.at_epoch_begin(iterator.data_adapter, begin)
         keras_private.end_epoch_after(iterator, 5, lambda: self.later)
@@ -88,6 +94,7 @@ class Counts(keras.callbacks.Callback):
         self.batches[-1] += 1
 
 
+@relies_on("at_epoch_begin", "end_epoch_after")
 def test_epochs_end_after_a_number_of_batches():
     model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", loss="mse")
