@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
-from keras_lrsched._core import backends, keras_private, training_loop, watches
+from keras_lrsched._core import backends, keras_private, training_loop
 from keras_lrsched._core.backends import host_value
+from keras_lrsched._core.training_loop import watches
 
 
 class BatchValues:

@@ -5,9 +5,9 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_lrsched._core import backends, keras_private, step_hooks
+from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.backends import after
-from keras_lrsched._core.host_values import inner_optimizer
+from keras_lrsched._core.training_loop import inner_optimizer, step_hooks
 
 
 def add(model, hook):

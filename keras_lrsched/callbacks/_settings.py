@@ -7,7 +7,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import keras_private, step_hooks
+from keras_lrsched._core import keras_private
+from keras_lrsched._core.training_loop import step_hooks
 from keras_lrsched.schedules._arrays import float_dtype
 
 

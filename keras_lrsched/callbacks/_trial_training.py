@@ -1,9 +1,8 @@
 """Training on single batches within `fit`, to be undone afterwards."""
 
-import contextlib
-
 import keras
 
+from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks._batch_values import BatchValues
 
 
@@ -25,28 +24,6 @@ class TrialTraining:
         self._model.reset_metrics()  # as `train_on_batch` is about to do
         self._values.rebase()
         self._values.before_batch()
-        with _handing_over(self._model, batch):
+        with training_loop.batch_as_given(self._model, batch):
             logs = self._model.train_on_batch(*keras.utils.unpack_x_y_sample_weight(batch), return_dict=True)
         return self._values.read(logs)[self._monitor]
-
-
-@contextlib.contextmanager
-def _handing_over(model, batch):
-    """Let the training step get a batch as `fit` hands it over.
-
-    `train_on_batch` makes a triple of it, `(x, y, None)`, which a `train_step` of the model's own cannot unpack.
-    """
-    model.make_train_function()
-    train_function = model.train_function
-
-    def train_on_the_same(*arguments):
-        *state, data = arguments
-        x, *others = next(iter(data))
-        batches = [(x, *others)[: len(batch)] if isinstance(batch, tuple) else x]
-        return train_function(*state, batches if isinstance(data, list) else iter(batches))  # PyTorch takes a list
-
-    model.train_function = train_on_the_same
-    try:
-        yield
-    finally:
-        model.train_function = train_function

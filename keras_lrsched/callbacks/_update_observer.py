@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_lrsched._core import backends, keras_private, step_hooks, training_loop
-from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
+from keras_lrsched._core import backends, keras_private, training_loop
+from keras_lrsched._core.training_loop import inner_optimizer, optimizer_value, step_hooks
 from keras_lrsched.callbacks import _gradient_hook
 from keras_lrsched.callbacks._settings import Setting, callbacks_in
 from keras_lrsched.optimizers.optimizer import Optimizer

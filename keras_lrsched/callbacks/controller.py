@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_lrsched._core import backends, keras_private, training_loop
 from keras_lrsched._core.backends import broadcast_from_first
-from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
-from keras_lrsched._core.run import Run
+from keras_lrsched._core.runs import Run
+from keras_lrsched._core.training_loop import inner_optimizer, optimizer_value
 from keras_lrsched.callbacks._batch_values import BatchValues, are_built
 from keras_lrsched.callbacks._settings import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot

@@ -9,7 +9,7 @@ from keras import ops
 from keras_lrsched._core import backends, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.run_file import RunFile
-from keras_lrsched._core.run_identity import RunIdentity
+from keras_lrsched._core.runs import RunIdentity
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
 
 COLUMNS = ("step", "gradient_norm")

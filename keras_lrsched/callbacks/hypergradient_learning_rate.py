@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
-from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks.gradient_controller import GradientController, global_square
 
 RULES = ("multiplicative", "additive", "fedhyper")

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from keras_lrsched._core import training_loop, validation
-from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.snapshot import Snapshot
 

@@ -8,7 +8,7 @@ import keras
 from keras_lrsched._core import backends
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.run_file import RunFile
-from keras_lrsched._core.run_identity import RunIdentity
+from keras_lrsched._core.runs import RunIdentity
 from keras_lrsched.callbacks._update_observer import MAIN, Update, UpdateObserver
 
 FLUSH_EVERY = 1000

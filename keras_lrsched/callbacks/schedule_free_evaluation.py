@@ -5,9 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop
-from keras_lrsched._core.host_values import inner_optimizer
 from keras_lrsched._core.registry import register
-from keras_lrsched._core.run import Run
+from keras_lrsched._core.runs import Run
+from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import refuse_backups
 from keras_lrsched.optimizers._schedule_free import ScheduleFree

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import keras_private, step_hooks, training_loop
-from keras_lrsched._core.host_values import inner_optimizer, optimizer_value
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.training_loop import inner_optimizer, optimizer_value, step_hooks
 from keras_lrsched.callbacks import _settings
 from keras_lrsched.callbacks._settings import Setting
 from keras_lrsched.schedules._arrays import float_dtype

@@ -14,7 +14,7 @@ from keras_lrsched._core import (
     interrupts,
     keras_private,
     plain,
-    run_lock,
+    runs,
     training_loop,
     validation,
 )
@@ -172,14 +172,14 @@ class TrainingState(keras.callbacks.Callback):
         self._step = self._offset = self._epoch = 0
         self._due, self._torch = False, []
         if backends.is_first_worker(self.model):
-            run_lock.lock(self.path, training_loop.callback_list())
+            runs.lock(self.path, training_loop.callback_list())
         try:
             self._begin_run()
             if self.strict:
                 training_loop.trace(self.model)  # which shows what the step draws from
             self._warn_of_unknown()
         except Exception:
-            run_lock.unlock(self.path)
+            runs.unlock(self.path)
             raise
         self._watch = interrupts.Watch()
         self._watch.start()
@@ -224,7 +224,7 @@ class TrainingState(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         keras_private.set_initial_epoch(self.model, None)
         self._run.finished = True
-        run_lock.unlock(self.path)
+        runs.unlock(self.path)
         self._pending = None
         self._watch.stop()
 
@@ -290,7 +290,7 @@ class TrainingState(keras.callbacks.Callback):
         self._tracked = TrackedState(roots, known, model.variables)
 
     def _begin_run(self):
-        previous = run_lock.previous_run(self.path)
+        previous = runs.previous_run(self.path)
         is_same = previous is not None and previous.model() is self.model
         self._pending = checkpoint_file.read(self.path) if self.path.exists() else None
         number = 0
@@ -303,7 +303,7 @@ class TrainingState(keras.callbacks.Callback):
         if self._pending is not None:
             is_foreign = previous is not None and not is_same
             self._continue(number, is_foreign)
-        self._run = run_lock.begin(self.path, self.model, number)
+        self._run = runs.begin(self.path, self.model, number)
 
     def _continue(self, number, is_foreign):
         """Go on with run `number` of this path, as far as the file has come."""

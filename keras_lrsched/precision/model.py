@@ -7,7 +7,7 @@ import warnings
 import keras
 
 from keras_lrsched._core import keras_private, validation
-from keras_lrsched._core.traces import check_traces, forget_traces
+from keras_lrsched._core.training_loop.traces import check_traces, forget_traces
 from keras_lrsched.precision import _rematerialization
 from keras_lrsched.precision import layers as quantized
 from keras_lrsched.precision.layers import QUANTIZED, Quantized

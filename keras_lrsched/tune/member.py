@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_lrsched._core import run_lock
+from keras_lrsched._core import runs
 from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState
 from keras_lrsched.tune.on_ray import same_backend
 from keras_lrsched.tune.policy import Policy
@@ -49,7 +49,7 @@ class Member:
         """
         rounds = 1 + (len(self.policy.ends) if self.policy else 0)
         scheduled = [ScheduleHyperparameter(target, value) for target, value in settings.items()]
-        run_lock.forget(self._state)  # a round goes on with the run of the one before, which another member may have begun
+        runs.forget(self._state)  # a round goes on with the run of the one before, which another member may have begun
         state = TrainingState(self._state, allow_changes=("seed", "model", "optimizer", "loss", "data.first_batch"))
         callbacks = [*self._fit.get("callbacks", ()), *scheduled, state]
         ours = {"epochs": rounds * self._epochs, "callbacks": callbacks}

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lrsched._core import run_lock, validation
+from keras_lrsched._core import runs, validation
 from keras_lrsched.tune.member import POLICY, STATE, Worker
 from keras_lrsched.tune.on_ray import pool
 from keras_lrsched.tune.policy import Policy
@@ -141,13 +141,13 @@ class PopulationBasedTraining:
         folder = Path(folder).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
         _check_folder(folder)
-        run_lock.lock(folder / SEARCH)
+        runs.lock(folder / SEARCH)
         try:
             arguments = make, self.epochs, self.metric, self.mode, keras.backend.backend()
             with pool(Worker, arguments, workers, resources) as members:
                 return self.evolve(lambda jobs: members.map(lambda worker, job: worker.train.remote(*job), jobs), folder)
         finally:
-            run_lock.unlock(folder / SEARCH)
+            runs.unlock(folder / SEARCH)
 
     def evolve(self, train, folder):
         """The search, where `train` makes one round of members: of a list of arguments of `Worker.train`.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched._core.host_values import inner_optimizer
+from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks.schedule_free_evaluation import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from tests.contract.backends import JIT

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched._core import checkpoint_file, plain, run_lock
+from keras_lrsched._core import checkpoint_file, plain, runs
 from keras_lrsched.callbacks import Controller, LossRecorder, TrainingState
 from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import BACKEND, JIT
@@ -72,7 +72,7 @@ class Draws(Controller):
 
 def script(path=None, every="epoch", interrupt=None, callbacks=None, data=None, jit=False, epochs=EPOCHS, **options):
     """What a user would run again. Everything that it leaves, to be compared; `None` if it was interrupted."""
-    run_lock.forget()  # as if each run had a process of its own
+    runs.forget()  # as if each run had a process of its own
     keras.utils.set_random_seed(7)
     layers = [keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
@@ -363,7 +363,7 @@ def model_of(*layers, features=3, optimizer="adam"):
 
 def test_refuses_another_model(tmp_path):
     def fit(model, inputs=X, **options):
-        run_lock.forget()
+        runs.forget()
         batches = ScheduledBatches(inputs, Y, batch_size=11)
         model.fit(batches, verbose=0, callbacks=[TrainingState(tmp_path / "state", every=1, **options)])
 
@@ -402,14 +402,14 @@ ARRAYS = {"x": X, "y": Y, "batch_size": 11, "shuffle": False, "verbose": 0}
 
 def fit(model, path, *callbacks, epochs=1, new_process=True, **options):
     if new_process:
-        run_lock.forget()
+        runs.forget()
     return model.fit(**ARRAYS, epochs=epochs, callbacks=[*callbacks, TrainingState(path, **options)])
 
 
 def test_a_loop_of_fits_goes_on_where_it_was_killed(tmp_path):
     def loop(fits, path):
         model, losses = linear(eagerly=False), []
-        run_lock.forget()
+        runs.forget()
         for _ in range(fits):
             losses += fit(model, path, new_process=False).history["loss"]
         return losses, model.get_weights()
@@ -436,7 +436,7 @@ def test_the_next_fold_is_refused_the_state_of_the_last(tmp_path):
 def test_two_stages_with_another_optimizer(tmp_path):
     def stages(path, epochs):
         model = linear(eagerly=False)
-        run_lock.forget()
+        runs.forget()
         fit(model, path, epochs=min(epochs, 2), new_process=False)
         if epochs > 2:
             model.layers[0].trainable = False
@@ -465,8 +465,8 @@ def test_another_process_that_trains_with_the_file_is_refused(tmp_path):
     code = """
 import sys, time
 from pathlib import Path
-from keras_lrsched._core import run_lock
-run_lock.lock(Path(sys.argv[1])); print("locked", flush=True); time.sleep(60)
+from keras_lrsched._core import runs
+runs.lock(Path(sys.argv[1])); print("locked", flush=True); time.sleep(60)
 """
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "state")], stdout=subprocess.PIPE)
     try:
@@ -502,7 +502,7 @@ def test_settings_that_may_change_are_those_of_the_script(tmp_path):
 def test_the_first_batch_and_its_order_are_compared(tmp_path):
     fit(linear(), tmp_path / "state")
     for change, path in (({"x": X + 1}, "first_batch"), ({"batch_size": 10}, "batches"), ({"shuffle": True}, "shuffle")):
-        run_lock.forget()
+        runs.forget()
         with pytest.raises(ValueError, match=rf"`data.{path}` is not what it was in the saved run"):
             linear().fit(**{**ARRAYS, **change}, epochs=2, callbacks=[TrainingState(tmp_path / "state")])
 
@@ -605,7 +605,7 @@ def test_a_data_loader_of_pytorch_with_generators_of_its_own(workers, tmp_path):
             return (X[i] + self.random.normal()).astype("float32"), Y[i].astype("float32")
 
     def run(path, interrupt):
-        run_lock.forget()
+        runs.forget()
         generator = torch.Generator().manual_seed(5)
         data = torch.utils.data.DataLoader(Noisy(), batch_size=4, shuffle=True, generator=generator, num_workers=workers)
         model = linear()
@@ -647,7 +647,7 @@ def test_beside_backup_and_restore(tmp_path):
 def test_callbacks_may_come_after_it(tmp_path):
     def run(path, epochs):
         model = linear()
-        run_lock.forget()
+        runs.forget()
         plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1.0)
         model.fit(**ARRAYS, epochs=epochs, callbacks=[TrainingState(path), plateau])
         return model.get_weights()

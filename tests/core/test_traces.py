@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched._core.traces import check_traces, forget_traces
+from keras_lrsched._core.training_loop.traces import check_traces, forget_traces
 
 X = np.ones((4, 2), "float32")
 BACKEND = keras.backend.backend()

@@ -5,7 +5,7 @@ import warnings
 import keras
 import pytest
 
-from keras_lrsched._core import run_lock
+from keras_lrsched._core import runs
 from keras_lrsched.callbacks import TrainingState
 from tests.programs.bench import assert_equal
 
@@ -47,14 +47,14 @@ def killed_and_resumed(bench, folder, make=None):
     first = len(bench.truth.fits[0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run_lock.forget()  # this process stands for two
+        runs.forget()  # this process stands for two
         try:
             make().train([Kill(min(first // 2 + 2, first - 1)), TrainingState(path)])
         except InterruptedError:
             pass
         else:
             raise AssertionError("it was not killed")
-        run_lock.forget()  # as a new process has
+        runs.forget()  # as a new process has
         run = make().train([Kill(), TrainingState(path)])
     named = {str(each.message) for each in caught if "TrainingState" in str(each.message)}
     unsaved = [words for trait, words in UNSAVED.items() if bench.program.has(trait)]
@@ -72,4 +72,4 @@ def refuse_another_model(bench, folder):
     with pytest.raises(ValueError, match=r"Received: path="):
         run.train([TrainingState(folder / "run.state")])
     assert not int(run.models[1].optimizer.iterations)
-    run_lock.forget()
+    runs.forget()

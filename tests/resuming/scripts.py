@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_lrsched import callbacks as ours
 from keras_lrsched import optimizers, schedules
-from keras_lrsched._core import run_lock
+from keras_lrsched._core import runs
 from keras_lrsched.callbacks import TrainingState
 from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import BACKEND
@@ -253,7 +253,7 @@ class Kills(keras.callbacks.Callback):
 def run(kind, path=None, kill=None):
     """Run a script as a process of its own would. Return what it leaves, or `None` if it was killed; and its warnings."""
     model_name, data_name, optimizer_name, callbacks_name = kind
-    run_lock.forget()
+    runs.forget()
     keras.utils.set_random_seed(7)
     model = model_of(model_name)
     model.compile(OPTIMIZERS[optimizer_name](), "mse", metrics=["mae"])

@@ -7,7 +7,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.precision.layers._gemm_layer import GemmLayer
 from keras_lrsched.precision.recipe import LayerContext, get_recipe
 
@@ -176,7 +176,7 @@ class Quantized(keras.layers.Layer):
 
 def convert_in_place(layer, kind):
     """Makes a layer one of another class, which differs in what it computes only."""
-    layer.__class__ = kind
+    training_loop.set_class(layer, kind)
     if not issubclass(kind, Quantized):
         for name in ("recipe", "context"):
             layer.__dict__.pop(name, None)

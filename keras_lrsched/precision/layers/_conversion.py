@@ -5,7 +5,7 @@ import functools
 
 import keras
 
-from keras_lrsched._core import keras_private
+from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place
 from keras_lrsched.precision.layers.attention import QuantizedAttention
 from keras_lrsched.precision.recipe import LayerContext, get_recipe
@@ -20,11 +20,8 @@ class Converted(keras.layers.Layer):
     plain: type
 
     def get_config(self):
-        kind, self.__class__ = self.__class__, self.plain
-        try:
+        with training_loop.as_class(self, self.plain):
             config = keras.saving.serialize_keras_object(self)
-        finally:
-            self.__class__ = kind
         config.pop("compile_config", None)  # which the configuration around this one has
         return {"plain": config, "names": _names_within(self), "layers": _records(self)}
 

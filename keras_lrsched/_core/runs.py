@@ -1,4 +1,4 @@
-"""Which run a file of state belongs to: one process writes it, and within a process one model."""
+"""Runs of training: what belongs to one run of one model, and which run writes a file of state."""
 
 import os
 import weakref
@@ -6,14 +6,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_lrsched._core import keras_private
+from keras_lrsched._core.training_loop import inner_optimizer, optimizer_value
+
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there, two processes are not told apart
+except ImportError:  # Windows has no such locks: there, two processes may write one file
     fcntl = None  # type: ignore[assignment]
 
 
-@dataclass
 class Run:
+    """A model, compiled with an optimizer: the same model with another optimizer is another run.
+
+    It keeps neither of them alive. A copy, also by pickling, is equal to no run.
+
+    Args:
+        model: A compiled model, or `None` for no run.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, model=None):
+        parts = () if model is None else (model, model.optimizer)
+        self._parts = tuple(None if each is None else weakref.ref(each) for each in parts)
+
+    def __eq__(self, other):
+        return isinstance(other, Run) and bool(self._parts) and self._parts == other._parts
+
+    def __reduce__(self):
+        return Run, ()
+
+
+class RunIdentity:
+    """A run as recorders count them: of one model with one optimizer, whose counter goes on from where a `fit` ended.
+
+    So a loop of `fit(epochs=1)` is one run. Another model, or one that is compiled anew, begins another.
+    """
+
+    def __init__(self):
+        self._run, self._steps = Run(), 0
+
+    def goes_on(self, model):
+        """Whether a `fit` that begins goes on with the run of the one that ended last."""
+        return self._run == Run(model) and self._steps == _steps(model)
+
+    def end(self, model):
+        """To be called when a `fit` ends."""
+        self._run, self._steps = Run(model), _steps(model)
+
+
+def _steps(model):
+    optimizer = inner_optimizer(model.optimizer)
+    return 0 if optimizer is None else int(optimizer_value(model, keras_private.iterations(optimizer)))
+
+
+# Files of state
+
+
+@dataclass
+class FileRun:
     """A `fit` of a model in this process, with a path."""
 
     model: Any
@@ -23,7 +74,7 @@ class Run:
     finished: bool = False
 
 
-_runs: dict[str, Run] = {}
+_runs: dict[str, FileRun] = {}
 _locks: dict[str, int] = {}
 
 
@@ -34,7 +85,7 @@ def previous_run(path):
 
 def begin(path, model, number):
     """Note that a run begins."""
-    run = _runs[_key(path)] = Run(weakref.ref(model), number)
+    run = _runs[_key(path)] = FileRun(weakref.ref(model), number)
     return run
 
 

@@ -5,8 +5,8 @@ import contextlib
 import keras
 
 from keras_lrsched._core import keras_private
-from keras_lrsched._core.step_hooks import add_hook, hooks, make_step, remove_hook, variables_to_reuse
 from keras_lrsched._core.training_loop import callbacks_of_fit, epoch_iterator, place_first, place_last
+from keras_lrsched._core.training_loop.step_hooks import add_hook, hooks, make_step, remove_hook, variables_to_reuse
 
 
 def watch_metric_resets(model):

@@ -4,7 +4,8 @@ import gc
 
 import keras
 
-from keras_lrsched._core import backends, keras_private, step_hooks
+from keras_lrsched._core import backends, keras_private
+from keras_lrsched._core.training_loop import step_hooks
 
 
 def check_traces(layers):

@@ -1,12 +1,10 @@
-"""What a running `fit` consists of: its callbacks and its data; models are built and traced from these.
+"""The callbacks and the data of a running `fit`, read from the call stack.
 
-Keras passes neither the data nor the other callbacks to a callback, so they are looked up in the call stack. No other module
-reads frames or reorders callbacks; `step_hooks` patches the step.
+Keras passes neither the data nor the other callbacks to a callback. No other module reads frames.
 """
 
 import sys
 from types import FrameType
-from typing import Any
 
 import keras
 
@@ -86,42 +84,6 @@ def is_running(callbacks, frame):
     return False
 
 
-def optimizers_of(model):
-    """The optimizers of a model by their paths: `"optimizer"`, `"d_optimizer"`, `"optimizers.0"`, `"critic.optimizer"`, ...
-
-    Those that its attributes hold, also in lists and dictionaries, and those of models that are attributes. An optimizer
-    that is wrapped around others stands for them. None occurs twice.
-    """
-    attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
-    if hasattr(model, "named_children"):  # PyTorch keeps models in a dictionary of its own
-        attributes |= {name: value for name, value in model.named_children() if not name.startswith("_")}
-    found: dict[str, Any] = {}
-    for path, optimizer in [("optimizer", model.optimizer), *_optimizers_in(attributes)]:
-        if optimizer is not None and all(optimizer is not it for it in found.values()):
-            found[path] = optimizer
-    return found
-
-
-def other_optimizers(model):
-    """The paths of the optimizers of a model beside `model.optimizer` and those inside of it."""
-    mine, inner = [], model.optimizer
-    while inner is not None:
-        mine.append(inner)
-        inner = getattr(inner, "inner_optimizer", None)
-    return [path for path, each in optimizers_of(model).items() if all(each is not it for it in mine)]
-
-
-def _optimizers_in(attributes):
-    for name, value in attributes.items():
-        parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
-        items = [(f"{name}.{key}", it) for key, it in parts.items()] if isinstance(parts, dict) else [(name, value)]
-        for path, it in items:
-            if isinstance(it, keras.optimizers.Optimizer):
-                yield path, it
-            elif isinstance(it, keras.Model):
-                yield f"{path}.optimizer", getattr(it, "optimizer", None)
-
-
 def waiting_epoch_iterator():
     """The `EpochIterator` of a `fit` that waits for the batch that another thread is about to read; `None` without one.
 
@@ -181,54 +143,6 @@ def is_exporting():
             return True
         frame = frame.f_back
     return False
-
-
-def build(model):
-    """Create the variables that the first training step would create: of the model, its metrics, losses and optimizers.
-
-    To be called within `fit`, from `on_train_begin` on. The shapes come from the data of this `fit`; no batch is trained and
-    none is taken from the data. On TensorFlow, a model with a `train_step` of its own is built by tracing that step, so that
-    an optimizer has the variables that the step gives to it, and no others.
-
-    Raises:
-        ValueError: If there are variables to be made, but no running `fit` that has data.
-    """
-    layers_built = all(layer.built for layer in keras_private.layers_of(model))
-    optimizer_built = model.optimizer is None or model.optimizer.built
-    if layers_built and optimizer_built and keras_private.is_compiled_part_built(model):
-        return
-    own_step = keras_private.trains_by_own_step(model)
-    if own_step and keras.backend.backend() != "tensorflow":
-        return  # Keras builds all but the optimizer on JAX and PyTorch; there, the step is plain Python
-    if layers_built and not own_step and not optimizer_built and keras_private.is_compiled_part_built(model):
-        model.optimizer.build(model.trainable_variables)
-        return
-    iterator = epoch_iterator()
-    if iterator is None:
-        raise ValueError(f"Call the model on data first: it has no weights yet. Received: model={model.name!r}, not built")
-    spec = keras_private.element_spec(iterator)
-    if own_step:
-        _trace(model, spec)
-    else:
-        keras_private.build_symbolically(model, spec)
-
-
-def trace(model):
-    """Trace the compiled training step of TensorFlow before its first batch, within `fit`; does nothing elsewhere."""
-    iterator = epoch_iterator()
-    if keras.backend.backend() == "tensorflow" and iterator is not None and not model.run_eagerly:
-        _trace(model, keras_private.element_spec(iterator))
-
-
-def _trace(model, spec):
-    """Trace the training step of TensorFlow for batches of a specification."""
-    import tensorflow as tf
-
-    loop = None if model.run_eagerly else keras_private.compiled_loop(model)
-    if loop is not None:
-        loop.get_concrete_function(tf.data.IteratorSpec(spec))  # the trace that `fit` will use
-    else:
-        tf.function(model.train_step, autograph=False).get_concrete_function(spec)
 
 
 def _looks_ahead(frame):
