@@ -1,12 +1,13 @@
 """AutoLRS: the forecast of a loss curve, and the choice of the next learning rate to try."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import scipy
 
 
-def forecast(losses, step, passes=10):
+def forecast(losses: Any, step: float, passes: int = 10) -> float:
     """The loss at `step`, from the losses at 0, 1, ..., n - 1: a exp(b step) + c.
 
     Outliers of the first half are dropped in `passes` passes, a spline is laid through the rest, and an exponential through
@@ -25,7 +26,7 @@ def forecast(losses, step, passes=10):
     return float(a * np.exp(b * step) + c)
 
 
-def kept(losses, passes):
+def kept(losses: Any, passes: int) -> np.ndarray:
     """The positions that are no outliers."""
     positions = np.arange(len(losses))
     half = positions[int((len(losses) - 1) * 0.5)]
@@ -37,18 +38,18 @@ def kept(losses, passes):
     return positions
 
 
-def spline(losses, positions):
+def spline(losses: Any, positions: np.ndarray) -> np.ndarray:
     """The smoothing spline of degree 2 through some of the losses, at all positions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the smoothing it is asked for may be out of reach
         return scipy.interpolate.UnivariateSpline(positions, losses[positions], k=2)(np.arange(len(losses)))
 
 
-def exponential(curve):
+def exponential(curve: np.ndarray) -> tuple[float, float, float]:
     """a, b < 0, c of the exponential nearest to a curve: b by a search, a and c by linear least squares within it."""
     x = np.arange(len(curve))
 
-    def linear(u):
+    def linear(u: float) -> tuple[float, float, float]:
         design = np.stack([np.exp(-np.exp(u) * x), np.ones(len(x))], axis=1)
         (a, c), *_ = np.linalg.lstsq(design, curve, rcond=None)
         return a, c, np.sum((design @ [a, c] - curve) ** 2)
@@ -65,11 +66,11 @@ POINTS = 1001
 """The rates between which the optimization chooses, evenly spaced over the logarithm."""
 
 
-def log_grid(low, high, candidates, tried):
+def log_grid(low: float, high: float, candidates: int, tried: list[list[float]]) -> float:
     return float(np.geomspace(low, high, candidates)[len(tried)])
 
 
-def lower_confidence_bound(low, high, tried, kappa, seed):
+def lower_confidence_bound(low: float, high: float, tried: list[list[float]], kappa: float, seed: list[int]) -> float:
     """The rate at which a Gaussian process, fitted to `tried`, has the least mean - kappa deviations.
 
     The first rate is random.
@@ -96,7 +97,7 @@ def lower_confidence_bound(low, high, tried, kappa, seed):
     return float(low * (high / low) ** grid[np.argmin(mean - kappa * deviation)])
 
 
-def scikit_learn():
+def scikit_learn() -> tuple:
     try:
         from sklearn import gaussian_process
         from sklearn.gaussian_process import kernels
@@ -107,5 +108,5 @@ def scikit_learn():
     return gaussian_process, kernels
 
 
-def _place(rates, low, high):
+def _place(rates: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.log(rates / low) / np.log(high / low)

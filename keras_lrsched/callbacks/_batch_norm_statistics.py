@@ -1,6 +1,7 @@
 """BatchNorm's moving statistics, computed anew for weights that no training step has had."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ BATCH_SIZE = 32
 """The size of the batches that arrays are cut into."""
 
 
-def recompute_batch_norm(model, batches):
+def recompute_batch_norm(model: keras.Model, batches: Any) -> None:
     """Replaces the moving mean and variance of each BatchNorm layer by their mean over the batches.
 
     The model is called on the inputs of each batch in training mode, in eager code. No weight changes, nor do the seeds of
@@ -53,7 +54,7 @@ def recompute_batch_norm(model, batches):
         raise _no_batch(batches)
 
 
-def check_batch_norm_data(model, batches):
+def check_batch_norm_data(model: keras.Model, batches: Any) -> None:
     """Refuses data on which `recompute_batch_norm` would fail, when `fit` begins and not when it has ended.
 
     Raises:
@@ -83,30 +84,30 @@ def check_batch_norm_data(model, batches):
         ) from error
 
 
-def batch_norm_layers(model):
+def batch_norm_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [it for it in keras_private.layers_of(model) if isinstance(it, keras.layers.BatchNormalization) and it.trainable]
 
 
-def statistics(model):
+def statistics(model: keras.Model) -> list[keras.Variable]:
     """The variables that `recompute_batch_norm` changes."""
     return [variable for layer in batch_norm_layers(model) for variable in (layer.moving_mean, layer.moving_variance)]
 
 
-def _inputs(batches):
+def _inputs(batches: Any) -> Iterator[Any]:
     if isinstance(batches, (dict, tuple)) or hasattr(batches, "shape"):
         return _cut(keras.utils.unpack_x_y_sample_weight(batches)[0])
     items = (batches[i] for i in range(len(batches))) if isinstance(batches, keras.utils.PyDataset) else batches
     return (keras.utils.unpack_x_y_sample_weight(item)[0] for item in items)
 
 
-def _cut(inputs):
+def _cut(inputs: Any) -> Iterator[Any]:
     """Batches of arrays."""
     length = len(tree.flatten(inputs)[0])
     for start in range(0, max(length // BATCH_SIZE, min(length, 1)) * BATCH_SIZE, BATCH_SIZE):
         yield tree.map_structure(lambda array, at=start: array[at : at + BATCH_SIZE], inputs)
 
 
-def _length(batches):
+def _length(batches: Any) -> int | None:
     """The number of batches of a dataset; negative for one without end, `None` if it is unknown."""
     if isinstance(batches, keras.utils.PyDataset):
         return -1 if batches.num_batches is None else batches.num_batches
@@ -115,16 +116,16 @@ def _length(batches):
     return None if number == -2 else number
 
 
-def _spec(values):
+def _spec(values: Any) -> keras.KerasTensor:
     dtype = keras.backend.standardize_dtype(values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype)
     return keras.KerasTensor(np.shape(values), keras.config.floatx() if dtype == "float64" else dtype)
 
 
-def _no_batch(batches):
+def _no_batch(batches: Any) -> ValueError:
     return ValueError(f"`batch_norm_data` must have at least one batch. Received: batch_norm_data={batches!r}")
 
 
-def _call(model, inputs):
+def _call(model: keras.Model, inputs: Any) -> None:
     inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
     if keras.backend.backend() == "torch":
         import torch

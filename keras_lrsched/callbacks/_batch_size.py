@@ -1,7 +1,8 @@
 """Machinery of callbacks that measure gradient noise in small batches or change the batch size."""
 
-from typing import Any
+from typing import Any, Literal
 
+import keras
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
@@ -30,15 +31,15 @@ class BatchSizeControl(Controller):
 
     saved: tuple[str, ...] = ("batch_size", "requested")
 
-    def __init__(self, learning_rate_rule="none", **options):
+    def __init__(self, learning_rate_rule: Literal["none", "sqrt", "linear"] = "none", **options: Any) -> None:
         super().__init__(**options)
         self.learning_rate_rule = validation.one_of("learning_rate_rule", learning_rate_rule, tuple(POWERS))
         self.sets_learning_rate = learning_rate_rule != "none"
         self.batch_size: list[int] = []
-        self.requested: int | None = None
+        self.requested: Any = None
         self._batches: Any = None
 
-    def begin(self):
+    def begin(self) -> None:
         super().begin()
         self._shares = self.processes
         iterator = training_loop.epoch_iterator()
@@ -50,28 +51,28 @@ class BatchSizeControl(Controller):
                 f"Received: {'no running `fit`' if iterator is None else data}"
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._batches.hold_back()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         requested = self._shares * self._batches.requested_size_of(batch)
         if self.requested not in (None, requested) and self.sets_learning_rate:
             self.learning_rate *= (requested / self.requested) ** POWERS[self.learning_rate_rule]
         self.requested = requested
         super().on_train_batch_begin(batch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.batch_size.append(self._shares * self._batches.size_of(batch))
         self._batches.trained(batch + 1)
         super().on_train_batch_end(batch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if logs is not None and self.batch_size:
             logs["batch_size"] = self.batch_size[-1]
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         self._batches = None
 
@@ -91,14 +92,14 @@ class MicroBatchController(GradientController):
 
     saved: tuple[str, ...] = ("sizes",)
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(monitor=("loss",), **options)
         self.sizes: list[int] = []
 
-    def after_statistics(self, small_square, big_square, small_batch, big_batch):
+    def after_statistics(self, small_square: float, big_square: float, small_batch: float, big_batch: float) -> None:
         """After an update."""
 
-    def begin(self):
+    def begin(self) -> None:
         super().begin()
         if self.accumulation_steps < 2:
             raise ValueError(
@@ -109,17 +110,17 @@ class MicroBatchController(GradientController):
         self._big = self.add_variable("big")
         self._count = keras_private.iterations(self.optimizer)
 
-    def before_apply(self, gradients, variables):
+    def before_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         is_first = self._count % self.accumulation_steps == 0
         so_far = ops.where(is_first, 0.0, ops.convert_to_tensor(self._small))
         self._small.assign(so_far + global_square(gradients) / self.accumulation_steps)
         self._big.assign(global_square(self.of_update(gradients, variables)))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._applied = self.applied()
 
-    def after_update(self):
+    def after_update(self) -> None:
         applied = self.applied()
         if applied == self._applied:
             return  # left out by loss scaling
@@ -132,7 +133,7 @@ class MicroBatchController(GradientController):
                 small, big = float(self.read(self._small)), float(self.read(self._big))
                 self.after_statistics(small, big, small_batch, len(sizes) * small_batch)
 
-    def _batch_size(self):
+    def _batch_size(self) -> int:
         size = self._batch_values.batch_size
         if not size:
             raise ValueError(
@@ -142,7 +143,7 @@ class MicroBatchController(GradientController):
         return size
 
 
-def unbiased(small_square, big_square, small_batch, big_batch):
+def unbiased(small_square: float, big_square: float, small_batch: float, big_batch: float) -> tuple[float, float]:
     """|G|^2 of the true gradient, and the variance S of that of a sample, summed over all weights:
 
     |G|^2 = (B |g_B|^2 - b |g_b|^2) / (B - b),   S = (|g_b|^2 - |g_B|^2) / (1/b - 1/B)

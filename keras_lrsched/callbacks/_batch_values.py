@@ -1,6 +1,7 @@
 """The true loss and metrics of each batch, which Keras' logs do not have: those are means over the epoch so far."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,14 +37,14 @@ class BatchValues:
         ValueError: At the first `read`, if there is no such value, or one that is no mean over samples (`AUC`).
     """
 
-    def __init__(self, *names):
+    def __init__(self, *names: str) -> None:
         self.names = names
         self.start(None)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), tuple(self.names)  # a copy of a callback reads the values of another `fit`
 
-    def start(self, model):
+    def start(self, model: keras.Model) -> None:
         """Looks at a model that may have been compiled anew."""
         self._model: Any = model
         self._sums: Any = None
@@ -58,7 +59,7 @@ class BatchValues:
         self._has_own_logs = has_own_step or type(model).compute_metrics is not keras.Model.compute_metrics
         self._sizes: Any = watches.watch_batch_size(model) if has_own_step else None
 
-    def check_logs(self, check):
+    def check_logs(self, check: Callable[[dict[str, Any]], None]) -> None:
         """Lets a function of the logs raise before anything is trained, where a `train_step` of one's own is compiled.
 
         It is called with them on TensorFlow only, when the step is traced.
@@ -66,16 +67,16 @@ class BatchValues:
         if hasattr(self._sizes, "checks"):
             self._sizes.checks.append(check)
 
-    def rebase(self):
+    def rebase(self) -> None:
         """To be called after the metrics were reset or restored: at the begin of an epoch, after an `evaluate`."""
         self._sums = None
 
-    def before_batch(self):
+    def before_batch(self) -> None:
         if self._sums is None:
             self._sums = self._read_sums() if are_built(self._model) else {}
         self._resets_before = self._resets and self._resets.number
 
-    def read(self, logs=None):
+    def read(self, logs: dict[str, Any] | None = None) -> dict[str, float]:
         """The values of the batch that was just trained, by name."""
         sums = self._read_sums()
         if self._resets is not None and self._resets.number != self._resets_before:
@@ -88,7 +89,7 @@ class BatchValues:
         self._sums = sums
         return values
 
-    def _value(self, name, sums, logs):
+    def _value(self, name: str, sums: dict[int, tuple[float, ...]], logs: dict[str, Any]) -> float:
         candidates = self._matching(name, sums, logs) if self._has_own_logs else self._candidates[name]
         for metric in candidates:
             total, count = self._difference(metric, sums)
@@ -98,7 +99,7 @@ class BatchValues:
             raise self._missing(name, logs)
         return float(host_value(logs[name]))
 
-    def _matching(self, name, sums, logs):
+    def _matching(self, name: str, sums: dict[int, tuple[float, ...]], logs: dict[str, Any]) -> list[keras.Metric]:
         """The means that may be what is logged: whose result has been the same so far."""
         of_name = [it for it in self._candidates[name] if it is self._means.get(name)]
         if name not in logs:
@@ -115,12 +116,12 @@ class BatchValues:
         self._candidates[name] = [it for it in self._candidates[name] if _is_result(sums[id(it)], logged)]
         return self._candidates[name]
 
-    def _difference(self, metric, sums):
+    def _difference(self, metric: Any, sums: dict[int, tuple[float, ...]]) -> tuple[float, float]:
         total_before, count_before = self._sums.get(id(metric), (0.0, 0.0))
         total, count = sums[id(metric)]
         return total - total_before, count - count_before
 
-    def _read_sums(self):
+    def _read_sums(self) -> dict[int, tuple[float, ...]]:
         if self._candidates is None:
             self._look_up()
         metrics = {id(it): it for candidates in self._candidates.values() for it in candidates}
@@ -129,9 +130,9 @@ class BatchValues:
         state = keras_private.state_between_steps(self._model, "metrics_variables")
         if state is None:
             return {key: _numbers(metric.total, metric.count) for key, metric in metrics.items()}
-        return {key: _numbers(*(state[self._places[id(it)]] for it in (m.total, m.count))) for key, m in metrics.items()}
+        return {key: _numbers(*[state[self._places[id(it)]] for it in (m.total, m.count)]) for key, m in metrics.items()}
 
-    def _look_up(self):
+    def _look_up(self) -> None:
         _synchronize(self._model)
         self._means = _means(self._model)
         self._check(self._means)
@@ -143,7 +144,7 @@ class BatchValues:
                 candidates += [it for it in everything if it not in candidates]
         self._places = {id(variable): place for place, variable in enumerate(self._model.metrics_variables)}
 
-    def _check(self, means):
+    def _check(self, means: dict[str, keras.Metric]) -> None:
         others = [name for name in _named_metrics(self._model) if name not in means]
         for name in self.names:
             if name in others:
@@ -152,14 +153,14 @@ class BatchValues:
                     f"Those that have: {', '.join(means) or 'none'}. Received: {name!r}"
                 )
 
-    def _missing(self, name, logs):
+    def _missing(self, name: str, logs: dict[str, Any]) -> ValueError:
         _synchronize(self._model)
         others = {*_named_metrics(self._model)} - {*_means(self._model)}
         there = sorted(({*logs} or {*_means(self._model)}) - others)
         return ValueError(f"There is no metric {name!r}. The model has: {', '.join(there) or 'none'}. Received: {name!r}")
 
 
-def _named_metrics(model):
+def _named_metrics(model: keras.Model) -> dict[str, keras.Metric]:
     """All metrics of a model, by the names that they have in Keras' logs."""
     found = {}
     for metric in model.metrics:
@@ -170,7 +171,7 @@ def _named_metrics(model):
     return found
 
 
-def _means(model):
+def _means(model: keras.Model) -> dict[str, keras.Metric]:
     return {
         name: metric
         for name, metric in _named_metrics(model).items()
@@ -178,28 +179,28 @@ def _means(model):
     }
 
 
-def _all_means(model):
+def _all_means(model: keras.Model) -> list[keras.Metric]:
     """Those above, and those that are attributes of the model but not among its `metrics`."""
     listed = list(_means(model).values())
     others = [it for it in vars(model).values() if isinstance(it, keras.metrics.Mean) and it not in listed]
     return [*listed, *([] if keras.backend.backend() == "jax" else others)]  # JAX leaves them out of the compiled step
 
 
-def _is_result(sums, logged):
+def _is_result(sums: tuple[float, ...], logged: float) -> bool:
     total, count = sums
     result = total / count if count else 0.0
     return math.isclose(result, logged, rel_tol=1e-5) or (math.isnan(result) and math.isnan(logged))
 
 
-def are_built(model):
+def are_built(model: keras.Model) -> bool:
     """Whether the metrics given to `compile` exist: TensorFlow makes them when it traces the first step."""
     return all(getattr(metric, "built", True) for metric in model.metrics)
 
 
-def _synchronize(model):
+def _synchronize(model: keras.Model) -> None:
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
-def _numbers(*tensors):
+def _numbers(*tensors: Any) -> tuple[float, ...]:
     return tuple(float(host_value(tensor)) for tensor in tensors)

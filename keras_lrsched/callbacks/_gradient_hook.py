@@ -1,6 +1,8 @@
 """How a callback's computation with gradients is put into the compiled step: it surrounds the optimizer's `apply`."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,7 +12,7 @@ from keras_lrsched._core.backends import after
 from keras_lrsched._core.training_loop import inner_optimizer, step_hooks
 
 
-def add(model, hook):
+def add(model: keras.Model, hook: Any) -> None:
     """Lets `hook.before_apply` and `hook.after_apply` surround each `apply` of the model's optimizer, traced or run.
 
     A hook that makes variables calls `step_hooks.make_step(model)` when it has them.
@@ -25,7 +27,7 @@ def add(model, hook):
     step_hooks.make_step(model)
 
 
-def remove(model, hook, variables):
+def remove(model: keras.Model, hook: Any, variables: list[keras.Variable]) -> None:
     """Undoes `add`, and takes from the optimizer the variables that the hook had there."""
     if hook not in step_hooks.hooks(model):
         return
@@ -36,10 +38,10 @@ def remove(model, hook, variables):
     keras_private.remove_optimizer_variables(optimizer, variables)
 
 
-def _hooked(model, optimizer):
+def _hooked(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Callable:
     original = optimizer.apply
 
-    def apply(grads, trainable_variables=None):
+    def apply(grads: Any, trainable_variables: Any = None) -> None:
         grads = list(grads)
         variables = keras_private.trained_by(optimizer) if trainable_variables is None else list(trainable_variables)
         if not optimizer.built:
@@ -60,12 +62,12 @@ def _hooked(model, optimizer):
     return apply
 
 
-def _is_overwritten(variable):
+def _is_overwritten(variable: keras.Variable) -> bool:
     """Whether it has no gradient, but gets a new value in the place of one (the scales of float8)."""
     return getattr(variable, "overwrite_with_gradient", False)
 
 
-def _dense(optimizer, gradient, variable):
+def _dense(optimizer: keras.optimizers.Optimizer, gradient: Any, variable: keras.Variable) -> Any:
     """A gradient as a plain tensor of at least float32, without the constant factor that the optimizer takes off."""
     gradient = backends.dense(gradient, variable)
     gradient = ops.cast(gradient, keras.backend.result_type(gradient.dtype, "float32"))
@@ -73,7 +75,7 @@ def _dense(optimizer, gradient, variable):
     return gradient if scale is None else gradient / scale
 
 
-def wrappers(optimizer):
+def wrappers(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
     """An optimizer, and the one that it is wrapped around."""
     yield optimizer
     while hasattr(optimizer, "inner_optimizer"):
@@ -81,10 +83,10 @@ def wrappers(optimizer):
         yield optimizer
 
 
-def _without_ours(optimizer, method):
+def _without_ours(optimizer: keras.optimizers.Optimizer, method: Any) -> Callable:
     """A method that saves or loads the optimizer's variables, as if the callbacks had none among them."""
 
-    def call(store):
+    def call(store: Any) -> None:
         with _hidden(optimizer):
             method(store)
 
@@ -92,7 +94,7 @@ def _without_ours(optimizer, method):
 
 
 @contextlib.contextmanager
-def _hidden(optimizer):
+def _hidden(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     everything = keras_private.own_optimizer_variables(optimizer)
     ours = [each for each in everything if getattr(each, "of_callback", False)]
     keras_private.remove_optimizer_variables(optimizer, ours)

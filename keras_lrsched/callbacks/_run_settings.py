@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from keras_lrsched._core import keras_private, plain, training_loop
 from keras_lrsched._core.tracked_state import is_of_user
 
 
-def describe(model, data):
+def describe(model: keras.Model, data: Any) -> dict[str, Any]:
     """A dictionary from dotted paths, such as `"optimizer.weight_decay"`, to plain values.
 
     Args:
@@ -30,13 +31,13 @@ def describe(model, data):
     return settings | {f"data.{name}": _plain(value) for name, value in data.items()}
 
 
-def of_callback(callback):
+def of_callback(callback: Any) -> dict[str, Any]:
     """The arguments of a callback that it keeps under their own names, as plain values."""
     names = inspect.signature(type(callback)).parameters
     return {name: _plain(value) for name, value in vars(callback).items() if name in names and not callable(value)}
 
 
-def optimizers_of(model):
+def optimizers_of(model: keras.Model) -> dict[str, Any]:
     """The optimizers of a model by their paths, with those that they are wrapped around: `"optimizer.inner_optimizer"`."""
     found = {}
     for name, optimizer in training_loop.optimizers_of(model).items():
@@ -47,7 +48,7 @@ def optimizers_of(model):
     return found
 
 
-def differences(now, then, allow_changes=()):
+def differences(now: dict[str, Any], then: dict[str, Any], allow_changes: Iterable[str] = ()) -> list[str]:
     """The paths whose values differ, in the order of the script, without those that may."""
     paths = dict.fromkeys([*now, *then])
     if now.get("python") != then.get("python"):  # which compiles functions to other code
@@ -57,12 +58,12 @@ def differences(now, then, allow_changes=()):
     return [path for path in paths if now.get(path) != then.get(path) and not is_allowed(path, allow_changes)]
 
 
-def is_allowed(path, allow_changes):
+def is_allowed(path: str, allow_changes: Iterable[str]) -> bool:
     """Whether a path, or one that leads to it, may have changed."""
     return any(path == allowed or path.startswith(f"{allowed}.") for allowed in allow_changes)
 
 
-def check(now, then, allow_changes):
+def check(now: dict[str, Any], then: dict[str, Any], allow_changes: Iterable[str]) -> None:
     """Compare the settings of a script with those of the saved run.
 
     Raises:
@@ -76,11 +77,11 @@ def check(now, then, allow_changes):
         )
 
 
-def _shown(settings, path):
+def _shown(settings: dict[str, Any], path: str) -> str:
     return f"{settings[path]!r:.200}" if path in settings else "nothing"
 
 
-def _of_layers(model):
+def _of_layers(model: keras.Model) -> dict[str, Any]:
     layers = [layer for layer in keras_private.layers_of(model) if not isinstance(layer, keras.layers.InputLayer)]
     settings: dict[str, Any] = {}
     for number, layer in enumerate(layers):
@@ -111,7 +112,7 @@ _LEFT_OUT = (
 )
 
 
-def _of_object(path, thing, leave_out=()):
+def _of_object(path: str, thing: Any, leave_out: Iterable[str] = ()) -> dict[str, Any]:
     """The class of an object, its configuration, and a digest of the functions in its class if that is the user's."""
     settings = {f"{path}.class": f"{type(thing).__module__}.{type(thing).__name__}"}
     if type(thing).__module__.startswith("keras."):
@@ -131,7 +132,7 @@ def _of_object(path, thing, leave_out=()):
     return settings
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """A plain value that is equal for equal settings, in another process, too."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items() if key not in _LEFT_OUT}
@@ -152,11 +153,11 @@ def _plain(value):
     return getattr(value, "__name__", None) or type(value).__name__
 
 
-def _is_code(value):
+def _is_code(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("code ")
 
 
-def _code(value):
+def _code(value: Any) -> str:
     """A digest of a Python function: of its instructions, constants, defaults, and of plain values in its closure."""
     for name in ("__func__", "fget", "func"):
         value = getattr(value, name, value)
@@ -168,20 +169,20 @@ def _code(value):
     return plain.digest([_instructions(value.__code__), kept])
 
 
-def _instructions(code):
+def _instructions(code: types.CodeType) -> list:
     """The parts of compiled code that do not depend on where it lies in a file."""
     constants = [_instructions(each) if isinstance(each, types.CodeType) else repr(each) for each in code.co_consts]
     return [code.co_code, constants, list(code.co_names), list(code.co_varnames)]
 
 
-def _has_content(cell):
+def _has_content(cell: Any) -> bool:
     try:
         return cell.cell_contents is not None
     except ValueError:
         return False
 
 
-def _wiring(model):
+def _wiring(model: keras.Model) -> str | None:
     """A digest of how the layers of a functional model are connected; `None` for other models."""
     try:
         config = model.get_config()
@@ -196,7 +197,7 @@ def _wiring(model):
     return hashlib.sha256(json.dumps([nodes, ends], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _renamed(value, places):
+def _renamed(value: Any, places: Any) -> Any:
     """Names of layers, which Keras numbers anew in each process, replaced by their places."""
     if isinstance(value, dict):
         return {key: _renamed(item, places) for key, item in value.items() if key != "name"}

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from typing import Any
 
 import keras
 from keras import ops
@@ -24,7 +25,7 @@ class Setting:
         ValueError: If there is no such setting, or none that may change while a model is trained.
     """
 
-    def __init__(self, model, path):
+    def __init__(self, model: keras.Model, path: str) -> None:
         *parents, self.name = path.split(".")
         self.path = path
         self.owner, self.optimizer = model, None
@@ -40,12 +41,12 @@ class Setting:
         self.value = holder[key]
         self._check()
 
-    def exchange(self, stand_in):
+    def exchange(self, stand_in: Any) -> None:
         """Puts anything in the place of the value, past what the owner does when an attribute is set."""
         for holder, key in self._places:
             holder[key] = stand_in
 
-    def write(self, number):
+    def write(self, number: float) -> None:
         """Sets the value for good."""
         if isinstance(self.value, keras.Variable):
             self.value.assign(number)
@@ -53,7 +54,7 @@ class Setting:
             self.value = number
             self.exchange(number)
 
-    def _child(self, owner, part):
+    def _child(self, owner: Any, part: Any) -> Any:
         if isinstance(owner, (list, tuple)):
             children = {getattr(item, "name", str(i)): item for i, item in enumerate(owner)}
             children |= {part: owner[int(part)]} if part.isdecimal() and int(part) < len(owner) else {}
@@ -68,7 +69,7 @@ class Setting:
             child = child.inner_optimizer
         return child
 
-    def _check(self):
+    def _check(self) -> None:
         kind = type(self.owner).__name__
         if isinstance(self.value, LearningRateSchedule):
             raise ValueError(
@@ -85,14 +86,14 @@ class Setting:
                 f"Construct it with any positive number. Received: {self.name}={self.value!r}"
             )
 
-    def _is_off(self):
+    def _is_off(self) -> bool:
         if isinstance(self.value, keras.Variable) or self.value != 0:
             return False
         if isinstance(self.owner, keras.optimizers.Optimizer):
             return self.name in getattr(self.owner, "state_settings", ("momentum",))
         return hasattr(self.owner, "seed") and not hasattr(self.owner, "seed_generator")
 
-    def _missing(self, what, part, names):
+    def _missing(self, what: str, part: Any, names: Any) -> ValueError:
         close = difflib.get_close_matches(part, names, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
         if isinstance(self.owner, str):
@@ -104,7 +105,7 @@ class Setting:
         )
 
 
-def _names(owner):
+def _names(owner: Any) -> list[str]:
     """The names of what an object has, as far as they are public."""
     names = [name for name in getattr(owner, "__dict__", ()) if not name.startswith("_")]
     if isinstance(owner, keras.Model):
@@ -114,7 +115,7 @@ def _names(owner):
     return [*names, *keras_private.function_arguments(owner)]
 
 
-def _places(owner, name):
+def _places(owner: Any, name: str) -> list[tuple[dict, str]]:
     """The dictionaries that may hold a setting: two for a loss, of which one is for its configuration only."""
     attributes = getattr(owner, "__dict__", {})
     if isinstance(owner, keras.optimizers.Optimizer) and name == "learning_rate":
@@ -122,7 +123,7 @@ def _places(owner, name):
     return [(keras_private.function_arguments(owner), name), (attributes, name)]
 
 
-def _is_number(owner, name):
+def _is_number(owner: Any, name: str) -> bool:
     """Whether it is a float, or may be one.
 
     An int may where the constructor's default is a float: `label_smoothing=0`, but not `units=8`. `None` may for a weight
@@ -139,22 +140,22 @@ def _is_number(owner, name):
     return isinstance(value, float)
 
 
-def _has_settings(item):
+def _has_settings(item: Any) -> bool:
     return hasattr(item, "get_config") or (isinstance(item, (list, tuple, dict)) and len(item) > 0)
 
 
-def callbacks_in(model):
+def callbacks_in(model: keras.Model) -> list[Any]:
     """The `ScheduleHyperparameter` callbacks that are at work in a model."""
     return [hook for hook in step_hooks.hooks(model) if hasattr(hook, "target")]
 
 
-def is_in_state(model, optimizer):
+def is_in_state(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether the training step gets the counter of an optimizer: on JAX, it gets all state as arguments."""
     state = [*model.optimizer.variables, *model.non_trainable_variables]
     return keras.backend.backend() != "jax" or any(each is keras_private.iterations(optimizer) for each in state)
 
 
-def updates(model, optimizer, args):
+def updates(model: keras.Model, optimizer: keras.optimizers.Optimizer, args: tuple) -> Any:
     """The number of updates of an optimizer so far, as a tensor. JAX passes all state as the first argument of a step."""
     if keras.backend.backend() != "jax":
         return ops.convert_to_tensor(optimizer.iterations)
@@ -177,50 +178,50 @@ class StandIn(keras.Variable):
     _was_read = False
 
     @property
-    def is_idle(self):
+    def is_idle(self) -> bool:
         """Whether nothing has read what it was given in any step."""
         return self._tensor is not None and not self._was_read
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(0.5, dtype=float_dtype(), trainable=False, name="scheduled")
 
-    def hold(self, tensor):
+    def hold(self, tensor: Any) -> None:
         self._tensor = tensor
 
     @property
-    def value(self):
+    def value(self) -> Any:
         if self._tensor is None:
             return super().value
         self._was_read = True
         return keras_private.autocast(self, self._tensor)
 
-    def get_shape(self):  # what TensorFlow asks of a tensor
+    def get_shape(self) -> Any:  # what TensorFlow asks of a tensor
         return self.value.shape
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return True
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> Any:
         return self._compared("__eq__", other)
 
-    def __ne__(self, other):
+    def __ne__(self, other: Any) -> Any:
         return self._compared("__ne__", other)
 
-    def __lt__(self, other):
+    def __lt__(self, other: Any) -> Any:
         return self._compared("__lt__", other)
 
-    def __le__(self, other):
+    def __le__(self, other: Any) -> Any:
         return self._compared("__le__", other)
 
-    def __gt__(self, other):
+    def __gt__(self, other: Any) -> Any:
         return self._compared("__gt__", other)
 
-    def __ge__(self, other):
+    def __ge__(self, other: Any) -> Any:
         return self._compared("__ge__", other)
 
     __hash__ = object.__hash__
 
-    def _compared(self, comparison, other):
+    def _compared(self, comparison: str, other: Any) -> Any:
         if isinstance(other, (int, float)):
             return getattr(0.5, comparison)(float(other))
         return getattr(super(), comparison)(other)

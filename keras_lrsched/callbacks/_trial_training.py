@@ -1,5 +1,7 @@
 """Training on single batches within `fit`, to be undone afterwards."""
 
+from typing import Any
+
 import keras
 
 from keras_lrsched._core import training_loop
@@ -14,12 +16,12 @@ class TrialTraining:
         monitor: The name of the value in the logs that counts as the loss.
     """
 
-    def __init__(self, model, monitor):
+    def __init__(self, model: keras.Model, monitor: str) -> None:
         self._model, self._monitor = model, monitor
         self._values = BatchValues(monitor)
         self._values.start(model)
 
-    def loss_of(self, batch):
+    def loss_of(self, batch: Any) -> float:
         """The loss of a batch, which is trained on."""
         self._model.reset_metrics()  # as `train_on_batch` is about to do
         self._values.rebase()

@@ -48,17 +48,17 @@ class UpdateObserver(keras.callbacks.Callback):
             `model.optimizer`, or if `steps_per_execution` is above 1.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.updates: list[Update] = []
         self._sources: dict[str, _Source] = {}
         self._function_rate: _FunctionRate | None = None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), ()  # a copy of a recorder observes another `fit`
 
     @classmethod
-    def of(cls, model):
+    def of(cls, model: keras.Model) -> "UpdateObserver":
         """The observer of the `fit` that a callback is part of; to be called in its `set_model`."""
         present = [it for it in getattr(training_loop.callback_list(), "callbacks", ()) if isinstance(it, cls)]
         if present:
@@ -69,36 +69,36 @@ class UpdateObserver(keras.callbacks.Callback):
         return observer
 
     @property
-    def targets(self):
+    def targets(self) -> list[str]:
         """The paths of all learning rates and scheduled settings."""
         return list(self._sources)
 
     @property
-    def learning_rates(self):
+    def learning_rates(self) -> list[str]:
         """The paths of the learning rates of optimizers that have made a step in this `fit`."""
         return [f"{path}.learning_rate" for path, it in self._optimizers.items() if id(it) in self._active]
 
-    def values(self, target, used):
+    def values(self, target: str, used: list[float]) -> list[float]:
         """Floats, from entries of `Update.used` of the current epoch."""
         formula = self._sources[target].formula
         return list(used) if formula is None or not used else formula(np.array(used)).tolist()
 
-    def last(self, target):
+    def last(self, target: str) -> float:
         """What the last batch used, or would have used if its step had not been left out."""
         rows = max(len(self.updates), 1)
         return self.values(target, [self._used(target, rows - 1, rows)])[0]
 
-    def counter(self):
+    def counter(self) -> int:
         """The steps that `model.optimizer` has made, over all `fit`s."""
         optimizer = inner_optimizer(self._trainer.optimizer)
         return 0 if optimizer is None else int(optimizer_value(self._trainer, keras_private.iterations(optimizer)))
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._trainer: Any = model  # on JAX, each look at `self.model` takes all state out of the compiled step
         step_hooks.remove_left_hooks(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.updates = []
         self._sources = {}
         self._active: set[int] = set()
@@ -107,7 +107,7 @@ class UpdateObserver(keras.callbacks.Callback):
             _refuse_functions(self._trainer, functions)
             self._function_rate = _FunctionRate(self._trainer)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks up what may have been set since: optimizers, their learning rates, `ScheduleHyperparameter`s."""
         main = inner_optimizer(self._trainer.optimizer)
         self._optimizers = optimizers_of(self._trainer)
@@ -118,40 +118,40 @@ class UpdateObserver(keras.callbacks.Callback):
             formula = _per_update(callback.counter, callback.value)
             self._sources[self._target(callback)] = _Source(callback.counter, formula, at_batch=True)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Where Keras does not know the length of the data, this is called once more than `on_train_batch_end`.
         if not self._sources:
             self.on_epoch_begin(0)
         self._first_batch, self._before = batch, self._counters()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._batches = batch - self._first_batch + 1
         self._after = self._counters()
         self._made = {it: self._steps_made(it) for it in self._counted}
         self._active |= {it for it, made in self._made.items() if made}
         variables = {target: it.variable for target, it in self._sources.items() if it.variable is not None}
         self._numbers = {target: float(optimizer_value(self._trainer, each)) for target, each in variables.items()}
-        leader = max(self._made, key=lambda it: self._made[it], default=None)
-        rows = 0 if leader is None else self._made[leader]
+        leader = max(self._made, key=lambda it: self._made[it], default=-1)
+        rows = self._made.get(leader, 0)
         present = [target for target, it in self._sources.items() if it.at_batch or self._made[id(it.optimizer)]]
         self.updates = [
             Update(self._after[leader] - rows + row, {target: self._used(target, row, rows) for target in present})
             for row in range(rows)
         ]
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._function_rate is not None:
             self._function_rate.leave_step()
             self._function_rate = None
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Nothing: what a resumed run observes, it observes anew."""
         return {}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         pass
 
-    def _source(self, optimizer):
+    def _source(self, optimizer: keras.optimizers.Optimizer) -> "_Source":
         rate = _rate(optimizer)
         if isinstance(rate, LearningRateSchedule):
             if isinstance(optimizer, Optimizer):  # those of Keras count batches here
@@ -161,21 +161,21 @@ class UpdateObserver(keras.callbacks.Callback):
             return _Source(optimizer, variable=self._function_rate.variable)
         return _Source(optimizer, variable=rate)
 
-    def _target(self, callback):
+    def _target(self, callback: Any) -> str:
         """The path of the setting of a `ScheduleHyperparameter`, for a learning rate by the path of its optimizer here."""
         if callback.target.endswith(".learning_rate"):
             owner = Setting(self._trainer, callback.target).owner
             return next(f"{path}.learning_rate" for path, optimizer in self._optimizers.items() if optimizer is owner)
         return callback.target
 
-    def _counters(self):
+    def _counters(self) -> dict[int, int]:
         return {key: int(optimizer_value(self._trainer, keras_private.iterations(it))) for key, it in self._counted.items()}
 
-    def _steps_made(self, key):
+    def _steps_made(self, key: int) -> int:
         made = self._after[key] - self._before[key]
         return made if made >= 0 else self._batches  # a callback has set the counter back before the step
 
-    def _used(self, target, row, rows):
+    def _used(self, target: str, row: int, rows: int) -> Any:
         """What the step number `row`, of `rows` that the most active optimizer made, had of one target."""
         source = self._sources[target]
         if source.variable is not None:
@@ -203,7 +203,7 @@ class _Source:
 class _FunctionRate:
     """Stores within the compiled step what a learning rate that is a function gives."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         self._model, self._optimizer = model, inner_optimizer(model.optimizer)
         _gradient_hook.add(model, self)
         with backends.strategy_scope(self._optimizer):
@@ -213,17 +213,17 @@ class _FunctionRate:
         self.variable.of_callback = True
         step_hooks.make_step(model)
 
-    def before_apply(self, gradients, variables):
+    def before_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         self.variable.assign(ops.cast(keras_private.current_learning_rate(self._optimizer), "float32"))
 
-    def after_apply(self, gradients, variables):
+    def after_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         pass
 
-    def leave_step(self):
+    def leave_step(self) -> None:
         _gradient_hook.remove(self._model, self, [self.variable])
 
 
-def optimizers_of(model):
+def optimizers_of(model: keras.Model) -> dict[str, Any]:
     """The optimizers that update weights, by their paths: those inside of wrappers, and of a `MultiOptimizer` its parts."""
     found: dict[str, Any] = {}
     for path, holder in training_loop.optimizers_of(model).items():
@@ -233,7 +233,7 @@ def optimizers_of(model):
     return found
 
 
-def _parts(optimizer):
+def _parts(optimizer: keras.optimizers.Optimizer) -> list[tuple[str, Any]]:
     if not isinstance(optimizer, keras_private.existing(keras.optimizers, "MultiOptimizer")):
         return [("", optimizer)]
     parts = optimizer.optimizers
@@ -242,21 +242,21 @@ def _parts(optimizer):
     return [(f".optimizers.{it.name if unique else i}", inner_optimizer(it)) for i, it in enumerate(parts)]
 
 
-def _rate(optimizer):
+def _rate(optimizer: keras.optimizers.Optimizer) -> Any:
     return keras_private.learning_rate_setting(optimizer)
 
 
-def _is_function(rate):
+def _is_function(rate: Any) -> bool:
     return callable(rate) and not isinstance(rate, (LearningRateSchedule, keras.Variable))
 
 
-def _per_update(optimizer, formula):
+def _per_update(optimizer: keras.optimizers.Optimizer, formula: Callable) -> Callable:
     """A formula of the updates of an optimizer, as one of its steps, of which an update may take several."""
     batches = getattr(optimizer, "gradient_accumulation_steps", None) or 1
     return lambda steps: formula(steps // batches)
 
 
-def _refuse_functions(model, paths):
+def _refuse_functions(model: keras.Model, paths: list[str]) -> None:
     others = [path for path in paths if path != "optimizer"]
     if others:
         raise ValueError(

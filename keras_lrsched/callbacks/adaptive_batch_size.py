@@ -1,6 +1,7 @@
 """AdAdaGrad: the batch grows when the noise in its gradient is too large for it (Lau, Liu & Kolar 2024)."""
 
 import math
+from typing import Literal
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -82,14 +83,14 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
 
     def __init__(
         self,
-        eta=0.1,
-        max_batch_size=None,
-        momentum=0.9,
-        max_growth=2.0,
-        every=1,
-        powers_of_two=False,
-        learning_rate_rule="none",
-    ):
+        eta: float = 0.1,
+        max_batch_size: int | None = None,
+        momentum: float = 0.9,
+        max_growth: float | None = 2.0,
+        every: int = 1,
+        powers_of_two: bool = False,
+        learning_rate_rule: Literal["none", "sqrt", "linear"] = "none",
+    ) -> None:
         super().__init__(learning_rate_rule)
         self.eta = validation.positive_float("eta", eta)
         self.max_batch_size = None if max_batch_size is None else validation.positive_int("max_batch_size", max_batch_size)
@@ -104,7 +105,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         self.wanted: int | None = None
         self.history: list[list[float]] = []
 
-    def begin(self):
+    def begin(self) -> None:
         super().begin()
         samples, now = self._shares * self._batches.num_samples, self._parts * self._batches.batch_size
         self._limit = samples if self.max_batch_size is None else self.max_batch_size
@@ -117,7 +118,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         if self.first is None:
             self.first = self._batches.batch_size
 
-    def after_statistics(self, small_square, big_square, small_batch, big_batch):
+    def after_statistics(self, small_square: float, big_square: float, small_batch: float, big_batch: float) -> None:
         _, variance = unbiased(small_square, big_square, small_batch, big_batch)
         for name, value in {"variance": variance, "square": big_square, "weight": 1.0}.items():
             setattr(self, name, self.momentum * getattr(self, name) + (1 - self.momentum) * value)
@@ -126,13 +127,13 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         if update % self.every == 0 and self.wanted is None and has_grown:
             self._test(update)
 
-    def after_update(self):
+    def after_update(self) -> None:
         super().after_update()
         if self.wanted is not None and (self.applied() + LEAD) % self.accumulation_steps == 0:
             self._batches.set_batch_size(self.wanted)
             self.wanted = None
 
-    def _test(self, update):
+    def _test(self, update: int) -> None:
         variance, square, parts = self.variance / self.weight, self.square / self.weight, self._parts
         batch = self.accumulation_steps * self.requested
         self.history.append([update, batch, variance, square])
@@ -147,12 +148,12 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
             self.wanted = size  # of a small batch in one process
 
     @property
-    def _parts(self):
+    def _parts(self) -> int:
         """How many small batches of processes make up the batch of an update."""
         return self.accumulation_steps * self._shares
 
 
-def next_batch_size(variance, square, batch_size, eta):
+def next_batch_size(variance: float, square: float, batch_size: int, eta: float) -> int:
     """The batch size after a norm test: the same if it passes."""
     if not (math.isfinite(variance) and math.isfinite(square)) or variance / batch_size <= eta**2 * square:
         return batch_size

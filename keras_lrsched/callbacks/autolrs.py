@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -113,21 +114,21 @@ class AutoLRS(Controller):
 
     def __init__(
         self,
-        min_learning_rate,
-        max_learning_rate,
-        search_steps=100,
-        exploitation_steps=1000,
-        max_exploitation_steps=8000,
-        candidates=10,
-        search="bayes",
-        kappa=1.96,
-        validation_data=None,
-        validation_batch_size=32,
-        warmup_steps=0,
-        warmup_learning_rate=None,
-        seed=0,
-        monitor="loss",
-    ):
+        min_learning_rate: float,
+        max_learning_rate: float,
+        search_steps: int = 100,
+        exploitation_steps: int = 1000,
+        max_exploitation_steps: int = 8000,
+        candidates: int = 10,
+        search: Literal["bayes", "log_grid"] = "bayes",
+        kappa: float = 1.96,
+        validation_data: Any = None,
+        validation_batch_size: int = 32,
+        warmup_steps: int = 0,
+        warmup_learning_rate: float | None = None,
+        seed: int = 0,
+        monitor: str = "loss",
+    ) -> None:
         super().__init__(monitor)
         self.min_learning_rate = validation.positive_float("min_learning_rate", min_learning_rate)
         self.max_learning_rate = validation.positive_float("max_learning_rate", max_learning_rate)
@@ -157,16 +158,16 @@ class AutoLRS(Controller):
         self.stages: list[dict] = []
 
     @property
-    def stage_steps(self):
+    def stage_steps(self) -> tuple[int, int]:
         """S and T of the present stage."""
         return self.search_steps << self.doublings, self.exploitation_steps << self.doublings
 
-    def begin(self):
+    def begin(self) -> None:
         self._adapter = data_adapter(type(self).__name__)
         training_loop.build(self._trainer)
         self._dataset = getattr(self._adapter, "py_dataset", None)
 
-    def before_update(self):
+    def before_update(self) -> None:
         if self.step < self.warmup_steps:
             self.learning_rate = self.warmup_learning_rate * (self.step + 1) / self.warmup_steps
         elif self.left == 0:
@@ -174,12 +175,12 @@ class AutoLRS(Controller):
             self.learning_rate = self._search()
             self.left = self.stage_steps[1]
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hasattr(self._dataset, "peek"):
             self._dataset.trained(batch + 1)
         super().on_train_batch_end(batch, logs)
 
-    def after_update(self):
+    def after_update(self) -> None:
         if self.step <= self.warmup_steps:
             return
         self.left -= 1
@@ -189,23 +190,23 @@ class AutoLRS(Controller):
             else:
                 self.is_validating = self.validation_data is not None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["search_steps"] = self.search_steps_done
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._undo_search_without_step()
         self._adapter = self._dataset = None
 
-    def _undo_search_without_step(self):
+    def _undo_search_without_step(self) -> None:
         """Where Keras finds the data at an end only then, `before_update` has come for a step that does not."""
         if self.stages and self.left == self.stage_steps[1] and self.stages[-1]["step"] == self.step:
             self.search_steps_done -= self.stages.pop()["search_steps"]
             self.left = 0
             self.learning_rate = self.rate_before
 
-    def _search(self):
+    def _search(self) -> float:
         """The rate of a new stage; the model and all else are as before."""
         before, numbers = Snapshot(self.model, metrics=are_built(self.model)), random_state()
         of_callbacks = _variables_of_callbacks(self.model)
@@ -232,13 +233,13 @@ class AutoLRS(Controller):
         self.stages.append({"step": self.step, "tried": tried, "learning_rate": best, "search_steps": done})
         return best
 
-    def _next(self, tried):
+    def _next(self, tried: list[list[float]]) -> float:
         low, high = self.min_learning_rate, self.max_learning_rate
         if self.search == "log_grid":
             return log_grid(low, high, self.candidates, tried)
         return lower_confidence_bound(low, high, tried, self.kappa, [self.seed, len(self.stages)])
 
-    def _try(self, rate):
+    def _try(self, rate: float) -> list[float]:
         """The training losses, or the validation losses at intervals, of a candidate; up to one that is no number."""
         self.learning_rate = rate
         training, batches = TrialTraining(self.model, self.monitor[0]), self._batches()
@@ -255,10 +256,10 @@ class AutoLRS(Controller):
                 losses.append(self._validation_loss())
         return losses
 
-    def _batches(self):
+    def _batches(self) -> Iterator[Any]:
         return batches_ahead(self._adapter)
 
-    def _prospect(self, losses, start):
+    def _prospect(self, losses: Any, start: Any) -> float:
         """The loss that a candidate is heading for."""
         steps = self.stage_steps[1]
         if not self.is_validating:
@@ -271,10 +272,10 @@ class AutoLRS(Controller):
         return min(loss, worst) if math.isfinite(loss) else worst
 
     @property
-    def _validation_interval(self):
+    def _validation_interval(self) -> int:
         return max(1, self.stage_steps[0] // VALIDATIONS)
 
-    def _validation_loss(self):
+    def _validation_loss(self) -> float:
         data = self.validation_data
         if isinstance(data, (tuple, list)):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -289,7 +290,7 @@ class AutoLRS(Controller):
         return float(logs[self.monitor[0]])
 
 
-def _variables_of_callbacks(model):
+def _variables_of_callbacks(model: keras.Model) -> list[tuple[keras.Variable, np.ndarray]]:
     """What callbacks have in the compiled step, which is in no snapshot, with its values."""
     variables = [each for each in model.optimizer.variables if getattr(each, "of_callback", False)]
     return [(each, np.array(keras.ops.convert_to_numpy(each))) for each in variables]

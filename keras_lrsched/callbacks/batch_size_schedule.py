@@ -1,6 +1,9 @@
 """A batch size that follows a schedule, and the learning rate that goes with it."""
 
+from typing import Literal
+
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._batch_size import BatchSizeControl
@@ -15,10 +18,10 @@ class Share:
         processes: How many share it.
     """
 
-    def __init__(self, schedule, processes):
+    def __init__(self, schedule: LearningRateSchedule | float, processes: int) -> None:
         self.schedule, self.processes = schedule, processes
 
-    def __call__(self, number):
+    def __call__(self, number: int) -> int:
         size = round(float(compute(self.schedule, np.asarray(number), np)))
         if size % self.processes:
             raise ValueError(
@@ -78,10 +81,12 @@ class BatchSizeSchedule(BatchSizeControl):
     ([2, 2, 8, 8], 0.002)
     """
 
-    def __init__(self, schedule, learning_rate_rule="none"):
+    def __init__(
+        self, schedule: LearningRateSchedule | float, learning_rate_rule: Literal["none", "sqrt", "linear"] = "none"
+    ) -> None:
         super().__init__(learning_rate_rule, monitor=())
         self.schedule = as_schedule("schedule", schedule)
 
-    def begin(self):
+    def begin(self) -> None:
         super().begin()
         self._batches.follow(self.schedule if self._shares == 1 else Share(self.schedule, self._shares))

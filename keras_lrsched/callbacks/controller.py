@@ -1,6 +1,7 @@
 """What callbacks share that set the learning rate, or another value, from what they see of the training."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -69,7 +70,7 @@ class Controller(keras.callbacks.Callback):
     works_on_replicas = True
     """`False` in a subclass that needs what is not to be had on several replicas of `tf.distribute`."""
 
-    def __init__(self, monitor=("loss",)):
+    def __init__(self, monitor: str | Sequence[str] = ("loss",)) -> None:
         super().__init__()
         self.monitor = (monitor,) if isinstance(monitor, str) else tuple(monitor)
         self.step = 0
@@ -82,52 +83,74 @@ class Controller(keras.callbacks.Callback):
         self._run: Run | None = None
         self._initial: dict = {}  # what it had before its first run
 
-    def begin(self):
+    def begin(self) -> None:
         """When `fit` begins, before a saved state is restored."""
 
-    def before_update(self):
+    def before_update(self) -> None:
         """Before the optimizer step number `step`, counted from 0.
 
         With data of unknown length, Keras also calls it where it then finds the data at an end: no `after_update`
         follows, and the next epoch calls it again for the same `step`. So it may set values, but not count or append.
         """
 
-    def after_update(self):
+    def after_update(self) -> None:
         """After an optimizer step; `step` counts it, `values` are those of its batch."""
 
     @property
-    def loss(self):
+    def loss(self) -> float:
         """The value of the last step's batch that `monitor` names first, which is the loss unless another was chosen."""
         return self.values[self.monitor[0]]
 
     @property
-    def optimizer(self):
+    def optimizer(self) -> Any:
         """The optimizer that has the learning rate, inside of a `LossScaleOptimizer`."""
         return inner_optimizer(self.model.optimizer)
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         return float(np.asarray(ops.convert_to_numpy(self.optimizer.learning_rate)))
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float) -> None:
         self.optimizer.learning_rate = value
 
     @property
-    def accumulation_steps(self):
+    def accumulation_steps(self) -> int:
         """How many batches make up an optimizer step."""
         return getattr(inner_optimizer(self._trainer.optimizer), "gradient_accumulation_steps", None) or 1
 
     @property
-    def processes(self):
+    def processes(self) -> int:
         """How many processes train the model together, each on its own part of every batch."""
         return len(backends.all_gather(self._trainer, 0))
 
-    def evaluate(self, *args, **kwargs):
-        """`model.evaluate` as a dictionary, also within an epoch, whose metrics go on as if it had not been."""
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        steps: int | None = None,
+        verbose: int | str = 0,
+    ) -> dict[str, float]:
+        """Evaluate the model, also within an epoch, whose metrics are restored afterwards.
+
+        Args:
+            x: As in `model.evaluate`, like all other arguments.
+            y: Targets. Defaults to `None`.
+            batch_size: Defaults to `None`.
+            sample_weight: Defaults to `None`.
+            steps: Defaults to `None`.
+            verbose: Defaults to `0`.
+
+        Returns:
+            The values of loss and metrics by name, the same in all processes that train together.
+        """
+        given = {"y": y, "batch_size": batch_size, "sample_weight": sample_weight, "steps": steps}
+        options = {name: value for name, value in given.items() if value is not None}
         model = self.model
         metrics = Snapshot(model, metrics=True, others=False).state()["metrics"] if are_built(model) else None
-        logs = model.evaluate(*args, **{"verbose": 0, **kwargs}, return_dict=True)
+        logs = model.evaluate(x, **options, verbose=verbose, return_dict=True)
         if keras.backend.backend() == "torch":
             model.train()
         if metrics is None:
@@ -136,11 +159,11 @@ class Controller(keras.callbacks.Callback):
             Snapshot.from_state(model, {"metrics": metrics}).restore()
         return broadcast_from_first(logs)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What a run that is resumed needs to go on: plain values and NumPy arrays."""
         return copy.deepcopy({name: getattr(self, name) for name in (*_SAVED, *self.saved)})
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         """Puts back what `state` gave."""
         names = {*_SAVED, *self.saved}
         if set(state) != names:
@@ -151,7 +174,7 @@ class Controller(keras.callbacks.Callback):
         if training_loop.callback_list() is None:
             self._run = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._refuse_what_cannot_work()
         self._begin_run()
         self._trainer = self.model  # on JAX, each look at `self.model` takes all state out of the compiled step
@@ -159,10 +182,10 @@ class Controller(keras.callbacks.Callback):
         self._steps_before, self._is_optimizer_checked = None, not self.sets_learning_rate
         self.begin()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._batch_values.rebase()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.monitor:
             self._batch_values.before_batch()
         if self._steps_before is None:
@@ -171,7 +194,7 @@ class Controller(keras.callbacks.Callback):
         if self._batches_before % self._batches_of_a_step == 0:
             self.before_update()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.monitor:
             self.partial.append(broadcast_from_first(self._read_values(logs)))
         self._check_optimizer()
@@ -183,22 +206,22 @@ class Controller(keras.callbacks.Callback):
             self.step += 1
             self.after_update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._check_optimizer(epoch_ends=True)
 
     @property
-    def _batches_of_a_step(self):
+    def _batches_of_a_step(self) -> int:
         return 1 if self.counts_batches else self.accumulation_steps
 
-    def _batches_applied(self):
+    def _batches_applied(self) -> int:
         """How many batches the optimizer has got, if several make up a step."""
         return 0 if self._batches_of_a_step == 1 else self._optimizer_steps()
 
-    def _optimizer_steps(self):
+    def _optimizer_steps(self) -> int:
         optimizer = inner_optimizer(self._trainer.optimizer)
         return 0 if optimizer is None else int(optimizer_value(self._trainer, keras_private.iterations(optimizer)))
 
-    def _check_optimizer(self, epoch_ends=False):
+    def _check_optimizer(self, epoch_ends: bool = False) -> None:
         """Refuses a training step that does not use the learning rate that is set.
 
         At once if there is another optimizer that it may use; else at the end of the epoch, as it may accumulate gradients
@@ -216,17 +239,17 @@ class Controller(keras.callbacks.Callback):
                 f"Received: model={type(self._trainer).__name__}, whose optimizer has made no step"
             )
 
-    def _read_values(self, logs):
+    def _read_values(self, logs: dict[str, Any] | None) -> dict[str, float]:
         try:
             return self._batch_values.read(logs)
         except ValueError as error:
             raise ValueError(f"{error}. {type(self).__name__} watches what its argument `monitor` names.") from error
 
-    def is_of_another_run(self, model):
+    def is_of_another_run(self, model: keras.Model) -> bool:
         """Whether the state is of another model than this one, or of another optimizer of it."""
         return self._run is not None and self._run != Run(model)
 
-    def _begin_run(self):
+    def _begin_run(self) -> None:
         """Puts the initial state back if the run is another than that of the `fit` before."""
         self._keep_initial_state()
         model = self.model
@@ -236,11 +259,11 @@ class Controller(keras.callbacks.Callback):
             self.values = {}
         self._run = Run(model)
 
-    def _keep_initial_state(self):
+    def _keep_initial_state(self) -> None:
         if not self._initial:
             self._initial = copy.deepcopy({name: getattr(self, name) for name in (*_SAVED, *self.saved)})
 
-    def _refuse_what_cannot_work(self):
+    def _refuse_what_cannot_work(self) -> None:
         name, model = type(self).__name__, self.model
         if model.steps_per_execution != 1:
             raise ValueError(f"{name} needs to see every update. Received: steps_per_execution={model.steps_per_execution}")
@@ -251,14 +274,14 @@ class Controller(keras.callbacks.Callback):
         refuse_backups(name)
 
 
-def _means(batches):
+def _means(batches: list[dict[str, float]]) -> dict[str, float]:
     """The means of the values of some batches, by name."""
     if len(batches) < 2:
         return batches[0] if batches else {}
     return {name: sum(values[name] for values in batches) / len(batches) for name in batches[0]}
 
 
-def refuse_backups(name):
+def refuse_backups(name: str) -> None:
     """Refuses Keras' callbacks from whose files a run goes on without the state of other callbacks."""
     callbacks = training_loop.callback_list()
     for callback in [] if callbacks is None else callbacks.callbacks:
@@ -270,7 +293,7 @@ def refuse_backups(name):
             )
 
 
-def _refuse_learning_rate(name, model):
+def _refuse_learning_rate(name: str, model: keras.Model) -> None:
     optimizer = inner_optimizer(model.optimizer)
     if optimizer is None:
         raise ValueError(f"{name} sets the learning rate of `model.optimizer`. Received: model.optimizer=None")

@@ -1,6 +1,8 @@
 """The critical batch size, measured by branching short runs off a training (Merrill et al. 2025)."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -82,14 +84,14 @@ class CriticalBatchSize(Controller):
 
     def __init__(
         self,
-        samples,
-        multipliers=(1, 2, 3, 4, 6, 8),
-        learning_rate_rule="sqrt",
-        tolerance=0.01,
-        smoothing=0.5,
-        every=1,
-        monitor="loss",
-    ):
+        samples: int,
+        multipliers: Sequence[int] = (1, 2, 3, 4, 6, 8),
+        learning_rate_rule: Literal["sqrt", "linear"] = "sqrt",
+        tolerance: float = 0.01,
+        smoothing: float = 0.5,
+        every: int = 1,
+        monitor: str = "loss",
+    ) -> None:
         super().__init__(monitor=())
         self.loss_name = monitor
         self.samples = validation.positive_int("samples", samples)
@@ -104,14 +106,14 @@ class CriticalBatchSize(Controller):
         self.epochs = 0
         self._adapter = None
 
-    def begin(self):
+    def begin(self) -> None:
         self._adapter = data_adapter(type(self).__name__)
         size = getattr(self._adapter, "batch_size", None) or getattr(training_loop.dataset(), "batch_size", None)
         if isinstance(size, int):
             self._check_samples(size)
         training_loop.place_first(self)  # so that it measures before a callback gives averaged weights to the model
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self.epochs += 1
         if self.epochs % self.every == 0:
@@ -119,10 +121,10 @@ class CriticalBatchSize(Controller):
             if logs is not None:
                 logs["critical_batch_size"] = self.history[-1]["critical_batch_size"]
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._adapter = None
 
-    def _measure(self):
+    def _measure(self) -> dict[str, Any]:
         before, numbers, rate = Snapshot(self.model, metrics=True), random_state(), self.learning_rate
         data, small_batch = self._samples_ahead()
         batch_size = small_batch * self._parts
@@ -142,10 +144,10 @@ class CriticalBatchSize(Controller):
             "learning_rate": self._factor(multiplier) * rate,
         }
 
-    def _factor(self, k):
+    def _factor(self, k: int) -> float:
         return k ** POWERS[self.learning_rate_rule]
 
-    def _samples_ahead(self):
+    def _samples_ahead(self) -> tuple[list, int]:
         """As many samples as a branch trains on in this process, and the size of a batch."""
         samples = self.samples // self.processes
         parts: list = []
@@ -158,7 +160,7 @@ class CriticalBatchSize(Controller):
         self._check_shapes(parts)
         return tree.map_structure(lambda *arrays: np.concatenate(arrays)[:samples], *parts), batch_size
 
-    def _check_shapes(self, parts):
+    def _check_shapes(self, parts: list) -> None:
         shapes = {tuple(each.shape[1:] for each in tree.flatten(part)) for part in parts}
         if len(shapes) > 1:
             raise ValueError(
@@ -166,7 +168,7 @@ class CriticalBatchSize(Controller):
                 f"batches to the same length. Received: batches of samples with the shapes {sorted(shapes)}"
             )
 
-    def _check_samples(self, batch_size):
+    def _check_samples(self, batch_size: int) -> None:
         largest = self.multipliers[-1] * batch_size * self._parts
         if largest > self.samples:
             raise ValueError(
@@ -175,11 +177,11 @@ class CriticalBatchSize(Controller):
             )
 
     @property
-    def _parts(self):
+    def _parts(self) -> int:
         """How many batches that processes train on make up one optimizer step."""
         return self.accumulation_steps * self.processes
 
-    def _branch(self, data, batch_size):
+    def _branch(self, data: Any, batch_size: int) -> Iterator[float]:
         training = TrialTraining(self.model, self.loss_name)
         for start in range(0, _length(data), batch_size):
             part = tree.map_structure(lambda array, at=start: array[at : at + batch_size], data)
@@ -187,16 +189,16 @@ class CriticalBatchSize(Controller):
             yield training.loss_of(keras.utils.pack_x_y_sample_weight(*parts))
 
 
-def _arrays(values):
+def _arrays(values: Any) -> Any:
     """The arrays of what a batch has, which may be nothing: an empty list, for there is no structure in `None`."""
     return [] if values is None else tree.map_structure(lambda each: np.asarray(ops.convert_to_numpy(each)), values)
 
 
-def _length(part):
+def _length(part: Any) -> int:
     return len(tree.flatten(part)[0])
 
 
-def smoothed(losses, weight):
+def smoothed(losses: Any, weight: float) -> float:
     """The last value of an exponential average that begins with the first loss."""
     losses = iter(losses)
     average = next(losses)
@@ -205,7 +207,7 @@ def smoothed(losses, weight):
     return average
 
 
-def largest_harmless(multipliers, losses, tolerance):
+def largest_harmless(multipliers: Sequence[int], losses: Any, tolerance: float) -> int:
     """The largest k whose loss is not above that of any smaller k, but for the tolerance; a NaN counts as too high."""
     best, lowest = multipliers[0], math.inf
     for k, loss in zip(multipliers, losses, strict=True):

@@ -1,5 +1,6 @@
 """What callbacks share that compute from the gradients of each update, which Keras hands to no callback."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -54,11 +55,11 @@ class GradientController(Controller):
     counts_batches = True
     _trainer: Any = None
 
-    def __init__(self, monitor=()):
+    def __init__(self, monitor: str | Sequence[str] = ()) -> None:
         super().__init__(monitor)
         self._variables: dict[str, keras.Variable] = {}
 
-    def before_apply(self, gradients, variables):
+    def before_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         """In the compiled step, before the optimizer gets the gradients of a batch.
 
         Args:
@@ -67,10 +68,10 @@ class GradientController(Controller):
             variables: The `keras.Variable`s they belong to, in the same order; those without a gradient are left out.
         """
 
-    def after_apply(self, gradients, variables):
+    def after_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         """In the compiled step, after the optimizer has changed the variables, or has accumulated the gradients."""
 
-    def begin(self):
+    def begin(self) -> None:
         self.leave_step()
         self._refuse_several_optimizers()
         is_local = any(isinstance(each, LocalUpdates) for each in _gradient_hook.wrappers(self.model.optimizer))
@@ -83,27 +84,29 @@ class GradientController(Controller):
             training_loop.build(self._trainer)  # so that the optimizer has its own variables before those of callbacks
         _gradient_hook.add(self._trainer, self)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         step_hooks.make_step(self._trainer)  # now that all variables are there
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.is_in_step:
             self._refuse_a_step_without_it()
         super().on_train_batch_end(batch, logs)
 
     @property
-    def step_key(self):
+    def step_key(self) -> tuple | None:
         """What the compiled step depends on, beside the model; see `training_loop`."""
         if self.step_settings is None:
             return None
         return (type(self), *(getattr(self, name) for name in self.step_settings))
 
     @property
-    def step_variables(self):
+    def step_variables(self) -> dict[str, keras.Variable]:
         return self._variables
 
-    def add_variable(self, name, shape=(), dtype="float32", initializer="zeros"):
+    def add_variable(
+        self, name: str, shape: Sequence[int] = (), dtype: str = "float32", initializer: Any = "zeros"
+    ) -> keras.Variable:
         """A variable of the compiled step, to be called in `begin`, after `super().begin()`."""
         variable = step_hooks.variables_to_reuse(self._trainer, self).get(name)
         if variable is not None and (tuple(variable.shape), variable.dtype) == (tuple(shape), dtype):
@@ -119,7 +122,7 @@ class GradientController(Controller):
         self._variables[name] = variable
         return variable
 
-    def build_optimizer(self):
+    def build_optimizer(self) -> None:
         """Creates the variables of the model and the optimizer, for a `begin` that needs them; before `super().begin()`."""
         training_loop.build(self.model)
         if not self.optimizer.built:
@@ -128,24 +131,24 @@ class GradientController(Controller):
                 f"Received: model={self.model.name!r}, whose optimizer has none"
             )
 
-    def read(self, variable):
+    def read(self, variable: keras.Variable) -> Any:
         """The value of a variable of the compiled step, between two steps."""
         return optimizer_value(self._trainer, variable)
 
-    def applied(self):
+    def applied(self) -> int:
         """How many batches the optimizer has got, over all `fit`s."""
         return int(self.read(keras_private.iterations(inner_optimizer(self._trainer.optimizer))))
 
     @property
-    def accumulation_steps(self):
+    def accumulation_steps(self) -> int:
         """How many batches make up an update."""
         return inner_optimizer(self._trainer.optimizer).gradient_accumulation_steps or 1
 
     @property
-    def rate(self):
+    def rate(self) -> keras.Variable:
         return keras_private.learning_rate_setting(inner_optimizer(self._trainer.optimizer))
 
-    def of_update(self, gradients, variables):
+    def of_update(self, gradients: list[Any], variables: list[keras.Variable]) -> list[Any]:
         """The mean of the gradients accumulated so far and these: after the last batch of an update, what that uses."""
         optimizer = inner_optimizer(self._trainer.optimizer)
         steps = optimizer.gradient_accumulation_steps
@@ -155,29 +158,29 @@ class GradientController(Controller):
         sums = [keras_private.accumulated_gradients(optimizer)[place] for place in places]
         return [(g + ops.cast(s, g.dtype)) / steps for g, s in zip(gradients, sums, strict=True)]
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {**super().state(), "variables": {name: self.read(each) for name, each in self._variables.items()}}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         values = state["variables"]
         super().restore_state({name: value for name, value in state.items() if name != "variables"})
         for name, value in values.items():
             self._variables[name].assign(value)
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         step_hooks.remove_left_hooks(model)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.leave_step()
 
-    def leave_step(self):
+    def leave_step(self) -> None:
         """Takes the hook out of the training step."""
         if self._trainer is not None:
-            _gradient_hook.remove(self._trainer, self, self._variables.values())
+            _gradient_hook.remove(self._trainer, self, list(self._variables.values()))
             self._trainer, self._variables, self.is_in_step = None, {}, False
 
-    def _refuse_a_step_without_it(self):
+    def _refuse_a_step_without_it(self) -> None:
         scaled = isinstance(self._trainer.optimizer, keras.optimizers.LossScaleOptimizer)  # which may leave out a batch
         self.is_in_step = scaled or step_hooks.is_step_reused(self._trainer)
         if not self.is_in_step:
@@ -186,7 +189,7 @@ class GradientController(Controller):
                 f"model calls neither `apply` nor `apply_gradients` of it. Received: model={type(self._trainer).__name__}"
             )
 
-    def _refuse_several_optimizers(self):
+    def _refuse_several_optimizers(self) -> None:
         others = training_loop.other_optimizers(self.model)
         if others:
             raise ValueError(
@@ -195,6 +198,6 @@ class GradientController(Controller):
             )
 
 
-def global_square(tensors):
+def global_square(tensors: Any) -> Any:
     """The sum of the squares of all entries."""
     return sum(ops.sum(ops.square(each)) for each in tensors)

@@ -1,6 +1,7 @@
 """The gradient noise scale: the batch size above which a larger one helps little (McCandlish et al. 2018)."""
 
 import math
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -66,24 +67,24 @@ class GradientNoiseScale(MicroBatchController):
 
     saved = ("sizes", "history", "square", "variance")
 
-    def __init__(self, momentum=0.99):
+    def __init__(self, momentum: float = 0.99) -> None:
         super().__init__()
         self.momentum = validation.beta("momentum", momentum)
         self.square = self.variance = 0.0
         self.history: list[list[float]] = []
 
     @property
-    def noise_scale(self):
+    def noise_scale(self) -> float:
         return self.variance / self.square if self.square > 0 else math.nan
 
-    def after_statistics(self, small_square, big_square, small_batch, big_batch):
+    def after_statistics(self, small_square: float, big_square: float, small_batch: float, big_batch: float) -> None:
         square, variance = unbiased(small_square, big_square, small_batch, big_batch)
         # Both start from 0, which divides out.
         self.square += (1 - self.momentum) * (square - self.square)
         self.variance += (1 - self.momentum) * (variance - self.variance)
         self.history.append([self.applied() // self.accumulation_steps, self.noise_scale])
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["gradient_noise_scale"] = self.noise_scale

@@ -1,9 +1,11 @@
 """The norm of the gradient of every update, from which a refined schedule is made (Defazio et al. 2023)."""
 
 import math
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import keras
 from keras import ops
 
 from keras_lrsched._core import backends, validation
@@ -79,7 +81,7 @@ class GradientNormRecorder(GradientController):
     sets_learning_rate = False
     step_settings = ("norm",)
 
-    def __init__(self, path=None, norm="l2", flush_every=100):
+    def __init__(self, path: str | PathLike | None = None, norm: Literal["l2", "l1"] = "l2", flush_every: int = 100) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
         if self.path is not None and self.path.suffix != ".csv":
@@ -92,7 +94,7 @@ class GradientNormRecorder(GradientController):
         self._new: list[list] = []
         self._writes = False
 
-    def begin(self):
+    def begin(self) -> None:
         super().begin()
         self._norm = self.add_variable("norm")
         self._new = []
@@ -104,18 +106,18 @@ class GradientNormRecorder(GradientController):
         if self._writes:
             self._file.open(COLUMNS)
 
-    def before_apply(self, gradients, variables):
+    def before_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         gradients = self.of_update(gradients, variables)
         if self.norm == "l2":
             self._norm.assign(ops.sqrt(global_square(gradients)))
         else:
             self._norm.assign(sum(ops.sum(ops.abs(each)) for each in gradients))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._updates = self.applied() // self.accumulation_steps
 
-    def after_update(self):
+    def after_update(self) -> None:
         updates = self.applied() // self.accumulation_steps
         if updates == self._updates:
             return
@@ -127,25 +129,25 @@ class GradientNormRecorder(GradientController):
         if len(self._new) >= self.flush_every:
             self._flush()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self._flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._flush()
         self._identity.end(self._trainer)
         super().on_train_end(logs)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         self._flush()
         return {**super().state(), "file": None if self._file is None else self._file.state()}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         super().restore_state({name: value for name, value in state.items() if name != "file"})
         if self._file is not None and state["file"] is not None:
             self._file.restore_state(state["file"])
 
-    def _flush(self):
+    def _flush(self) -> None:
         if self._writes:
             self._file.write(self._new)
         self._new = []

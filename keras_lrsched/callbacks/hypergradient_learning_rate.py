@@ -1,5 +1,7 @@
 """Hypergradient descent: the learning rate takes a step along its own gradient before each update."""
 
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -89,12 +91,12 @@ class HypergradientLearningRate(GradientController):
 
     def __init__(
         self,
-        rule="multiplicative",
-        hypergradient_learning_rate=None,
-        normalize=None,
-        min_learning_rate=0.0,
-        max_learning_rate=1.0,
-    ):
+        rule: Literal["multiplicative", "additive", "fedhyper"] = "multiplicative",
+        hypergradient_learning_rate: float | None = None,
+        normalize: bool | None = None,
+        min_learning_rate: float | None = 0.0,
+        max_learning_rate: float | None = 1.0,
+    ) -> None:
         super().__init__()
         self.rule = validation.one_of("rule", rule, RULES)
         if hypergradient_learning_rate is not None:
@@ -105,7 +107,7 @@ class HypergradientLearningRate(GradientController):
         self.max_learning_rate = _bound("max_learning_rate", max_learning_rate, float("inf"))
         validation.below("min_learning_rate", self.min_learning_rate, "max_learning_rate", self.max_learning_rate)
 
-    def begin(self):
+    def begin(self) -> None:
         self._refuse_other_optimizers()
         self.build_optimizer()
         super().begin()
@@ -119,7 +121,7 @@ class HypergradientLearningRate(GradientController):
         self._momenta = [self.add_variable(f"momentum_{i}", shape) for i, shape in enumerate(shapes)]
         self._b = self.hypergradient_learning_rate or self._default()
 
-    def before_apply(self, gradients, variables):
+    def before_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         optimizer = inner_optimizer(self._trainer.optimizer)
         gradients = [ops.cast(each, "float32") for each in gradients]
         places = [keras_private.variable_index(optimizer, each) for each in variables]
@@ -133,12 +135,12 @@ class HypergradientLearningRate(GradientController):
         if self._is_sgd:
             self._turn(gradients, places, optimizer.momentum)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["learning_rate"] = float(self.read(self.rate))
 
-    def _new_rate(self, change):
+    def _new_rate(self, change: Any) -> Any:
         rate = ops.cast(self.rate, "float32")
         if self.rule == "multiplicative":
             return rate * (1 + change)
@@ -148,7 +150,7 @@ class HypergradientLearningRate(GradientController):
         self._sum.assign(total)
         return self._first_rate * (1 + total)
 
-    def _turn(self, gradients, places, momentum):
+    def _turn(self, gradients: list[Any], places: Any, momentum: Any) -> None:
         """SGD: the direction of the update that follows."""
         for g, i in zip(gradients, places, strict=True):
             v = self._momenta[i] if self._momenta else self._directions[i]
@@ -157,14 +159,14 @@ class HypergradientLearningRate(GradientController):
             if self._momenta:
                 self._directions[i].assign(g + momentum * new)
 
-    def _default(self):
+    def _default(self) -> float:
         if self.normalize:
             return 0.02
         if self.rule == "fedhyper":
             return 1.0
         return 1e-6 if self._is_sgd else 1e-8
 
-    def _refuse_other_optimizers(self):
+    def _refuse_other_optimizers(self) -> None:
         optimizer = self.optimizer
         known = isinstance(optimizer, (keras.optimizers.SGD, keras.optimizers.Adam))
         if not known or getattr(optimizer, "amsgrad", False):
@@ -179,17 +181,17 @@ class HypergradientLearningRate(GradientController):
             )
 
 
-def _adam_direction(optimizer, place):
+def _adam_direction(optimizer: keras.optimizers.Optimizer, place: int) -> Any:
     m, v = (ops.cast(slots[place], "float32") for slots in keras_private.adam_moments(optimizer))
     return m / (ops.sqrt(v) + optimizer.epsilon)
 
 
-def _bias_correction(optimizer):
+def _bias_correction(optimizer: keras.optimizers.Optimizer) -> Any:
     """That of the last update; where there was none, the direction is 0, and this a finite number."""
     t = ops.cast(ops.maximum(optimizer.iterations, 1), "float32")
     beta_1, beta_2 = (ops.cast(each, "float32") for each in (optimizer.beta_1, optimizer.beta_2))
     return ops.sqrt(1 - ops.power(beta_2, t)) / (1 - ops.power(beta_1, t))
 
 
-def _bound(name, value, none):
+def _bound(name: str, value: Any, none: float) -> float:
     return none if value is None else validation.finite_float(name, value)

@@ -1,7 +1,10 @@
 """The learning-rate range test: a short run over rising rates, which shows the usable ones, and leaves no trace."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_lrsched._core import training_loop, validation
@@ -83,16 +86,16 @@ class LearningRateFinder(Controller):
 
     def __init__(
         self,
-        min_learning_rate=1e-7,
-        max_learning_rate=10.0,
-        total_steps=100,
-        kind="exponential",
-        smoothing=0.9,
-        stop_factor=4.0,
-        skip_begin=10,
-        skip_end=5,
-        monitor="loss",
-    ):
+        min_learning_rate: float = 1e-7,
+        max_learning_rate: float = 10.0,
+        total_steps: int = 100,
+        kind: Literal["exponential", "linear"] = "exponential",
+        smoothing: float = 0.9,
+        stop_factor: float = 4.0,
+        skip_begin: int = 10,
+        skip_end: int = 5,
+        monitor: str = "loss",
+    ) -> None:
         super().__init__(monitor)
         self.min_learning_rate = validation.positive_float("min_learning_rate", min_learning_rate)
         self.max_learning_rate = validation.positive_float("max_learning_rate", max_learning_rate)
@@ -107,27 +110,57 @@ class LearningRateFinder(Controller):
         self.losses: list[float] = []
         self._before: dict = {}
 
-    def find(self, model, x=None, y=None, **options):
-        """Runs the test on the data, with any further arguments of `fit`, and gives the suggestion by steepest descent."""
+    def find(
+        self,
+        model: keras.Model,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        shuffle: bool = True,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        fit_options: dict[str, Any] | None = None,
+    ) -> float:
+        """Run the test.
+
+        Args:
+            model: A compiled model.
+            x: As in `model.fit`, like `y`, `batch_size`, `sample_weight`, `class_weight` and `shuffle`.
+            y: Targets. Defaults to `None`.
+            batch_size: Defaults to `None`.
+            sample_weight: Defaults to `None`.
+            class_weight: Defaults to `None`.
+            shuffle: Defaults to `True`.
+            callbacks: Further callbacks. Defaults to `()`.
+            fit_options: Further arguments of `model.fit`, by name. Defaults to `None`.
+
+        Returns:
+            The suggestion by steepest descent.
+        """
+        given = {"batch_size": batch_size, "sample_weight": sample_weight, "class_weight": class_weight}
+        options = {name: value for name, value in given.items() if value is not None} | (fit_options or {})
+        if not shuffle:
+            options["shuffle"] = False
         batches = getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None) or 1
         options = {"verbose": 0, "epochs": self.total_steps * batches, **options}  # an epoch has a batch at least
         try:
-            model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), self]})
+            model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), *callbacks, self]})
         finally:
             self._restore()
         return self.suggestion()
 
-    def rate(self, step):
+    def rate(self, step: int) -> float:
         """The learning rate of a step of the test."""
         low, high, part = self.min_learning_rate, self.max_learning_rate, step / self.total_steps
         return low * (high / low) ** part if self.kind == "exponential" else low + (high - low) * part
 
     @property
-    def smoothed(self):
+    def smoothed(self) -> np.ndarray:
         """The smoothed losses."""
         return smoothed(self.losses, self.smoothing)
 
-    def suggestion(self, method="steepest"):
+    def suggestion(self, method: Literal["steepest", "last_good"] = "steepest") -> float:
         """A learning rate.
 
         Args:
@@ -146,7 +179,7 @@ class LearningRateFinder(Controller):
         curve = np.gradient(losses, np.log(rates)) if method == "steepest" else losses
         return float(rates[np.argmin(curve)])
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Any:
         """Draws the losses, smoothed too, and both suggestions; gives the Matplotlib axes."""
         if ax is None:
             from matplotlib import pyplot as plt
@@ -154,14 +187,15 @@ class LearningRateFinder(Controller):
             ax = plt.subplots()[1]
         ax.plot(self.learning_rates, self.losses, color="0.8", label="loss of a batch")
         ax.plot(self.learning_rates, self.smoothed, label="smoothed")
-        for color, method in (("tab:green", "steepest"), ("tab:red", "last_good")):
+        suggestions: dict[str, Literal["steepest", "last_good"]] = {"tab:green": "steepest", "tab:red": "last_good"}
+        for color, method in suggestions.items():
             rate = self.suggestion(method)
             ax.axvline(rate, color=color, linestyle="--", label=f"{method.replace('_', ' ')}: {rate:.2g}")
         ax.set(xscale="log" if self.kind == "exponential" else "linear", xlabel="learning rate", ylabel="loss")
         ax.legend()
         return ax
 
-    def begin(self):
+    def begin(self) -> None:
         self.learning_rates, self.losses = [], []
         training_loop.build(self._trainer)
         self._data = training_loop.dataset()
@@ -169,20 +203,20 @@ class LearningRateFinder(Controller):
         self._before = {"model": Snapshot(self._trainer).state(), "random": random_state(), "data": place}
         self.learning_rate = self.rate(0)  # also where gradients have been accumulated before
 
-    def before_update(self):
+    def before_update(self) -> None:
         self.learning_rate = self.rate(len(self.losses))
 
-    def after_update(self):
+    def after_update(self) -> None:
         self.learning_rates.append(self.rate(len(self.losses)))
         self.losses.append(self.loss)
         if self._has_diverged() or len(self.losses) == self.total_steps:
             self.model.stop_training = True
             Snapshot.from_state(self.model, self._before["model"]).restore()  # what validates this epoch sees the old model
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._restore()
 
-    def _has_diverged(self):
+    def _has_diverged(self) -> bool:
         curve = self.smoothed
         if not math.isfinite(curve[-1]):
             self.learning_rates.pop()
@@ -191,7 +225,7 @@ class LearningRateFinder(Controller):
         least = curve.min()
         return curve[-1] > least + (self.stop_factor - 1) * abs(least)
 
-    def _restore(self):
+    def _restore(self) -> None:
         if not self._before:
             return
         Snapshot.from_state(self._trainer, self._before["model"]).restore()
@@ -201,7 +235,7 @@ class LearningRateFinder(Controller):
         self._before, self._data = {}, None
 
 
-def smoothed(losses, beta):
+def smoothed(losses: Any, beta: float) -> np.ndarray:
     """The mean of the losses so far with weights beta^age, at each step."""
     sums = np.zeros(len(losses))
     total = weight = 0.0

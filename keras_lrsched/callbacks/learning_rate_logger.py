@@ -1,5 +1,6 @@
 """A record of what every update used: learning rates and all scheduled settings, which Keras' logs leave out."""
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class LearningRateLogger(keras.callbacks.Callback):
     [0.75, 0.25]
     """
 
-    def __init__(self, path=None, log_dir=None):
+    def __init__(self, path: str | PathLike | None = None, log_dir: str | PathLike | None = None) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
         self.log_dir = log_dir
@@ -81,11 +82,11 @@ class LearningRateLogger(keras.callbacks.Callback):
         if log_dir is not None:
             _writer_class()
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._observer = UpdateObserver.of(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         is_first = backends.is_first_worker(self.model)
         self._writes_file, self._updates = is_first and self._file is not None, []
         if self._file is not None and not self._identity.goes_on(self.model):
@@ -93,12 +94,12 @@ class LearningRateLogger(keras.callbacks.Callback):
         if self.log_dir is not None and is_first:
             self._writer = _writer_class()(str(self.log_dir))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._last = epoch, {}
         if self._writes_file:
             self._file.open(["epoch", "step", *map(_name, self._observer.targets)])
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Its being here also keeps Keras from calling callbacks in another thread, while the next step is run.
         for update in self._observer.updates:
             if not (self._writes_file or self._writer):  # the last values are enough
@@ -108,31 +109,31 @@ class LearningRateLogger(keras.callbacks.Callback):
         if len(self._updates) >= FLUSH_EVERY:
             self._flush()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._flush()
         if logs is not None:
             logs.update({_name(target): value for target, value in self._last.items()})
             if MAIN in self._last:
                 logs["learning_rate_used"] = self._last[MAIN]
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._identity.end(self.model)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What a resumed run needs to go on with its rows."""
         self._flush()
         return {"file": None if self._file is None else self._file.state(), "last": dict(self._last)}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         """Puts back what `state` gave."""
         self._updates, self._last = [], dict(state["last"])
         if self._file is not None and state["file"] is not None:
             self._file.restore_state(state["file"])
 
-    def _flush(self):
+    def _flush(self) -> None:
         updates, self._updates = self._updates, []
         values = {target: self._values(target, updates) for target in self._observer.targets} if updates else {}
         for target, column in values.items():
@@ -149,17 +150,17 @@ class LearningRateLogger(keras.callbacks.Callback):
                         self._writer.add_scalar(_name(target), value, update.step)
             self._writer.flush()
 
-    def _values(self, target, updates):
+    def _values(self, target: str, updates: list[Update]) -> list[float | None]:
         """One value for each update; `None` for those that used none."""
         values = iter(self._observer.values(target, [it.used[target] for it in updates if target in it.used]))
         return [next(values) if target in it.used else None for it in updates]
 
 
-def _name(target):
+def _name(target: str) -> str:
     return "learning_rate" if target == MAIN else target
 
 
-def _writer_class():
+def _writer_class() -> type:
     try:
         from tensorboard.summary import Writer
     except ImportError as error:

@@ -1,6 +1,7 @@
 """The true loss and learning rate of every update, which Keras' own logs do not have."""
 
 import math
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,14 @@ class LossRecorder(keras.callbacks.Callback):
     [1.0, 0.0, 0.0]
     """
 
-    def __init__(self, path=None, flush_every=100, tokens_per_example=None, monitor="loss", learning_rate=None):
+    def __init__(
+        self,
+        path: str | PathLike | None = None,
+        flush_every: int = 100,
+        tokens_per_example: int | None = None,
+        monitor: str = "loss",
+        learning_rate: str | None = None,
+    ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path).expanduser()
         self.flush_every = validation.positive_int("flush_every", flush_every)
@@ -90,11 +98,11 @@ class LossRecorder(keras.callbacks.Callback):
         self._first_step: Any = None
         self._begin_run()
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._observer = UpdateObserver.of(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.steps_per_execution != 1:
             raise ValueError(
                 f"LossRecorder needs to see every update. Received: steps_per_execution={self.model.steps_per_execution}"
@@ -108,15 +116,15 @@ class LossRecorder(keras.callbacks.Callback):
         if self._writes:
             self._file.open(COLUMNS)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._values.rebase()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._values.before_batch()
         if self._first_step is None:
             self._first_step = self._observer.counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._refuse_logs(logs or {})
         self.loss.append(self._values.read(logs)[self.monitor])
         self.learning_rate.append(self._rate())
@@ -124,14 +132,14 @@ class LossRecorder(keras.callbacks.Callback):
         if len(self.loss) - self._written >= self.flush_every:
             self._flush()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._flush()
         self._identity.end(self.model)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What a resumed run needs to go on with its rows."""
         self._flush()
         return {
@@ -142,7 +150,7 @@ class LossRecorder(keras.callbacks.Callback):
             "file": None if self._file is None else self._file.state(),
         }
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         """Puts back what `state` gave."""
         self.loss, self.learning_rate = list(state["loss"]), list(state["learning_rate"])
         self.batch_size, self._first_step = list(state["batch_size"]), state["first_step"]
@@ -150,21 +158,21 @@ class LossRecorder(keras.callbacks.Callback):
         if self._file is not None and state["file"] is not None:
             self._file.restore_state(state["file"])
 
-    def _begin_run(self):
+    def _begin_run(self) -> None:
         self.loss, self.learning_rate, self.batch_size = [], [], []
         self._written = 0
         self._first_step = None  # until the first batch
         if self._file is not None:
             self._file.begin_run()
 
-    def _refuse_logs(self, logs):
+    def _refuse_logs(self, logs: dict[str, Any] | None) -> None:
         if isinstance(logs, dict) and self.monitor not in logs:
             raise ValueError(
                 f"LossRecorder finds no {self.monitor!r} in the logs of a batch: name what is to be recorded by `monitor`, "
                 f"one of {', '.join(logs) or 'none'}. Received: monitor={self.monitor!r}"
             )
 
-    def _rate(self):
+    def _rate(self) -> float:
         """What the batch used; NaN if no optimizer has made a step yet and there are several, or none."""
         known, moved = self._observer.targets, self._observer.learning_rates
         target = self.target
@@ -178,19 +186,19 @@ class LossRecorder(keras.callbacks.Callback):
             )
         return math.nan if target is None else self._observer.last(target)
 
-    def _flush(self):
+    def _flush(self) -> None:
         new = range(self._written, len(self.loss))
         self._written = len(self.loss)
         if self._writes:
             self._file.write([self._row(i) for i in new])
 
-    def _row(self, i):
+    def _row(self, i: int) -> list:
         size = self.batch_size[i]
         tokens = size * self._tokens if self._tokens and size else ""
         return [self._first_step + i, repr(self.loss[i]), repr(self.learning_rate[i]), size or "", tokens]
 
 
-def _sequence_length(model):
+def _sequence_length(model: keras.Model) -> int | None:
     """The length of the model's input, if that is one sequence of integers, else `None`."""
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or not keras.backend.is_int_dtype(inputs[0].dtype) or None in inputs[0].shape[1:]:

@@ -1,7 +1,11 @@
 """Magnitude pruning: the smallest weights become 0, more and more of them while training goes on (Zhu & Gupta 2017)."""
 
+from typing import Any, Literal
+
+import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import path_rules, validation
 from keras_lrsched._core.registry import register
@@ -67,7 +71,12 @@ class MagnitudePruning(GradientController):
     sets_learning_rate = False
     step_settings = ("_kernel_paths",)
 
-    def __init__(self, sparsity, scope="layer", exclude_from_pruning=None):
+    def __init__(
+        self,
+        sparsity: LearningRateSchedule | float,
+        scope: Literal["layer", "global"] = "layer",
+        exclude_from_pruning: list[str] | None = None,
+    ) -> None:
         super().__init__()
         self.sparsity = as_schedule("sparsity", sparsity)
         refuse_per_update("MagnitudePruning", "sparsity", self.sparsity)
@@ -75,7 +84,7 @@ class MagnitudePruning(GradientController):
         self.exclude_from_pruning = path_rules.patterns("exclude_from_pruning", exclude_from_pruning)
         self.pruned_to: float | None = None
 
-    def begin(self):
+    def begin(self) -> None:
         self.build_optimizer()
         kernels = [v for v in self.model.trainable_variables if v.name.endswith("kernel")]
         self._kernels = [
@@ -96,31 +105,31 @@ class MagnitudePruning(GradientController):
         ]
         self.pruned_to = None  # so that a model that is trained further is masked as it is
 
-    def before_update(self):
+    def before_update(self) -> None:
         value = self._value()
         if value != self.pruned_to:
             self._prune(value)
             self.pruned_to = value
 
-    def after_apply(self, gradients, variables):
+    def after_apply(self, gradients: list[Any], variables: list[keras.Variable]) -> None:
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
             weights = ops.convert_to_tensor(kernel)
             kernel.assign(ops.where(ops.convert_to_tensor(mask), weights, ops.zeros_like(weights)))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["sparsity"] = self.pruned_to
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         self._kernels = self._masks = []
 
-    def _value(self):
+    def _value(self) -> float:
         step = np.asarray(self.applied() // self.accumulation_steps)
         return validation.fraction("sparsity", float(compute(self.sparsity, step, np)))
 
-    def _prune(self, sparsity):
+    def _prune(self, sparsity: float) -> None:
         _ = self.model  # on JAX, this takes all state out of the compiled step
         weights = [np.asarray(ops.convert_to_numpy(kernel)) for kernel in self._kernels]
         sizes = [np.abs(each).astype("float64").ravel() for each in weights]
@@ -135,7 +144,7 @@ class MagnitudePruning(GradientController):
             kernel.assign(np.where(keep, weight, np.zeros_like(weight)))
 
 
-def _largest(sizes, sparsity):
+def _largest(sizes: np.ndarray, sparsity: float) -> np.ndarray:
     """Which numbers are left, when the smallest are taken; of equal ones, the first."""
     keep = np.ones(sizes.size, bool)
     keep[np.argsort(sizes, kind="stable")[: round(sparsity * sizes.size)]] = False

@@ -1,6 +1,8 @@
 """Low precision for most of a training, and more when it is needed: one recipe after another."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._probe import Probe, number_of_samples
 from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.precision.model import prepare_recipe, quantize_model, quantized_layers, switch_recipe
-from keras_lrsched.precision.recipe import get_recipe
+from keras_lrsched.precision.recipe import Recipe, get_recipe
 from keras_lrsched.precision.recipes import ForwardOnly
 
 
@@ -74,7 +76,14 @@ class PrecisionSchedule(Controller):
     works_on_replicas = False
     saved = ("phase", "history")
 
-    def __init__(self, recipes, boundaries=None, noise_ratio=None, sample=None, every=100):
+    def __init__(
+        self,
+        recipes: Sequence[Recipe | str | None],
+        boundaries: Sequence[int] | None = None,
+        noise_ratio: float | None = None,
+        sample: tuple | None = None,
+        every: int = 100,
+    ) -> None:
         super().__init__(monitor=())
         self.recipes = [None if recipe is None else get_recipe(recipe) for recipe in recipes]
         if len(self.recipes) < 2:
@@ -99,11 +108,11 @@ class PrecisionSchedule(Controller):
         self.every = validation.positive_int("every", every)
         self.phase = 0
         self.history: list[dict] = []
-        self._used = None
+        self._used: int | None = None
         self._probes: dict = {}
 
     @classmethod
-    def with_target_stage(cls, recipe, total_steps, fraction=0.075):
+    def with_target_stage(cls, recipe: Recipe | str, total_steps: int, fraction: float = 0.075) -> "PrecisionSchedule":
         """A recipe, and for the last share of the steps the precision of the dtype policy.
 
         Args:
@@ -118,7 +127,7 @@ class PrecisionSchedule(Controller):
         steps = validation.positive_int("total_steps", total_steps)
         return cls([recipe, None], [max(1, steps - math.ceil(fraction * steps))])
 
-    def begin(self):
+    def begin(self) -> None:
         self._used = None
         self._probes = {}
         if not quantized_layers(self.model):
@@ -126,14 +135,14 @@ class PrecisionSchedule(Controller):
         for recipe in self.recipes:
             prepare_recipe(self.model, recipe)
 
-    def before_update(self):
+    def before_update(self) -> None:
         if self.boundaries is not None:
             self.phase = int(np.searchsorted(self.boundaries, self.step, side="right"))
         if self._used != self.phase:
             switch_recipe(self.model, self.recipes[self.phase])
             self._used = self.phase
 
-    def after_update(self):
+    def after_update(self) -> None:
         last = self.phase == len(self.recipes) - 1
         if self.noise_ratio is None or last or self.step % self.every or self.recipes[self.phase] is None:
             return
@@ -142,14 +151,14 @@ class PrecisionSchedule(Controller):
         if ratio < self.noise_ratio:
             self.phase += 1
 
-    def _ratio(self, recipe):
+    def _ratio(self, recipe: Any) -> float:
         exact, written = self._gradient(ForwardOnly(recipe)), self._gradient(recipe)
         norm = math.sqrt(sum(float(np.sum(g.astype("float64") ** 2)) for g in exact))
         pairs = zip(exact, written, strict=True)
         noise = math.sqrt(sum(float(np.sum((g.astype("float64") - q) ** 2)) for g, q in pairs))
         return norm / noise if noise else math.inf
 
-    def _gradient(self, recipe):
+    def _gradient(self, recipe: Any) -> list[np.ndarray]:
         """By the recipe, which a compiled function takes from the layers when it is traced."""
         for layer in quantized_layers(self.model):
             layer.use(recipe, layer.context)

@@ -1,5 +1,7 @@
 """With a Schedule-Free optimizer: the averaged weights where results are taken, the others where training goes on."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -67,7 +69,7 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
     keeps_schedule_free_average = True
     """What a Schedule-Free optimizer looks for where weights of an earlier epoch are restored."""
 
-    def __init__(self, batch_norm_data=None, keep_average=True):
+    def __init__(self, batch_norm_data: Any = None, keep_average: bool = True) -> None:
         super().__init__()
         self.batch_norm_data = batch_norm_data
         self.keep_average = keep_average
@@ -77,11 +79,11 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
         self.of_average: list = []  # those for x
         self.computed_after = -1  # this many updates
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         training_loop.place_first(self)  # what others do at an epoch's end is done with x
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model, _ = self._model_and_optimizer()
         if self._run is not None and self._run != Run(model):
             self._begin_anew()
@@ -93,32 +95,32 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
             _refuse_best_weights()
         self._to_training()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._to_training()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._to_average()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.keep_average:
             self._to_average()
         else:
             self._to_training()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.goes_back = self._to_average()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.goes_back:
             self._to_training()
 
-    def on_predict_begin(self, logs=None):
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.on_test_begin()
 
-    def on_predict_end(self, logs=None):
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         self.on_test_end()
 
-    def _to_average(self):
+    def _to_average(self) -> bool:
         """Whether anything had to be done."""
         model, optimizer = self._model_and_optimizer()
         if optimizer.is_averaged:
@@ -129,21 +131,21 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
             self._set_statistics(model, int(ops.convert_to_numpy(keras_private.iterations(optimizer))))
         return True
 
-    def _to_training(self):
+    def _to_training(self) -> None:
         model, optimizer = self._model_and_optimizer()
         optimizer.use_training_weights()
         if self.of_training:
             _assign(statistics(model), self.of_training)
             self.of_training = []
 
-    def _set_statistics(self, model, updates):
+    def _set_statistics(self, model: keras.Model, updates: Any) -> None:
         if self.computed_after == updates:
             _assign(statistics(model), self.of_average)
         else:
             recompute_batch_norm(model, self.batch_norm_data)
             self.of_average, self.computed_after = _values(statistics(model)), updates
 
-    def _model_and_optimizer(self):
+    def _model_and_optimizer(self) -> tuple[keras.Model, Any]:
         model = self.model
         optimizer = inner_optimizer(model.optimizer)
         if not isinstance(optimizer, ScheduleFree):
@@ -153,12 +155,12 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
             )
         return model, optimizer
 
-    def _begin_anew(self):
+    def _begin_anew(self) -> None:
         self.goes_back = False
         self.of_training, self.of_average, self.computed_after = [], [], -1
 
 
-def _refuse_best_weights():
+def _refuse_best_weights() -> None:
     """Refuses callbacks that set the weights when `fit` ends: to x of an epoch, where the optimizer has y by then."""
     for callback in training_loop.callbacks_of_fit():
         if getattr(callback, "restore_best_weights", False):
@@ -168,10 +170,10 @@ def _refuse_best_weights():
             )
 
 
-def _values(variables):
+def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
     return [np.array(variable.numpy()) for variable in variables]
 
 
-def _assign(variables, values):
+def _assign(variables: list[keras.Variable], values: Any) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -4,10 +4,13 @@ import contextlib
 import functools
 import json
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched._core.registry import register
@@ -79,7 +82,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
     0.375
     """
 
-    def __init__(self, target, schedule, optimizer=None):
+    def __init__(self, target: str, schedule: LearningRateSchedule | float, optimizer: str | None = None) -> None:
         super().__init__()
         if not isinstance(target, str) or not all(target.split(".")):
             raise ValueError(f'`target` must be a path like "optimizer.weight_decay". Received: target={target!r}')
@@ -91,15 +94,15 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self.optimizer = optimizer
         self._at_work = False
 
-    def value(self, step):
+    def value(self, step: Any) -> Any:
         """What update `step + 1` uses, in NumPy float64; `step` may be an array."""
         return compute(self.schedule, np.asarray(step), np)
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         step_hooks.remove_left_hooks(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._refuse_what_cannot_work()
         self._setting = Setting(self.model, self.target)
         self.counter = self._find_counter()
@@ -113,7 +116,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self._updates_before = self._updates()
 
     @property
-    def step_key(self):
+    def step_key(self) -> tuple | None:
         """What the compiled step depends on, beside the model, see `training_loop`; `None` for other people's schedules."""
         try:
             config = keras.saving.serialize_keras_object(self.schedule)
@@ -122,40 +125,40 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             return None
         return (type(self), self.target, self.optimizer, text) if _is_known(config) else None
 
-    def leave_step(self):
+    def leave_step(self) -> None:
         """Takes the schedule out of the training step."""
         step_hooks.remove_hook(self._trainer, self)
         self._at_work = False
         del self._setting, self._stand_in, self._trainer, self.counter  # so that the callback can be copied
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._stand_in.is_idle and self._updates() > self._updates_before:  # an update may take several batches
             self._refuse_what_is_not_read()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._at_work:
             self._update()
             self.model.make_test_function()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._refuse_what_is_not_read()
         self._refuse_an_idle_counter()
         self._update()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._at_work:
             self._update()
             self.leave_step()
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Nothing: the value follows from the optimizer's counter."""
         return {}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         pass
 
     @contextlib.contextmanager
-    def in_step(self, args):
+    def in_step(self, args: tuple) -> Iterator[None]:
         """While a step is run or traced, the setting is the schedule's value at the counter of updates."""
         step = _settings.updates(self._trainer, self.counter, args)
         known = _known(step)
@@ -171,7 +174,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         finally:
             self._setting.exchange(self._setting.value)
 
-    def _find_counter(self):
+    def _find_counter(self) -> Any:
         """The optimizer whose updates count."""
         if self.optimizer is None:
             counter = self._setting.optimizer or self._only_optimizer()
@@ -187,7 +190,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             )
         return counter
 
-    def _only_optimizer(self):
+    def _only_optimizer(self) -> Any:
         others = training_loop.other_optimizers(self.model)
         if others:
             raise ValueError(
@@ -196,7 +199,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             )
         return inner_optimizer(self.model.optimizer)
 
-    def _update(self):
+    def _update(self) -> None:
         """Writes what the last update used into the setting, for all that is not a training step."""
         step = int(ops.convert_to_numpy(self.counter.iterations)) - 1
         if step < 0:
@@ -207,16 +210,16 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         if compiled_in and before != number:
             self.model.test_function = self.model.predict_function = None
 
-    def _updates(self):
+    def _updates(self) -> int:
         batches = int(optimizer_value(self._trainer, keras_private.iterations(self.counter)))
         return batches // (self.counter.gradient_accumulation_steps or 1)
 
-    def _refuse_what_is_not_read(self):
+    def _refuse_what_is_not_read(self) -> None:
         if self._stand_in.is_idle:
             self.leave_step()
             raise ValueError(f"The training step never reads `{self.target}`: a schedule has no effect on it.")
 
-    def _refuse_an_idle_counter(self):
+    def _refuse_an_idle_counter(self) -> None:
         may_skip = self.counter is not self.model.optimizer or getattr(self.counter, "nonfinite", "propagate") != "propagate"
         if not int(ops.convert_to_numpy(keras_private.iterations(self.counter))) and not may_skip:
             self.leave_step()
@@ -225,7 +228,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
                 f"the optimizer that it uses. Received: optimizer={self.optimizer!r}"
             )
 
-    def _refuse_what_cannot_work(self):
+    def _refuse_what_cannot_work(self) -> None:
         strategy = getattr(self.model, "distribute_strategy", None)
         if strategy is not None and strategy.num_replicas_in_sync > 1:
             raise ValueError(
@@ -247,14 +250,14 @@ _NOT_EVALUATED = (
 )
 
 
-def _is_known(config):
+def _is_known(config: Any) -> bool:
     """Whether a serialized object, and all within it, is of Keras or of this package, whose configurations are complete."""
     parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
     module = (config.get("module") or "") if isinstance(config, dict) and "class_name" in config else "keras"
     return module.partition(".")[0] in ("keras", "keras_lrsched") and all(map(_is_known, parts))
 
 
-def _known(step):
+def _known(step: Any) -> int | None:
     """The step as an int if it is run now; None if it is only being traced."""
     try:
         return int(ops.convert_to_numpy(step))

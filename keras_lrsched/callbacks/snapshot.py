@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,28 +42,28 @@ class Snapshot:
     (0.0, 0)
     """
 
-    def __init__(self, model, metrics=False, others=True):
+    def __init__(self, model: keras.Model, metrics: bool = False, others: bool = True) -> None:
         _prepare(model)
         self._model = model
         kinds = KINDS if metrics else KINDS[:2]
-        self._values = {kind: [_copy(variable) for variable in _variables(model, kind)] for kind in kinds}
+        self._values: dict[str, Any] = {kind: [_copy(variable) for variable in _variables(model, kind)] for kind in kinds}
         self._values["trained"] = _trained(model)
         if others:
             self._values["others"] = TrackedState({"model": model}, known_of(model), model.variables).full_state()
         self._of_callbacks = [(each, _copy(each)) for each in _optimizer_variables(model) if _is_of_callback(each)]
 
     @classmethod
-    def from_state(cls, model, state):
+    def from_state(cls, model: keras.Model, state: dict[str, Any]) -> "Snapshot":
         """A snapshot that was taken of the same model, maybe in another process."""
         snapshot = cls.__new__(cls)
         snapshot._model, snapshot._values, snapshot._of_callbacks = model, state, []
         return snapshot
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """The copies: a dictionary of plain values, not to be changed."""
         return self._values
 
-    def restore(self):
+    def restore(self) -> None:
         model = self._model
         _prepare(model, self._values.get("trained"))
         places = {kind: _variables(model, kind) for kind in KINDS if kind in self._values}
@@ -77,14 +78,14 @@ class Snapshot:
             TrackedState({"model": model}, known_of(model), model.variables).restore(self._values["others"])
 
 
-def known_of(model):
+def known_of(model: keras.Model) -> list[Any]:
     """What a snapshot of a model holds by itself, and the generators that `random_state` holds."""
     optimizer = [] if model.optimizer is None else [model.optimizer, *model.optimizer.variables]
     generators = [np.random.mtrand._rand, random._inst]
     return [*model.variables, *model.metrics_variables, *optimizer, *generators]
 
 
-def _prepare(model, trained=None):
+def _prepare(model: keras.Model, trained: list[int] | None = None) -> None:
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()  # JAX keeps all state inside the compiled step
     if training_loop.epoch_iterator() is not None:
@@ -96,14 +97,14 @@ def _prepare(model, trained=None):
         model.optimizer.build([variables[place] for place in trained] if trained else model.trainable_variables)
 
 
-def _trained(model):
+def _trained(model: keras.Model) -> list[int]:
     """The places of the variables that the optimizer was built for: a step may train a part of them."""
     places = {id(variable): place for place, variable in enumerate(model.variables)}
     trained = [] if model.optimizer is None else keras_private.trained_by(model.optimizer)
     return [places[id(variable)] for variable in trained] if all(id(each) in places for each in trained) else []
 
 
-def _variables(model, kind):
+def _variables(model: keras.Model, kind: str) -> list[keras.Variable]:
     if kind == "model":
         return model.variables
     if kind == "optimizer":
@@ -111,20 +112,20 @@ def _variables(model, kind):
     return model.metrics_variables
 
 
-def _optimizer_variables(model):
+def _optimizer_variables(model: keras.Model) -> list[keras.Variable]:
     return [] if model.optimizer is None else model.optimizer.variables
 
 
-def _is_of_callback(variable):
+def _is_of_callback(variable: keras.Variable) -> bool:
     """Whether it is there for a callback while `fit` runs, in whose state it is saved."""
     return getattr(variable, "of_callback", False)
 
 
-def _copy(variable):
+def _copy(variable: keras.Variable) -> np.ndarray:
     return np.array(variable.numpy())
 
 
-def _check(kind, variables, values):
+def _check(kind: str, variables: list[keras.Variable], values: Any) -> None:
     now = [f"{_name(variable.dtype)} {list(variable.shape)}" for variable in variables]
     then = [f"{_name(value.dtype)} {list(value.shape)}" for value in values]
     for number, (one, other) in enumerate(itertools.zip_longest(now, then, fillvalue="missing")):
@@ -133,5 +134,5 @@ def _check(kind, variables, values):
             raise ValueError(f"The {kind} has changed since. Its variable {number}{path} is {one}. Received: {other}")
 
 
-def _name(dtype):
+def _name(dtype: Any) -> str:
     return keras.backend.standardize_dtype(dtype)

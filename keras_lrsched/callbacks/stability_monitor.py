@@ -1,7 +1,7 @@
 """Watches for what comes before a run diverges: a sharp loss, growing logits, a noisy gradient, values that are NaN."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from keras_lrsched._core import training_loop, validation
 from keras_lrsched._core.registry import register
@@ -89,16 +89,16 @@ class StabilityMonitor(Controller):
 
     def __init__(
         self,
-        data,
-        every=1000,
-        power_iterations=5,
-        max_sharpness=None,
-        max_logit=None,
-        action=None,
-        factor=0.5,
-        rollback=False,
-        monitor="loss",
-    ):
+        data: tuple,
+        every: int = 1000,
+        power_iterations: int = 5,
+        max_sharpness: float | None = None,
+        max_logit: float | None = None,
+        action: Literal["stop", "lower"] | None = None,
+        factor: float = 0.5,
+        rollback: bool = False,
+        monitor: str = "loss",
+    ) -> None:
         super().__init__(monitor)
         self.data = data
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3) or number_of_samples(data) < 2:
@@ -124,7 +124,7 @@ class StabilityMonitor(Controller):
         self.vector: list = []
         self.good: dict = {}
 
-    def begin(self):
+    def begin(self) -> None:
         model = self._trainer
         training_loop.build(model)
         self._probe = Probe(model, self.data)
@@ -132,28 +132,28 @@ class StabilityMonitor(Controller):
         if self.rollback:
             self.good = Snapshot(model).state()
 
-    def after_update(self):
+    def after_update(self) -> None:
         if not math.isfinite(self.loss):
             self._not_finite()
         elif self.step == 1 or self.step % self.every == 0:
             self._measure()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         self._tell(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self._tell(logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._probe = None  # what it has compiled cannot be copied
 
-    def _tell(self, logs):
+    def _tell(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:
             logs.update(self.measured, instabilities=self.instabilities)
 
-    def _measure(self):
+    def _measure(self) -> None:
         model = self.model
         if not any(v.any() for v in self.vector):
             self.vector = random_direction(model)
@@ -176,7 +176,7 @@ class StabilityMonitor(Controller):
         if self.rollback:
             self.good = Snapshot(model).state()
 
-    def _not_finite(self):
+    def _not_finite(self) -> None:
         rate = self.learning_rate if self.action == "lower" else None
         if self.rollback:
             Snapshot.from_state(self.model, self.good).restore()
@@ -186,7 +186,7 @@ class StabilityMonitor(Controller):
                 self.learning_rate = rate
         self._act("stop" if self.action == "lower" and not self.rollback else self.action)
 
-    def _act(self, action):
+    def _act(self, action: str | None) -> None:
         self.instabilities += 1
         if action == "stop":
             self.model.stop_training = True

@@ -1,8 +1,10 @@
 """A run that is killed at any moment goes on, when it is started again, as if it had not been."""
 
 import warnings
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -104,7 +106,14 @@ class TrainingState(keras.callbacks.Callback):
     (3, 9)
     """
 
-    def __init__(self, path, every="epoch", data=None, allow_changes=(), strict=False):
+    def __init__(
+        self,
+        path: str | PathLike,
+        every: int | Literal["epoch"] = "epoch",
+        data: Any = None,
+        allow_changes: Sequence[str] = (),
+        strict: bool = False,
+    ) -> None:
         super().__init__()
         self.path = Path(path).expanduser()
         self.every = every if every == "epoch" else validation.positive_int("every", every)
@@ -122,23 +131,23 @@ class TrainingState(keras.callbacks.Callback):
         self.strict = strict
         self._clear()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         """A copy, which another run is given, has the settings and nothing of the run of this one."""
         return type(self), (self.path, self.every, self.data, self.allow_changes, self.strict)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> "TrainingState":
         """Also a tuner's copy goes with the data that `fit` reads, which it does not copy."""
         kind, settings = self.__reduce__()
         return kind(*settings)
 
-    def _clear(self):
+    def _clear(self) -> None:
         self._pending: Any = None
         self._tracked: Any = None
         self._run: Any = None
         self._watch: Any = None
         self._warned: set[str] = set()
 
-    def report(self):
+    def report(self) -> dict[str, Any]:
         """What is saved, what follows from the script, and what can be neither saved nor derived.
 
         Returns:
@@ -160,17 +169,18 @@ class TrainingState(keras.callbacks.Callback):
 
     # What Keras calls
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         training_loop.place_last(self)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._clear()
         self._find_companions()
         training_loop.build(self.model)
         self._describe()
         self._step = self._offset = self._epoch = 0
-        self._due, self._torch = False, []
+        self._due = False
+        self._torch: list = []
         if backends.is_first_worker(self.model):
             runs.lock(self.path, training_loop.callback_list())
         try:
@@ -184,7 +194,7 @@ class TrainingState(keras.callbacks.Callback):
         self._watch = interrupts.Watch()
         self._watch.start()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._offset = epoch, 0
         if self._pending is not None:
             # What callbacks did in `on_epoch_begin`, the saved run has done, if it had begun this epoch; and callbacks may
@@ -196,12 +206,12 @@ class TrainingState(keras.callbacks.Callback):
             self._warn_of_homeless()
             self._pending = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._torch:  # PyTorch's DataLoader has drawn a number since the epoch began
             restore_torch_random_state(self._torch)
             self._torch = []
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._step += 1
         if self._data is not None:
             self._data.trained(batch + 1)
@@ -213,7 +223,7 @@ class TrainingState(keras.callbacks.Callback):
         if requested and not self._waits_for_the_end(batch):
             self._watch.raise_if_requested()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
         requested = self._watch.requested
         if self._due or last or self.every == "epoch" or requested:
@@ -221,24 +231,24 @@ class TrainingState(keras.callbacks.Callback):
         if requested:
             self._watch.raise_if_requested()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         keras_private.set_initial_epoch(self.model, None)
         self._run.finished = True
         runs.unlock(self.path)
         self._pending = None
         self._watch.stop()
 
-    def _is_within_epoch(self, batch):
+    def _is_within_epoch(self, batch: Any) -> bool:
         """Whether the run can be saved at this batch: the last one of an epoch waits for the epoch's end."""
         resumable = self._data is not None and self.model.steps_per_execution == 1
         return resumable and not self._waits_for_the_end(batch)
 
-    def _waits_for_the_end(self, batch):
+    def _waits_for_the_end(self, batch: Any) -> bool:
         return self._data is not None and batch + 1 >= len(self._data)
 
     # Before training
 
-    def _find_companions(self):
+    def _find_companions(self) -> None:
         callbacks = training_loop.callback_list()
         others = [] if callbacks is None else [it for it in callbacks.callbacks if not isinstance(it, _LEFT_OUT)]
         self._companions: dict[str, Any] = {}
@@ -267,7 +277,7 @@ class TrainingState(keras.callbacks.Callback):
                 f"Received: every={self.every}, steps_per_execution={self.model.steps_per_execution}"
             )
 
-    def _describe(self):
+    def _describe(self) -> None:
         """The settings of this run, and its state as far as no other part of the file holds it."""
         model = self.model
         data = {} if self._iterator is None else _fit_data.description(self._iterator)
@@ -289,7 +299,7 @@ class TrainingState(keras.callbacks.Callback):
         known = [*known_of(model), self, self._data, *with_state]
         self._tracked = TrackedState(roots, known, model.variables)
 
-    def _begin_run(self):
+    def _begin_run(self) -> None:
         previous = runs.previous_run(self.path)
         is_same = previous is not None and previous.model() is self.model
         self._pending = checkpoint_file.read(self.path) if self.path.exists() else None
@@ -305,7 +315,7 @@ class TrainingState(keras.callbacks.Callback):
             self._continue(number, is_foreign)
         self._run = runs.begin(self.path, self.model, number)
 
-    def _continue(self, number, is_foreign):
+    def _continue(self, number: int, is_foreign: bool) -> None:
         """Go on with run `number` of this path, as far as the file has come."""
         state = self._pending
         self._fits = state["fits"][:number]
@@ -338,14 +348,14 @@ class TrainingState(keras.callbacks.Callback):
         else:
             keras_private.set_initial_epoch(self.model, state["epoch"])
 
-    def _goes_on(self, state):
+    def _goes_on(self, state: dict[str, Any]) -> bool:
         """Whether there is something to train after a finished run."""
         epochs = self.params["epochs"]
         if state["stopped"]:
             return epochs > state["epochs"] or (epochs > state["epoch"] and self._arguments != state["arguments"])
         return epochs > state["epoch"]
 
-    def _compare_workers(self):
+    def _compare_workers(self) -> None:
         steps = backends.all_gather(self.model, -1 if self._pending is None else self._pending["step"])
         if len(set(steps)) > 1:
             found = ", ".join("no file" if step < 0 else f"step {step}" for step in steps)
@@ -353,7 +363,7 @@ class TrainingState(keras.callbacks.Callback):
 
     # What cannot be saved
 
-    def _unknown(self):
+    def _unknown(self) -> dict[str, str]:
         unknown = dict(self._tracked.unknown)
         if self._draws_differ:
             unknown["random numbers"] = "those of other processes than the first, which has another state of them"
@@ -365,7 +375,7 @@ class TrainingState(keras.callbacks.Callback):
         }
         return unknown
 
-    def _warn_of_unknown(self):
+    def _warn_of_unknown(self) -> None:
         unknown = {path: reason for path, reason in self._unknown().items() if path not in self._warned}
         if not unknown:
             return
@@ -376,13 +386,13 @@ class TrainingState(keras.callbacks.Callback):
             raise ValueError(f"{message}. Received: strict=True")
         warnings.warn(message, stacklevel=2)
 
-    def _warn_of_homeless(self):
+    def _warn_of_homeless(self) -> None:
         if self._homeless:
             warnings.warn(f"Saved state that this run has no place for: {', '.join(self._homeless)}", stacklevel=2)
 
     # Saving
 
-    def _save(self, epoch, batch, finished=False):
+    def _save(self, epoch: int, batch: Any, finished: bool = False) -> None:
         self._due = False
         model = self.model
         state = {
@@ -408,7 +418,7 @@ class TrainingState(keras.callbacks.Callback):
 
     # Going on
 
-    def _restore(self, state):
+    def _restore(self, state: dict[str, Any]) -> None:
         model = self.model
         changed = _run_settings.differences(self._settings, state["settings"])
         of_model = state["model"]
@@ -426,7 +436,7 @@ class TrainingState(keras.callbacks.Callback):
         self._homeless = self._tracked.restore(state["tracked"])
         restore_random_state(state["random"])
 
-    def _restore_data(self, state, changed):
+    def _restore_data(self, state: dict[str, Any], changed: list[str]) -> None:
         if any(path.startswith("data.") and path != "data.first_batch" for path in changed):
             if state["batch"]:
                 raise ValueError(
@@ -439,7 +449,7 @@ class TrainingState(keras.callbacks.Callback):
         if self._data is not None:
             self._data.restore_state(state["data"])
 
-    def _restore_history(self, saved):
+    def _restore_history(self, saved: Any) -> None:
         for callback in self._companions.values():
             if isinstance(callback, keras.callbacks.History):
                 _restore_state(callback, saved)
@@ -453,24 +463,24 @@ _ENTRIES = {
 _LEFT_OUT = (keras.callbacks.ProgbarLogger, TrainingState)
 
 
-def _can_be_resumed(data):
+def _can_be_resumed(data: Any) -> bool:
     return all(hasattr(data, name) for name in ("state", "restore_state", "trained"))
 
 
-def _ended(state):
+def _ended(state: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a run when another one with the same path begins."""
     history = next((saved for saved in state["callbacks"].values() if isinstance(saved, dict) and "history" in saved), None)
     return {"settings": state["settings"], "history": history}
 
 
-def _compared(settings, number):
+def _compared(settings: dict[str, Any], number: int) -> dict[str, Any]:
     """The settings to be compared: in a further run, some are what the one before has left."""
     if number == 0:
         return settings
     return {path: it for path, it in settings.items() if not path.endswith((".learning_rate", "data.first_batch"))}
 
 
-def _learning_rates(model):
+def _learning_rates(model: keras.Model) -> dict[str, tuple[Any, float]]:
     """The optimizers whose learning rate is a variable, with its value, by name."""
     found = {}
     for name, optimizer in _run_settings.optimizers_of(model).items():
@@ -483,13 +493,13 @@ def _learning_rates(model):
 # The state of a callback that the walk over its attributes does not give
 
 
-def _has_state(callback):
+def _has_state(callback: Any) -> bool:
     return (hasattr(callback, "state") and hasattr(callback, "restore_state")) or isinstance(
         callback, (keras.callbacks.History, keras.callbacks.CSVLogger)
     )
 
 
-def _state(callback):
+def _state(callback: Any) -> Any:
     if isinstance(callback, keras.callbacks.History):
         columns = {name: [_plain(value) for value in column] for name, column in callback.history.items()}
         return {"history": columns, "epoch": [int(epoch) for epoch in callback.epoch]}
@@ -500,7 +510,7 @@ def _state(callback):
     return callback.state() if _has_state(callback) else None
 
 
-def _restore_state(callback, state):
+def _restore_state(callback: Any, state: dict[str, Any]) -> None:
     if isinstance(callback, keras.callbacks.History):
         callback.history, callback.epoch = plain.copied(state["history"]), list(state["epoch"])
     elif isinstance(callback, keras.callbacks.CSVLogger):
@@ -509,7 +519,7 @@ def _restore_state(callback, state):
         callback.restore_state(state)
 
 
-def _restore_csv(callback, state):
+def _restore_csv(callback: Any, state: dict[str, Any]) -> None:
     """Let a `CSVLogger` go on behind the lines that it had written when the state was saved."""
     callback.csv_file.close()
     Path(callback.filename).write_text(state["content"])
@@ -517,7 +527,7 @@ def _restore_csv(callback, state):
     callback.keys, callback.writer, callback.append_header = state["keys"], None, not state["content"]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """An entry of the history, into which callbacks of the user may put anything."""
     if plain.is_plain(value):
         return value

@@ -1,6 +1,8 @@
 """VolSched: cosine annealing, corrected at intervals by how quiet the training metric has become."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,15 +81,15 @@ class VolSched(Controller):
 
     def __init__(
         self,
-        total_steps,
-        every=50,
-        sensitivity=0.05,
-        min_learning_rate=1e-4,
-        monitor="accuracy",
-        multiplier_range=(0.5, 2.0),
-        warmup_steps=0,
-        warmup_start=0.0,
-    ):
+        total_steps: int,
+        every: int = 50,
+        sensitivity: float = 0.05,
+        min_learning_rate: float = 1e-4,
+        monitor: str = "accuracy",
+        multiplier_range: tuple[float, float] | None = (0.5, 2.0),
+        warmup_steps: int = 0,
+        warmup_start: float = 0.0,
+    ) -> None:
         super().__init__(monitor)
         self.total_steps = validation.positive_int("total_steps", total_steps)
         self.every = validation.positive_int("every", every)
@@ -103,25 +105,25 @@ class VolSched(Controller):
         self.metrics: list[float] = []
         self.multipliers: list[float] = []
 
-    def begin(self):
+    def begin(self) -> None:
         if self.step == 0:
             self.peak = self.learning_rate
             if self.warmup_steps:
                 self.learning_rate = self.peak * self._warmup(0)
 
-    def after_update(self):
+    def after_update(self) -> None:
         self.metrics = [*self.metrics[1 - MEMORY * self.every :], self.loss]
         if self.step <= self.warmup_steps:
             self.learning_rate = self.peak * self._warmup(self.step)
         elif (self.step - self.warmup_steps) % self.every == 0:
             self._update(self.step - self.warmup_steps, self.total_steps - self.warmup_steps)
 
-    def _warmup(self, step):
+    def _warmup(self, step: Any) -> float:
         if step >= self.warmup_steps - 1:
             return 1.0
         return self.warmup_start + (1 - self.warmup_start) * step / (self.warmup_steps - 1)
 
-    def _update(self, t, total):
+    def _update(self, t: int, total: int) -> None:
         before, now = (1 + math.cos(math.pi * min(s / total, 1)) for s in (t - self.every, t))
         if t - self.every >= total:
             return
@@ -132,7 +134,7 @@ class VolSched(Controller):
         self.learning_rate = max(self.min_learning_rate, self.learning_rate * multiplier * now / before)
 
 
-def volatility_multiplier(metrics, every, sensitivity):
+def volatility_multiplier(metrics: Sequence[float], every: int, sensitivity: float) -> float:
     """M of a series of metrics."""
     if len(metrics) <= every:
         return 1.0
@@ -145,7 +147,7 @@ def volatility_multiplier(metrics, every, sensitivity):
     return float(multiplier) if np.isfinite(multiplier) else 1.0
 
 
-def _checked_range(values):
+def _checked_range(values: Any) -> tuple[float, float]:
     checked = validation.increasing("multiplier_range", values, validation.positive_float)
     if len(checked) != 2:
         raise ValueError(f"`multiplier_range` must be two numbers. Received: multiplier_range={values!r}")

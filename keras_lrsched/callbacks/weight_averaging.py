@@ -1,5 +1,8 @@
 """Averages of the weights over the run: exponential, stochastic, of the latest, or merged like a cooldown."""
 
+from typing import Any, Literal
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -8,6 +11,7 @@ from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks._averaging_rules import DEFAULTS, rule, with_defaults
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import Controller
+from keras_lrsched.schedules.profiles import Profile
 
 
 @register(
@@ -98,20 +102,20 @@ class WeightAveraging(Controller):
 
     def __init__(
         self,
-        kind="ema",
-        start=0,
-        every=None,
-        ema_momentum=None,
-        ema_start=None,
-        num_checkpoints=None,
-        cooldown=None,
-        batch_norm_data=None,
-        keep_average=True,
-    ):
+        kind: Literal["ema", "swa", "lawa", "wsm"] = "ema",
+        start: int = 0,
+        every: int | Literal["epoch"] | None = None,
+        ema_momentum: float | None = None,
+        ema_start: Literal["first", "debiased", "ramp"] | None = None,
+        num_checkpoints: int | None = None,
+        cooldown: str | dict | Profile | None = None,
+        batch_norm_data: Any = None,
+        keep_average: bool = True,
+    ) -> None:
         super().__init__(monitor=())
         self.kind = validation.one_of("kind", kind, tuple(DEFAULTS))
         self.start = validation.non_negative_int("start", start)
-        given = {"every": every, "ema_momentum": ema_momentum, "ema_start": ema_start}
+        given: dict[str, Any] = {"every": every, "ema_momentum": ema_momentum, "ema_start": ema_start}
         given |= {"num_checkpoints": num_checkpoints, "cooldown": cooldown}
         options = with_defaults(kind, given)
         every = options["every"]
@@ -124,20 +128,20 @@ class WeightAveraging(Controller):
         self._statistics: list = []
 
     @property
-    def averages(self):
+    def averages(self) -> dict[str, Any]:
         """What has been averaged so far."""
         return self.rule.state()
 
     @averages.setter
-    def averages(self, state):
+    def averages(self, state: dict[str, Any]) -> None:
         self.rule.restore_state(state)
         self._statistics = []
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         training_loop.place_first(self)  # what others do at an epoch's end is done with the average
 
-    def begin(self):
+    def begin(self) -> None:
         if self.rule.count:
             shapes = [w.shape for w in self.rule.average()]
             now = [tuple(variable.shape) for variable in self.model.trainable_variables]
@@ -146,41 +150,41 @@ class WeightAveraging(Controller):
         if self.batch_norm_data is not None:
             check_batch_norm_data(self.model, self.batch_norm_data)
 
-    def before_update(self):
+    def before_update(self) -> None:
         self._take_in()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._swap_out()
         super().on_epoch_begin(epoch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self._take_in(at_epoch_end=True)
         self._swap_in()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._swap_out()  # also over what an optimizer with `use_ema` has just put there
         if self.keep_average:
             self._swap_in()
             self.raw = None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._refuse_another_model()
         self._take_in(at_epoch_end=training_loop.is_validation_of_fit())
         self._swap_in()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         self._swap_out()
 
-    def on_predict_begin(self, logs=None):
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._refuse_another_model()
         self._take_in()
         self._swap_in()
 
-    def on_predict_end(self, logs=None):
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         self._swap_out()
 
-    def _take_in(self, at_epoch_end=False):
+    def _take_in(self, at_epoch_end: bool = False) -> None:
         """Takes the weights in, if they are due and have not been taken in yet.
 
         It waits until all callbacks have seen the update, for one of them may go back to earlier weights.
@@ -192,7 +196,7 @@ class WeightAveraging(Controller):
             self.taken_at = self.step
             self._statistics = []
 
-    def _swap_in(self):
+    def _swap_in(self) -> None:
         if self.raw is not None or not self.rule.count:
             return
         model = self.model
@@ -206,21 +210,21 @@ class WeightAveraging(Controller):
             recompute_batch_norm(model, self.batch_norm_data)
             self._statistics = [np.array(variable.numpy()) for variable in statistics(model)]
 
-    def _swap_out(self):
+    def _swap_out(self) -> None:
         if self.raw is not None:
             _assign(self._swapped(self.model), self.raw)
             self.raw = None
 
-    def _swapped(self, model):
+    def _swapped(self, model: keras.Model) -> list[keras.Variable]:
         return model.trainable_variables + (statistics(model) if self.batch_norm_data is not None else [])
 
-    def _refuse_another_model(self):
+    def _refuse_another_model(self) -> None:
         model = self.model
         if self.rule.count and self.is_of_another_run(model):
             raise ValueError(f"The averages are of the weights of another model. Received: model={model.name!r}")
 
 
-def _weights(model):
+def _weights(model: keras.Model) -> list[np.ndarray]:
     """The weights as NumPy arrays that may share memory with the model."""
     values = keras_private.state_between_steps(model, "trainable_variables")
     if values is None:
@@ -228,6 +232,6 @@ def _weights(model):
     return [np.asarray(ops.convert_to_numpy(value)) for value in values]
 
 
-def _assign(variables, values):
+def _assign(variables: list[keras.Variable], values: Any) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

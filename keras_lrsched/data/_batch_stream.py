@@ -1,6 +1,7 @@
 """Which samples make up batch t of an endless stream of passes over the data, when sizes change on the way."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,14 +32,14 @@ class BatchStream:
         batch_size: A positive integer; or a schedule, or any function of the number of batches before.
     """
 
-    def __init__(self, num_samples, batch_size):
+    def __init__(self, num_samples: int, batch_size: int | Callable[[int], float]) -> None:
         self.num_samples = num_samples
         self.schedule: Any = batch_size if callable(batch_size) else None
         self._origin = (0, 0, self.checked(self._scheduled(0) if callable(batch_size) else batch_size))
         self._changes: dict[int, dict] = {}
         self._plan: list[Entry] = []
 
-    def entry(self, index):
+    def entry(self, index: int) -> Entry:
         while len(self._plan) <= index:
             (start, number, requested), _ = self._after(len(self._plan))
             if self.schedule is not None:
@@ -46,29 +47,29 @@ class BatchStream:
             self._plan.append(Entry(start, number, requested, min(requested, self.num_samples - start % self.num_samples)))
         return self._plan[index]
 
-    def change(self, index, **change):
+    def change(self, index: int, **change: Any) -> None:
         """From batch `index` on, `size=` another size, or `to=` a place, as (start, number), where the stream goes on."""
         self._changes.setdefault(index, {}).update(change)
         del self._plan[index:]
 
-    def follow(self, schedule):
+    def follow(self, schedule: Callable[[int], float]) -> None:
         """From the origin on, the size is a function of the number of batches before."""
         self.schedule = schedule
         self._plan = []
 
-    def behind(self, done):
+    def behind(self, done: int) -> "BatchStream":
         """A stream of its own that begins behind `done` batches of this one, as planned by now."""
         other = copy.copy(self)
         other._origin, other._changes = self._after(done)
         other._plan = []
         return other
 
-    def advance(self, done):
+    def advance(self, done: int) -> None:
         """Puts the origin behind `done` batches."""
         self._origin, self._changes = self._after(done)
         self._plan = []
 
-    def batches_in_a_pass(self):
+    def batches_in_a_pass(self) -> int:
         """How many batches it takes to see as many samples as there are."""
         batches = samples = 0
         while samples < self.num_samples:
@@ -77,22 +78,22 @@ class BatchStream:
         return batches
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         """The size that was requested last, or that a schedule has at the origin."""
         sizes = [change["size"] for _, change in sorted(self._changes.items()) if "size" in change]
         return sizes[-1] if sizes else self.entry(0).requested
 
-    def state(self, done):
+    def state(self, done: int) -> dict[str, Any]:
         """What `restore_state` needs for a stream whose origin is behind `done` batches of this one."""
         origin, changes = self._after(done)
         return {"origin": list(origin), "changes": [[index, change] for index, change in sorted(changes.items())]}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         self._origin = tuple(state["origin"])
         self._changes = {index: dict(change) for index, change in state["changes"]}
         self._plan = []
 
-    def checked(self, batch_size):
+    def checked(self, batch_size: int) -> int:
         size = validation.positive_int("batch_size", batch_size)
         if size > self.num_samples:
             raise ValueError(
@@ -100,7 +101,7 @@ class BatchStream:
             )
         return size
 
-    def _after(self, done):
+    def _after(self, done: int) -> tuple[tuple, dict[int, dict]]:
         """The origin and the changes, seen from behind `done` batches."""
         start, number, requested = self._origin
         if done:
@@ -110,7 +111,7 @@ class BatchStream:
         origin = (*change.get("to", (start, number)), change.get("size", requested))
         return origin, {index - done: change for index, change in self._changes.items() if index > done}
 
-    def _scheduled(self, number):
+    def _scheduled(self, number: int) -> int:
         if isinstance(self.schedule, LearningRateSchedule):
             return round(float(compute(self.schedule, np.asarray(number), np)))
         return round(self.schedule(number))

@@ -3,7 +3,10 @@
 import contextlib
 import itertools
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -15,7 +18,7 @@ ROWS = 64
 """How many rows of an array a digest looks at, evenly spaced."""
 
 
-def description(iterator):
+def description(iterator: Any) -> dict[str, Any]:
     """The settings of the data of an `EpochIterator`, as plain values."""
     adapter = iterator.data_adapter
     kind, data = keras_private.data_of_adapter(adapter)
@@ -29,7 +32,7 @@ def description(iterator):
     }
 
 
-def unsaved_order(iterator):
+def unsaved_order(iterator: Any) -> dict[str, str]:
     """What the order of the data depends on and no file can hold: a dictionary from a path to the reason.
 
     It is of interest for data that cannot be resumed by themselves.
@@ -53,7 +56,7 @@ def unsaved_order(iterator):
     return {}
 
 
-def _unsaved_in_pipeline(path, dataset):
+def _unsaved_in_pipeline(path: str, dataset: Any) -> dict[str, str]:
     found = {}
     inputs, functions = keras_private.parts_of_dataset(dataset)
     if keras_private.shuffles_anew(dataset):
@@ -68,7 +71,7 @@ def _unsaved_in_pipeline(path, dataset):
     return found
 
 
-def changed_by_a_pass(adapter):
+def changed_by_a_pass(adapter: Any) -> dict[str, str]:
     """What a further pass over the data of `fit` changes in the passes after it: a dictionary from a path to the reason.
 
     Random operations of TensorFlow in the functions of a pipeline are not there: each pass has its own.
@@ -77,7 +80,7 @@ def changed_by_a_pass(adapter):
     return _changed_in_pipeline("data", data) if kind == "tf.data" else {}
 
 
-def _changed_in_pipeline(path, dataset):
+def _changed_in_pipeline(path: str, dataset: Any) -> dict[str, str]:
     found = _unsaved_in_pipeline(path, dataset)
     inputs, functions = keras_private.parts_of_dataset(dataset)
     for number, (_, _, variables) in enumerate(functions):
@@ -88,7 +91,7 @@ def _changed_in_pipeline(path, dataset):
     return found
 
 
-def _digest_of_first_batch(kind, data):
+def _digest_of_first_batch(kind: str, data: Any) -> str | None:
     """A fingerprint of the first batch, if it can be had without a trace; else `None`."""
     with contextlib.suppress(Exception):  # data of the user's, which may fail at what Keras does not ask of them
         if kind == "arrays":
@@ -104,11 +107,11 @@ def _digest_of_first_batch(kind, data):
     return None
 
 
-def _digest(batch):
+def _digest(batch: Any) -> str:
     return plain.digest([np.asarray(ops.convert_to_numpy(each)) for each in tree.flatten(batch) if each is not None])
 
 
-def _without_a_trace(data, draw):
+def _without_a_trace(data: Any, draw: Callable[[], Any]) -> Any:
     state, numbers = TrackedState({"data": data}), random_state()
     before = state.state()
     try:
@@ -118,7 +121,7 @@ def _without_a_trace(data, draw):
         restore_random_state(numbers)
 
 
-def _is_pure(dataset):
+def _is_pure(dataset: Any) -> bool:
     """Whether a pipeline has nothing in it that a further pass would change."""
     if _unsaved_in_pipeline("data", dataset):
         return False
@@ -135,19 +138,19 @@ RANDOM = {
 """The operations of TensorFlow that draw from a generator within themselves."""
 
 
-def random_operations(model):
+def random_operations(model: keras.Model) -> list[str]:
     """The names of TensorFlow's random operations in the compiled step of a model that draw from no generator of Keras."""
     return sorted({operation for graph in keras_private.graphs_of_step(model) for operation in _operations(graph) & RANDOM})
 
 
-def _operations(graph):
+def _operations(graph: Any) -> set[str]:
     """The names of the operations in a graph, and in the functions that it calls."""
     definition = graph.as_graph_def()
     nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     return {node.op for node in nodes}
 
 
-def data_adapter(name):
+def data_adapter(name: str) -> Any:
     """What stands between `fit` and its data.
 
     Args:
@@ -181,7 +184,7 @@ def data_adapter(name):
     return adapter
 
 
-def batches_ahead(adapter):
+def batches_ahead(adapter: Any) -> Iterator[Any]:
     """An endless iterator: of the very batches that come next, if these are `ScheduledBatches`, else of new passes."""
     dataset = getattr(adapter, "py_dataset", None)
     if dataset is None:

@@ -1,10 +1,15 @@
 """Masked language modeling: which tokens are masked, at a rate that follows a schedule (Ankner et al. 2023)."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched.data._batch_stream import Entry
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from keras_lrsched.schedules.schedule import as_schedule, compute
 
@@ -36,7 +41,10 @@ class MaskedLanguageModelMasking(ScheduledBatches):
         mask_token: The number that stands for the mask.
         vocabulary_size: Random tokens are drawn from 0 to this, excluded.
         special_tokens: Tokens that are never chosen, such as padding. Defaults to `()`.
-        batch_size, shuffle, seed, steps_per_epoch: As in `ScheduledBatches`.
+        batch_size: As in `ScheduledBatches`, like the arguments after it. Defaults to `32`.
+        shuffle: Defaults to `True`.
+        seed: Defaults to `0`.
+        steps_per_epoch: Defaults to `None`.
 
     Raises:
         ValueError: If an argument is out of its range; at a batch, if its rate is outside of [0, 1].
@@ -53,9 +61,20 @@ class MaskedLanguageModelMasking(ScheduledBatches):
     [0.3, 0.26]
     """
 
-    def __init__(self, tokens, masking_rate, mask_token, vocabulary_size, special_tokens=(), **options):
+    def __init__(
+        self,
+        tokens: Any,
+        masking_rate: LearningRateSchedule | float,
+        mask_token: int,
+        vocabulary_size: int,
+        special_tokens: Sequence[int] = (),
+        batch_size: int | Callable[[int], float] = 32,
+        shuffle: bool = True,
+        seed: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
         tokens = np.asarray(keras.ops.convert_to_numpy(tokens))
-        super().__init__(tokens, **options)
+        super().__init__(tokens, batch_size=batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
         if tokens.dtype.kind not in "iu":
             raise ValueError(f"`tokens` must be integers. Received: tokens of dtype {tokens.dtype}")
         self.masking_rate = as_schedule("masking_rate", masking_rate)
@@ -63,15 +82,15 @@ class MaskedLanguageModelMasking(ScheduledBatches):
         self.vocabulary_size = validation.positive_int("vocabulary_size", vocabulary_size)
         self.special_tokens = validation.each("special_tokens", special_tokens, validation.non_negative_int)
 
-    def rate_of(self, batch):
+    def rate_of(self, batch: int) -> float:
         """The masking rate of batch number `batch` of this epoch, for use in batch callbacks."""
         with self._changed:
             return self._rate(self._stream.entry(batch).number)
 
-    def _rate(self, number):
+    def _rate(self, number: int) -> float:
         return validation.fraction("masking_rate", float(compute(self.masking_rate, np.asarray(number), np)))
 
-    def _samples(self, entry):
+    def _samples(self, entry: Entry) -> Any:
         tokens = super()._samples(entry)
         random = np.random.default_rng([self.seed, entry.number])
         return masked(
@@ -79,7 +98,15 @@ class MaskedLanguageModelMasking(ScheduledBatches):
         )
 
 
-def masked(tokens, rate, mask_token, vocabulary_size, special_tokens=(), *, random):
+def masked(
+    tokens: Any,
+    rate: float,
+    mask_token: int,
+    vocabulary_size: int,
+    special_tokens: Sequence[int] = (),
+    *,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The inputs, targets and weights of the loss for an array of tokens, drawn from a `numpy.random.Generator`."""
     chosen = (random.random(tokens.shape) < rate) & ~np.isin(tokens, special_tokens)
     fate = random.random(tokens.shape)

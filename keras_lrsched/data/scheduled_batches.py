@@ -1,7 +1,8 @@
 """Batches whose size may change during `fit`, and which know where they are."""
 
 import threading
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from keras import tree
 from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.data import _pipelines
-from keras_lrsched.data._batch_stream import BatchStream
+from keras_lrsched.data._batch_stream import BatchStream, Entry
 
 LEAD = 4
 """How many batches from now a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
@@ -61,7 +62,16 @@ class ScheduledBatches(keras.utils.PyDataset):
     1
     """
 
-    def __init__(self, x, y=None, sample_weight=None, batch_size=32, shuffle=True, seed=0, steps_per_epoch=None):
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        batch_size: int | Callable[[int], float] = 32,
+        shuffle: bool = True,
+        seed: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
         super().__init__()
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`: `fit` drops the weights of data without targets.")
@@ -79,12 +89,12 @@ class ScheduledBatches(keras.utils.PyDataset):
         self._counts = False  # whether the epoch counts as a whole, when it ends, without calls of `trained`
         self._reading: Any = None  # of the epoch, if it is read in another form than by index
 
-    def __len__(self):
+    def __len__(self) -> int:
         """The number of batches in this epoch, or, between two, in the next."""
         with self._changed:
             return self._length if self._within else self._left or self._full_length()
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> Any:
         with self._changed:
             if self._held:
                 self._changed.wait_for(lambda: not self._held or i < (self._trained or 0) + LEAD, PATIENCE)
@@ -93,31 +103,31 @@ class ScheduledBatches(keras.utils.PyDataset):
             entry = self._stream.entry(i)
         return self._samples(entry)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_changed"}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _changed=threading.Condition())
 
-    def peek(self, i):
+    def peek(self, i: int) -> Any:
         """The batch that is trained i batches after the next one, also beyond this epoch, as planned by now."""
         with self._changed:
             entry = self._stream.entry(self._done() + i)
         return self._samples(entry)
 
-    def size_of(self, batch):
+    def size_of(self, batch: int) -> int:
         """The number of samples that batch number `batch` of this epoch has, for use in batch callbacks."""
         with self._changed:
             return self._stream.entry(batch).size
 
-    def requested_size_of(self, batch):
+    def requested_size_of(self, batch: int) -> int:
         """The size that was requested for batch number `batch` of this epoch, which has fewer samples if its pass ends."""
         with self._changed:
             return self._stream.entry(batch).requested
 
     # Other forms
 
-    def to_tf_dataset(self):
+    def to_tf_dataset(self) -> Any:
         """A `tf.data.Dataset` of these batches, for programs that take or map over nothing else, such as KerasHub's tasks.
 
         Each iteration over it is an epoch. Within `fit`, the place in the data is exactly that of `fit(batches)`: `peek`,
@@ -142,7 +152,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         self._refuse_epochs_of_other_lengths("to_tf_dataset")
         return _pipelines.tf_dataset(self, self._full_length())
 
-    def to_grain(self):
+    def to_grain(self) -> Any:
         """A `grain.IterDataset` of these batches, otherwise as `to_tf_dataset`.
 
         The iterators have Grain's `get_state` and `set_state`, whose states are those of `state` and `restore_state`. The
@@ -152,14 +162,14 @@ class ScheduledBatches(keras.utils.PyDataset):
         return _pipelines.grain_dataset(self)
 
     @property
-    def __array_interface__(self):
+    def __array_interface__(self) -> NoReturn:
         """What NumPy reads that is to make an array of these batches, as `fit` of KerasHub's tasks does."""
         raise ValueError(
             "Batches are no array. To a program that makes a dataset of what it is given, give `to_tf_dataset()` or "
             "`to_grain()` of ScheduledBatches. Received: the ScheduledBatches themselves"
         )
 
-    def begin_reading(self, length=None):
+    def begin_reading(self, length: int | None = None) -> Any:
         """Begins an epoch in another form, or a look at what comes, if Keras only looks: an iteration over batches.
 
         Args:
@@ -188,7 +198,7 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     # What callbacks do
 
-    def hold_back(self):
+    def hold_back(self) -> None:
         """Lets the batches of the next epoch be fetched no more than a few ahead of what `trained` tells.
 
         Then `set_batch_size` and `rewind` have an effect within the epoch, `LEAD` batches later, in every run alike. To be
@@ -196,19 +206,19 @@ class ScheduledBatches(keras.utils.PyDataset):
         """
         self._to_be_held = True
 
-    def trained(self, batches):
+    def trained(self, batches: Any) -> None:
         """Tells how many batches of this epoch have been trained, in `on_train_batch_end`."""
         with self._changed:
             self._trained = max(self._trained or 0, batches)
             self._changed.notify_all()
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int:
         """The size that was requested last, or that the schedule has when the epoch begins."""
         with self._changed:
             return self._stream.batch_size
 
-    def set_batch_size(self, batch_size):
+    def set_batch_size(self, batch_size: int) -> None:
         """Changes the size: `LEAD` batches from now if the epoch is held back, else from the next epoch on."""
         if self._stream.schedule is not None:
             raise ValueError("The batch size follows a schedule, so it cannot be set: construct with an integer.")
@@ -216,20 +226,20 @@ class ScheduledBatches(keras.utils.PyDataset):
         with self._changed:
             self._stream.change((self._done() + LEAD if self._held else self._length) if self._within else 0, size=size)
 
-    def follow(self, schedule):
+    def follow(self, schedule: Callable[[int], float]) -> None:
         """Lets the size follow a schedule, or a function of the number of batches before, from the next epoch on."""
         with self._changed:
             if self._within:
                 raise ValueError("Within an epoch, the batch size cannot begin to follow a schedule.")
             self._stream.follow(schedule)
 
-    def mark(self):
+    def mark(self) -> list[int]:
         """The place in the data of the batch that is trained next, for `rewind`: plain values."""
         with self._changed:
             entry = self._stream.entry(self._done())
             return [entry.start, entry.number]
 
-    def rewind(self, mark, after=0):
+    def rewind(self, mark: Sequence[int], after: int = 0) -> None:
         """Lets the data go on at a mark, `after` batches from now: at least `LEAD` within an epoch, which is held back."""
         with self._changed:
             if self._within and not (self._held and after >= LEAD):
@@ -239,12 +249,12 @@ class ScheduledBatches(keras.utils.PyDataset):
                 )
             self._stream.change(self._done() + after, to=list(mark))
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Where the stream is, as plain values."""
         with self._changed:
             return self._state(self._stream, self._done(), self._length - self._done() if self._within else self._left)
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict[str, Any]) -> None:
         """Goes on from where `state` was called; what was left of that epoch is the next epoch."""
         for name in ("seed", "num_samples"):
             if state[name] != getattr(self, name):
@@ -258,13 +268,13 @@ class ScheduledBatches(keras.utils.PyDataset):
     # What Keras calls
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         adapter = training_loop.data_adapter(self)
         if adapter is not None:
             keras_private.hand_over_unchanged(adapter)
         return len(self)
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         if training_loop.is_building():
             return  # no epoch: a pass would be skipped
         with self._changed:
@@ -277,14 +287,14 @@ class ScheduledBatches(keras.utils.PyDataset):
             keras_private.set_number_of_batches(iterator, self._length)  # Keras counts the batches once, when `fit` begins,
             iterator.data_adapter.shuffle = False  # and takes them in random order, unless `fit` is told not to
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         with self._changed:
             self._close_epoch()
 
-    def _begin_epoch(self, counts):
+    def _begin_epoch(self, counts: bool) -> None:
         self._within, self._trained, self._left, self._counts, self._reading = True, None, 0, counts, None
 
-    def _close_epoch(self):
+    def _close_epoch(self) -> None:
         """Ends the epoch, if one has begun; without calls of `trained`, it counts as a whole or not at all."""
         if self._within:
             self._stream.advance(self._length if self._counts and self._trained is None else self._done())
@@ -292,34 +302,34 @@ class ScheduledBatches(keras.utils.PyDataset):
             self._trained = self._reading = None
             self._changed.notify_all()
 
-    def _plan_epoch(self):
+    def _plan_epoch(self) -> None:
         """Says how many batches an epoch of `fit` has whose length Keras cannot see, so that it ends with the last one."""
         with self._changed:
             keras_private.set_number_of_batches(training_loop.epoch_iterator(), self._left or self._full_length())
 
-    def _end_of_epoch(self):
+    def _end_of_epoch(self) -> int:
         """Ends an epoch that `fit` has read in another form: the number of batches in the next."""
         self.on_epoch_end()
         return self._full_length()
 
-    def _done(self):
+    def _done(self) -> int:
         if not self._within:
             return 0
         if self._trained is None and not self._counts and self._reading.is_at_end:
             return self._length
         return self._trained or 0
 
-    def _state(self, stream, done, left):
+    def _state(self, stream: BatchStream, done: int, left: int) -> dict[str, Any]:
         return {"seed": self.seed, "num_samples": self.num_samples, "left": left, **stream.state(done)}
 
-    def _refuse_epochs_of_other_lengths(self, method):
+    def _refuse_epochs_of_other_lengths(self, method: Any) -> None:
         if self._stream.schedule is not None and not self.steps_per_epoch:
             raise ValueError(
                 f"`{method}` needs epochs of the same number of batches each: give `steps_per_epoch` to ScheduledBatches, "
                 "whose size follows a schedule. Received: steps_per_epoch=None"
             )
 
-    def _refuse_other_epochs(self, iterator, length):
+    def _refuse_other_epochs(self, iterator: Any, length: int | None) -> None:
         _refuse_steps_per_epoch(iterator)
         replicas = keras_private.replicas_of_iterator(iterator)
         if replicas > 1:
@@ -330,17 +340,17 @@ class ScheduledBatches(keras.utils.PyDataset):
                 f"Received: {keras_private.number_of_batches(iterator)} batches instead of {length}"
             )
 
-    def _full_length(self):
+    def _full_length(self) -> int:
         return self.steps_per_epoch or self._stream.batches_in_a_pass()
 
-    def _samples(self, entry):
+    def _samples(self, entry: Entry) -> Any:
         number, offset = divmod(entry.start, self.num_samples)
-        rows = slice(offset, offset + entry.size)
+        rows: slice | np.ndarray = slice(offset, offset + entry.size)
         if self.shuffle:
             rows = self._order(number)[rows]
         return _map(lambda array: keras_private.rows_of(array, rows), self._arrays)
 
-    def _order(self, number):
+    def _order(self, number: int) -> np.ndarray:
         order = self._orders.get(number)
         if order is None:
             order = np.random.default_rng([self.seed, number]).permutation(self.num_samples)
@@ -348,7 +358,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         return order
 
 
-def _refuse_steps_per_epoch(iterator):
+def _refuse_steps_per_epoch(iterator: Any) -> None:
     if iterator.steps_per_epoch:
         raise ValueError(
             "Give `steps_per_epoch` to ScheduledBatches, not to `fit`, which would let the batches that it has fetched in "
@@ -356,18 +366,18 @@ def _refuse_steps_per_epoch(iterator):
         )
 
 
-def _sliceable(arrays):
+def _sliceable(arrays: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         arrays = tree.lists_to_tuples(arrays)  # as `fit` does with arrays there
     return _map(keras_private.sliceable, arrays)
 
 
-def _map(function, arrays):
+def _map(function: Callable, arrays: Any) -> Any:
     """The structure with the function applied to its arrays; `None` stays."""
     return tree.map_structure(lambda array: None if array is None else function(array), arrays)
 
 
-def _common_length(arrays):
+def _common_length(arrays: Any) -> int:
     shapes = [tuple(getattr(array, "shape", ())) for array in tree.flatten(arrays) if array is not None]
     lengths = {shape[0] if shape else 0 for shape in shapes}
     if len(lengths) != 1 or not (length := lengths.pop()):

@@ -4,7 +4,10 @@ import math
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 
@@ -33,7 +36,15 @@ class Member:
         mode: `"min"` or `"max"`.
     """
 
-    def __init__(self, make, seed, folder, epochs, metric, mode):
+    def __init__(
+        self,
+        make: Callable[[], tuple[keras.Model, dict[str, Any]]],
+        seed: int,
+        folder: str | PathLike,
+        epochs: int,
+        metric: str,
+        mode: Literal["min", "max"],
+    ) -> None:
         keras.utils.set_random_seed(seed)
         self.model, self._fit = _checked(make())
         self._state = Path(folder) / STATE
@@ -41,7 +52,7 @@ class Member:
         self._seed, self._epochs, self._metric, self._mode = seed, epochs, metric, mode
         self.policy: Policy | None = None
 
-    def train(self, settings):
+    def train(self, settings: dict[str, float]) -> tuple[float, float]:
         """One round.
 
         Returns:
@@ -62,19 +73,19 @@ class Member:
         self.policy = self.policy.with_piece(settings, end) if self.policy else Policy([settings], [end], self._seed)
         return _judged(float(history[self._metric][-1]), self._mode)
 
-    def save(self, folder):
+    def save(self, folder: str | PathLike) -> None:
         if self.policy is None:
             raise ValueError("A member that was not trained has no state to save.")
         shutil.copyfile(self._state, Path(folder) / STATE)
         self.policy.save(Path(folder) / POLICY)
 
-    def load(self, folder):
+    def load(self, folder: str | PathLike) -> None:
         """Becomes what was saved, of this member or of another one."""
         shutil.copyfile(Path(folder) / STATE, self._state)
         self.policy = Policy.load(Path(folder) / POLICY)
 
 
-def _judged(value, mode):
+def _judged(value: Any, mode: Literal["min", "max"]) -> tuple[float, float]:
     score = value if mode == "max" else -value
     return value, score if math.isfinite(score) else -math.inf
 
@@ -82,11 +93,19 @@ def _judged(value, mode):
 class Worker:
     """What trains members in another process. It keeps nothing from round to round."""
 
-    def __init__(self, make, epochs, metric, mode, backend):
+    def __init__(
+        self,
+        make: Callable[[], tuple[keras.Model, dict[str, Any]]],
+        epochs: int,
+        metric: str,
+        mode: Literal["min", "max"],
+        backend: str,
+    ) -> None:
         same_backend(backend)
-        self._make, self._options = make, {"epochs": epochs, "metric": metric, "mode": mode}
+        self._make = make
+        self._options: dict[str, Any] = {"epochs": epochs, "metric": metric, "mode": mode}
 
-    def train(self, seed, settings, source, place):
+    def train(self, seed: int, settings: dict[str, float], source: Path | None, place: Path) -> tuple[float, float]:
         """One round of the member in the folder `source`, or of a new one if that is `None`.
 
         It is saved in `place`, whole or not at all.
@@ -106,7 +125,7 @@ class Worker:
         return outcome
 
 
-def _checked(made):
+def _checked(made: Any) -> tuple[keras.Model, dict[str, Any]]:
     model, fit = made if isinstance(made, tuple) and len(made) == 2 else (None, None)
     if getattr(model, "optimizer", None) is None or not isinstance(fit, dict):
         raise ValueError(

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ HOPELESS = 600.0
 """Seconds until an error if no worker runs and no node of the cluster is large enough for one; it may be about to grow."""
 
 
-def load_ray():
+def load_ray() -> Any:
     try:
         import ray
         import ray.util
@@ -34,7 +35,7 @@ def load_ray():
 
 
 @contextlib.contextmanager
-def pool(worker, arguments, workers, resources=None):
+def pool(worker: type, arguments: tuple, workers: int, resources: dict[str, Any] | None = None) -> Iterator["Pool"]:
     """A `Pool` of workers.
 
     It is on the Ray runtime of the program, or else on the cluster that `RAY_ADDRESS` or `ray start` names, or else on this
@@ -70,7 +71,7 @@ class Pool:
         demand: What one takes: a dictionary from resources, as Ray names them, to amounts.
     """
 
-    def __init__(self, ray, start, workers, demand):
+    def __init__(self, ray: Any, start: Callable[[], Any], workers: int, demand: dict[str, float]) -> None:
         self._ray, self._start, self._demand, self._asked = ray, start, demand, workers
         self._lost = ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
         self._lost_as_they_start = 0
@@ -81,7 +82,7 @@ class Pool:
         for _ in range(workers):
             self._add()
 
-    def map(self, call, values):
+    def map(self, call: Callable, values: Iterable[Any]) -> list[Any]:
         """The outcomes of `call(worker, value)`, which returns a reference of Ray, in the order of the values.
 
         Raises:
@@ -109,24 +110,24 @@ class Pool:
                     self._idle.append(worker)
         return [outcomes[index] for index in range(len(values))]
 
-    def close(self):
+    def close(self) -> None:
         """End all workers, also those that are at work."""
         for worker in self._workers:
             self._kill(worker)
 
-    def _add(self):
+    def _add(self) -> None:
         if not self._starting:
             self._waiting_since, self._warned_of = time.monotonic(), -1
         worker = self._start()
         self._workers.append(worker)
         self._starting[worker.__ray_ready__.remote()] = worker
 
-    def _replace(self, worker):
+    def _replace(self, worker: Any) -> None:
         self._kill(worker)  # it may only be out of reach
         self._workers.remove(worker)
         self._add()
 
-    def _finished(self, running):
+    def _finished(self, running: list) -> list[Any]:
         """Those of the running jobs that are over, after one is or a worker has started."""
         timeout = min(PATIENCE, HOPELESS) if self._starting else None
         done, _ = self._ray.wait([*running, *self._starting], num_returns=1, timeout=timeout)
@@ -136,7 +137,7 @@ class Pool:
             self._complain(len(running))
         return [reference for reference in done if reference in running]
 
-    def _welcome(self, reference):
+    def _welcome(self, reference: Any) -> None:
         """Takes a worker that has started among the idle ones, or starts another one if it has not survived that."""
         worker = self._starting.pop(reference)
         try:
@@ -149,7 +150,7 @@ class Pool:
         else:
             self._idle.append(worker)
 
-    def _complain(self, busy):
+    def _complain(self, busy: int) -> None:
         waited, here = time.monotonic() - self._waiting_since, busy + len(self._idle)
         if not here and waited >= HOPELESS and not self._fits_a_node():
             raise RuntimeError(
@@ -164,7 +165,7 @@ class Pool:
                 stacklevel=2,
             )
 
-    def _figures(self):
+    def _figures(self) -> str:
         """What workers take, and what of it is free, such as `CPU: 1 a worker, 0 free of 4`."""
         free, total = self._ray.available_resources(), self._ray.cluster_resources()
         return "; ".join(
@@ -172,16 +173,16 @@ class Pool:
             for name, amount in self._demand.items()
         )
 
-    def _fits_a_node(self):
+    def _fits_a_node(self) -> bool:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return any(all(node.get(name, 0) >= amount for name, amount in self._demand.items()) for node in nodes)
 
-    def _kill(self, worker):
+    def _kill(self, worker: Any) -> None:
         with contextlib.suppress(Exception):  # it may be gone, and Ray with it
             self._ray.kill(worker)
 
 
-def same_backend(backend):
+def same_backend(backend: str) -> None:
     """Refuses a worker whose Keras runs on another backend than the program that started it."""
     if keras.backend.backend() != backend:
         raise ValueError(
@@ -190,20 +191,20 @@ def same_backend(backend):
         )
 
 
-def _with_backend(runtime_env):
+def _with_backend(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
     """The environment of a worker, whose Keras runs on the backend of the program wherever Ray was started."""
     runtime_env = dict(runtime_env or {})
     return {**runtime_env, "env_vars": {"KERAS_BACKEND": keras.backend.backend(), **runtime_env.get("env_vars", {})}}
 
 
-def _demand(options):
+def _demand(options: dict[str, Any]) -> dict[str, float]:
     """What a worker takes, by Ray's names of resources."""
     named = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
     return {name: amount for name, amount in {**named, **(options.get("resources") or {})}.items() if amount}
 
 
 @contextlib.contextmanager
-def _connected(ray, cpus):
+def _connected(ray: Any, cpus: int) -> Iterator[None]:
     """Connects to Ray, unless the program is: to the cluster that is there, or to one of this machine with `cpus`."""
     if ray.is_initialized():
         yield
@@ -218,7 +219,7 @@ def _connected(ray, cpus):
             ray.shutdown()
 
 
-def _connect(ray, cpus, options):
+def _connect(ray: Any, cpus: int, options: dict[str, Any]) -> None:
     is_client = "://" in os.environ.get("RAY_ADDRESS", "")  # Ray Client, whose errors are of another type
     try:
         if not is_client:
@@ -235,7 +236,7 @@ def _connect(ray, cpus, options):
 
 
 @contextlib.contextmanager
-def _own_sigterm():
+def _own_sigterm() -> Iterator[Callable[[], Any]]:
     """Yields a function that undoes what `ray.init` does to SIGTERM: it replaces the handler of the program for good.
 
     Where the program has none, SIGTERM raises `SystemExit` until the end of the block, so that the workers are ended, too.
@@ -249,7 +250,7 @@ def _own_sigterm():
         return
     received: list[int] = []
 
-    def end(number, frame):
+    def end(number: int, frame: Any) -> None:
         received.append(number)
         raise SystemExit(128 + number)
 

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +39,7 @@ class Policy:
     array([0.1 , 0.1 , 0.02, 0.02, 0.02, 0.02])
     """
 
-    def __init__(self, settings, ends, seed=None):
+    def __init__(self, settings: list[dict[str, float]], ends: Sequence[int], seed: int | None = None) -> None:
         self.settings = _checked_settings(settings)
         self.ends = validation.increasing("ends", ends, validation.positive_int)
         self.seed = None if seed is None else validation.non_negative_int("seed", seed)
@@ -49,28 +52,28 @@ class Policy:
         if self.ends[-1] > LONGEST:
             raise ValueError(f"`ends` must not exceed {LONGEST}. Received: ends[-1]={self.ends[-1]}")
 
-    def with_piece(self, settings, end):
+    def with_piece(self, settings: dict[str, float], end: int) -> "Policy":
         """A policy with one more piece."""
         return Policy([*self.settings, settings], [*self.ends, end], self.seed)
 
-    def schedules(self):
+    def schedules(self) -> dict[str, Tabulated]:
         """A dictionary from each setting to its `Tabulated` schedule."""
         lengths = [end - begin for begin, end in itertools.pairwise([0, *self.ends])]
         return {
             target: Tabulated(np.repeat([each[target] for each in self.settings], lengths)) for target in self.settings[0]
         }
 
-    def callbacks(self):
+    def callbacks(self) -> list[ScheduleHyperparameter]:
         """A `ScheduleHyperparameter` for each setting: given to one `fit`, they replay the policy."""
         return [ScheduleHyperparameter(target, schedule) for target, schedule in self.schedules().items()]
 
-    def save(self, path) -> None:
+    def save(self, path: str | PathLike) -> None:
         """Writes a JSON file, which `load` reads."""
         content = {"settings": self.settings, "ends": self.ends, "seed": self.seed}
         Path(path).expanduser().write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | PathLike) -> "Policy":
         """The policy in a file that `save` wrote.
 
         Raises:
@@ -80,7 +83,7 @@ class Policy:
             return cls(**json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
 
 
-def _checked_settings(settings):
+def _checked_settings(settings: Any) -> list[dict[str, float]]:
     keys = set(settings[0]) if isinstance(settings, list) and settings and isinstance(settings[0], dict) else None
     if not keys or not all(isinstance(each, dict) and set(each) == keys for each in settings):
         raise ValueError(

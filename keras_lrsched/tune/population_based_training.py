@@ -2,8 +2,11 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -83,17 +86,17 @@ class PopulationBasedTraining:
 
     def __init__(
         self,
-        settings,
-        metric="val_loss",
-        mode="min",
-        population=8,
-        rounds=10,
-        epochs=1,
-        quantile_fraction=0.25,
-        resample_probability=0.25,
-        perturbation_factors=(1.2, 0.8),
-        seed=0,
-    ):
+        settings: dict[str, tuple[float, float] | list[float]],
+        metric: str = "val_loss",
+        mode: Literal["min", "max"] = "min",
+        population: int = 8,
+        rounds: int = 10,
+        epochs: int = 1,
+        quantile_fraction: float = 0.25,
+        resample_probability: float = 0.25,
+        perturbation_factors: tuple[float, float] = (1.2, 0.8),
+        seed: int = 0,
+    ) -> None:
         if not isinstance(settings, dict) or not settings:
             raise ValueError(f"`settings` must be a non-empty dictionary. Received: settings={settings!r}")
         self.settings = {target: _space(target, values) for target, values in settings.items()}
@@ -114,7 +117,13 @@ class PopulationBasedTraining:
         self.perturbation_factors = tuple(factors)
         self.seed = validation.non_negative_int("seed", seed)
 
-    def search(self, make, folder, workers=2, resources=None):
+    def search(
+        self,
+        make: Callable[[], tuple[keras.Model, dict[str, Any]]],
+        folder: str | PathLike,
+        workers: int = 2,
+        resources: dict[str, Any] | None = None,
+    ) -> Discovery:
         """Trains the population.
 
         Args:
@@ -149,7 +158,7 @@ class PopulationBasedTraining:
         finally:
             runs.unlock(folder / SEARCH)
 
-    def evolve(self, train, folder):
+    def evolve(self, train: Callable[[list[tuple]], list[tuple[float, float]]], folder: Path) -> Discovery:
         """The search, where `train` makes one round of members: of a list of arguments of `Worker.train`.
 
         It goes on with what an interrupted one has left in the folder.
@@ -170,7 +179,9 @@ class PopulationBasedTraining:
         best = int(np.argmax(progress.scores))
         return _written(_rounds(folder) / str(self.rounds - 1) / str(best), folder, progress, best)
 
-    def _round(self, train, folder, progress):
+    def _round(
+        self, train: Callable[[list[tuple]], list[tuple[float, float]]], folder: Path, progress: Progress
+    ) -> list[tuple[float, float]]:
         """Trains in the next round those members that had not finished it before an interruption: the outcomes of all."""
         places = [_rounds(folder) / str(progress.rounds) / str(i) for i in range(self.population)]
         outcomes = [load_outcome(place) for place in places]
@@ -189,9 +200,9 @@ class PopulationBasedTraining:
                 f"`folder` must be one that the program and all workers share: {missing[0]} was written by a worker, and is "
                 f"not here. Received: folder={str(folder)!r}"
             )
-        return outcomes
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def _advance(self, progress, outcomes, numbers):
+    def _advance(self, progress: Progress, outcomes: list[tuple[float, float]], numbers: np.random.Generator) -> None:
         """Notes the outcomes of a round, and chooses what the next one begins with."""
         values, scores = ([pair[i] for pair in outcomes] for i in range(2))
         if max(scores) == -math.inf:
@@ -200,7 +211,7 @@ class PopulationBasedTraining:
                 f"in `settings`, and search in a new folder. Received: {self.metric}={values!r:.200}"
             )
         pairs = self.exploit(scores, numbers) if progress.rounds + 1 < self.rounds else []
-        sources = list(range(self.population))
+        sources: list[int | None] = list(range(self.population))
         for member, source in pairs:
             sources[member], progress.settings[member] = source, self.explore(progress.settings[source], numbers)
             progress.copies.append([progress.rounds, member, source])
@@ -208,26 +219,26 @@ class PopulationBasedTraining:
         progress.values.append(values)
         progress.numbers = numbers.bit_generator.state
 
-    def _arguments(self):
+    def _arguments(self) -> dict[str, Any]:
         names = ["settings", "metric", "mode", "population", "rounds", "epochs", "quantile_fraction"]
         names += ["resample_probability", "perturbation_factors", "seed"]
         return {name: getattr(self, name) for name in names}
 
-    def draw(self, numbers):
+    def draw(self, numbers: np.random.Generator) -> dict[str, float]:
         """Settings of a member without a past."""
         return {target: _drawn(space, numbers) for target, space in self.settings.items()}
 
-    def exploit(self, scores, numbers):
+    def exploit(self, scores: list[float], numbers: np.random.Generator) -> list[tuple[int, int]]:
         """Pairs of a member of the worst and the one of the best that it becomes a copy of; a larger score is better."""
         size = min(math.ceil(len(scores) * self.quantile_fraction), len(scores) // 2)
         ranked = [int(i) for i in np.argsort(scores, kind="stable")]
         return [(member, int(numbers.choice(ranked[-size:]))) for member in ranked[:size]]
 
-    def explore(self, settings, numbers):
+    def explore(self, settings: dict[str, float], numbers: np.random.Generator) -> dict[str, float]:
         """Settings near those of another member, or new ones."""
         return {target: self._moved(settings[target], space, numbers) for target, space in self.settings.items()}
 
-    def _moved(self, value, space, numbers):
+    def _moved(self, value: Any, space: tuple[float, float] | list[float], numbers: np.random.Generator) -> float:
         if numbers.random() < self.resample_probability:
             return _drawn(space, numbers)
         if isinstance(space, list):
@@ -236,11 +247,11 @@ class PopulationBasedTraining:
         return float(np.clip(value * numbers.choice(self.perturbation_factors), *space))
 
 
-def _rounds(folder):
+def _rounds(folder: Path) -> Path:
     return folder / "rounds"
 
 
-def _check_folder(folder):
+def _check_folder(folder: Path) -> None:
     """Refuses a folder that is neither empty nor one in which a search was interrupted."""
     names = {path.name for path in folder.iterdir()}
     if SEARCH in names or not names - {f"{SEARCH}.lock", f"{SEARCH}.new"}:
@@ -256,7 +267,7 @@ def _check_folder(folder):
     )
 
 
-def _written(place, folder, progress, best):
+def _written(place: Path, folder: Path, progress: Progress, best: int) -> Discovery:
     """The best member, in files of its own; the others, and what an interrupted search goes on from, are removed."""
     shutil.copyfile(place / STATE, folder / "best.state")
     policy = Policy.load(place / POLICY)
@@ -268,7 +279,7 @@ def _written(place, folder, progress, best):
     return Discovery(policy, progress.values[-1][best], folder / "best.state", progress.values, progress.copies)
 
 
-def _space(target, values):
+def _space(target: str, values: Any) -> tuple[float, float] | list[float]:
     """A tuple of two numbers, or a list."""
     if isinstance(values, list):
         if not values:
@@ -279,7 +290,7 @@ def _space(target, values):
     return tuple(validation.increasing(target, values, validation.non_negative_float))
 
 
-def _drawn(space, numbers):
+def _drawn(space: tuple[float, float] | list[float], numbers: np.random.Generator) -> float:
     if isinstance(space, list):
         return space[int(numbers.integers(len(space)))]
     low, high = space

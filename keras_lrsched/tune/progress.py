@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,18 @@ class Progress:
     copies: list[list[int]] = field(default_factory=list)
 
     @property
-    def rounds(self):
+    def rounds(self) -> int:
         """How many rounds are over."""
         return len(self.values)
 
-    def save(self, folder, search):
+    def save(self, folder: Path, search: dict[str, Any]) -> None:
         """Writes it, with the arguments of the search, so that what was there stays whole until it is replaced."""
         new = folder / f"{SEARCH}.new"
         new.write_text(json.dumps({"search": search, **dataclasses.asdict(self)}) + "\n", encoding="utf-8")
         os.replace(new, folder / SEARCH)
 
     @classmethod
-    def load(cls, folder, search):
+    def load(cls, folder: Path, search: dict[str, Any]) -> "Progress | None":
         """What `save` wrote in the folder; `None` if nothing.
 
         Raises:
@@ -68,12 +69,12 @@ class Progress:
         return progress
 
 
-def save_outcome(place, outcome):
+def save_outcome(place: Path, outcome: tuple[float, float]) -> None:
     """Writes the metric and the score of a member that has finished a round beside its files."""
     (place / OUTCOME).write_text(json.dumps(outcome) + "\n", encoding="utf-8")
 
 
-def load_outcome(place):
+def load_outcome(place: str | PathLike) -> tuple[float, float] | None:
     """What `save_outcome` wrote; `None` if the round was not finished."""
     path = Path(place) / OUTCOME
     if not path.exists():

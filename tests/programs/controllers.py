@@ -56,7 +56,7 @@ def finder():
 
 def find(run, data):
     options = {name: value for name, value in data.options.items() if name not in ("epochs", "verbose", "x", "y")}
-    return finder().find(run.model, data.options["x"], data.options.get("y"), **options)
+    return finder().find(run.model, data.options["x"], data.options.get("y"), fit_options=options)
 
 
 def learning_rate_finder(bench):
