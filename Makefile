@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-ray test-docs notebooks results api gallery docs lint clean
+.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -62,10 +62,18 @@ test-peers: .venv-peers/made .venv-tfa/made .venv/backends
 test-ray: .venv-ray/made
 	KERAS_BACKEND=jax .venv-ray/bin/python -m pytest -m slow tests/tune
 
-# The foundation and the contracts of schedules, optimizers and callbacks on the oldest Keras that setup.cfg admits; `make test`
-# installs the newest.
-test-keras-versions: .venv-keras/made
-	.venv-keras/bin/python -m pytest $(PARALLEL) tests/core tests/contract
+# The foundation and the contracts on the oldest and the newest Keras that setup.cfg admits, in environments of their own. TensorFlow
+# 2.21 needs Keras 3.12, so the oldest one runs on 2.20.
+CONTRACTS = -m pytest $(PARALLEL) tests/core tests/contract
+
+test-keras-versions: .venv-keras-oldest/made .venv-keras-newest/made
+	.venv-keras-oldest/bin/python $(CONTRACTS)
+	.venv-keras-newest/bin/python $(CONTRACTS)
+
+# The same, some schedules and optimizers on JAX, and the command line on the lowest version of each dependency.
+test-lowest: .venv-lowest/made
+	.venv-lowest/bin/python $(CONTRACTS) tests/schedules tests/laws tests/study tests/test_cli.py
+	KERAS_BACKEND=jax .venv-lowest/bin/python -m pytest $(PARALLEL) tests/kernels tests/contract/test_callbacks.py
 
 # Models with each recipe, exported to SavedModel, ONNX and LiteRT and run without the package, in an environment with the
 # converters. It takes a quarter of an hour.
@@ -85,7 +93,12 @@ test-aarch64:
 notebooks: .venv/dev
 	$(BIN)/python -m pytest -m slow --durations=0 tests/test_notebooks.py $(if $(ONLY),-k "$(ONLY)")
 
-# The same, and docs/benchmarks/results.md, the table of what they found.
+# The install cell of the notebooks as it is written, in an environment like Colab's: it installs the wheel in dist/, then the first
+# notebook's claims have to hold.
+test-notebook-install: wheel .venv-colab/made
+	.venv-colab/bin/python release/try_notebook.py dist/keras_lrsched-*-manylinux*.whl
+
+# Every notebook, and docs/benchmarks/results.md, the table of what they found.
 results: .venv/dev
 	$(BIN)/python docs/make_results.py --run
 
@@ -113,6 +126,50 @@ lint: .venv/dev
 	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run --Werror ops/*/*.cc ops/*/*.h custom_ops_cuda/*.cu custom_ops_cuda/*.cc custom_ops_cuda/*.h \
 		tests/native/*.cc tests/native/*.h
+
+# Releases. The libraries of a wheel are compiled for the frameworks of release/prebuilt.txt, and for those of the environments in
+# ALSO_FOR (as .venv-colab/bin/python): then the wheel serves several versions. Its tag is the oldest C library that they run on,
+# by auditwheel; TensorFlow's own libraries are excluded, since the process has loaded them before.
+ALSO_FOR ?=
+TENSORFLOW_LIBRARIES = --exclude libtensorflow_framework.so.2 --exclude libtensorflow_cc.so.2
+MAKE_PREBUILT = release/make_prebuilt.py build/prebuilt
+
+prebuilt: .venv-prebuilt/made
+	rm -rf build/prebuilt
+	PYTHONPATH=. KERAS_BACKEND=jax TF_CPP_MIN_LOG_LEVEL=2 .venv-prebuilt/bin/python $(MAKE_PREBUILT)
+	for python in $(ALSO_FOR); do \
+		PYTHONPATH=. KERAS_BACKEND=jax TF_CPP_MIN_LOG_LEVEL=2 $$python $(MAKE_PREBUILT) --allow-missing || exit 1; done
+
+wheel: prebuilt .venv/dev
+	rm -rf build/lib build/bdist* build/wheel dist/*.whl
+	KERAS_LRSCHED_PREBUILT=build/prebuilt $(BIN)/python -m build --wheel --outdir build/wheel
+	$(MAKE) repair
+
+WHEELS = build/wheel/*.whl
+DIST = dist
+AUDITWHEEL = $(BIN)/auditwheel
+
+repair:
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(AUDITWHEEL) repair $(TENSORFLOW_LIBRARIES) --wheel-dir $(DIST) $(WHEELS)
+
+sdist: .venv/dev
+	rm -rf dist/*.tar.gz
+	$(BIN)/python -m build --sdist --outdir dist
+
+# Of what lies in dist/: metadata and README are rendered, and the sdist holds no compiled code.
+check-dist: .venv/dev
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python release/check_dist.py dist
+
+# The wheel in a new environment without a compiler: the first update by a kernel, on both frameworks.
+test-wheel: .venv-wheel/made
+	.venv-wheel/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	.venv-wheel/bin/python release/first_update.py tensorflow jax
+
+# The wheel by cibuildwheel, in the container of the manylinux project: it needs Docker.
+wheels:
+	$(PYTHON) -m pip install --quiet cibuildwheel
+	$(PYTHON) -m cibuildwheel --platform linux --output-dir dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -151,9 +208,41 @@ lint: .venv/dev
 	.venv-ray/bin/python -m pip install --quiet -e '.[jax,ray]' pytest pytest-timeout scikit-learn
 	touch $@
 
-.venv-keras/made: setup.cfg
-	$(PYTHON) -m venv .venv-keras
-	.venv-keras/bin/python -m pip install --quiet -e '.[tensorflow,dev]' keras==3.12.0
+TOOLS = pytest pytest-timeout pytest-xdist hypothesis
+
+.venv-keras-oldest/made: setup.cfg
+	$(PYTHON) -m venv .venv-keras-oldest
+	.venv-keras-oldest/bin/python -m pip install --quiet -e '.[tensorflow,compare]' $(TOOLS) tensorflow==2.20.0 keras==3.10.0
+	touch $@
+
+.venv-keras-newest/made: setup.cfg
+	$(PYTHON) -m venv .venv-keras-newest
+	.venv-keras-newest/bin/python -m pip install --quiet --upgrade -e '.[tensorflow,compare]' $(TOOLS) keras
+	touch $@
+
+.venv-lowest/made: setup.cfg tests/lowest_requirements.py
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest_requirements.py tensorflow jax compare adaptive > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/requirements.txt $(TOOLS)
+	.venv-lowest/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+# What Colab has, as far as it concerns us; PYTHON_COLAB may be another Python where there is no 3.12.
+PYTHON_COLAB ?= python3.12
+
+.venv-colab/made:
+	$(PYTHON_COLAB) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet -r release/colab.txt
+	touch $@
+
+.venv-prebuilt/made: release/prebuilt.txt
+	$(PYTHON) -m venv .venv-prebuilt
+	.venv-prebuilt/bin/python -m pip install --quiet -r release/prebuilt.txt
+	touch $@
+
+.venv-wheel/made: release/prebuilt.txt
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet -r release/prebuilt.txt
 	touch $@
 
 .venv-exports/made: setup.cfg
@@ -168,4 +257,4 @@ lint: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -143,7 +143,7 @@ class CompilerError(BuildError):
 
 
 def build(target, family, folder, link_flags=()):
-    """Compiles a library into `folder / "library.so"`.
+    """Compiles a library into `folder / "library.so"`. An object that is in the folder already is not compiled again.
 
     Raises:
         CompilerError: If a compiler fails.
@@ -153,23 +153,23 @@ def build(target, family, folder, link_flags=()):
         make = _Make(group, folder, start + TIME_LIMIT)
         sets = _targets.loops(family)
         jobs = {**sets, **_targets.bindings(target, family)}
-        started = {name: make.start(name, job) for name, job in jobs.items()}
+        started = {name: make.start(name, job) for name, job in jobs.items() if not make.object(name).exists()}
         make.wait(
             started.values(),
             lambda done: _announce(
                 f"keras_lrsched: {done} of {len(started)} files are compiled after {time.monotonic() - start:.0f} s."
             ),
         )
-        failed = [name for name in sets if started[name].process.returncode]
+        failed = [name for name in sets if name in started and started[name].process.returncode]
         lacking = [name for name in failed if make.lacks_instructions(_targets.instruction_sets(family)[name])]
-        for name in [name for name in jobs if name not in lacking]:
+        for name in [name for name in started if name not in lacking]:
             make.check(started[name])
         if lacking:
             _announce(
                 f"keras_lrsched leaves out code for {', '.join(lacking)}, which {_targets.compiler()[0]} cannot compile."
             )
         make.run("dispatch", _targets.dispatch(family, lacking))
-        objects = [str(folder / f"{name}.o") for name in ("dispatch", *jobs) if name not in lacking]
+        objects = [str(make.object(name)) for name in ("dispatch", *jobs) if name not in lacking]
         flags = [*link_flags, "-shared", "-o", str(folder / "library.so"), *objects, *_targets.libraries(target)]
         make.command("link", [*_targets.linker(target), *flags])
 
@@ -180,13 +180,16 @@ class _Make:
     def __init__(self, group, folder, deadline):
         self.group, self.folder, self.deadline = group, folder, deadline
 
+    def object(self, name):
+        return self.folder / f"{name}.o"
+
     def start(self, name, job):
         """Starts the compilation of a source, with its flags, into an object file."""
         source, flags = job
         command = (
             [_targets.cuda_compiler()] if source.endswith(".cu") else [*_targets.compiler(), "-fPIC", "-fvisibility=hidden"]
         )
-        command = [*command, *flags, "-w", "-c", source, "-o", str(self.folder / f"{name}.o")]
+        command = [*command, *flags, "-w", "-c", source, "-o", str(self.object(name))]
         with _cannot_run(command):
             return self.group.start(command, self.folder / f"{name}.log", _targets.source_folder())
 

@@ -98,8 +98,8 @@ def installed_version(target):
 
 def seconds(target, family):
     """How long a build takes, about."""
-    one_core = 2 * SECONDS[family].get(target, 120)
-    return max(5, round(one_core / min(os.cpu_count() or 2, 4), -1 if one_core > 40 else 0))
+    about = 2 * SECONDS[family].get(target, 120) // min(os.cpu_count() or 2, 4)
+    return max(5, round(about, -1) if about > 20 else about)
 
 
 # Compilers and sources
