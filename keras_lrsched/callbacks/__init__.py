@@ -9,6 +9,5 @@ from keras_lrsched.callbacks.controller import Controller
 from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.callbacks.snapshot import Snapshot
 
-_callbacks = registry.import_methods(__name__)
-globals().update(_callbacks)
-__all__ = sorted([*_callbacks, *(each.__name__ for each in (Controller, GradientController, Snapshot))])
+globals().update(registry.import_methods(__name__))
+__all__ = registry.public_names(globals())

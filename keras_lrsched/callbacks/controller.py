@@ -1,4 +1,4 @@
-"""What callbacks share that set the learning rate, or another value, from what they see of the training."""
+"""The base of callbacks that set the learning rate, or another value, from what the training shows."""
 
 import copy
 from collections.abc import Sequence
@@ -21,41 +21,73 @@ _SAVED = ("step", "partial")
 
 
 class Controller(keras.callbacks.Callback):
-    """Base of callbacks that set values while training watches.
+    """Base of callbacks that set a value from what the training shows. Derive from it to write one.
 
-    A subclass overrides `begin`, `before_update` and `after_update`, and names in `saved` the attributes that make up its
-    state. All attributes that `saved` names are set in the constructor, to plain numbers, strings, NumPy arrays, or lists
-    and dictionaries of such. Of Keras' hooks it may override any, but calls `super()` in `on_train_begin`,
-    `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin` and `on_train_batch_end`.
+    A subclass overrides, as needed,
 
-    The state belongs to one run of one model: a model, compiled with an optimizer. A further `fit` of that model with that
-    optimizer goes on, so that `fit(epochs=1)` in a loop is one run. For any other model (the next fold), or for the same
-    model compiled with another optimizer (the next stage), the state begins anew when `fit` begins. A state that was set by
-    `restore_state` outside of `fit` is that of the next `fit`.
+        begin()            when `fit` begins
+        before_update()    before each optimizer step, number `step`, counted from 0
+        after_update()     after each optimizer step, when `loss` and `values` are those of its batch
 
-    Everything counts optimizer steps: under `gradient_accumulation_steps`, `before_update` is called before the first and
-    `after_update` after the last of the batches that make up a step, and values are means over these.
+    and reads and sets `learning_rate`, or a value of `model` or `optimizer`. `saved` names its attributes that a resumed run
+    needs; all of them are set in the constructor, to plain numbers, strings, NumPy arrays, or lists and dictionaries of
+    such. `sets_learning_rate = False` is for one that sets something else. Of Keras' hooks it may override any, but calls
+    `super()` in `on_train_begin`, `on_epoch_begin`, `on_epoch_end`, `on_train_batch_begin` and `on_train_batch_end`.
 
-    In a training loop of one's own, the methods of a `keras.callbacks.CallbackList` are called as `fit` calls them.
+    What a subclass then has without further code:
 
-    Under `tf.distribute` in one process there is one callback for all replicas, which sees the values of the whole batch. In
-    several processes each has its own, and all decide alike: on TensorFlow the values are sums over all workers, on JAX they
-    are those that the first process has read.
+    - The state belongs to one run of one model: a model, compiled with an optimizer. A further `fit` of that model with that
+      optimizer continues the run, as in a loop of `fit(epochs=1)`. For any other model (the next fold), or for the same
+      model compiled with another optimizer (the next stage), the initial state is restored when `fit` begins.
+    - `TrainingState` saves and restores the state. One that is set by `restore_state` outside of `fit` is that of the next
+      `fit`.
+    - Everything counts optimizer steps: under `gradient_accumulation_steps`, `before_update` is called before the first and
+      `after_update` after the last of the batches that make up a step, and values are means over these.
+    - The values are those of the batch, where Keras' logs have means over the epoch.
+    - Under `tf.distribute` in one process there is one callback for all replicas, which gets the values of the whole batch.
+      In several processes each has its own, with the same values: on TensorFlow sums over all workers, on JAX those that
+      the first process has read.
+    - In a custom training loop, the methods of a `keras.callbacks.CallbackList` are called as `fit` calls them.
 
     Args:
         monitor: Names of values to read at every batch: `"loss"`, `"accuracy"`, ... Defaults to `("loss",)`.
 
     Attributes:
         step: The number of optimizer steps so far in this run, over all its `fit`s.
-        values: The true values of the last step's batch, by the names in `monitor`; of all processes that train together.
+        values: The values of the last step's batch, by the names in `monitor`; of all processes that train together.
 
     Raises:
         ValueError: When `fit` begins, if the learning rate is a schedule, if `steps_per_execution` is above 1, if the
-            optimizer is a `MultiOptimizer`, if `tf.distribute` runs more than one replica and the subclass says that it
-            cannot work there, or if Keras' `BackupAndRestore` is in the list, or `OrbaxCheckpoint` with an `initial_epoch`:
-            they save no state of callbacks, `TrainingState` does. After the first batch, if there is no value of a name in
-            `monitor`, or if the training step uses another optimizer than the one whose learning rate is set; after the
-            first epoch, if it uses none.
+            optimizer is a `MultiOptimizer`, if `tf.distribute` runs more than one replica and `works_on_replicas` is
+            `False`, or if Keras' `BackupAndRestore` is in the list, or `OrbaxCheckpoint` with an `initial_epoch`: they save
+            no state of callbacks, `TrainingState` does. After the first batch, if there is no value of a name in `monitor`,
+            or if the training step uses another optimizer than the one whose learning rate is set; after the first epoch,
+            if it uses none.
+
+    Example: a controller that halves the learning rate after a spike of the loss.
+
+    >>> class HalveAfterSpike(Controller):
+    ...     saved = ("mean", "spikes")
+    ...
+    ...     def __init__(self, factor: float = 2.0, momentum: float = 0.9) -> None:
+    ...         super().__init__(monitor="loss")
+    ...         self.factor, self.momentum = factor, momentum
+    ...         self.mean, self.spikes = None, 0
+    ...
+    ...     def after_update(self) -> None:
+    ...         if self.mean is None:
+    ...             self.mean = self.loss
+    ...         if self.loss > self.factor * self.mean:
+    ...             self.learning_rate *= 0.5
+    ...             self.spikes += 1
+    ...         self.mean = self.momentum * self.mean + (1 - self.momentum) * self.loss
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    >>> model.compile(keras.optimizers.SGD(0.01), loss="mse")
+    >>> x, y = np.ones((6, 1)), np.array([1, 1, 1, 9, 1, 1])
+    >>> halve = HalveAfterSpike()
+    >>> history = model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[halve])
+    >>> halve.spikes, round(float(model.optimizer.learning_rate), 4)
+    (1, 0.005)
     """
 
     saved: tuple[str, ...] = ()

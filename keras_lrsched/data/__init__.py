@@ -2,6 +2,5 @@
 
 from keras_lrsched._core import registry
 
-_streams = registry.import_methods(__name__)
-globals().update(_streams)
-__all__ = sorted(_streams)
+globals().update(registry.import_methods(__name__))
+__all__ = registry.public_names(globals())
