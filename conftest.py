@@ -1,3 +1,12 @@
-"""What is not collected: each of these modules needs one backend, and has no examples."""
+"""What is not collected, as each of these modules needs one backend and has no examples; and what examples may use."""
+
+import pytest
 
 collect_ignore_glob = [f"keras_lrsched/kernels/{backend}_*.py" for backend in ("tensorflow", "jax", "torch")]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def names_in_examples(doctest_namespace):
+    import keras
+
+    doctest_namespace["keras"] = keras

@@ -1,12 +1,17 @@
 """A second moment that is kept as the means of its rows and columns: what Adafactor and AdaLomo share."""
 
+from typing import Any
+
 from keras import ops
+
+from keras_lrsched._core.types import Tensor, Variable
+from keras_lrsched.optimizers._update_context import OptimizerState
 
 LARGEST = 1e16
 """The largest entry of a gradient that counts with its own size; that of larger ones is this."""
 
 
-def add_factors(optimizer, variable):
+def add_factors(optimizer: Any, variable: Variable) -> dict[str, Any]:
     """State for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
 
     A variable with less than two axes has a mean for each entry.
@@ -20,7 +25,7 @@ def add_factors(optimizer, variable):
     }
 
 
-def normalize(g, state, rate, epsilon, clip_threshold):
+def normalize(g: Tensor, state: OptimizerState, rate: Tensor, epsilon: float, clip_threshold: float) -> Tensor:
     """g over the root of its second moment, scaled down to a root mean square of at most `clip_threshold`.
 
     Args:
@@ -34,7 +39,7 @@ def normalize(g, state, rate, epsilon, clip_threshold):
     g = g * ops.minimum(1.0, LARGEST / ops.maximum(ops.max(ops.abs(g)), 1.0))
     square = ops.square(g) + epsilon
 
-    def updated(old, new):
+    def updated(old: Tensor, new: Tensor) -> Tensor:
         return (1 - rate) * old + rate * new
 
     if "v" in state:
@@ -49,6 +54,6 @@ def normalize(g, state, rate, epsilon, clip_threshold):
     return u / ops.maximum(1.0, rms(u) / clip_threshold)
 
 
-def rms(x):
+def rms(x: Tensor) -> Tensor:
     """The root mean square over the whole tensor."""
     return ops.sqrt(ops.mean(ops.square(x)))

@@ -1,16 +1,20 @@
-"""How an optimizer comes to know the loss of the batch whose gradient it gets."""
+"""Optimizers whose formula contains the loss of the batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class LossAwareOptimizer(Optimizer):
     """An optimizer whose formula has the loss in it: `ctx.scalars.loss`, the mean over accumulated micro-batches.
 
-    In `fit`, Keras shows the loss of each batch to the optimizer, with the regularization losses. In a loop of one's own,
+    In `fit`, Keras passes the loss of each batch to `scale_loss`, with the regularization losses. In a custom training loop,
     call `optimizer.set_loss(loss)` before each `apply`, within the same compiled function.
 
     Two things cannot work, and raise in the first update: `mixed_float16` in `fit`, for which Keras wraps the optimizer into
@@ -19,24 +23,24 @@ class LossAwareOptimizer(Optimizer):
 
     _next_loss = None
 
-    def make_scalars(self):
+    def make_scalars(self) -> dict[str, Any]:
         return {"loss": self.add_scalar("loss")}
 
-    def set_loss(self, loss):
-        """Says the loss that the gradients of the next `apply` belong to: a number or a tensor without dimensions."""
+    def set_loss(self, loss: Tensor) -> None:
+        """Set the loss that the gradients of the next `apply` belong to: a number or a tensor without dimensions."""
         loss = ops.stop_gradient(ops.convert_to_tensor(loss))
         if len(loss.shape):
             raise ValueError(f"`loss` must be one number. Received: a tensor of shape {tuple(loss.shape)}")
         self._next_loss = ops.cast(loss, "float32")
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return super().scale_loss(_when_differentiated(loss, self.set_loss))
 
-    def _apply_gradients(self, grads, trainable_variables):
+    def _apply_gradients(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]) -> None:
         self._take_loss()
         super()._apply_gradients(grads, trainable_variables)
 
-    def _take_loss(self):
+    def _take_loss(self) -> None:
         name, loss = type(self).__name__, self._next_loss
         if backends.replicas() > 1:
             raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
@@ -56,21 +60,21 @@ class LossAwareOptimizer(Optimizer):
 if keras.backend.backend() == "jax":
     import jax
 
-    def _when_differentiated(x, tell):
-        """`x`; `tell(x)` is called in the backward pass.
+    def _when_differentiated(x: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
+        """`x`; `receive(x)` is called in the backward pass.
 
         Within `jax.grad`, where the loss is scaled, its value cannot be kept for later. In the backward pass it is outside.
         """
 
         @jax.custom_vjp
-        def identity(x):
+        def identity(x: Tensor) -> Tensor:
             return x
 
-        def forward(x):
+        def forward(x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-        def backward(x, gradient):
-            tell(x)
+        def backward(x: Tensor, gradient: Tensor) -> tuple[Tensor]:
+            receive(x)
             return (gradient,)
 
         identity.defvjp(forward, backward)
@@ -78,6 +82,6 @@ if keras.backend.backend() == "jax":
 
 else:
 
-    def _when_differentiated(x, tell):
-        tell(x)
+    def _when_differentiated(x: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
+        receive(x)
         return x

@@ -1,6 +1,8 @@
 """What GaLore, APOLLO and Fira share: Adam on the projection of a gradient on a few directions."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -8,8 +10,11 @@ from keras import ops
 
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.backends import cond
-from keras_lrsched.optimizers._matrices import matrix_of
+from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._matrices import LowMatrix, matrix_of
 from keras_lrsched.optimizers._numerics import average, bias_correction, norm
+from keras_lrsched.optimizers._options import LowRankOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 EPSILON = 1e-8
@@ -36,19 +41,19 @@ class LowRank(Optimizer):
 
     def __init__(
         self,
-        learning_rate,
-        rank,
-        update_proj_gap,
-        proj,
-        beta_1,
-        beta_2,
-        epsilon,
-        weight_decay,
-        exclude_from_projection,
-        input_axes,
-        seed,
-        **options,
-    ):
+        learning_rate: LearningRate,
+        rank: int | None,
+        update_proj_gap: int,
+        proj: str,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: WeightDecay,
+        exclude_from_projection: Patterns,
+        input_axes: Mapping[str, int] | None,
+        seed: int,
+        **options: Unpack[LowRankOptions],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, seed=validation.non_negative_int("seed", seed), **options)
         self.rank = None if rank is None else validation.positive_int("rank", rank)
         self.update_proj_gap = validation.positive_int("update_proj_gap", update_proj_gap)
@@ -59,11 +64,11 @@ class LowRank(Optimizer):
         self.exclude_from_projection = path_rules.patterns("exclude_from_projection", exclude_from_projection)
         self.input_axes = path_rules.numbers("input_axes", input_axes, validation.positive_int)
 
-    def direction(self, g, p, r, n, state):
+    def direction(self, g: Tensor, p: Tensor, r: Tensor, n: Tensor, state: OptimizerState) -> Tensor:
         """By what a matrix moves at a learning rate of 1, from G, P, R and N."""
         raise NotImplementedError
 
-    def resolve_paths(self, variables, find_roles):
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         super().resolve_paths(variables, find_roles)
         taken = path_rules.included("exclude_from_projection", self.exclude_from_projection, variables, find_roles)
         rules = path_rules.first_match("input_axes", self.input_axes, variables, find_roles)
@@ -73,7 +78,7 @@ class LowRank(Optimizer):
         ]
         self._check_rank(variables)
 
-    def _check_rank(self, variables):
+    def _check_rank(self, variables: Sequence[Variable]) -> None:
         small = [
             f"{path_rules.path(variable)} of shape {tuple(variable.shape)}"
             for variable, matrix in zip(variables, self._matrices, strict=True)
@@ -85,10 +90,10 @@ class LowRank(Optimizer):
                 f"Received: rank={self.rank}, for {', '.join(small)}"
             )
 
-    def _rank(self, matrix):
+    def _rank(self, matrix: LowMatrix) -> int:
         return self.rank or math.ceil(matrix.rows / 4)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         matrix = self._matrices[keras_private.variable_index(self, variable)]
         if matrix is None:
             return {name: self.add_state(variable, name) for name in ("m", "v")}
@@ -99,7 +104,7 @@ class LowRank(Optimizer):
             state["projection"] = self.add_state(variable, "projection", shape=(matrix.rows, rank))
         return state
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         matrix = self._matrices[ctx.index]
         if matrix is None:
             move = self._normalized(g, state)
@@ -112,12 +117,12 @@ class LowRank(Optimizer):
         w = w - rate * move
         return w - ctx.learning_rate * ctx.weight_decay * w
 
-    def _normalized(self, r, state):
+    def _normalized(self, r: Tensor, state: OptimizerState) -> Tensor:
         state.m = average(self.beta_1, state.m, r)
         state.v = average(self.beta_2, state.v, ops.square(r))
         return state.m / (ops.sqrt(state.v) + self.epsilon)
 
-    def _projection(self, g, state, ctx):
+    def _projection(self, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         if self.proj == "random":
             return self.new_projection(g, ctx)
         old = state.projection
@@ -126,7 +131,7 @@ class LowRank(Optimizer):
         state.projection = cond(ops.logical_or(is_due, is_missing), lambda: self.new_projection(g, ctx), lambda: old)
         return state.projection
 
-    def new_projection(self, g, ctx):
+    def new_projection(self, g: Tensor, ctx: UpdateContext) -> Tensor:
         """P for a gradient (k, n); of random ones, that of the gap that `ctx` lies in."""
         rank = self._rank(self._matrices[ctx.index])
         if self.proj == "svd":
@@ -137,21 +142,21 @@ class LowRank(Optimizer):
         return random_directions(g.shape[0], rank, seed, g.dtype)
 
 
-def channel_scale(n, r):
+def channel_scale(n: Tensor, r: Tensor) -> Tensor:
     """||N|| / ||R|| of each column, (1, n): by how much Adam scales the gradients of a channel."""
     return _column_norms(n) / (_column_norms(r) + EPSILON)
 
 
-def tensor_scale(n, r):
+def tensor_scale(n: Tensor, r: Tensor) -> Tensor:
     """The same of the whole matrix."""
     return norm(n) / (norm(r) + EPSILON)
 
 
-def _column_norms(x):
+def _column_norms(x: Tensor) -> Tensor:
     return ops.sqrt(ops.sum(ops.square(x), axis=0, keepdims=True))
 
 
-def limited(x, state):
+def limited(x: Tensor, state: OptimizerState) -> Tensor:
     """`x`, shortened if its norm is more than 1.01 times that of the last one, which is `state.length`.
 
         a = max(||x|| / (length + 1e-8), 1.01) / 1.01
@@ -169,12 +174,12 @@ def limited(x, state):
 # The directions: matrices (k, rank) for a gradient (k, n) that is not higher than wide
 
 
-def singular_vectors(g, rank):
+def singular_vectors(g: Tensor, rank: int) -> Tensor:
     """Those of the largest singular values, on the left."""
     return _with_fixed_signs(_left_singular_vectors(_tame(g))[:, :rank])
 
 
-def randomized_singular_vectors(g, rank, seed):
+def randomized_singular_vectors(g: Tensor, rank: int, seed: Any) -> Tensor:
     """The same by products and QR decompositions of `rank` + 8 columns (Halko et al., arXiv:0909.4061).
 
     The space that they span holds nearly as much of g; single vectors of near singular values are mixed.
@@ -188,17 +193,17 @@ def randomized_singular_vectors(g, rank, seed):
     return _with_fixed_signs((q @ _left_singular_vectors(ops.transpose(q) @ g))[:, :rank])
 
 
-def random_directions(rows, rank, seed, dtype):
+def random_directions(rows: int, rank: int, seed: Any, dtype: str) -> Tensor:
     """Independent normal numbers of variance 1 / rank."""
     return standard_normal((rows, rank), seed, dtype) / rank**0.5
 
 
-def standard_normal(shape, seed, dtype):
+def standard_normal(shape: Sequence[int], seed: Any, dtype: str) -> Tensor:
     """Normal numbers, always the same for a seed, which is a tensor from `seed_for`."""
     return ops.cast(keras.random.normal(shape, dtype="float32", seed=_Fixed(seed)), dtype)
 
 
-def seed_for(seed, index, refresh):
+def seed_for(seed: Any, index: int, refresh: Tensor) -> Tensor:
     """A seed of its own for each variable and refresh.
 
     `seed` and `index` are numbers. They are mixed, because the backend for PyTorch adds up both parts of a seed.
@@ -211,14 +216,14 @@ def seed_for(seed, index, refresh):
 class _Fixed(keras.random.SeedGenerator):
     """A seed that is a tensor, where Keras takes an int or a generator."""
 
-    def __init__(self, value):
+    def __init__(self, value: Tensor) -> None:
         self._value = value
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> Tensor:
         return self._value
 
 
-def _left_singular_vectors(g):
+def _left_singular_vectors(g: Tensor) -> Tensor:
     if keras.backend.backend() != "tensorflow":
         return ops.svd(g, full_matrices=False)[0]
     # XLA's SVD takes seconds for a hundred rows. float64 makes good for the squares of singular values.
@@ -227,17 +232,17 @@ def _left_singular_vectors(g):
     return ops.cast(ops.flip(vectors, axis=1), g.dtype)
 
 
-def _orthonormal(x):
+def _orthonormal(x: Tensor) -> Tensor:
     return ops.qr(x)[0]
 
 
-def _with_fixed_signs(vectors):
+def _with_fixed_signs(vectors: Tensor) -> Tensor:
     """The entry of the largest absolute value is positive: libraries differ in the signs of singular vectors."""
     is_positive = ops.max(vectors, axis=0) >= -ops.min(vectors, axis=0)
     return ops.where(is_positive, vectors, -vectors)
 
 
-def _tame(g):
+def _tame(g: Tensor) -> Tensor:
     """A multiple that cannot overflow; without numbers that are not finite, on which some libraries raise or hang."""
     g = ops.where(ops.isfinite(g), g, 0.0)
     largest = ops.max(ops.abs(g))

@@ -2,14 +2,18 @@
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import ratio
 from keras_lrsched.optimizers._loss_aware_optimizer import LossAwareOptimizer
 from keras_lrsched.optimizers._numerics import dot
-from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext, exact_value
 
 
 class MomentumModel(LossAwareOptimizer):
@@ -28,34 +32,36 @@ class MomentumModel(LossAwareOptimizer):
 
     state_names: tuple[str, ...] = ("d",)
 
-    def __init__(self, learning_rate, weight_decay, lb, use_fstar, **options):
+    def __init__(
+        self, learning_rate: LearningRate, weight_decay: WeightDecay, lb: float, use_fstar: bool, **options: Unpack[Options]
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.lb = validation.finite_float("lb", lb)
         self.use_fstar = use_fstar
 
-    def make_scalars(self):
+    def make_scalars(self) -> dict[str, Any]:
         starts = {"mean_loss": 0.0, "mean_product": 0.0, "lower_bound": self.lb, "lowest_loss": math.inf}
         numbers = {name: self.add_scalar(name, start) for name, start in starts.items()}
         return {**super().make_scalars(), **numbers, "faded": self.add_scalar("faded", 1.0, shape=(len(self._states),))}
 
     @property
-    def lower_bound(self):
+    def lower_bound(self) -> Variable | None:
         """The estimate of the lowest loss, a variable; `None` before the optimizer is built."""
         return self._scalars["lower_bound"] if self.built else None
 
-    def mean(self, old, new, t):
+    def mean(self, old: Tensor, new: Tensor, t: Tensor) -> Tensor:
         """The mean over time at update t; not corrected, which `weight` tells."""
         raise NotImplementedError
 
-    def weight(self, t):
+    def weight(self, t: Tensor) -> Any:
         """The sum of the weights in a mean at update t: 1 unless means start at 0."""
         raise NotImplementedError
 
-    def metric(self, ctx):
+    def metric(self, ctx: UpdateContext) -> Tensor:
         """D of a variable; 1 for the Euclidean one."""
         return 1.0
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Updates the means; the share of the learning rate that is used goes into the steps."""
         scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
         scalars.lowest_loss = ops.minimum(scalars.lowest_loss, scalars.loss)
@@ -86,14 +92,14 @@ class MomentumModel(LossAwareOptimizer):
             scalars.lower_bound = ops.maximum((f + inner - c - 0.5 * share * square) / rho, self.lb)
         return share
 
-    def _resting_product(self, contexts, t):
+    def _resting_product(self, contexts: Sequence[UpdateContext], t: Tensor) -> Tensor:
         """<d, w> of the variables without a step."""
         scalars, places = contexts[0].scalars, {ctx.index for ctx in contexts}
         variables = enumerate(zip(keras_private.trained_by(self), self._states, strict=True))
         resting = [(i, v, OptimizerState(each)) for i, (v, each) in variables if i not in places and "d" in each]
         return sum(self.mean(scalars.faded[i], 0.0, t) * dot(state.d, exact_value(v, state)) for i, v, state in resting)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         super().finalize_variable_values(var_list)
         if not self.built or not keras_private.has_value(self._scalars["lowest_loss"]):
             return
@@ -105,9 +111,9 @@ class MomentumModel(LossAwareOptimizer):
                 stacklevel=2,
             )
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)
         return (w - u) / self._shrinkage(ctx)
 
-    def _shrinkage(self, ctx):
+    def _shrinkage(self, ctx: UpdateContext) -> Tensor:
         return 1.0 + ctx.learning_rate * ctx.weight_decay

@@ -1,12 +1,17 @@
 """A model around another one, whose training step may take the gradient more than once, and at other weights."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.backends import after, no_gradient, value_and_gradient
+from keras_lrsched._core.types import Tensor, Variable
+
+State: TypeAlias = list[tuple[Variable, Tensor]]
+"""Variables with their values."""
 
 
 class Pass(NamedTuple):
@@ -40,7 +45,7 @@ class MultiPassModel(keras.Model):
             one replica of `tf.distribute`.
     """
 
-    def __init__(self, model, name=None):
+    def __init__(self, model: keras.Model, name: str | None = None) -> None:
         if not isinstance(model, keras.Model):
             raise ValueError(f"`model` must be a `keras.Model`. Received: model={model!r}")
         _refuse_own_methods(model)
@@ -48,12 +53,12 @@ class MultiPassModel(keras.Model):
         self.model = model
         self.built = model.built
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         return self.model(inputs)  # Keras hands `training` on
 
     # What a method defines
 
-    def gradients(self, values, state, batch):
+    def gradients(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         """The `Pass` whose gradients update the weights, and whose state and predictions count.
 
         Args:
@@ -63,15 +68,15 @@ class MultiPassModel(keras.Model):
         """
         return self.evaluate_at(values, state, batch)
 
-    def before_update(self, values, state, batch, gradients):
+    def before_update(self, values: Sequence[Tensor], state: State, batch: Any, gradients: Sequence[Tensor]) -> Any:
         """Where variables of the optimizer may be assigned; `gradients` are those of the `Pass` that counts."""
 
-    def evaluate_at(self, values, state, batch):
+    def evaluate_at(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         """A `Pass` at any weights, in training mode."""
         result, gradients = value_and_gradient(lambda at: self._forward(at, state, batch), values, missing="none")
         return Pass(*result)._replace(gradients=gradients)
 
-    def outputs_and_loss(self, values, state, batch):
+    def outputs_and_loss(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[Any, Tensor, list[Tensor]]:
         """Predictions and loss as functions of the weights, and the state afterwards."""
         x, y, sample_weight = batch
         mapping = [*zip(self.trainable_variables, values, strict=True), *state]
@@ -80,14 +85,14 @@ class MultiPassModel(keras.Model):
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
         return y_pred, loss, [scope.get_current_value(variable) for variable, _ in state]
 
-    def _forward(self, values, state, batch):
+    def _forward(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[Any, ...]:
         y_pred, loss, new = self.outputs_and_loss(values, state, batch)
         with keras.StatelessScope(state):
             return self.optimizer.scale_loss(loss), loss, y_pred, new, ops.convert_to_tensor(loss_scale(self.optimizer))
 
     # The training step, in the two forms that Keras has for it
 
-    def _stateless_step(self, state, data):
+    def _stateless_step(self, state: tuple[Any, ...], data: Any) -> tuple[Any, Any]:
         values, others, of_optimizer, of_metrics = state
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
         pairs = [
@@ -104,7 +109,7 @@ class MultiPassModel(keras.Model):
         logs, of_metrics = keras_private.update_metrics(self, of_metrics, result.loss, x, y, result.y_pred, sample_weight)
         return logs, (values, others, of_optimizer, of_metrics)
 
-    def _stateful_step(self, data):
+    def _stateful_step(self, data: Any) -> dict[str, Any]:
         if backends.replicas() > 1:
             kind = type(self).__name__
             raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
@@ -116,7 +121,7 @@ class MultiPassModel(keras.Model):
         keras_private.loss_tracker(self).update_state(result.loss, sample_weight=size)
         return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
 
-    def _update(self, batch):
+    def _update(self, batch: Any) -> Pass:
         weights = self.trainable_variables
         values = [ops.convert_to_tensor(variable.value) for variable in weights]
         others = (*self.non_trainable_variables, *self.metrics_variables)
@@ -133,11 +138,11 @@ class MultiPassModel(keras.Model):
 
     # Saving and loading
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(**{**config, "model": model})
 
@@ -146,7 +151,7 @@ OWN_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "ma
 METHODS_WITH_PREPROCESSING = ("fit", "train_on_batch")
 
 
-def _refuse_own_methods(model):
+def _refuse_own_methods(model: keras.Model) -> None:
     """Methods of the inner model that nothing calls when the one around it is trained."""
     if getattr(model, "preprocessor", None) is not None:
         raise ValueError(
@@ -159,7 +164,7 @@ def _refuse_own_methods(model):
             raise ValueError(f"`model` must not have its own `{method}`. Received: model={model!r}")
 
 
-def loss_scale(optimizer):
+def loss_scale(optimizer: Any) -> Any:
     """The factor in gradients that the optimizer takes off."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.dynamic_scale.value

@@ -1,11 +1,15 @@
 """Gradients that are infinite or NaN."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras import ops
 
 from keras_lrsched._core import backends, path_rules
+from keras_lrsched._core.types import Tensor, Variable
 
 
-def all_finite(grads, variables, raises):
+def all_finite(grads: Sequence[Tensor], variables: Sequence[Variable], raises: bool) -> Tensor:
     """Whether all gradients are finite, as a tensor.
 
     Raises:
@@ -19,7 +23,7 @@ def all_finite(grads, variables, raises):
     return finite
 
 
-def _raise_unless(finite, each, names):
+def _raise_unless(finite: Any, each: Tensor, names: Sequence[str]) -> None:
     try:
         bad = [name for name, good in zip(names, ops.convert_to_numpy(each), strict=True) if not good]
     except (TypeError, NotImplementedError):  # the update is being traced

@@ -1,13 +1,17 @@
 """What the Schedule-Free optimizers share: three sequences of weights, of which the model has one."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
-from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext, exact_value
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -40,27 +44,34 @@ class ScheduleFree(Optimizer):
     beta: float
     """How much of y is x; a subclass sets it."""
 
-    def __init__(self, learning_rate, weight_decay, r, weight_lr_power, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        weight_decay: WeightDecay,
+        r: float,
+        weight_lr_power: float,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.r = validation.non_negative_float("r", r)
         self.weight_lr_power = validation.non_negative_float("weight_lr_power", weight_lr_power)
         self._callbacks_checked = False  # in this `fit`
 
-    def make_scalars(self):
+    def make_scalars(self) -> dict[str, Any]:
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
         # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y.
         count = len(keras_private.trained_by(self))
         return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32", shape=(count,))}
 
-    def direction(self, y, g, state, ctx):
+    def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         """u of one variable."""
         raise NotImplementedError
 
-    def factor(self, t):
+    def factor(self, t: Tensor) -> Any:
         """By what the learning rate is multiplied in update t."""
         return 1.0
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """The weight c of this update in the average, and of which variables the model has x."""
         if not self._callbacks_checked:
             self._callbacks_checked = True
@@ -80,7 +91,7 @@ class ScheduleFree(Optimizer):
         scalars.averaged = ops.multiply(averaged, ops.cast(self.resting(contexts), "int32"))
         return c, ops.cast(averaged, "float32")
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         c, averaged = map(ctx.cast, ctx.shared)
         y = w - averaged[ctx.index] * (1 - 1 / self.beta) * state.gap  # after an evaluation that did not go back
         step = self.factor(ctx.t) * ctx.learning_rate * self.direction(y, g, state, ctx)
@@ -91,19 +102,19 @@ class ScheduleFree(Optimizer):
     # Which weights the model has
 
     @property
-    def is_averaged(self):
+    def is_averaged(self) -> bool:
         """Whether the model has the average x of all variables; of those in the last update it else has y."""
         return self.built and bool(self._averaged().all())
 
-    def use_average(self):
+    def use_average(self) -> None:
         """Gives x to the model, for evaluation, prediction and files. Does nothing if it has it."""
         self._switch(to_average=True)
 
-    def use_training_weights(self):
+    def use_training_weights(self) -> None:
         """Gives y to the model, before training goes on. Does nothing if it has it."""
         self._switch(to_average=False)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         super().finalize_variable_values(var_list)
         checked, self._callbacks_checked = self._callbacks_checked, False
         if self.built and not keras_private.has_value(self._scalars["averaged"]):
@@ -118,18 +129,18 @@ class ScheduleFree(Optimizer):
         elif not self.use_ema:
             self.use_average()
 
-    def _restoring_callback(self):
+    def _restoring_callback(self) -> str | None:
         """The name of a callback in the running `fit` that restores weights without a regard to averages; or `None`."""
         callbacks = training_loop.callbacks_of_fit()
         if any(getattr(each, "keeps_schedule_free_average", False) for each in callbacks):
             return None
         return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
 
-    def _averaged(self):
+    def _averaged(self) -> Any:
         """Of which variables the model has x."""
         return ops.convert_to_numpy(self._scalars["averaged"]).astype(bool)
 
-    def _switch(self, to_average):
+    def _switch(self, to_average: bool) -> None:
         if not self.built or (self._averaged() == to_average).all():
             return
         factor = (1 - 1 / self.beta) * (1 if to_average else -1)

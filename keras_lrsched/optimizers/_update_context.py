@@ -1,34 +1,37 @@
 """One variable's part in one update: what a method reads, and what it sets."""
 
+from typing import Any
+
 from keras import ops
 
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers._low_precision import wide, wide_dtype
 
 
 class OptimizerState:
     """State of an optimizer, as tensors by name. What is set is what is read from then on, and is stored after the step."""
 
-    def __init__(self, variables):
+    def __init__(self, variables: Any) -> None:
         vars(self).update(_variables=variables, _new={})
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Tensor:
         self._check(name)
         return self._new[name] if name in self._new else wide(self._variables[name])
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Tensor) -> None:
         self._check(name)
         self._new[name] = value
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self._variables
 
-    def take(self):
+    def take(self) -> list[tuple[Variable, Tensor]]:
         """The variables that were set, each with its new value, which is forgotten here."""
         changes = [(self._variables[name], value) for name, value in self._new.items()]
         self._new.clear()
         return changes
 
-    def _check(self, name):
+    def _check(self, name: str) -> None:
         if name not in vars(self)["_variables"]:
             raise AttributeError(f"There is no state `{name}` among {', '.join(self._variables) or 'none'}.")
 
@@ -54,10 +57,21 @@ class UpdateContext:
         shared: What `before_update` returned.
     """
 
-    takes_part = None
-    shared = None
+    takes_part: Tensor | None = None
+    shared: Any = None
 
-    def __init__(self, variable, index, gradient, state, scalars, learning_rate, weight_decay, multiplier, iterations):
+    def __init__(
+        self,
+        variable: Any,
+        index: Any,
+        gradient: Any,
+        state: Any,
+        scalars: Any,
+        learning_rate: Any,
+        weight_decay: Any,
+        multiplier: Any,
+        iterations: Any,
+    ) -> None:
         dtype = wide_dtype(gradient.dtype)
         self.variable = variable
         self.index = index
@@ -73,16 +87,16 @@ class UpdateContext:
         self.t = ops.cast(iterations, dtype) + 1
 
     @property
-    def value(self):
+    def value(self) -> Tensor:
         """The variable's value: its float32 copy, unless the variable was set to something else since."""
         return exact_value(self.variable, self.state)
 
-    def cast(self, number):
+    def cast(self, number: Tensor) -> Tensor:
         """A number that all variables share, in the dtype in which this one is computed."""
         return ops.cast(number, self.t.dtype)
 
 
-def exact_value(variable, state):
+def exact_value(variable: Variable, state: OptimizerState) -> Tensor:
     """The float32 copy of a variable, unless the variable has none or was set to something else since."""
     value = wide(variable)
     if "master" not in state:

@@ -1,10 +1,15 @@
 """AdaBound: Adam between two learning rates that close in on that of SGD."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -64,17 +69,17 @@ class AdaBound(Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        final_learning_rate=0.1,
-        base_learning_rate=None,
-        gamma=1e-3,
-        amsbound=False,
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        final_learning_rate: float = 0.1,
+        base_learning_rate: float | None = None,
+        gamma: float = 1e-3,
+        amsbound: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
@@ -90,11 +95,11 @@ class AdaBound(Optimizer):
         self.gamma = validation.positive_float("gamma", gamma)
         self.amsbound = amsbound
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("m", "v", "v_max") if self.amsbound else ("m", "v")
         return {name: self.add_state(variable, name) for name in names}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = g + ctx.weight_decay * w
         state.m = average(self.beta_1, state.m, g)
         state.v = average(self.beta_2, state.v, ops.square(g))

@@ -1,11 +1,16 @@
 """Adafactor: adaptive steps from the means of rows and columns only."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._factored import add_factors, normalize, rms
 from keras_lrsched.optimizers._numerics import average
+from keras_lrsched.optimizers._options import OwnOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -84,27 +89,27 @@ class Adafactor(Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_2_decay=-0.8,
-        epsilon_1=1e-30,
-        epsilon_2=1e-3,
-        clip_threshold=1.0,
-        relative_step=True,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        scale_parameter=True,
-        warmup_init=False,
-        beta_1=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_2_decay: float = -0.8,
+        epsilon_1: float = 1e-30,
+        epsilon_2: float = 1e-3,
+        clip_threshold: float = 1.0,
+        relative_step: bool = True,
+        weight_decay: WeightDecay = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        scale_parameter: bool = True,
+        warmup_init: bool = False,
+        beta_1: float | None = None,
+        **options: Unpack[OwnOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -133,11 +138,11 @@ class Adafactor(Optimizer):
         self.warmup_init = warmup_init
         self.beta_1 = None if beta_1 is None else validation.beta("beta_1", beta_1)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         state = add_factors(self, variable)
         return state if self.beta_1 is None else {"m": self.add_state(variable, "m"), **state}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = normalize(g, state, ops.power(ctx.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
         rate = self._rate(w, ctx)
         move = rate * u
@@ -145,7 +150,7 @@ class Adafactor(Optimizer):
             move = state.m = average(self.beta_1, state.m, move)
         return w - rate * ctx.weight_decay * w - move
 
-    def _rate(self, w, ctx):
+    def _rate(self, w: Tensor, ctx: UpdateContext) -> Tensor:
         rate = ctx.learning_rate
         if self.relative_step:
             rate = ops.minimum(rate, ops.rsqrt(ctx.t))

@@ -1,10 +1,15 @@
 """AdaLomo: the update rule of low-memory optimization with an adaptive learning rate."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._factored import add_factors, normalize, rms
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -58,23 +63,23 @@ class AdaLomo(Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        beta_2_decay=-0.8,
-        epsilon_1=1e-30,
-        epsilon_2=1e-3,
-        clip_threshold=1.0,
-        weight_decay=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-3,
+        beta_2_decay: float = -0.8,
+        epsilon_1: float = 1e-30,
+        epsilon_2: float = 1e-3,
+        clip_threshold: float = 1.0,
+        weight_decay: WeightDecay = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_2_decay = validation.negative_float("beta_2_decay", beta_2_decay)
         self.epsilon_1 = validation.positive_float("epsilon_1", epsilon_1)
         self.epsilon_2 = validation.non_negative_float("epsilon_2", epsilon_2)
         self.clip_threshold = validation.positive_float("clip_threshold", clip_threshold)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         return add_factors(self, variable)
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = normalize(g, state, ops.power(ctx.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
         return w - ctx.learning_rate * ops.maximum(self.epsilon_2, rms(w)) * (u + ctx.weight_decay * w)

@@ -2,12 +2,18 @@
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 from keras import ops
 
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.roles import Role
+from keras_lrsched._core.types import FindRoles, LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import FusedOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
@@ -71,15 +77,22 @@ class AdamMini(FusedOptimizer):
     kernel = "adam_mini"
 
     def __init__(
-        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=None, blocks=None, **options
-    ):
+        self,
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        blocks: Mapping[str, Sequence[int] | int | str] | None = None,
+        **options: Unpack[FusedOptions],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.blocks = blocks if callable(blocks) else _rules(blocks)
 
-    def resolve_paths(self, variables, find_roles):
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         super().resolve_paths(variables, find_roles)
         if callable(self.blocks):
             rules = [self.blocks(path_rules.path(variable), tuple(variable.shape)) for variable in variables]
@@ -88,11 +101,11 @@ class AdamMini(FusedOptimizer):
             rules = [self.blocks.get(rule) for rule in found]
         self._blocks = [_blocks(*each) for each in zip(rules, variables, find_roles(), strict=True)]
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         shape = self._blocks[keras_private.variable_index(self, variable)].shape
         return {"m": self.add_state(variable, "m"), "v": self.add_state(variable, "v", shape=shape)}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         blocks = self._blocks[ctx.index]
         state.m = average(self.beta_1, state.m, g)
         state.v = average(self.beta_2, state.v, blocks.mean(ops.square(g)))
@@ -104,16 +117,16 @@ class AdamMini(FusedOptimizer):
         corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]
         return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, self.epsilon, *corrections]
 
-    def kernel_blocks(self, place):
+    def kernel_blocks(self, place: int) -> Sequence[int]:
         return self._blocks[place].neighbors
 
-    def _unsuited(self, variables):
+    def _unsuited(self, variables: Sequence[Variable]) -> str | None:
         if any(blocks.neighbors is None for blocks in getattr(self, "_blocks", ())):
             return f"they need blocks whose axes or columns lie side by side. Received: blocks={self.blocks!r}."
         return super()._unsuited(variables)
 
 
-def default_blocks(role):
+def default_blocks(role: Role) -> Any:
     """The rule of `AdamMini` for a variable of a Keras layer, by its `Role`.
 
     Biases and offsets have one second moment for each entry; embeddings for each row; `Dense` and recurrent kernels for each
@@ -136,13 +149,13 @@ def default_blocks(role):
 class _AxisBlocks:
     """Blocks that are the indices of some axes."""
 
-    def __init__(self, shape, axes):
+    def __init__(self, shape: Sequence[int], axes: Sequence[int]) -> None:
         self.shape = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
         self._others = tuple(axis for axis in range(len(shape)) if axis not in axes)
         self.neighbors = self._find_neighbors(shape, sorted(set(axes)))
 
     @staticmethod
-    def _find_neighbors(shape, axes):
+    def _find_neighbors(shape: Sequence[int], axes: Any) -> tuple[int, int] | None:
         """How many blocks, and how many neighbors in a row belong to one; `None` if there is something between the axes."""
         if not axes:
             return 1, math.prod(shape)
@@ -150,29 +163,29 @@ class _AxisBlocks:
             return None
         return math.prod(shape[axis] for axis in axes), math.prod(shape[axes[-1] + 1 :])
 
-    def mean(self, x):
+    def mean(self, x: Tensor) -> Tensor:
         return ops.mean(x, axis=self._others, keepdims=True) if self._others else x
 
-    def spread(self, x):
+    def spread(self, x: Tensor) -> Tensor:
         return x
 
 
 class _UnitBlocks:
     """Equal blocks of consecutive columns of a matrix."""
 
-    def __init__(self, shape, number):
+    def __init__(self, shape: Sequence[int], number: int) -> None:
         self.shape = (number, 1)
         self._columns, self._blocks = shape[::-1], (number, math.prod(shape) // number)
         self.neighbors = (number, shape[1] // number) if shape[1] % number == 0 else None
 
-    def mean(self, x):
+    def mean(self, x: Tensor) -> Tensor:
         return ops.mean(ops.reshape(ops.transpose(x), self._blocks), axis=1, keepdims=True)
 
-    def spread(self, x):
+    def spread(self, x: Tensor) -> Tensor:
         return ops.transpose(ops.reshape(ops.broadcast_to(x, self._blocks), self._columns))
 
 
-def _rules(blocks):
+def _rules(blocks: Any) -> Any:
     """A dictionary of checked rules, from a constructor argument that may be `None`."""
     blocks = {} if blocks is None else blocks
     if not isinstance(blocks, dict):
@@ -182,7 +195,7 @@ def _rules(blocks):
     return {pattern: _rule(blocks[pattern]) for pattern in path_rules.patterns("blocks", blocks)}
 
 
-def _rule(rule):
+def _rule(rule: Any) -> Any:
     if rule == "entry":
         return rule
     if isinstance(rule, (list, tuple)) and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in rule):
@@ -192,7 +205,7 @@ def _rule(rule):
     raise ValueError(f'`blocks` must hold lists of axes, positive ints or "entry". Received: {rule!r}')
 
 
-def _blocks(rule, variable, role):
+def _blocks(rule: Any, variable: Variable, role: Role) -> Any:
     """The blocks of one variable, for a rule or `None`."""
     path, shape = path_rules.path(variable), tuple(variable.shape)
     rule = _rule(default_blocks(role) if rule is None else rule)

@@ -1,10 +1,15 @@
 """AdaMomentum: Adam that squares its momentum instead of its gradient."""
 
+from typing import Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -53,13 +58,21 @@ class AdaMomentum(Optimizer):
     state_names = ("m", "v")
     elementwise = True
 
-    def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-16, weight_decay=None, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-16,
+        weight_decay: WeightDecay = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.epsilon = validation.positive_float("epsilon", epsilon)
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         state.m = average(self.beta_1, state.m, g)
         state.v = average(self.beta_2, state.v, ops.square(state.m)) + self.epsilon
         m = state.m / bias_correction(self.beta_1, ctx.t)

@@ -1,10 +1,15 @@
 """AdamW, with state and arithmetic in float32."""
 
+from typing import Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import OwnFusedOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
@@ -62,23 +67,23 @@ class AdamW(FusedOptimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        weight_decay=0.004,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        amsgrad=False,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.001,
+        weight_decay: WeightDecay = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **options: Unpack[OwnFusedOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -103,7 +108,7 @@ class AdamW(FusedOptimizer):
             )
         self.amsgrad = False
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         state.m = average(self.beta_1, state.m, g)
         state.v = average(self.beta_2, state.v, ops.square(g))
         m = state.m / bias_correction(self.beta_1, ctx.t)

@@ -1,8 +1,28 @@
 """APOLLO: gradients scaled as Adam would scale a random projection of them."""
 
+from collections.abc import Mapping
+from typing import Unpack
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Patterns, Tensor, WeightDecay
 from keras_lrsched.optimizers._low_rank import LowRank, channel_scale, limited, tensor_scale
+from keras_lrsched.optimizers._options import LowRankOptions
+from keras_lrsched.optimizers._update_context import OptimizerState
+
+
+class ApolloOptions(LowRankOptions, total=False):
+    """Arguments of `Apollo` that `ApolloMini` hands on."""
+
+    scale_front: bool
+    proj: str
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    weight_decay: WeightDecay
+    exclude_from_projection: Patterns
+    input_axes: Mapping[str, int] | None
+    seed: int
 
 
 @register(
@@ -78,22 +98,22 @@ class Apollo(LowRank):
 
     def __init__(
         self,
-        learning_rate=1e-2,
-        rank=None,
-        update_proj_gap=200,
-        scale=1.0,
-        scale_type="channel",
-        scale_front=False,
-        proj="random",
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-6,
-        weight_decay=None,
-        exclude_from_projection=None,
-        input_axes=None,
-        seed=0,
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-2,
+        rank: int | None = None,
+        update_proj_gap: int = 200,
+        scale: float = 1.0,
+        scale_type: str = "channel",
+        scale_front: bool = False,
+        proj: str = "random",
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay: WeightDecay = None,
+        exclude_from_projection: Patterns = None,
+        input_axes: Mapping[str, int] | None = None,
+        seed: int = 0,
+        **options: Unpack[LowRankOptions],
+    ) -> None:
         validation.one_of("proj", proj, ("random", "svd", "randomized_svd"))
         super().__init__(
             learning_rate,
@@ -113,7 +133,7 @@ class Apollo(LowRank):
         self.scale_type = validation.one_of("scale_type", scale_type, ("channel", "tensor"))
         self.scale_front = scale_front
 
-    def direction(self, g, p, r, n, state):
+    def direction(self, g: Tensor, p: Tensor, r: Tensor, n: Tensor, state: OptimizerState) -> Tensor:
         x = g * (channel_scale(n, r) if self.scale_type == "channel" else tensor_scale(n, r))
         root = self.scale**0.5
         return limited(root * x, state) if self.scale_front else root * limited(x, state)

@@ -1,7 +1,10 @@
 """APOLLO-Mini: APOLLO with one random direction and one scale for each matrix."""
 
+from typing import Unpack
+
 from keras_lrsched._core.registry import register
-from keras_lrsched.optimizers.apollo import Apollo
+from keras_lrsched._core.types import LearningRate
+from keras_lrsched.optimizers.apollo import Apollo, ApolloOptions
 
 
 @register(
@@ -45,5 +48,13 @@ class ApolloMini(Apollo):
     True
     """
 
-    def __init__(self, learning_rate=1e-2, rank=1, update_proj_gap=200, scale=128.0, scale_type="tensor", **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-2,
+        rank: int | None = 1,
+        update_proj_gap: int = 200,
+        scale: float = 128.0,
+        scale_type: str = "tensor",
+        **options: Unpack[ApolloOptions],
+    ) -> None:
         super().__init__(learning_rate, rank, update_proj_gap, scale, scale_type, **options)

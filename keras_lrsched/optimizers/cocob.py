@@ -1,11 +1,16 @@
 """COCOB: each parameter bets on its next gradient with what it has won so far."""
 
+from typing import Any, Unpack
+
 import keras
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import warn_unless_near_one
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -58,18 +63,25 @@ class COCOB(Optimizer):
 
     elementwise = True
 
-    def __init__(self, learning_rate=1.0, alpha=100.0, epsilon=1e-8, weight_decay=None, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1.0,
+        alpha: float = 100.0,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         warn_unless_near_one(self, learning_rate, stacklevel=3)
         self.alpha = validation.positive_float("alpha", alpha)
         self.epsilon = validation.positive_float("epsilon", epsilon)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         state = {name: self.add_state(variable, name) for name in ("theta", "total", "reward")}
         first = keras.initializers.Constant(self.epsilon)
         return state | {"largest": self.add_state(variable, "largest", initializer=first)}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = ctx.learning_rate * (g + ctx.weight_decay * w)
         before = self._bet(state)
         state.largest = ops.maximum(state.largest, ops.abs(g))
@@ -78,7 +90,7 @@ class COCOB(Optimizer):
         state.theta = state.theta - g
         return w + (self._bet(state) - before)
 
-    def _bet(self, state):
+    def _bet(self, state: OptimizerState) -> Tensor:
         """w - w_0."""
         largest = state.largest
         return state.theta / largest * ((state.reward + largest) / ops.maximum(state.total + largest, self.alpha * largest))

@@ -1,11 +1,17 @@
 """D-Adapted Adam: Adam whose learning rate is an estimate of the distance to the solution."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -67,17 +73,17 @@ class DAdaptAdam(DistanceEstimate):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        decouple=False,
-        use_bias_correction=False,
-        d0=1e-6,
-        growth_rate=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 1.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        decouple: bool = False,
+        use_bias_correction: bool = False,
+        d0: float = 1e-6,
+        growth_rate: float | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.inner_fraction("beta_2", beta_2)
@@ -85,7 +91,7 @@ class DAdaptAdam(DistanceEstimate):
         self.decouple = decouple
         self.use_bias_correction = use_bias_correction
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
         scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
@@ -103,7 +109,7 @@ class DAdaptAdam(DistanceEstimate):
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return d
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         r = ctx.cast(ctx.shared) * self._correction(ctx.t) * ctx.learning_rate
         state.m = average(self.beta_1, state.m, r * g)
         state.v = average(self.beta_2, state.v, ops.square(g))
@@ -111,7 +117,7 @@ class DAdaptAdam(DistanceEstimate):
             w = w - r * ctx.weight_decay * w
         return w - state.m / (ops.sqrt(state.v) + self.epsilon)
 
-    def _correction(self, t):
+    def _correction(self, t: Tensor) -> Any:
         if not self.use_bias_correction:
             return 1.0
         return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)

@@ -1,11 +1,17 @@
 """D-Adapted Lion: Lion whose learning rate is an estimate of the distance to the solution."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, dot, sign, sum_of_sizes
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -66,12 +72,21 @@ class DAdaptLion(DistanceEstimate):
 
     state_names = ("m", "s")
 
-    def __init__(self, learning_rate=1.0, beta_1=0.9, beta_2=0.99, weight_decay=None, d0=1e-6, growth_rate=None, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.99,
+        weight_decay: WeightDecay = None,
+        d0: float = 1e-6,
+        growth_rate: float | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.inner_fraction("beta_2", beta_2)
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Takes the steps into the sums and raises d; its old value goes into the steps."""
         scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
@@ -90,11 +105,11 @@ class DAdaptLion(DistanceEstimate):
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return d
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         r = ctx.cast(ctx.shared) * ctx.learning_rate
         u = self._direction(g, state)
         state.m = average(self.beta_2, state.m, r * g)
         return w - r * (u + ctx.weight_decay * w)
 
-    def _direction(self, g, state):
+    def _direction(self, g: Tensor, state: OptimizerState) -> Tensor:
         return sign(average(self.beta_1, state.m, g))

@@ -1,11 +1,17 @@
 """D-Adapted SGD: dual averaging whose step size is an estimate of the distance to the solution."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import dot
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -61,18 +67,26 @@ class DAdaptSGD(DistanceEstimate):
     6.9
     """
 
-    def __init__(self, learning_rate=1.0, momentum=0.0, weight_decay=None, d0=1e-6, growth_rate=None, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1.0,
+        momentum: float = 0.0,
+        weight_decay: WeightDecay = None,
+        d0: float = 1e-6,
+        growth_rate: float | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.momentum = validation.beta("momentum", momentum)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("s", "lag") if self.momentum else ("s",)
         return {name: self.add_state(variable, name) for name in names}
 
-    def make_scalars(self):
+    def make_scalars(self) -> dict[str, Any]:
         return {**super().make_scalars(), "first_norm": self.add_scalar("first_norm")}
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Takes the gradients into the sums and raises d; d lr / ||g_0|| with its old value goes into the steps."""
         scalars = contexts[0].scalars
         d, first = scalars.d, scalars.first_norm
@@ -92,7 +106,7 @@ class DAdaptSGD(DistanceEstimate):
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return rate
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = ctx.multiplier * ctx.cast(ctx.shared) * g
         if not self.momentum:
             return w - u

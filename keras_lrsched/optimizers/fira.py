@@ -1,8 +1,14 @@
 """Fira: GaLore that also uses what its projection leaves of the gradient."""
 
+from collections.abc import Mapping
+from typing import Unpack
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Patterns, Tensor, WeightDecay
 from keras_lrsched.optimizers._low_rank import LowRank, channel_scale, limited
+from keras_lrsched.optimizers._options import LowRankOptions
+from keras_lrsched.optimizers._update_context import OptimizerState
 
 
 @register(
@@ -72,20 +78,20 @@ class Fira(LowRank):
 
     def __init__(
         self,
-        learning_rate=1e-2,
-        rank=None,
-        update_proj_gap=200,
-        alpha=1.0,
-        proj="svd",
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-6,
-        weight_decay=None,
-        exclude_from_projection=None,
-        input_axes=None,
-        seed=0,
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-2,
+        rank: int | None = None,
+        update_proj_gap: int = 200,
+        alpha: float = 1.0,
+        proj: str = "svd",
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay: WeightDecay = None,
+        exclude_from_projection: Patterns = None,
+        input_axes: Mapping[str, int] | None = None,
+        seed: int = 0,
+        **options: Unpack[LowRankOptions],
+    ) -> None:
         validation.one_of("proj", proj, ("svd", "randomized_svd"))
         super().__init__(
             learning_rate,
@@ -103,6 +109,6 @@ class Fira(LowRank):
         )
         self.alpha = validation.positive_float("alpha", alpha)
 
-    def direction(self, g, p, r, n, state):
+    def direction(self, g: Tensor, p: Tensor, r: Tensor, n: Tensor, state: OptimizerState) -> Tensor:
         rest = (g - self.alpha * (p @ r)) * channel_scale(n, r)
         return self.alpha * (p @ n) + limited(rest, state)

@@ -1,24 +1,32 @@
 """The base of optimizers that a compiled kernel can update, all variables in one call."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_lrsched import kernels
 from keras_lrsched._core import backends, keras_private, validation
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class FusedOptimizer(Optimizer):
-    """An `Optimizer` whose `step` also exists in C++, where it reads and writes everything once.
+    """Base of optimizers whose `step` also exists in C++, where it reads and writes everything once.
+
+    A subclass sets `kernel`, the name of a compiled update, and returns its parameters; everything else is as in
+    `Optimizer`.
 
     The kernel does what `step` says, to about 1e-6 of each entry. It takes all variables in float32 or bfloat16, on CPU, in
     one process. It is compiled on first use, see `keras_lrsched.kernels`.
 
     Args:
+        learning_rate, weight_decay, **options: See `keras_lrsched.optimizers.Optimizer`.
         fused: `"auto"`: the kernel where it can be had, else plain Keras operations. `True`: the kernel, or an error that
             says why it cannot be had. `False`: plain Keras operations. Defaults to `"auto"`.
-        **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
         RuntimeError: At the first update, if `fused` is `True` and there is no kernel for it.
@@ -27,8 +35,14 @@ class FusedOptimizer(Optimizer):
     kernel = ""
     """The name of the method in `keras_lrsched.kernels.update`."""
 
-    def __init__(self, learning_rate, fused="auto", **options):
-        super().__init__(learning_rate, **options)
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        weight_decay: WeightDecay = None,
+        fused: Literal["auto", True, False] = "auto",
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.fused = validation.one_of("fused", fused, ("auto", True, False))
         self._calls_kernel = False
 
@@ -38,21 +52,21 @@ class FusedOptimizer(Optimizer):
         """Parameters of the kernel after the gradient scale, see ops/kernels/update_formulas.h; `t` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} must implement `kernel_numbers(t)`.")
 
-    def kernel_scale(self, gradients):
+    def kernel_scale(self, gradients: Sequence[Tensor]) -> Tensor:
         """By what the kernel multiplies the gradients."""
         return 1.0
 
-    def kernel_blocks(self, place):
+    def kernel_blocks(self, place: int) -> Sequence[int]:
         """Of a variable whose second moment has one number a block: how many, and how many neighbors share one."""
         return ()
 
-    def adapts(self, index, is_decayed):
+    def adapts(self, index: int, is_decayed: bool) -> bool:
         """Whether a variable has a trust ratio."""
         return False
 
     # The update
 
-    def _apply_gradients(self, grads, trainable_variables):
+    def _apply_gradients(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]) -> None:
         self._calls_kernel = self._has_kernel(trainable_variables)
         super()._apply_gradients(grads, trainable_variables)
 
@@ -73,7 +87,9 @@ class FusedOptimizer(Optimizer):
             blocks = code or [number for place in places for number in self.kernel_blocks(place)]
             kernels.update(self.kernel, variables, state, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
 
-    def _by_code(self, variables, gradients):
+    def _by_code(
+        self, variables: Sequence[Variable], gradients: Sequence[Tensor]
+    ) -> dict[Any, list[tuple[Tensor, Variable]]]:
         """Variables with their gradients, by the code and block size of their state: `()` if that is float32."""
         groups: dict = {}
         for pair in zip(variables, gradients, strict=True):
@@ -81,7 +97,7 @@ class FusedOptimizer(Optimizer):
             groups.setdefault(getattr(state, "code", ()), []).append(pair)
         return groups
 
-    def _kernel_rates(self, places, learning_rate):
+    def _kernel_rates(self, places: Sequence[int], learning_rate: Any) -> Tensor:
         """A row for each variable: learning rate, weight decay, whether a trust ratio applies."""
         weight_decay = self._current_weight_decay()
         decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
@@ -94,14 +110,14 @@ class FusedOptimizer(Optimizer):
         ]
         return ops.stack(columns, axis=-1)
 
-    def _wide_gradient(self, gradient, variable):
+    def _wide_gradient(self, gradient: Tensor, variable: Variable) -> tuple[Tensor, Variable]:
         """The kernel reads bfloat16 itself; clipping and sums want float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
         if self._calls_kernel and not altered and keras.backend.standardize_dtype(gradient.dtype) in kernels.DTYPES:
             return backends.dense(gradient, variable), variable
         return super()._wide_gradient(gradient, variable)
 
-    def _has_kernel(self, variables):
+    def _has_kernel(self, variables: Sequence[Variable]) -> bool:
         if self.fused is False:
             return False
         reason = self._unsuited(variables) or kernels.reason_against(variables)
@@ -109,7 +125,7 @@ class FusedOptimizer(Optimizer):
             raise RuntimeError(f"{type(self).__name__} has no compiled update here: {reason} Received: fused={self.fused!r}")
         return reason is None
 
-    def _unsuited(self, variables):
+    def _unsuited(self, variables: Sequence[Variable]) -> str | None:
         """What asks for something that kernels do not do, or `None`."""
         if changed := self._changed_methods():
             return f"they do not know what {type(self).__name__} changes: {', '.join(changed)}."
@@ -124,7 +140,7 @@ class FusedOptimizer(Optimizer):
                 return f"they know nothing of {name}. Received: {name}=True."
         return None
 
-    def _changed_methods(self):
+    def _changed_methods(self) -> list[str]:
         """What a subclass of the optimizer that the kernel was written for has besides a constructor."""
         classes = type(self).__mro__
         own = next(place for place, each in enumerate(classes) if "kernel" in vars(each))
@@ -133,11 +149,11 @@ class FusedOptimizer(Optimizer):
         ]
 
 
-def _parts(variable):
+def _parts(variable: Variable) -> Iterable[Variable]:
     """The variable itself, or codes and their scales."""
     return getattr(variable, "parts", {"": variable}).values()
 
 
-def _column(numbers):
+def _column(numbers: Iterable[float]) -> Tensor:
     """Through NumPy: of a list, Keras converts each item by itself."""
     return ops.convert_to_tensor(np.array([*numbers], "float32"))

@@ -1,10 +1,16 @@
 """LAMB: Adam with a step for each layer that is proportional to the norm of its weights."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction, global_norm, norm
+from keras_lrsched.optimizers._options import OwnFusedOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
@@ -82,29 +88,29 @@ class Lamb(FusedOptimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        decay_placement="inside",
-        exclude_from_layer_adaptation=None,
-        always_adapt=True,
-        bias_correction=True,
-        trust_clip=False,
-        max_grad_norm=None,
-        grad_averaging=True,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        weight_decay: WeightDecay = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        decay_placement: str = "inside",
+        exclude_from_layer_adaptation: Patterns = None,
+        always_adapt: bool = True,
+        bias_correction: bool = True,
+        trust_clip: bool = False,
+        max_grad_norm: float | None = None,
+        grad_averaging: bool = True,
+        **options: Unpack[OwnFusedOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -132,17 +138,17 @@ class Lamb(FusedOptimizer):
         self.max_grad_norm = None if max_grad_norm is None else validation.positive_float("max_grad_norm", max_grad_norm)
         self.grad_averaging = grad_averaging
 
-    def resolve_paths(self, variables, find_roles):
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         super().resolve_paths(variables, find_roles)
         self._adapted = path_rules.included(
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """By what all gradients are multiplied."""
         return self.kernel_scale([ctx.gradient for ctx in contexts])
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = g * ctx.shared
         if self.decay_placement == "gradient":
             g = g + ctx.weight_decay * w
@@ -155,22 +161,22 @@ class Lamb(FusedOptimizer):
             w = w - ctx.learning_rate * ctx.weight_decay * w
         return w - ctx.learning_rate * self._trust_ratio(w, u, ctx) * u
 
-    def _direction(self, m, v, t):
+    def _direction(self, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
         if self.bias_correction:
             m, v = m / bias_correction(self.beta_1, t), v / bias_correction(self.beta_2, t)
         return m / (ops.sqrt(v) + self.epsilon)
 
-    def _trust_ratio(self, w, u, ctx):
+    def _trust_ratio(self, w: Tensor, u: Tensor, ctx: UpdateContext) -> Tensor:
         if not self.adapts(ctx.index, ctx.is_decayed):
             return 1.0
         w_norm, u_norm = norm(w), norm(u)
         ratio = ops.where((w_norm > 0) & (u_norm > 0), w_norm / ops.where(u_norm > 0, u_norm, 1.0), 1.0)
         return ops.minimum(ratio, 1.0) if self.trust_clip else ratio
 
-    def adapts(self, index, is_decayed):
+    def adapts(self, index: int, is_decayed: bool) -> bool:
         return self._adapted[index] and (is_decayed or self.always_adapt)
 
-    def kernel_scale(self, gradients):
+    def kernel_scale(self, gradients: Sequence[Tensor]) -> Tensor:
         if self.max_grad_norm is None:
             return 1.0
         return 1.0 / ops.maximum(1.0, global_norm([ops.cast(g, "float32") for g in gradients]) / self.max_grad_norm)

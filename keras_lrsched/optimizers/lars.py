@@ -1,10 +1,16 @@
 """LARS: SGD with a learning rate for each layer."""
 
+from collections.abc import Sequence
+from typing import Unpack
+
 from keras import ops
 
 from keras_lrsched._core import path_rules, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import norm
+from keras_lrsched.optimizers._options import FusedOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
@@ -68,18 +74,18 @@ class Lars(FusedOptimizer):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        momentum=0.9,
-        weight_decay=None,
-        trust_coefficient=0.001,
-        epsilon=1e-8,
-        nesterov=False,
-        trust_clip=False,
-        learning_rate_in_momentum=False,
-        exclude_from_layer_adaptation=None,
-        always_adapt=True,
-        **options,
-    ):
+        learning_rate: LearningRate = 1.0,
+        momentum: float = 0.9,
+        weight_decay: WeightDecay = None,
+        trust_coefficient: float = 0.001,
+        epsilon: float = 1e-8,
+        nesterov: bool = False,
+        trust_clip: bool = False,
+        learning_rate_in_momentum: bool = False,
+        exclude_from_layer_adaptation: Patterns = None,
+        always_adapt: bool = True,
+        **options: Unpack[FusedOptions],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.momentum = validation.beta("momentum", momentum)
         self.trust_coefficient = validation.positive_float("trust_coefficient", trust_coefficient)
@@ -92,20 +98,20 @@ class Lars(FusedOptimizer):
         )
         self.always_adapt = always_adapt
 
-    def resolve_paths(self, variables, find_roles):
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         super().resolve_paths(variables, find_roles)
         self._adapted = path_rules.included(
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         d = self._trust_ratio(w, g, ctx) * (g + ctx.weight_decay * w)
         inside, outside = (ctx.learning_rate, 1.0) if self.learning_rate_in_momentum else (1.0, ctx.learning_rate)
         state.momentum = self.momentum * state.momentum + inside * d
         move = inside * d + self.momentum * state.momentum if self.nesterov else state.momentum
         return w - outside * move
 
-    def _trust_ratio(self, w, g, ctx):
+    def _trust_ratio(self, w: Tensor, g: Tensor, ctx: UpdateContext) -> Tensor:
         if not self.adapts(ctx.index, ctx.is_decayed):
             return 1.0
         w_norm, g_norm = norm(w), norm(g)
@@ -116,7 +122,7 @@ class Lars(FusedOptimizer):
             ratio = ops.minimum(ratio / ctx.learning_rate, 1.0)
         return ratio
 
-    def adapts(self, index, is_decayed):
+    def adapts(self, index: int, is_decayed: bool) -> bool:
         return self._adapted[index] and (is_decayed or self.always_adapt)
 
     def kernel_numbers(self, t):

@@ -1,13 +1,18 @@
 """A learning rate for each layer, by the paths of its variables."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import keras
 
 from keras_lrsched._core import keras_private, path_rules
 from keras_lrsched._core.registry import register
-from keras_lrsched._core.roles import deferred
+from keras_lrsched._core.roles import Roles, deferred
+from keras_lrsched._core.types import FindRoles, Multipliers, Variable
 from keras_lrsched.optimizers import multipliers as rules
+from keras_lrsched.optimizers.multipliers import Layers, Shapes
 from keras_lrsched.optimizers.optimizer import Optimizer
-from keras_lrsched.optimizers.wrapper import Wrapper
+from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
 
 HAVE_OWN_WEIGHTS = keras_private.existing(keras.optimizers, "Ftrl", "ScheduleFreeAdamW")
 """Their state determines the weights, so that a scaled update would be undone by the next one."""
@@ -59,7 +64,14 @@ class LayerwiseLearningRate(Wrapper):
     (array([0.875], dtype=float32), array([0.75], dtype=float32))
     """
 
-    def __init__(self, optimizer, multipliers=None, weight_decay_multipliers=None, name=None, roles=None):
+    def __init__(
+        self,
+        optimizer: OptimizerLike,
+        multipliers: Multipliers = None,
+        weight_decay_multipliers: Multipliers = None,
+        name: str | None = None,
+        roles: Roles | None = None,
+    ) -> None:
         super().__init__(optimizer, name)
         self.roles = path_rules.table(roles)
         self.multipliers = path_rules.multipliers("multipliers", multipliers)
@@ -71,33 +83,53 @@ class LayerwiseLearningRate(Wrapper):
     # Ready-made patterns
 
     @classmethod
-    def blockwise(cls, optimizer, name=None, roles=None, **options):
+    def blockwise(
+        cls,
+        optimizer: OptimizerLike,
+        norm: float | None = 1.0,
+        value_output: float | None = 4.0,
+        feed_forward: float | None = 6.0,
+        query_key: float | None = 8.0,
+        embedding: float | None = 10.0,
+        patterns: Mapping[str, str] | None = None,
+        name: str | None = None,
+        roles: Roles | None = None,
+    ) -> Self:
         """Blockwise learning rates of Transformers (arXiv:2502.19002): 1 for norms, 4 for value and output, 6 for the
         feed-forward blocks, 8 for query and key, 10 for embeddings; what is none of these, such as the head, has 1.
 
-        They were tuned for AdamW, Adam-mini and Lion. Options, as for `keras_lrsched.optimizers.multipliers.blockwise`:
-        other multipliers, `None` for a kind that the model does not have, `patterns`. Blocks are found by the layers, or in
-        the table `roles`. The authors' code was read, not run.
+        They were tuned for AdamW, Adam-mini and Lion. `None` is for a kind that the model does not have; `patterns` are as
+        for `keras_lrsched.optimizers.multipliers.blockwise`. Blocks are found by the layers, or in the table `roles`. The
+        authors' code was read, not run.
         """
-        return cls(optimizer, rules.blockwise(**options), name=name, roles=roles)
+        rates = rules.blockwise(norm, value_output, feed_forward, query_key, embedding, patterns)
+        return cls(optimizer, rates, name=name, roles=roles)
 
     @classmethod
-    def lora_plus(cls, optimizer, ratio=16.0, name=None):
+    def lora_plus(cls, optimizer: OptimizerLike, ratio: float = 16.0, name: str | None = None) -> Self:
         """LoRA+ (arXiv:2402.12354), for layers with `enable_lora`: the factor B learns `ratio` times faster than A."""
         return cls(optimizer, rules.lora_plus(ratio), name=name)
 
     @classmethod
-    def layer_decay(cls, optimizer, decay, layers, name=None):
+    def layer_decay(cls, optimizer: OptimizerLike, decay: float, layers: Layers, name: str | None = None) -> Self:
         """Each of `layers` (patterns from input to output, or a model) learns `decay` times as fast as the next one."""
         return cls(optimizer, rules.layer_decay(decay, layers), name=name)
 
     @classmethod
-    def discriminative(cls, optimizer, layers, factor=2.6, name=None):
+    def discriminative(cls, optimizer: OptimizerLike, layers: Layers, factor: float = 2.6, name: str | None = None) -> Self:
         """ULMFiT (arXiv:1801.06146): each of `layers`, as for `layer_decay`, learns `factor` times slower than the next."""
         return cls(optimizer, rules.discriminative(layers, factor), name=name)
 
     @classmethod
-    def mup(cls, optimizer, base, target, rule="adam", weight_decay_power=1.0, name=None):
+    def mup(
+        cls,
+        optimizer: OptimizerLike,
+        base: Shapes,
+        target: Shapes,
+        rule: str = "adam",
+        weight_decay_power: float = 1.0,
+        name: str | None = None,
+    ) -> Self:
         """muP (arXiv:2203.03466): the learning rate that was best for the narrow model `base`, used for the wide `target`.
 
         See `keras_lrsched.optimizers.multipliers.mup` for the table. Both are models with the same paths, or dictionaries
@@ -112,7 +144,7 @@ class LayerwiseLearningRate(Wrapper):
         return cls(optimizer, rates, decays if has_decay else None, name=name)
 
     @classmethod
-    def two_time_scale(cls, optimizer, ratio):
+    def two_time_scale(cls, optimizer: keras.optimizers.Optimizer, ratio: float) -> tuple[keras.optimizers.Optimizer, Self]:
         """TTUR (arXiv:1706.08500): an optimizer for a generator, and another that learns `ratio` times faster for the
         discriminator. The first is `optimizer`; the second is made from its config."""
         copy = type(optimizer).from_config(optimizer.get_config())
@@ -120,7 +152,7 @@ class LayerwiseLearningRate(Wrapper):
 
     # The update
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:
             return
         find_roles = deferred(variables, self.roles)
@@ -133,20 +165,20 @@ class LayerwiseLearningRate(Wrapper):
             inner._decay_multipliers = decays
         self._scaled = {} if self._is_ours else {i: rate for i, rate in enumerate(rates) if rate != 1}
 
-    def before_update(self, pairs):
+    def before_update(self, pairs: Pairs) -> Any:
         return {i: self.value_of(variable, i) for variable, i in pairs if i in self._scaled}
 
-    def after_update(self, pairs, before):
+    def after_update(self, pairs: Pairs, before: Any) -> None:
         for variable, i in pairs:
             if i in self._scaled:
                 old = before[i]
                 self.set_value(variable, i, old + self._scaled[i] * (self.value_of(variable, i) - old))
 
-    def _resolve(self, name, variables, find_roles):
+    def _resolve(self, name: str, variables: Sequence[Variable], find_roles: FindRoles) -> list[float]:
         numbers = getattr(self, name)
         return [numbers.get(rule, 1.0) for rule in path_rules.first_match(name, numbers, variables, find_roles)]
 
-    def _refuse(self, optimizer):
+    def _refuse(self, optimizer: OptimizerLike) -> None:
         if isinstance(self.inner_optimizer, Wrapper):
             raise ValueError(f"LayerwiseLearningRate belongs inside other wrappers. Received: optimizer={optimizer!r}")
         for each in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
@@ -161,12 +193,12 @@ class LayerwiseLearningRate(Wrapper):
                     f"Received: optimizer={optimizer!r}, weight_decay_multipliers={self.weight_decay_multipliers!r}"
                 )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("multipliers", "weight_decay_multipliers")
         roles = None if self.roles is None else keras.saving.serialize_keras_object(self.roles)
         return {**super().get_config(), **{name: dict(getattr(self, name)) for name in names}, "roles": roles}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         roles = keras.saving.deserialize_keras_object(config.get("roles"), custom_objects=custom_objects)
         return super().from_config({**config, "roles": roles}, custom_objects)

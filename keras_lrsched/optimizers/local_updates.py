@@ -1,13 +1,18 @@
 """Local updates: workers train apart and average their weights now and then."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import backends, keras_private, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
-from keras_lrsched.optimizers.wrapper import Wrapper
+from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
 
 
 @register(
@@ -61,7 +66,7 @@ class LocalUpdates(Wrapper):
     [4, 8, 12, 17, 22, 28, 35, 44, 56, 76, 100]
     """
 
-    def __init__(self, optimizer, period=4, name=None):
+    def __init__(self, optimizer: OptimizerLike, period: int | LearningRateSchedule = 4, name: str | None = None) -> None:
         super().__init__(optimizer, name)
         is_schedule = isinstance(period, keras.optimizers.schedules.LearningRateSchedule)
         self.period = period if is_schedule else validation.positive_int("period", period)
@@ -71,7 +76,7 @@ class LocalUpdates(Wrapper):
                 f"LocalUpdates needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:
             return
         backends.require_replicas(type(self).__name__)
@@ -83,13 +88,13 @@ class LocalUpdates(Wrapper):
         for optimizer in self._inner_optimizers():
             backends.disable_all_reduce(optimizer)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         super().apply(backends.multiply_by_replicas(grads), trainable_variables)
 
-    def before_update(self, pairs):
+    def before_update(self, pairs: Pairs) -> Any:
         return ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
 
-    def after_update(self, pairs, before):
+    def after_update(self, pairs: Pairs, before: Any) -> None:
         if backends.replicas() == 1:
             return
         done, micro_steps = ops.convert_to_tensor(keras_private.iterations(self)), self.gradient_accumulation_steps or 1
@@ -97,28 +102,28 @@ class LocalUpdates(Wrapper):
         is_due = ops.logical_and(ops.not_equal(done, before), done >= due * micro_steps)
         self._average(is_due, due)
 
-    def average(self):
+    def average(self) -> None:
         """Averages the weights now, from outside of `strategy.run`, whether it is due or not."""
         backends.run_on_replicas(self.inner_optimizer, lambda: self._average(ops.convert_to_tensor(True), 0))
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         super().finalize_variable_values(var_list)
         if self.built:
             self.average()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         period = self.period
         period = period if isinstance(period, int) else keras.saving.serialize_keras_object(period)
         return {**super().get_config(), "period": period}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         period = config["period"]
         if isinstance(period, dict):
             period = keras.saving.deserialize_keras_object(period, custom_objects=custom_objects)
         return super().from_config({**config, "period": period}, custom_objects)
 
-    def _average(self, is_due, due):
+    def _average(self, is_due: Tensor, due: Tensor) -> None:
         done = ops.convert_to_tensor(keras_private.iterations(self))
         updates = done // (self.gradient_accumulation_steps or 1)
         self.assign(self._due, ops.where(is_due, updates + self._period_at(done, updates), ops.cast(due, done.dtype)))
@@ -129,12 +134,12 @@ class LocalUpdates(Wrapper):
             places.append(([variable] if master is None else [variable, master], variable.constraint))
         backends.assign_mean_of_replicas(is_due, values, places)
 
-    def _period_at(self, like, updates):
+    def _period_at(self, like: Tensor, updates: int) -> Tensor:
         period = self.period if isinstance(self.period, int) else ops.round(self.period(updates))
         return ops.cast(period, like.dtype)
 
-    def _inner_optimizers(self):
-        optimizer = self
+    def _inner_optimizers(self) -> Iterator[keras.optimizers.Optimizer]:
+        optimizer: keras.optimizers.Optimizer = self
         while isinstance(optimizer, Wrapper):
             optimizer = optimizer.inner_optimizer
             yield optimizer

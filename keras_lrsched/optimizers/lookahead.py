@@ -1,12 +1,14 @@
 """Lookahead: every few updates, back to somewhere on the way."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
-from keras_lrsched.optimizers.wrapper import Wrapper
+from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
 
 
 @register(
@@ -62,7 +64,9 @@ class Lookahead(Wrapper):
 
     state_names = ("gap",)
 
-    def __init__(self, optimizer, sync_period=6, slow_step_size=0.5, name=None):
+    def __init__(
+        self, optimizer: OptimizerLike, sync_period: int = 6, slow_step_size: float = 0.5, name: str | None = None
+    ) -> None:
         super().__init__(optimizer, name)
         self.sync_period = validation.positive_int("sync_period", sync_period)
         self.slow_step_size = validation.positive_fraction("slow_step_size", slow_step_size)
@@ -72,12 +76,12 @@ class Lookahead(Wrapper):
                 f"Lookahead needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )
 
-    def before_update(self, pairs):
+    def before_update(self, pairs: Pairs) -> Any:
         """The number of micro-batches so far, and the weights."""
         done = ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
         return done, [self.value_of(variable, index) for variable, index in pairs]
 
-    def after_update(self, pairs, before):
+    def after_update(self, pairs: Pairs, before: Any) -> None:
         done_before, weights = before
         done = ops.convert_to_tensor(keras_private.iterations(self))
         period = self.sync_period * (self.gradient_accumulation_steps or 1)
@@ -88,5 +92,5 @@ class Lookahead(Wrapper):
             self.assign(gap_variable, ops.where(steps_back, 0.0, gap))
             self.set_value(variable, index, ops.where(steps_back, fast - (1 - self.slow_step_size) * gap, fast))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sync_period": self.sync_period, "slow_step_size": self.slow_step_size}

@@ -1,11 +1,15 @@
 """MoMo: SGD with momentum whose step size comes from a model of the loss."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._momo import MomentumModel
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
 
 
 @register(
@@ -67,15 +71,22 @@ class MoMo(MomentumModel):
     """
 
     def __init__(
-        self, learning_rate=1.0, beta=0.9, weight_decay=None, lb=0.0, bias_correction=False, use_fstar=False, **options
-    ):
+        self,
+        learning_rate: LearningRate = 1.0,
+        beta: float = 0.9,
+        weight_decay: WeightDecay = None,
+        lb: float = 0.0,
+        bias_correction: bool = False,
+        use_fstar: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay, lb, use_fstar, **options)
         self.beta = validation.beta("beta", beta)
         self.bias_correction = bias_correction
 
-    def mean(self, old, new, t):
+    def mean(self, old: Tensor, new: Tensor, t: Tensor) -> Tensor:
         updated = average(self.beta, old, new)
         return updated if self.bias_correction else ops.where(t == 1, new, updated)
 
-    def weight(self, t):
+    def weight(self, t: Tensor) -> Any:
         return bias_correction(self.beta, t) if self.bias_correction else 1.0

@@ -1,11 +1,17 @@
 """MoMo-Adam: Adam whose step size comes from a model of the loss."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._momo import MomentumModel
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -73,37 +79,37 @@ class MoMoAdam(MomentumModel):
 
     def __init__(
         self,
-        learning_rate=1e-2,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        divide=True,
-        lb=0.0,
-        use_fstar=False,
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-2,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        divide: bool = True,
+        lb: float = 0.0,
+        use_fstar: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay, lb, use_fstar, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.epsilon = validation.positive_float("epsilon", epsilon)
         self.divide = divide
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         for ctx in contexts:
             ctx.state.v = average(self.beta_2, ctx.state.v, ops.square(ctx.gradient))
         return super().before_update(contexts)
 
-    def mean(self, old, new, t):
+    def mean(self, old: Tensor, new: Tensor, t: Tensor) -> Tensor:
         return average(self.beta_1, old, new)
 
-    def weight(self, t):
+    def weight(self, t: Tensor) -> Any:
         return bias_correction(self.beta_1, t)
 
-    def metric(self, ctx):
+    def metric(self, ctx: UpdateContext) -> Tensor:
         return ops.sqrt(ctx.state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         if self.divide:
             return super().step(w, g, state, ctx)
         u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)

@@ -5,12 +5,21 @@ A pattern is a regular expression that is searched for in paths such as `"dense_
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.path_rules import path
-from keras_lrsched._core.roles import layers_in_order, roles
+from keras_lrsched._core.roles import Role, layers_in_order, roles
+from keras_lrsched._core.types import Variable
+
+Layers: TypeAlias = keras.Model | Sequence[str]
+"""A model, or a regular expression for the variables of each layer."""
+
+Shapes: TypeAlias = keras.Model | Mapping[str, Sequence[int]]
+"""A model, or the shapes of its variables by path."""
 
 BLOCKWISE_RULES = {
     "norm": "role:normalization",
@@ -22,7 +31,14 @@ BLOCKWISE_RULES = {
 """Blocks of a Transformer, in the order in which they are looked for."""
 
 
-def blockwise(norm=1.0, value_output=4.0, feed_forward=6.0, query_key=8.0, embedding=10.0, patterns=None):
+def blockwise(
+    norm: float | None = 1.0,
+    value_output: float | None = 4.0,
+    feed_forward: float | None = 6.0,
+    query_key: float | None = 8.0,
+    embedding: float | None = 10.0,
+    patterns: Mapping[str, str] | None = None,
+) -> dict[str, float]:
     """Rates by the sharpness of Transformer blocks (arXiv:2502.19002), with the multipliers of the authors' README.
 
     Blocks are found by the layers of Keras and KerasHub, and others whose attention layers are called so, see `Role`. A
@@ -42,12 +58,12 @@ def blockwise(norm=1.0, value_output=4.0, feed_forward=6.0, query_key=8.0, embed
     return {rules[name]: validation.non_negative_float(name, rate) for name, rate in rates.items() if rate is not None}
 
 
-def lora_plus(ratio=16.0):
+def lora_plus(ratio: float = 16.0) -> dict[str, float]:
     """LoRA+ (arXiv:2402.12354): the factor that starts from zero, which Keras calls B, learns `ratio` times faster."""
     return {r"(^|/)lora_\w+_b$": validation.positive_float("ratio", ratio)}
 
 
-def layer_decay(decay, layers):
+def layer_decay(decay: float, layers: Layers) -> dict[str, float]:
     """Each layer learns `decay` times as fast as the next one above it; the last has the full rate.
 
     Args:
@@ -67,12 +83,14 @@ def layer_decay(decay, layers):
     return {rule: float(decay) ** (len(rules) - 1 - i) for i, rule in enumerate(rules)}
 
 
-def discriminative(layers, factor=2.6):
+def discriminative(layers: Layers, factor: float = 2.6) -> dict[str, float]:
     """Discriminative fine-tuning of ULMFiT (arXiv:1801.06146): each layer learns `factor` times slower than the next."""
     return layer_decay(1 / validation.at_least_one("factor", factor), layers)
 
 
-def mup(base, target, rule="adam", weight_decay_power=1.0):
+def mup(
+    base: Shapes, target: Shapes, rule: str = "adam", weight_decay_power: float = 1.0
+) -> tuple[dict[str, float], dict[str, float]]:
     """muP (arXiv:2203.03466): multipliers for a wide model, with which the best rate of a narrow one is its best rate too.
 
     An axis that differs between the models counts as wide. A matrix has such inputs and such outputs, by its role in its
@@ -102,7 +120,7 @@ def mup(base, target, rule="adam", weight_decay_power=1.0):
     return rates, decays
 
 
-def mup_multiplier(base_shape, shape, rule, role=None):
+def mup_multiplier(base_shape: Sequence[int], shape: Sequence[int], rule: str, role: Role | None = None) -> float:
     """The multiplier of one variable, from its shapes; with its `Role`, whose inputs and outputs may lie in any order.
 
     >>> mup_multiplier((64, 64), (256, 256), "adam"), mup_multiplier((64, 64), (256, 256), "sgd")
@@ -124,7 +142,7 @@ def mup_multiplier(base_shape, shape, rule, role=None):
     return ratios[0] if ratios and rule == "sgd" else 1.0
 
 
-def _layer_patterns(model):
+def _layer_patterns(model: keras.Model) -> list[str]:
     """A pattern for the trainable weights of each layer, from input to output; the first layer has those that are shared."""
     known: dict[str, int] = {}
     patterns = []
@@ -143,14 +161,14 @@ def _layer_patterns(model):
     return patterns
 
 
-def _raise_shared_path(variable, layer):
+def _raise_shared_path(variable: Variable, layer: keras.Layer) -> None:
     raise ValueError(
         f"Two variables have the path {path(variable)!r}, the second one, of shape {tuple(variable.shape)}, in the layer "
         f"{layer.name!r} of the class {type(layer).__name__}: rules go by path. Give the layers names of their own."
     )
 
 
-def _shapes(model):
+def _shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     if not isinstance(model, keras.Model):
         return dict(model)
     shapes: dict[str, tuple[int, ...]] = {}

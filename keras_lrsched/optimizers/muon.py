@@ -2,14 +2,50 @@
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, Unpack
 
 from keras import ops
 
 from keras_lrsched._core import keras_private, path_rules, registry, validation
 from keras_lrsched._core.registry import register
-from keras_lrsched.optimizers._matrices import HIDDEN, hidden_matrix, is_guess
+from keras_lrsched._core.roles import Role
+from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._arguments import checked_rate
+from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, hidden_matrix, is_guess
 from keras_lrsched.optimizers._numerics import average, bias_correction, matrix_norm
-from keras_lrsched.optimizers.optimizer import Optimizer, checked_rate
+from keras_lrsched.optimizers._options import Options, OwnOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
+from keras_lrsched.optimizers.optimizer import Optimizer
+
+
+class MatrixOptions(Options, total=False):
+    """Arguments of `Muon` that a method derived from it may hand on."""
+
+    adam_beta_1: float
+    exclude_layers: Patterns
+    exclude_embeddings: bool
+    muon_a: float
+    muon_b: float
+    muon_c: float
+    momentum: float
+    ns_steps: int
+    nesterov: bool
+    rms_rate: float | None
+    ns_dtype: str
+    input_axes: Mapping[str, int] | None
+
+
+class MuonOptions(MatrixOptions, total=False):
+    """All arguments of `Muon` but the learning rate."""
+
+    adam_beta_2: float
+    adam_weight_decay: WeightDecay
+    epsilon: float
+    weight_decay: WeightDecay
+    adam_lr_ratio: float
+    adjust_lr: str
+
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of the Newton-Schulz iteration."""
@@ -114,36 +150,36 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        adam_beta_1=0.9,
-        adam_beta_2=0.999,
-        adam_weight_decay=0.004,
-        epsilon=1e-7,
-        weight_decay=0.004,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        exclude_layers=None,
-        exclude_embeddings=True,
-        muon_a=3.4445,
-        muon_b=-4.775,
-        muon_c=2.0315,
-        adam_lr_ratio=1,
-        momentum=0.95,
-        ns_steps=5,
-        nesterov=True,
-        rms_rate=0.2,
-        ns_dtype="float32",
-        adjust_lr="match_rms_adamw",
-        input_axes=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.001,
+        adam_beta_1: float = 0.9,
+        adam_beta_2: float = 0.999,
+        adam_weight_decay: WeightDecay = 0.004,
+        epsilon: float = 1e-7,
+        weight_decay: WeightDecay = 0.004,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        exclude_layers: Patterns = None,
+        exclude_embeddings: bool = True,
+        muon_a: float = 3.4445,
+        muon_b: float = -4.775,
+        muon_c: float = 2.0315,
+        adam_lr_ratio: float = 1,
+        momentum: float = 0.95,
+        ns_steps: int = 5,
+        nesterov: bool = True,
+        rms_rate: float | None = 0.2,
+        ns_dtype: str = "float32",
+        adjust_lr: str = "match_rms_adamw",
+        input_axes: Mapping[str, int] | None = None,
+        **options: Unpack[OwnOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -177,12 +213,12 @@ class Muon(Optimizer):
         self.input_axes = path_rules.numbers("input_axes", input_axes, validation.positive_int)
 
     @classmethod
-    def original(cls, learning_rate=0.02, **options):
+    def original(cls, learning_rate: LearningRate = 0.02, **options: Unpack[MuonOptions]) -> Self:
         """Return the optimizer with the defaults of the authors' code: no decay, and AdamW with 3e-4 beside 0.02."""
         published = registry.find("optimizers", "muon").options
         return cls(**{**published, "learning_rate": learning_rate, **options})
 
-    def resolve_paths(self, variables, find_roles):
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         super().resolve_paths(variables, find_roles)
         taken = path_rules.included("exclude_layers", self.exclude_layers, variables, find_roles)
         rules = path_rules.first_match("input_axes", self.input_axes, variables, find_roles)
@@ -194,7 +230,7 @@ class Muon(Optimizer):
         ]
         self._warn_of_guesses(find_roles(), axes)
 
-    def _warn_of_guesses(self, roles, axes):
+    def _warn_of_guesses(self, roles: Sequence[Role], axes: Any) -> None:
         places = zip(roles, axes, self._views, strict=True)
         guessed = [f"{role.path} of shape {role.shape}" for role, n, view in places if view and n is None and is_guess(role)]
         if guessed:
@@ -204,24 +240,32 @@ class Muon(Optimizer):
                 stacklevel=2,
             )
 
-    def matrix_shape(self, variable):
+    def matrix_shape(self, variable: Variable) -> tuple[int, int] | None:
         """How many inputs and outputs a variable has, or each of its matrices; `None` if AdamW updates it."""
         view = self._views[keras_private.variable_index(self, variable)]
         return None if view is None else (view.inputs, view.outputs)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("m", "v") if self.matrix_shape(variable) is None else ("momentum",)
         return {name: self.add_state(variable, name) for name in names}
 
-    def _make_context(self, variable, gradient, scalars, learning_rate, weight_decay, iterations):
+    def _make_context(
+        self,
+        variable: Variable,
+        gradient: Tensor,
+        scalars: OptimizerState,
+        learning_rate: Any,
+        weight_decay: Any,
+        iterations: Tensor,
+    ) -> UpdateContext:
         if self.matrix_shape(variable) is None:
             weight_decay = self._current_adam_decay()
         return super()._make_context(variable, gradient, scalars, learning_rate, weight_decay, iterations)
 
-    def _current_adam_decay(self):
+    def _current_adam_decay(self) -> Any:
         return self._current_decay(self.adam_weight_decay)
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         view = self._views[ctx.index]
         if view is None:
             rate, direction = self.adam_lr_ratio * ctx.learning_rate, self._adam(g, state, ctx.t)
@@ -229,29 +273,29 @@ class Muon(Optimizer):
             rate, direction = ctx.learning_rate, view.back(self.matrix_step(g, state, view))
         return w - rate * (direction + ctx.weight_decay * w)
 
-    def matrix_step(self, g, state, view):
+    def matrix_step(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
         """By what a matrix (inputs, outputs), or each of several, moves at a learning rate of 1."""
         return self._scale(view) * self._orthogonal(g, state, view)
 
-    def _orthogonal(self, g, state, view):
+    def _orthogonal(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
         m = state.momentum = average(self.momentum, state.momentum, g)
         u = average(self.momentum, m, g) if self.nesterov else m
         coefficients = self.muon_a, self.muon_b, self.muon_c
         return orthogonalized(view.matrix(u), self.ns_steps, self.ns_dtype, coefficients)
 
-    def _scale(self, view):
+    def _scale(self, view: MatrixView) -> float:
         if self.adjust_lr == "original":
             return math.sqrt(max(1, view.outputs / view.inputs))
         return 1.0 if self.rms_rate is None else self.rms_rate * math.sqrt(max(view.inputs, view.outputs))
 
-    def _adam(self, g, state, t):
+    def _adam(self, g: Tensor, state: OptimizerState, t: Tensor) -> Tensor:
         state.m = average(self.adam_beta_1, state.m, g)
         state.v = average(self.adam_beta_2, state.v, ops.square(g))
         v = state.v / bias_correction(self.adam_beta_2, t)
         return state.m / bias_correction(self.adam_beta_1, t) / (ops.sqrt(v) + self.epsilon)
 
 
-def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
+def orthogonalized(x: Tensor, steps: int, dtype: str, coefficients: tuple[float, float, float] = COEFFICIENTS) -> Tensor:
     """The singular vectors of a matrix, with singular values that are not far from 1.
 
     X = G / (||G|| + 1e-7), then as many times as `steps` says: A = X X^T; X = a X + (b A + c A A) X. The coefficients give
@@ -266,7 +310,7 @@ def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
     """
     a, b, c = coefficients
 
-    def product(one, other):
+    def product(one: Tensor, other: Tensor) -> Tensor:
         return ops.cast(ops.matmul(ops.cast(one, dtype), ops.cast(other, dtype)), x.dtype)
 
     tall = x.shape[-2] > x.shape[-1]
@@ -277,5 +321,5 @@ def orthogonalized(x, steps, dtype, coefficients=COEFFICIENTS):
     return _transposed(result) if tall else result
 
 
-def _transposed(x):
+def _transposed(x: Tensor) -> Tensor:
     return ops.transpose(x) if len(x.shape) == 2 else ops.swapaxes(x, -2, -1)

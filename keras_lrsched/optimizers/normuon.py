@@ -1,11 +1,16 @@
 """NorMuon: Muon with a second moment for each neuron."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._matrices import MatrixView
 from keras_lrsched.optimizers._numerics import average, matrix_norm
-from keras_lrsched.optimizers.muon import Muon
+from keras_lrsched.optimizers._update_context import OptimizerState
+from keras_lrsched.optimizers.muon import MatrixOptions, Muon
 
 
 @register(
@@ -67,16 +72,16 @@ class NorMuon(Muon):
 
     def __init__(
         self,
-        learning_rate=0.02,
-        beta_2=0.95,
-        weight_decay=None,
-        adjust_lr="original",
-        adam_lr_ratio=0.015,
-        adam_beta_2=0.95,
-        adam_weight_decay=None,
-        epsilon=1e-10,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.02,
+        beta_2: float = 0.95,
+        weight_decay: WeightDecay = None,
+        adjust_lr: str = "original",
+        adam_lr_ratio: float = 0.015,
+        adam_beta_2: float = 0.95,
+        adam_weight_decay: WeightDecay = None,
+        epsilon: float = 1e-10,
+        **options: Unpack[MatrixOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -89,23 +94,23 @@ class NorMuon(Muon):
         )
         self.beta_2 = validation.beta("beta_2", beta_2)
 
-    def _current_adam_decay(self):
+    def _current_adam_decay(self) -> Any:
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         state, view = super().make_state(variable), self._views[keras_private.variable_index(self, variable)]
         if view is None:
             return state
         shape = (view.outputs,) if view.stack is None else (view.stack, view.outputs)
         return {**state, "v": self.add_state(variable, "v", shape=shape)}
 
-    def matrix_step(self, g, state, view):
+    def matrix_step(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
         o = self._orthogonal(g, state, view)
         state.v = average(self.beta_2, state.v, ops.mean(ops.square(o), axis=-2))
         p = o / (ops.sqrt(ops.expand_dims(state.v, -2)) + 1e-10)
         return self._length(o, view) / (matrix_norm(p) + 1e-10) * p
 
-    def _length(self, o, view):
+    def _length(self, o: Tensor, view: MatrixView) -> Tensor:
         if self.adjust_lr == "match_rms_adamw" and self.rms_rate is not None:
             return self.rms_rate * (view.inputs * view.outputs) ** 0.5
         return self._scale(view) * matrix_norm(o)

@@ -1,11 +1,17 @@
 """Prodigy: Adam that estimates the distance to the solution, and needs no learning rate."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._d_adaptation import DistanceEstimate, ratio
 from keras_lrsched.optimizers._numerics import average, bias_correction, dot, sum_of_sizes
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -82,21 +88,21 @@ class Prodigy(DistanceEstimate):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        beta_1=0.9,
-        beta_2=0.999,
-        beta_3=None,
-        epsilon=1e-8,
-        weight_decay=None,
-        decouple=True,
-        use_bias_correction=False,
-        safeguard_warmup=False,
-        d0=1e-6,
-        d_coef=1.0,
-        growth_rate=None,
-        slice_p=1,
-        **options,
-    ):
+        learning_rate: LearningRate = 1.0,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        beta_3: float | None = None,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        decouple: bool = True,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth_rate: float | None = None,
+        slice_p: int = 1,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, d0, growth_rate, weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
@@ -108,16 +114,16 @@ class Prodigy(DistanceEstimate):
         self.d_coef = validation.positive_float("d_coef", d_coef)
         self.slice_p = validation.positive_int("slice_p", slice_p)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("m", "v") if self.beta_1 else ("v",)
         state = {name: self.add_state(variable, name) for name in names}
         shape = self._part(ops.zeros(variable.shape)).shape
         return state | {name: self.add_state(variable, name, shape=shape) for name in ("s", "travelled")}
 
-    def make_scalars(self):
+    def make_scalars(self) -> dict[str, Any]:
         return {**super().make_scalars(), "d_max": self.add_scalar("d_max", self.d0)}
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
         scalars = contexts[0].scalars
         d, beta_3 = scalars.d, self.beta_2**0.5 if self.beta_3 is None else self.beta_3
@@ -139,7 +145,7 @@ class Prodigy(DistanceEstimate):
         scalars.d = self._limited(scalars.d_max, risen) if self.growth_rate else scalars.d_max
         return d
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         d, d_new = ctx.cast(ctx.shared), ctx.cast(ctx.scalars.d)
         state.v = average(self.beta_2, state.v, ops.square(d * g))
         if self.beta_1:
@@ -152,11 +158,11 @@ class Prodigy(DistanceEstimate):
         state.travelled = state.travelled + self._part(u)
         return w - u
 
-    def _correction(self, t):
+    def _correction(self, t: Tensor) -> Any:
         if not self.use_bias_correction:
             return 1.0
         return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)
 
-    def _part(self, x):
+    def _part(self, x: Tensor) -> Tensor:
         """The entries of a tensor that count in the sums."""
         return x if self.slice_p == 1 else ops.reshape(x, (-1,))[:: self.slice_p]

@@ -1,12 +1,16 @@
 """RAdam: Adam whose first steps are held back by how little is known of the variance."""
 
 import math
+from typing import Unpack
 
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -77,16 +81,16 @@ class RectifiedAdam(Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        sma_threshold=5.0,
-        below_threshold="momentum",
-        decay_placement="outside",
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        sma_threshold: float = 5.0,
+        below_threshold: str = "momentum",
+        decay_placement: str = "outside",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
@@ -102,7 +106,7 @@ class RectifiedAdam(Optimizer):
         self.below_threshold = validation.one_of("below_threshold", below_threshold, ("momentum", "nothing"))
         self.decay_placement = validation.one_of("decay_placement", decay_placement, ("outside", "gradient"))
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         in_gradient = self.decay_placement == "gradient"
         if in_gradient:
             g = g + ctx.weight_decay * w
@@ -118,12 +122,12 @@ class RectifiedAdam(Optimizer):
         return ops.where(known, new, w) if self.below_threshold == "nothing" else new
 
 
-def longest_average(beta):
+def longest_average(beta: Tensor) -> float:
     """The length of the simple moving average that is as good as an exponential one, after infinitely many updates."""
     return 2 / (1 - beta) - 1
 
 
-def average_length(beta, t):
+def average_length(beta: Tensor, t: Tensor) -> Tensor:
     """The same after t updates: n_max - 2 t beta^t / (1 - beta^t), with all digits also where the two terms nearly cancel.
 
     With x = -log(beta) and h = x t / 2 it is n_max - 2 / x + t - (2 / x) (h coth(h) - 1), whose last factor has a series.
@@ -137,7 +141,7 @@ def average_length(beta, t):
     return ops.where(h < 0.5, early, late)
 
 
-def rectification(beta, n):
+def rectification(beta: Tensor, n: Tensor) -> Tensor:
     """The factor r of a step, for n of at least 4."""
     longest = longest_average(beta)
     return ops.sqrt((n - 4) * (n - 2) * longest / ((longest - 4) * (longest - 2) * n))

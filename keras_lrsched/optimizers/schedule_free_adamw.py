@@ -1,11 +1,16 @@
 """Schedule-Free AdamW."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import OwnOptions
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -78,26 +83,26 @@ class ScheduleFreeAdamW(ScheduleFree):
 
     def __init__(
         self,
-        learning_rate=0.0025,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        warmup_steps=0,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        r=0.0,
-        weight_lr_power=2.0,
-        inner_momentum=0.0,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.0025,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        warmup_steps: int = 0,
+        weight_decay: WeightDecay = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        inner_momentum: float = 0.0,
+        **options: Unpack[OwnOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay,
@@ -120,14 +125,14 @@ class ScheduleFreeAdamW(ScheduleFree):
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.inner_momentum = validation.beta("inner_momentum", inner_momentum)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("gap", "v", "m") if self.inner_momentum else ("gap", "v")
         return {name: self.add_state(variable, name) for name in names}
 
-    def factor(self, t):
+    def factor(self, t: Tensor) -> Any:
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)
 
-    def direction(self, y, g, state, ctx):
+    def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         state.v = average(self.beta_2, state.v, ops.square(g))
         if self.inner_momentum:
             state.m = average(self.inner_momentum, state.m, g)

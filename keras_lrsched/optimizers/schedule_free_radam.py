@@ -1,11 +1,16 @@
 """Schedule-Free RAdam."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
+from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.rectified_adam import average_length, longest_average, rectification
 
 
@@ -68,16 +73,16 @@ class ScheduleFreeRAdam(ScheduleFree):
 
     def __init__(
         self,
-        learning_rate=0.0025,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=None,
-        r=0.0,
-        weight_lr_power=2.0,
-        silent_sgd_phase=True,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.0025,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = None,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        silent_sgd_phase: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
         self.beta_1 = self.beta = validation.inner_fraction("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
@@ -86,12 +91,12 @@ class ScheduleFreeRAdam(ScheduleFree):
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.silent_sgd_phase = silent_sgd_phase
 
-    def factor(self, t):
+    def factor(self, t: Tensor) -> Any:
         n = average_length(self.beta_2, t)
         rectified = rectification(self.beta_2, ops.maximum(n, 4.0))
         return ops.where(n > 4, rectified, 0.0 if self.silent_sgd_phase else 1.0)
 
-    def direction(self, y, g, state, ctx):
+    def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         state.v = average(self.beta_2, state.v, ops.square(g))
         u = g / (ops.sqrt(state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon)
         return ops.where(average_length(self.beta_2, ctx.t) > 4, u, g) + ctx.weight_decay * y

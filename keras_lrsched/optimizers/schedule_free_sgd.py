@@ -1,10 +1,15 @@
 """Schedule-Free SGD."""
 
+from typing import Any, Unpack
+
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
+from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
 
 @register(
@@ -62,20 +67,20 @@ class ScheduleFreeSGD(ScheduleFree):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        momentum=0.9,
-        weight_decay=None,
-        warmup_steps=0,
-        r=0.0,
-        weight_lr_power=2.0,
-        **options,
-    ):
+        learning_rate: LearningRate = 1.0,
+        momentum: float = 0.9,
+        weight_decay: WeightDecay = None,
+        warmup_steps: int = 0,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
         self.momentum = self.beta = validation.inner_fraction("momentum", momentum)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
 
-    def factor(self, t):
+    def factor(self, t: Tensor) -> Any:
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)
 
-    def direction(self, y, g, state, ctx):
+    def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         return g + ctx.weight_decay * y

@@ -1,7 +1,13 @@
 """Stochastic gradient descent with momentum, with state and arithmetic in float32."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._options import OwnFusedOptions
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 
 
@@ -61,21 +67,21 @@ class SGD(FusedOptimizer):
 
     def __init__(
         self,
-        learning_rate=0.01,
-        momentum=0.0,
-        nesterov=False,
-        weight_decay=None,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        name=None,
-        **options,
-    ):
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: WeightDecay = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **options: Unpack[OwnFusedOptions],
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -93,13 +99,13 @@ class SGD(FusedOptimizer):
         self.momentum = validation.beta("momentum", momentum)
         self.nesterov = nesterov
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         return super().make_state(variable) if self.momentum or self.fused is True else {}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         return w - ctx.learning_rate * (self._direction(g, state) + ctx.weight_decay * w)
 
-    def _direction(self, g, state):
+    def _direction(self, g: Tensor, state: OptimizerState) -> Tensor:
         if "momentum" in state:
             m = state.momentum = self.momentum * state.momentum + g
             return g + self.momentum * m if self.nesterov else m
@@ -110,7 +116,7 @@ class SGD(FusedOptimizer):
             )
         return g
 
-    def _unsuited(self, variables):
+    def _unsuited(self, variables: Sequence[Variable]) -> str | None:
         present = [variable for variable in variables if 0 not in variable.shape]
         if self.built and any(
             "momentum" not in self._states[keras_private.variable_index(self, variable)] for variable in present

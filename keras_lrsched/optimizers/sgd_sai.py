@@ -1,12 +1,16 @@
 """SGD-SaI: SGD with learning rates scaled once, at initialization."""
 
 import math
+from typing import Any, Unpack
 
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, norm
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -63,21 +67,28 @@ class SGDSaI(Optimizer):
     array([-0.3,  0.3], dtype=float32)
     """
 
-    def __init__(self, learning_rate=1e-2, momentum=0.9, epsilon=1e-8, weight_decay=1e-2, **options):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-2,
+        momentum: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: WeightDecay = 1e-2,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.momentum = validation.beta("momentum", momentum)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
 
-    def make_state(self, variable):
+    def make_state(self, variable: Variable) -> dict[str, Any]:
         return {"m": self.add_state(variable, "m"), "snr": self.add_state(variable, "snr", shape=())}
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         first = state.snr == 0  # not known yet
         state.snr = ops.where(first, self._ratio(g), state.snr)
         state.m = ops.where(first, g, average(self.momentum, state.m, g))
         return w - ctx.learning_rate * (state.snr * state.m + ctx.weight_decay * w)
 
-    def _ratio(self, g):
+    def _ratio(self, g: Tensor) -> Tensor:
         """The signal-to-noise ratio; 1 if there is no noise, 0 if there is no signal."""
         signal = norm(g)
         noise = norm(g - ops.mean(g)) / math.sqrt(max(1, math.prod(g.shape) - 1))

@@ -1,11 +1,16 @@
 """Sharpness-aware minimization: the gradient is taken where the loss nearby is highest."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import Tensor
 from keras_lrsched.optimizers._low_precision import wide
-from keras_lrsched.optimizers._multi_pass_model import MultiPassModel
+from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, Pass, State
 from keras_lrsched.optimizers._numerics import global_norm
 
 
@@ -59,26 +64,26 @@ class SharpnessAware(MultiPassModel):
     0.625
     """
 
-    def __init__(self, model, rho=0.05, adaptive=False, name=None):
+    def __init__(self, model: keras.Model, rho: float = 0.05, adaptive: bool = False, name: str | None = None) -> None:
         super().__init__(model, name)
         self.rho = validation.positive_float("rho", rho)
         self.adaptive = bool(adaptive)
 
-    def gradients(self, values, state, batch):
+    def gradients(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         here = self.evaluate_at(values, state, batch)
         there = self.evaluate_at(self._moved(values, here), state, batch)
         return here._replace(gradients=there.gradients)
 
-    def _moved(self, values, here):
+    def _moved(self, values: Sequence[Tensor], here: Pass) -> list[Tensor]:
         present = {i: wide(gradient) / here.scale for i, gradient in enumerate(here.gradients) if gradient is not None}
         w = {i: wide(values[i]) for i in present}
         if self.adaptive:
             step = {i: ops.square(w[i]) * g for i, g in present.items()}
             length = global_norm([ops.abs(w[i]) * g for i, g in present.items()])
         else:
-            step, length = present, global_norm(present.values())
+            step, length = present, global_norm([*present.values()])
         moved = {i: ops.cast(w[i] + self.rho / (length + 1e-12) * step[i], values[i].dtype) for i in present}
         return [moved.get(i, value) for i, value in enumerate(values)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rho": self.rho, "adaptive": self.adaptive}

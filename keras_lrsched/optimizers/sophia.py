@@ -1,14 +1,19 @@
 """Sophia: momentum over a diagonal of the Hessian, clipped."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 from keras import ops
 
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._numerics import average, sign
+from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
@@ -78,16 +83,16 @@ class Sophia(Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-4,
-        beta_1=0.965,
-        beta_2=0.99,
-        rho=0.04,
-        weight_decay=0.1,
-        batch_size=5120,
-        update_period=10,
-        estimator="gauss_newton_bartlett",
-        **options,
-    ):
+        learning_rate: LearningRate = 1e-4,
+        beta_1: float = 0.965,
+        beta_2: float = 0.99,
+        rho: float = 0.04,
+        weight_decay: WeightDecay = 0.1,
+        batch_size: int = 5120,
+        update_period: int = 10,
+        estimator: str = "gauss_newton_bartlett",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
@@ -97,14 +102,14 @@ class Sophia(Optimizer):
         self.estimator = validation.one_of("estimator", estimator, ("gauss_newton_bartlett", "hutchinson"))
         self._has_estimate = False
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:
             return
         super().build(variables)
         self.sampling = keras.random.SeedGenerator(self.seed)
         keras_private.track_optimizer_variable(self, self.sampling.state)
 
-    def update_hessian(self, estimates, when=True):
+    def update_hessian(self, estimates: Sequence[Tensor | None], when: bool = True) -> None:
         """Takes an estimate into h; one with an entry that is not finite is left out, variable by variable.
 
         Args:
@@ -126,11 +131,11 @@ class Sophia(Optimizer):
                 self.assign(state["hessian"], ops.where(taken, new, h))
 
     @property
-    def squares(self):
+    def squares(self) -> bool:
         """Whether an estimate is the square of what is given."""
         return self.estimator == "gauss_newton_bartlett"
 
-    def before_update(self, contexts):
+    def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         if not self._has_estimate:
             self._has_estimate = True
             warnings.warn(
@@ -139,7 +144,7 @@ class Sophia(Optimizer):
                 stacklevel=2,
             )
 
-    def step(self, w, g, state, ctx):
+    def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         m = state.momentum = average(self.beta_1, state.momentum, g)
         curvature = self.rho * (self.batch_size if self.squares else 1) * ops.maximum(state.hessian, 0.0)
         size = ops.minimum(1.0, ops.abs(m) / (curvature + 1e-15))

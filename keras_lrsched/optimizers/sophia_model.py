@@ -1,13 +1,17 @@
 """The training step that Sophia needs: at times, it estimates the diagonal of the Hessian."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_lrsched._core import keras_private
 from keras_lrsched._core.backends import hessian_product, value_and_gradient
 from keras_lrsched._core.registry import register
+from keras_lrsched._core.types import Tensor
 from keras_lrsched.optimizers._low_precision import wide
-from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, loss_scale
+from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, Pass, State, loss_scale
 from keras_lrsched.optimizers.sophia import Sophia
 
 CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy")
@@ -22,7 +26,7 @@ CROSS_ENTROPIES = ("sparse_categorical_crossentropy", "categorical_crossentropy"
     kind="model",
 )
 class SophiaModel(MultiPassModel):
-    """A model for training with `Sophia`, which it tells an estimate of the Hessian at updates 1, 1 + update_period, ...
+    """A model for training with `Sophia` that estimates the Hessian at updates 1, 1 + update_period, ...
 
     It is a model around the given one, to be compiled and fitted in its place; the weights are the same, so that `model`
     can be evaluated, saved and used on its own afterwards. An estimate takes one more pass, on the same batch with the same
@@ -54,12 +58,12 @@ class SophiaModel(MultiPassModel):
     >>> history = trained.fit(np.ones((8, 2)), np.arange(8) % 3, verbose=0)
     """
 
-    def gradients(self, values, state, batch):
+    def gradients(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         if self._sophia().squares:
             self._check_loss()
         return super().gradients(values, state, batch)
 
-    def before_update(self, values, state, batch, gradients):
+    def before_update(self, values: Sequence[Tensor], state: State, batch: Any, gradients: Sequence[Tensor]) -> Any:
         optimizer = self._sophia()
         generator = optimizer.sampling.state
         seed = ops.convert_to_tensor(generator.value)
@@ -67,17 +71,19 @@ class SophiaModel(MultiPassModel):
         is_due = ops.equal(ops.convert_to_tensor(keras_private.iterations(optimizer).value) % period, 0)
         estimate = self._sampled_gradient if optimizer.squares else self._curvature
 
-        def now():
+        def estimated() -> tuple[list[Tensor], Tensor]:
             return estimate(values, [*state, (generator, seed)], batch)
 
-        def not_now():
+        def zeros() -> tuple[list[Tensor], Tensor]:
             return [ops.zeros(value.shape, wide(value).dtype) for value in values], seed
 
-        estimates, seed = ops.cond(is_due, now, not_now)
+        estimates, seed = ops.cond(is_due, estimated, zeros)
         generator.assign(seed)
         optimizer.update_hessian(self._of_all(optimizer, estimates, gradients), when=is_due)
 
-    def _of_all(self, optimizer, estimates, gradients):
+    def _of_all(
+        self, optimizer: Any, estimates: Sequence[Tensor | None], gradients: Sequence[Tensor]
+    ) -> list[Tensor | None]:
         """The estimates in the order of the optimizer, with `None` for what is frozen or has no gradient."""
         every = [None] * len(optimizer._states)
         for variable, estimate, gradient in zip(self.trainable_variables, estimates, gradients, strict=True):
@@ -85,11 +91,11 @@ class SophiaModel(MultiPassModel):
                 every[keras_private.variable_index(optimizer, variable)] = estimate
         return every
 
-    def _sampled_gradient(self, values, state, batch):
+    def _sampled_gradient(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[list[Tensor], Tensor]:
         """The gradient for labels from the model itself, scaled from their number to the one the optimizer multiplies by."""
         optimizer = self._sophia()
 
-        def loss(at):
+        def loss(at: Sequence[Tensor]) -> tuple[Tensor, ...]:
             with keras.StatelessScope([*zip(self.trainable_variables, at, strict=True), *state]) as scope:
                 (predicted,) = keras.tree.flatten(self(batch[0], training=True))
                 logits = ops.cast(predicted, "float32")
@@ -105,7 +111,7 @@ class SophiaModel(MultiPassModel):
         factor = ops.sqrt(ops.cast(number, "float32") / optimizer.batch_size) / scale
         return [wide(g) * ops.cast(factor, wide(g).dtype) for g in gradients], seed
 
-    def _curvature(self, values, state, batch):
+    def _curvature(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[list[Tensor], Tensor]:
         """z (H z) with random signs z."""
         optimizer = self._sophia()
         with keras.StatelessScope(state) as scope:
@@ -116,7 +122,7 @@ class SophiaModel(MultiPassModel):
         products = hessian_product(lambda at: scale * self.outputs_and_loss(at, state, batch)[1], values, z)
         return [wide(a) * wide(b) / ops.cast(scale, wide(b).dtype) for a, b in zip(z, products, strict=True)], seed
 
-    def _sophia(self):
+    def _sophia(self) -> Sophia:
         optimizer = self.optimizer
         while hasattr(optimizer, "inner_optimizer"):
             optimizer = optimizer.inner_optimizer
@@ -124,7 +130,7 @@ class SophiaModel(MultiPassModel):
             raise ValueError(f"SophiaModel needs the optimizer Sophia of keras_lrsched. Received: optimizer={optimizer!r}")
         return optimizer
 
-    def _check_loss(self):
+    def _check_loss(self) -> None:
         known = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
         named = isinstance(self.loss, str) and self.loss in CROSS_ENTROPIES
         if not named and not isinstance(self.loss, known):
@@ -134,7 +140,7 @@ class SophiaModel(MultiPassModel):
             )
 
 
-def _drawn(logits, seed):
+def _drawn(logits: Tensor, seed: Any) -> Tensor:
     """A one-hot label for each distribution, by Gumbel's trick, which XLA can compile."""
     uniform = keras.random.uniform(ops.shape(logits), seed=seed, dtype="float32")
     noise = -ops.log(-ops.log(uniform))

@@ -1,6 +1,8 @@
 """What the optimizers that are wrapped around another one share: all but their formula is the inner one's business."""
 
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeAlias
 
 import keras
 from keras import ops
@@ -8,18 +10,25 @@ from keras import ops
 from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.backends import after
 from keras_lrsched._core.path_rules import path, refuse_complex
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers._low_precision import bytes_of, wide_dtype
 from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
 from keras_lrsched.optimizers.optimizer import Optimizer
 
+OptimizerLike: TypeAlias = keras.optimizers.Optimizer | str | Mapping[str, Any]
+"""An optimizer, or its name or config as for `keras.optimizers.get`."""
 
-def _of_inner(name):
+Pairs: TypeAlias = Sequence[tuple[Variable, int]]
+"""Variables, each with its place among those that the optimizer was built with."""
+
+
+def _of_inner(name: str) -> Any:
     """An attribute that is the inner optimizer's; until there is one, as Keras' constructor sets it, it is nobody's."""
 
-    def read(self):
+    def read(self: Any) -> Any:
         return getattr(self.inner_optimizer, name)
 
-    def write(self, value):
+    def write(self: Any, value: Any) -> None:
         if "inner_optimizer" in vars(self):
             setattr(self.inner_optimizer, name, value)
 
@@ -27,9 +36,10 @@ def _of_inner(name):
 
 
 class Wrapper(keras.optimizers.Optimizer):
-    """An optimizer around another one, which has the learning rate, the counter of updates and all options.
+    """Base of optimizers around another one, which has the learning rate, the counter of updates and all options.
 
-    A subclass sets `state_names`, the names of its own float32 state for each variable, and defines `after_update`.
+    A subclass sets `state_names`, the names of its own float32 state for each variable, and defines `before_update` and
+    `after_update`, which are called around each update of the inner optimizer.
 
     Args:
         optimizer: The inner one: an optimizer, or its name or config as for `keras.optimizers.get`.
@@ -37,13 +47,32 @@ class Wrapper(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If `optimizer` is a `LossScaleOptimizer`, which belongs around this one.
+
+    Example:
+
+    Half of each update, w = (w + update(w)) / 2, whatever the inner optimizer is:
+
+    >>> class Halved(Wrapper):
+    ...     def before_update(self, pairs):
+    ...         return [self.value_of(variable, index) for variable, index in pairs]
+    ...
+    ...     def after_update(self, pairs, before):
+    ...         for (variable, index), old in zip(pairs, before, strict=True):
+    ...             self.set_value(variable, index, (old + self.value_of(variable, index)) / 2)
+    >>> w = keras.Variable([1.0])
+    >>> optimizer = Halved(keras.optimizers.SGD(0.5))
+    >>> optimizer.apply([ops.array([1.0])], [w])
+    >>> w.numpy()
+    array([0.75], dtype=float32)
+    >>> Halved.from_config(optimizer.get_config()).inner_optimizer.learning_rate.numpy().item()
+    0.5
     """
 
     __dict__: dict
 
     state_names: tuple[str, ...] = ()
 
-    def __init__(self, optimizer, name=None):
+    def __init__(self, optimizer: OptimizerLike, name: str | None = None) -> None:
         super().__init__(learning_rate=0.0, name=name)
         inner = keras.optimizers.get(optimizer)
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
@@ -53,7 +82,7 @@ class Wrapper(keras.optimizers.Optimizer):
         keras_private.set_optimizer_variables(self, [])  # neither the learning rate nor the counter is this one's own
 
     @classmethod
-    def around(cls, kind, **options):
+    def around(cls, kind: type[keras.optimizers.Optimizer], **options: Any) -> Self:
         """One around an optimizer of the class `kind`, which takes the options that this class has no argument for."""
         own = inspect.signature(cls).parameters
         inner = kind(**{name: value for name, value in options.items() if name not in own})
@@ -73,28 +102,30 @@ class Wrapper(keras.optimizers.Optimizer):
     learning_rate = _of_inner("learning_rate")
 
     @property
-    def iterations(self):
+    def iterations(self) -> Any:
         return self.inner_optimizer.iterations
 
     @iterations.setter
-    def iterations(self, variable):
+    def iterations(self, variable: Variable) -> None:
         self.inner_optimizer.iterations = variable
         keras_private.set_iterations(self, variable)
 
     @property
-    def variables(self):
+    def variables(self) -> list[Variable]:
         return keras_private.own_optimizer_variables(self) + self.inner_optimizer.variables
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Variable] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         self.inner_optimizer.finalize_variable_values(var_list)
 
-    def state_bytes(self):
+    def state_bytes(self) -> int:
         """How many bytes the state of both takes: all but the counter of updates and the learning rate."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
@@ -105,7 +136,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
     # The update
 
-    def build(self, variables):
+    def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:  # see `Optimizer.build`
             return
         refuse_complex(variables)
@@ -113,12 +144,14 @@ class Wrapper(keras.optimizers.Optimizer):
         self.__dict__["_states"] = [self._make_state(variable) for variable in variables]
         keras_private.set_trained_by(self, variables)
 
-    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Tensor], grads: Sequence[Tensor], trainable_variables: Sequence[Variable]
+    ) -> Any:
         if not grads:  # see `Optimizer.stateless_apply`
             return trainable_variables, optimizer_variables
         return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
         if not len(grads):
             return
         if not self.built:
@@ -139,21 +172,21 @@ class Wrapper(keras.optimizers.Optimizer):
             self.inner_optimizer.apply(grads, trainable_variables)
             self.after_update(pairs, before)
 
-    def before_update(self, pairs):
+    def before_update(self, pairs: Pairs) -> Any:
         """What `after_update` must know of the time before the inner update; `pairs` are variables with their indices."""
 
-    def after_update(self, pairs, before):
+    def after_update(self, pairs: Pairs, before: Any) -> None:
         """What is done after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
 
-    def takes_part(self, index, old, new):
+    def takes_part(self, index: int, old: Tensor, new: Tensor) -> Tensor:
         """Whether a variable takes part in an update that has turned the value `old` into `new`."""
         return ops.convert_to_tensor(True) if index in self._in_step else ops.any(ops.not_equal(old, new))
 
-    def value_of(self, variable, index):
+    def value_of(self, variable: Variable, index: int) -> Tensor:
         """A variable as the inner optimizer knows it: in float32, if that has its float32 copy."""
         return ops.copy(exact_value(variable, OptimizerState(self._inner_state(index))))
 
-    def set_value(self, variable, index, value):
+    def set_value(self, variable: Variable, index: int, value: Tensor) -> None:
         """Sets a variable and, if the inner optimizer has one, its float32 copy."""
         if variable.constraint is not None:
             value = variable.constraint(value)
@@ -162,18 +195,18 @@ class Wrapper(keras.optimizers.Optimizer):
             self.assign(master, value)
         self.assign(variable, ops.cast(value, variable.dtype))
 
-    def assign(self, variable, value):
+    def assign(self, variable: Variable, value: Tensor) -> None:
         if backends.replicas() > 1:
             backends.assign_on_each_replica(variable, value)
         else:
             super().assign(variable, value)
 
-    def _make_state(self, variable):
+    def _make_state(self, variable: Variable) -> dict[str, Variable]:
         if keras_private.is_overwritten_with_gradient(self, variable):
             return {}
         return {name: self._make_state_variable(variable, name) for name in self.state_names}
 
-    def _make_state_variable(self, variable, name):
+    def _make_state_variable(self, variable: Variable, name: str) -> Variable:
         return self.add_variable(
             shape=variable.shape,
             dtype=wide_dtype(variable.dtype),
@@ -181,7 +214,7 @@ class Wrapper(keras.optimizers.Optimizer):
             name=f"{path(variable).replace('/', '_').replace(':', '_')}_{name}",
         )
 
-    def _inner_state(self, index):
+    def _inner_state(self, index: int) -> dict[str, Any]:
         inner = self.inner_optimizer
         while isinstance(inner, Wrapper):
             inner = inner.inner_optimizer
@@ -189,10 +222,10 @@ class Wrapper(keras.optimizers.Optimizer):
 
     # Saving and loading
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "optimizer": keras.saving.serialize_keras_object(self.inner_optimizer)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         inner = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects=custom_objects)
         return cls(**{**config, "optimizer": inner})

@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import pickle
+import typing
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras import ops
 
 from keras_lrsched import optimizers
 from keras_lrsched._core import backends, registry
+from keras_lrsched.optimizers import Optimizer
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
 
@@ -651,6 +653,34 @@ def test_fit(case, policy, jit, options):
 def test_no_class_is_forgotten():
     assert {case.name for case in CASES} == set(CLASSES) == {row.target.__name__ for row in ROWS}
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "Optimizer", "FusedOptimizer"])
+def test_every_argument_is_in_the_signature(name):
+    """Those that are handed on to the base, too, and type checkers know the same ones by a `TypedDict`."""
+    kind = PUBLIC[name]
+    parameters = inspect.signature(kind).parameters.values()
+    assert all(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in parameters)
+    assert all(each.annotation is not each.empty for each in parameters)
+    if issubclass(kind, Optimizer):
+        assert {*inspect.signature(Optimizer).parameters} <= {each.name for each in parameters}
+        handed_on = typing.get_type_hints(kind.__init__).get("options")
+        typed = set() if handed_on is None else set(typing.get_type_hints(*typing.get_args(handed_on)))
+        assert typed == {each.name for each in parameters if each.kind == each.KEYWORD_ONLY}
+
+
+def test_the_signature_of_a_users_own_class():
+    class Mine(optimizers.Lion):
+        def __init__(self, strength, beta_1=0.5, **kwargs):
+            super().__init__(beta_1=beta_1, **kwargs)
+            self.strength = strength
+
+    names = list(inspect.signature(Mine).parameters)
+    assert names[:2] == ["strength", "beta_1"]
+    assert sorted(names[1:]) == sorted(inspect.signature(optimizers.Lion).parameters)
+    config = Mine(3.0, learning_rate=0.5).get_config()
+    assert (config["strength"], config["learning_rate"], config["beta_2"]) == (3.0, 0.5, 0.99)
+    assert Mine.from_config(config).get_config() == config
 
 
 def test_the_reasons_to_differ_belong_to_tests():
