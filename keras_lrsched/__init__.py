@@ -29,5 +29,6 @@ def __dir__() -> list[str]:
 # Not so in our own command, which chooses the backend first, and needs none for its help.
 if "keras_lrsched_command" not in sys.modules:
     use_installed_backend()
+    importlib.import_module("keras_lrsched._core.keras_versions").warn_if_untested()
     for _room in _REGISTERED:
         importlib.import_module(f"{__name__}.{_room}")
