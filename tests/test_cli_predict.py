@@ -112,7 +112,7 @@ def test_logs_of_other_programs(runs, tmp_path, capsys):
     log.write_text("\n".join(rows))
     path = str(tmp_path / "law.json")
     words = ["--learning-rate", "rate", "--first", "1", "-o", path]
-    assert "told apart by name" in fails(capsys, "predict", "fit", str(log), *words)
+    assert "distinguished by name" in fails(capsys, "predict", "fit", str(log), *words)
     assert "pass first=0 or first=1" in fails(capsys, "predict", "fit", f"{log}#name=cosine", "-o", path)
     assert "no learning rate under a usual name" in fails(
         capsys, "predict", "fit", f"{log}#name=cosine", "--first", "1", "-o", path

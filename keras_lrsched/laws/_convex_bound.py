@@ -16,7 +16,7 @@ DIGITS = 30  # e^-30 = 1e-13
 
 
 def parts(learning_rate, norms):
-    """For every update, what D^2 is multiplied by in the bound, and the rest of the bound."""
+    """The factor of D^2 in the bound of every update, and the rest of the bound."""
     used = learning_rate > 0
     eta, norms = learning_rate[used], norms[used]
     noise = eta * norms**2 + sums(eta, (eta * norms) ** 2)
@@ -159,7 +159,7 @@ def _plateau(steps, cooldown_fraction, profile):
 
 
 def _first_root(excess, trials, what, steps, new_steps):
-    """Where `excess` first turns positive along the trials."""
+    """The first place along the trials at which `excess` turns positive."""
     values = [excess(trial) for trial in trials]
     first = next((i for i, value in enumerate(values) if value >= 0), None)
     if first is None:

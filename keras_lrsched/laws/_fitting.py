@@ -1,4 +1,7 @@
-"""What the fits of all laws share: which points count, the objective, and the search."""
+"""The common parts of all fits: the points that count, the objective, and the search."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy
@@ -6,12 +9,16 @@ import scipy
 from keras_lrsched._core import validation
 from keras_lrsched.laws.loss_curve import LossCurve
 
+Curves: TypeAlias = LossCurve | Iterable[LossCurve]
+"""One or more curves."""
+Objective: TypeAlias = Callable[[np.ndarray], tuple[float, np.ndarray]]
+"""A function to be minimized, with its gradient."""
 DELTA = 1e-3
 """Beyond this difference of logarithms the objective grows linearly."""
 ALPHAS = np.linspace(0.05, 1.5, 30)
 
 
-def usable(curves, skip=0.0, least=20):
+def usable(curves: Curves, skip: float = 0.0, least: int = 20) -> list[LossCurve]:
     """The curves behind the end of warmup and the first part `skip` of each run.
 
     Raises:
@@ -32,28 +39,28 @@ def usable(curves, skip=0.0, least=20):
     return usable
 
 
-def as_curves(curves):
+def as_curves(curves: Curves) -> list[LossCurve]:
     """A list of `LossCurve`s, from several or one.
 
     Raises:
         ValueError: If there is none, or something else among them.
     """
-    curves = [curves] if isinstance(curves, LossCurve | str) or not hasattr(curves, "__iter__") else list(curves)
-    if not curves or not all(isinstance(curve, LossCurve) for curve in curves):
+    found: list = [curves] if isinstance(curves, LossCurve | str) or not hasattr(curves, "__iter__") else list(curves)
+    if not found or not all(isinstance(curve, LossCurve) for curve in found):
         raise ValueError(
             f"`curves` must hold LossCurves, at least one; `LossCurve.read` makes one of a file. "
             f"Received: curves={curves!r:.200}"
         )
-    return curves
+    return found
 
 
-def need_a_fall(curves):
-    """Raises unless the learning rate falls in one of the curves, before its last point."""
+def need_a_fall(curves: Sequence[LossCurve]) -> None:
+    """Raise unless the learning rate falls in one of the curves, before its last point."""
     if not any(np.any(np.diff(curve.rates[: curve.step[-1] + 1]) < 0) for curve in curves):
         raise ValueError("The law needs a curve in which the learning rate falls. Received: rates that never fall")
 
 
-def huber(residual):
+def huber(residual: np.ndarray) -> tuple[float, np.ndarray]:
     """sum of Huber(residual) / DELTA^2, of order 1 where the search must not stop yet, and its derivative."""
     residual = residual / DELTA
     size = np.abs(residual)
@@ -61,14 +68,14 @@ def huber(residual):
     return total, np.clip(residual, -1, 1) / DELTA
 
 
-def log_huber(predicted, gradient, measured):
+def log_huber(predicted: np.ndarray, gradient: np.ndarray, measured: np.ndarray) -> tuple[float, np.ndarray]:
     """`huber` of log(predicted) - log(measured), and its gradient from that of the predictions (numbers, points)."""
     predicted = np.maximum(predicted, 1e-3 * measured)  # a start may predict less than nothing
     total, slope = huber(np.log(predicted) - np.log(measured))
     return total, gradient @ (slope / predicted)
 
 
-def search(objective, start, lowest, highest, steps=1000):
+def search(objective: Objective, start: Any, lowest: np.ndarray, highest: np.ndarray, steps: int = 1000) -> Any:
     """The minimum of an objective that comes with its gradient, by L-BFGS-B."""
     start = np.clip(start, lowest, highest)
     bounds = list(zip(lowest, highest, strict=True))
@@ -77,8 +84,8 @@ def search(objective, start, lowest, highest, steps=1000):
     )
 
 
-def best_weights(columns, measured):
-    """What to multiply each column with, non-negative, for the least squares of the relative errors, and their `huber`.
+def best_weights(columns: list[np.ndarray], measured: np.ndarray) -> tuple[np.ndarray, float]:
+    """Non-negative weights of the columns with the least squares of the relative errors, and their `huber`.
 
     A weight of 0 is raised to where its column makes up 1e-5 of the loss: a search in logarithms could not leave 0.
     """
@@ -89,7 +96,7 @@ def best_weights(columns, measured):
     return weights / size, huber(relative / size @ weights - 1)[0]
 
 
-def reduced(measured, spent, drop):
+def reduced(measured: np.ndarray, spent: np.ndarray, drop: np.ndarray) -> np.ndarray:
     """Logarithms of L0, A, alpha and B in L0 + A * spent^-alpha - B * drop: `best_weights` for the best of some alphas."""
     trials = []
     for alpha in ALPHAS:

@@ -34,7 +34,7 @@ def lr_decrements(learning_rate: np.ndarray, at: np.ndarray) -> LRDecrements:
     return LRDecrements(*(np.concatenate(columns, axis=1) for columns in zip(*grouped, strict=True)))
 
 
-def warmup_end(learning_rate):
+def warmup_end(learning_rate: np.ndarray) -> int:
     """The update at which the first rise of the rate ends: where it first is as high as before its first fall.
 
     A rise may pause, as it does in steps of an epoch, or of several batches under gradient accumulation.
@@ -44,7 +44,7 @@ def warmup_end(learning_rate):
     return int(np.argmax(before))
 
 
-def counted(learning_rate, warmup):
+def counted(learning_rate: np.ndarray, warmup: str) -> np.ndarray:
     """The rates whose rises and falls count: with `"full"` all of them, else the first rise is replaced by its peak."""
     if warmup == "full":
         return learning_rate
@@ -52,11 +52,11 @@ def counted(learning_rate, warmup):
     return np.concatenate([np.full(end, learning_rate[end]), learning_rate[end:]])
 
 
-def _grouped(falls, learning_rate, at):
+def _grouped(falls: np.ndarray, learning_rate: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ends = np.maximum(at[:, None] + 1 - _ages(len(learning_rate)), 0)  # exclusive, from now back to the start
     newest, oldest = ends[:, :-1], ends[:, 1:]
 
-    def sums(values):
+    def sums(values: np.ndarray) -> np.ndarray:
         total = np.concatenate([[0.0], np.cumsum(values)])
         return total[newest] - total[oldest]
 
@@ -69,7 +69,7 @@ def _grouped(falls, learning_rate, at):
     return fall, rate.clip(min=0), since.clip(min=0)
 
 
-def _ages(steps):
+def _ages(steps: int) -> np.ndarray:
     """Borders between the groups, in updates before now: 0, 1, 2, ..., then growing in proportion."""
     ages = list(range(EXACT + 1))
     while ages[-1] < steps:

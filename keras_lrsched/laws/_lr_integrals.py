@@ -19,7 +19,7 @@ class LRIntegrals(NamedTuple):
     """S2(t) = m_0 + ... + m_t with m_0 = 0 and m_t = decay * m_(t-1) + (lr_(t-1) - lr_t)."""
 
 
-def lr_integrals(learning_rate, decay=0.999, warmup="peak") -> LRIntegrals:
+def lr_integrals(learning_rate: np.ndarray, decay: float = 0.999, warmup: str = "peak") -> LRIntegrals:
     """The integrals of a run with these rates, in linear time.
 
     Args:

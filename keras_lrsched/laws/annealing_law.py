@@ -1,15 +1,17 @@
 """The annealing law: the loss of a run from the sum of its learning rates and the integral of their decrements."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.laws import diagnostics
-from keras_lrsched.laws._fitting import log_huber, need_a_fall, reduced, search, usable
+from keras_lrsched.laws._fitting import Curves, Objective, log_huber, need_a_fall, reduced, search, usable
 from keras_lrsched.laws._lr_integrals import WARMUPS, lr_integrals
 from keras_lrsched.laws.law import Law, finite_numbers
+from keras_lrsched.laws.loss_curve import LossCurve
 
 
 @register(
@@ -23,7 +25,7 @@ from keras_lrsched.laws.law import Law, finite_numbers
     kind="law of the loss",
 )
 class AnnealingLaw(Law):
-    """Predicts the loss curve of any schedule from one or two runs with other schedules; four numbers, linear in three.
+    """A loss curve of any schedule, predicted from one or two runs with others; four parameters, linear in three.
 
         L(t)  = L0 + A * S1(t)^-alpha - C * S2(t)
         S1(t) = lr_0 + ... + lr_t
@@ -36,7 +38,7 @@ class AnnealingLaw(Law):
     if it had the peak rate, `"sum"` leaves it out of S2 but adds its own rates in S1, `"full"` keeps it in both. Numbers
     belong to the convention and the decay that they were fitted with.
 
-    There is no `optimize`: whether the schedules that this law likes best are good in truth is not verified.
+    There is no `optimize`: whether the schedules with the lowest predicted loss are good in training is not verified.
 
     Args:
         L0, A, alpha, C: The law's numbers. `alpha` is in units of the learning rates' sum, C in loss per S2.
@@ -65,7 +67,7 @@ class AnnealingLaw(Law):
     alpha: float
     C: float
 
-    def __init__(self, L0, A, alpha, C, decay=0.999, warmup="peak"):
+    def __init__(self, L0: float, A: float, alpha: float, C: float, decay: float = 0.999, warmup: str = "peak") -> None:
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, C=C)
         self.decay = validation.inner_fraction("decay", decay)
@@ -74,7 +76,14 @@ class AnnealingLaw(Law):
             raise ValueError(f"The numbers of the law must not be negative. Received: {self}")
 
     @classmethod
-    def fit(cls, curves, decay=(0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999), warmup="peak", skip=0.3, points=400):
+    def fit(
+        cls,
+        curves: Curves,
+        decay: float | Sequence[float] = (0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999),
+        warmup: str = "peak",
+        skip: float = 0.3,
+        points: int = 400,
+    ) -> Self:
         """The law that describes measured curves best.
 
         It minimizes the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
@@ -97,7 +106,7 @@ class AnnealingLaw(Law):
         """
         return _fit(cls, curves, decay, warmup, skip, points)
 
-    def loss_at(self, learning_rate, at):
+    def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         spent, fallen = (integral[at] for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         with np.errstate(divide="ignore"):  # before the first rate above 0 the law has no finite loss
             return self.L0 + self.A * spent**-self.alpha - self.C * fallen
@@ -114,7 +123,14 @@ class Points(NamedTuple):
     fallen: np.ndarray
 
 
-def _fit(law, curves, decay, warmup, skip, points):
+def _fit(
+    law: Any,
+    curves: Curves,
+    decay: float | Sequence[float],
+    warmup: str,
+    skip: float,
+    points: int,
+) -> Any:
     """`AnnealingLaw.fit`."""
     validation.one_of("warmup", warmup, WARMUPS)
     decays = validation.each("decay", np.atleast_1d(decay), validation.inner_fraction)
@@ -130,7 +146,7 @@ def _fit(law, curves, decay, warmup, skip, points):
     return fitted
 
 
-def _points(curves, decay, warmup):
+def _points(curves: list[LossCurve], decay: float, warmup: str) -> Points:
     parts = []
     for curve in curves:
         spent, fallen = lr_integrals(curve.rates, decay, warmup)
@@ -138,12 +154,12 @@ def _points(curves, decay, warmup):
     return Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _best(data):
+def _best(data: Points) -> Any:
     return search(_objective(data), reduced(data.loss, data.spent, data.fallen), LOWEST, HIGHEST)
 
 
-def _objective(data):
-    def objective(logs):
+def _objective(data: Points) -> Objective:
+    def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
         level, factor, alpha, drop = np.exp(logs)
         power = factor * data.spent**-alpha
         gradient = np.stack(

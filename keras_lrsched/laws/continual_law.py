@@ -2,15 +2,15 @@
 
 import itertools
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.laws import diagnostics
-from keras_lrsched.laws._fitting import best_weights, log_huber, need_a_fall, search, usable
-from keras_lrsched.laws._lr_integrals import WARMUPS, lr_integrals
+from keras_lrsched.laws._fitting import Curves, Objective, best_weights, log_huber, need_a_fall, search, usable
+from keras_lrsched.laws._lr_integrals import WARMUPS, LRIntegrals, lr_integrals
 from keras_lrsched.laws.law import Law, finite_numbers, rates
 from keras_lrsched.laws.loss_curve import LossCurve
 
@@ -28,7 +28,7 @@ from keras_lrsched.laws.loss_curve import LossCurve
     kind="law of the loss",
 )
 class ContinualLaw(Law):
-    """Predicts the loss curve of continual pre-training under any schedule, on the old data or on the new.
+    """The loss curve of continual pre-training under any schedule, on the old data or on the new.
 
         L(t) = L0 + A * (S1pt + S1(t))^-alpha - C1 * S2pt - C2 * S2(t) + B * (1 - (1 + E * S1(t))^-beta)
 
@@ -50,7 +50,7 @@ class ContinualLaw(Law):
             or `warmup` is unknown.
 
     Reference: Wang et al. 2025, arXiv:2505.07796 (the text was read; no official code was seen). That its lambda is 0.999
-    and how it counts warmup is unverified. The replay ratio, which the paper lets enter the shift, is left out.
+    and how it counts warmup is unverified. The replay ratio, which enters the shift in the paper, is left out.
 
     Example:
 
@@ -72,7 +72,21 @@ class ContinualLaw(Law):
     S1pt: float
     S2pt: float
 
-    def __init__(self, L0, A, alpha, C1, C2, B, E, beta, S1pt, S2pt=0.0, decay=0.999, warmup="peak"):
+    def __init__(
+        self,
+        L0: float,
+        A: float,
+        alpha: float,
+        C1: float,
+        C2: float,
+        B: float,
+        E: float,
+        beta: float,
+        S1pt: float,
+        S2pt: float = 0.0,
+        decay: float = 0.999,
+        warmup: str = "peak",
+    ) -> None:
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, C1=C1, C2=C2, B=B, E=E, beta=beta, S1pt=S1pt, S2pt=S2pt)
         self.decay = validation.inner_fraction("decay", decay)
@@ -82,7 +96,7 @@ class ContinualLaw(Law):
         validation.positive_float("S1pt", self.S1pt)
 
     @classmethod
-    def published(cls, loss, S1pt, S2pt=0.0):
+    def published(cls, loss: str, S1pt: float, S2pt: float = 0.0) -> Self:
         """The law with the paper's numbers for a model trained on FineWeb, then on Knowledge-Pile.
 
         Args:
@@ -92,7 +106,14 @@ class ContinualLaw(Law):
         return cls(*PUBLISHED[validation.one_of("loss", loss, tuple(PUBLISHED))], S1pt, S2pt)
 
     @classmethod
-    def fit(cls, curves, pretraining, decay=0.999, warmup="peak", points=400):  # type: ignore[override]
+    def fit(  # type: ignore[override]
+        cls,
+        curves: Curves,
+        pretraining: LossCurve | np.ndarray,
+        decay: float = 0.999,
+        warmup: str = "peak",
+        points: int = 400,
+    ) -> Self:
         """The law that describes measured curves best.
 
         It minimizes the sum of Huber(log(loss) - log(prediction)), delta = 0.001, by L-BFGS-B, from the non-negative least
@@ -102,7 +123,7 @@ class ContinualLaw(Law):
             curves: One or more `LossCurve`s of the continual phase, after the same pre-training; at least one in which the
                 rate falls. Points before the end of warmup are not used.
             pretraining: The `LossCurve` of pre-training, on the same validation data, which is fitted too; or only its
-                rates, for all updates: then C1 cannot be told from L0, is set to 0, and the law holds for this
+                rates, for all updates: then C1 cannot be distinguished from L0, is set to 0, and the law holds for this
                 pre-training alone.
             decay: The paper's lambda. Defaults to `0.999`.
             warmup: See the class. Defaults to `"peak"`.
@@ -116,7 +137,7 @@ class ContinualLaw(Law):
         """
         return _fit(cls, curves, pretraining, decay, warmup, points)
 
-    def after(self, pretraining):
+    def after(self, pretraining: LossCurve | np.ndarray) -> Self:
         """The same law after another pre-training: a `LossCurve`, or the rates of all its updates.
 
         Raises:
@@ -131,7 +152,7 @@ class ContinualLaw(Law):
         law.S1pt, law.S2pt = (float(integral[-1]) for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         return law
 
-    def loss_at(self, learning_rate, at):
+    def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         spent, fallen = (integral[at] for integral in lr_integrals(learning_rate, self.decay, self.warmup))
         shift = self.B * (1 - (1 + self.E * spent) ** -self.beta)
         power = self.A * (self.S1pt + spent) ** -self.alpha
@@ -161,7 +182,14 @@ class Points(NamedTuple):
     fallen: np.ndarray
 
 
-def _fit(law, curves, pretraining, decay, warmup, points):
+def _fit(
+    law: Any,
+    curves: Curves,
+    pretraining: LossCurve | np.ndarray,
+    decay: float,
+    warmup: str,
+    points: int,
+) -> Any:
     """`ContinualLaw.fit`."""
     validation.one_of("warmup", warmup, WARMUPS)
     decay = validation.inner_fraction("decay", decay)
@@ -181,17 +209,17 @@ def _fit(law, curves, pretraining, decay, warmup, points):
     return fitted
 
 
-def _continual(curve, before, decay, warmup):
+def _continual(curve: LossCurve, before: LRIntegrals, decay: float, warmup: str) -> Points:
     spent, fallen = (integral[curve.step] for integral in lr_integrals(curve.rates, decay, warmup))
     return Points(curve.loss, np.full_like(spent, before.spent[-1]), np.full_like(spent, before.fallen[-1]), spent, fallen)
 
 
-def _pretraining(curve, before):
+def _pretraining(curve: LossCurve, before: LRIntegrals) -> Points:
     nothing = np.zeros(len(curve.loss))
     return Points(curve.loss, before.spent[curve.step], before.fallen[curve.step], nothing, nothing)
 
 
-def _best(data):
+def _best(data: Points) -> Any:
     """alpha, E, beta, the sign of B, and the weights of `_columns`."""
     found = []
     for sign in (1.0, -1.0):
@@ -206,16 +234,16 @@ def _best(data):
     return min(found, key=lambda one: one[0])[1:]
 
 
-def _columns(data, alpha, scale, beta, sign):
-    """What L0, A, C2, B and C1 are multiplied by; the last only if pre-training shows it."""
+def _columns(data: Points, alpha: float, scale: float, beta: float, sign: float) -> list[np.ndarray]:
+    """The factors of L0, A, C2, B and C1; the last only if pre-training determines it."""
     power = (data.spent_before + data.spent) ** -alpha
     shift = sign * (1 - (1 + scale * data.spent) ** -beta)
     columns = [np.ones_like(power), power, -data.fallen, shift]
     return [*columns, -data.fallen_before] if np.ptp(data.fallen_before) else columns
 
 
-def _objective(data, sign):
-    def objective(logs):
+def _objective(data: Points, sign: float) -> Objective:
+    def objective(logs: np.ndarray) -> tuple[float, np.ndarray]:
         alpha, scale, beta, *weights = np.exp(logs)
         terms = np.array(weights)[:, None] * np.stack(_columns(data, alpha, scale, beta, sign))
         base = 1 + scale * data.spent

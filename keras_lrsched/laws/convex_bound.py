@@ -1,14 +1,17 @@
 """The convex bound: how far above its minimum the loss of any schedule may be, and which base learning rate is best."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.laws import _convex_bound
-from keras_lrsched.laws.law import Law, rates
+from keras_lrsched.laws._fitting import Curves
+from keras_lrsched.laws.law import Law, RunRates, rates
 from keras_lrsched.schedules import Tabulated
+from keras_lrsched.schedules.profiles import ProfileLike
 
 
 class OptimalRate(NamedTuple):
@@ -32,7 +35,7 @@ class OptimalRate(NamedTuple):
     kind="law of the loss",
 )
 class ConvexBound(Law):
-    """Bounds the loss of SGD on any convex problem under any schedule, and so gives its best base learning rate.
+    """A bound of the loss of SGD on convex problems under any schedule, and with it the best base learning rate.
 
     With learning rates eta_1 ... eta_T, the distance D from the start to the minimum, and gradient norms G_1 ... G_T:
 
@@ -74,7 +77,12 @@ class ConvexBound(Law):
     parameters = ("distance", "offset")
     options = ("gradient_norm",)
 
-    def __init__(self, distance=1.0, gradient_norm=1.0, offset=0.0):
+    def __init__(
+        self,
+        distance: float = 1.0,
+        gradient_norm: float | Sequence[float] | np.ndarray = 1.0,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
         self.distance = validation.positive_float("distance", distance)
         self.gradient_norm = (
@@ -85,7 +93,7 @@ class ConvexBound(Law):
         self.offset = validation.non_negative_float("offset", offset)
 
     @classmethod
-    def fit(cls, curves, skip=0.3, points=400):
+    def fit(cls, curves: Curves, skip: float = 0.3, points: int = 400) -> Self:
         """The distance, the gradient norm and the minimum with which the law describes measured curves best.
 
         The squares of the first two and the third enter the loss linearly: they come from non-negative least squares of the
@@ -106,19 +114,19 @@ class ConvexBound(Law):
         return _convex_bound.fit(cls, curves, skip, points)
 
     @property
-    def only_length(self):
+    def only_length(self) -> int | None:
         return len(self.gradient_norm) if isinstance(self.gradient_norm, list) else None
 
-    def loss_at(self, learning_rate, at):
+    def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         initial, noise = _convex_bound.parts(learning_rate, self._norms(len(learning_rate)))
         return self.offset + _finite(self.distance**2 * initial + noise)[at]
 
-    def bound(self, schedule, steps=None) -> float:
+    def bound(self, schedule: RunRates, steps: int | None = None) -> float:
         """Omega_T for the last update of a run. Arguments as of `predict`."""
         initial, noise = self._terms(rates(schedule, steps))
         return float(initial + noise)
 
-    def optimal_rate(self, schedule, steps=None) -> OptimalRate:
+    def optimal_rate(self, schedule: RunRates, steps: int | None = None) -> OptimalRate:
         """The factor on the schedule with the lowest bound at the last update, and this bound.
 
         For a schedule with peak 1 the factor is the peak learning rate. Arguments as of `predict`.
@@ -126,7 +134,14 @@ class ConvexBound(Law):
         initial, noise = self._terms(rates(schedule, steps))
         return OptimalRate(float(np.sqrt(initial / noise)), float(2 * np.sqrt(initial * noise)))
 
-    def transfer_rate(self, learning_rate, schedule, steps, new_schedule, new_steps) -> float:
+    def transfer_rate(
+        self,
+        learning_rate: float,
+        schedule: RunRates,
+        steps: int | None,
+        new_schedule: RunRates,
+        new_steps: int | None,
+    ) -> float:
         """The learning rate for a run with another schedule or length, where `learning_rate` is the best for the first.
 
         It is multiplied by the ratio of the two `optimal_rate`s, in which the distance cancels, and the gradient norm if it
@@ -140,7 +155,13 @@ class ConvexBound(Law):
         ratio = self.optimal_rate(new_schedule, new_steps).learning_rate / self.optimal_rate(schedule, steps).learning_rate
         return validation.positive_float("learning_rate", learning_rate) * ratio
 
-    def longer_cooldown(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
+    def longer_cooldown(
+        self,
+        steps: int,
+        new_steps: int,
+        cooldown_fraction: float = 0.2,
+        profile: ProfileLike = "linear",
+    ) -> float:
         """The cooldown fraction with which a longer run has the same best learning rate, so a plateau can be extended.
 
         Args:
@@ -154,7 +175,13 @@ class ConvexBound(Law):
         """
         return _convex_bound.longer_cooldown(self, steps, new_steps, cooldown_fraction, profile)
 
-    def lower_plateau(self, steps, new_steps, cooldown_fraction=0.2, profile="linear") -> float:
+    def lower_plateau(
+        self,
+        steps: int,
+        new_steps: int,
+        cooldown_fraction: float = 0.2,
+        profile: ProfileLike = "linear",
+    ) -> float:
         """The factor on the rate of a plateau, from where its cooldown was to begin, that lets a run go on for longer.
 
         The largest factor with which the longer run, whose cooldown takes the same fraction, has the same best learning rate
@@ -162,7 +189,7 @@ class ConvexBound(Law):
         """
         return _convex_bound.lower_plateau(self, steps, new_steps, cooldown_fraction, profile)
 
-    def optimize(self, steps, peak=None, warmup_steps=0) -> Tabulated:
+    def optimize(self, steps: int, peak: float | None = None, warmup_steps: int = 0) -> Tabulated:
         """The schedule with the lowest bound at the last update.
 
         Without a peak it is exact. With c_T = G_T^2 / 2 and c_k = G_k^2 (sqrt(1 + 2 c_(k+1) / G_k^2) - 1), the updates from
@@ -188,7 +215,7 @@ class ConvexBound(Law):
         self._warn_of_extrapolation(best)
         return Tabulated(best)
 
-    def _best(self, steps, peak, warmup_steps):
+    def _best(self, steps: int, peak: float | None, warmup_steps: int) -> np.ndarray:
         """The rates of `optimize`."""
         validation.shorter("warmup_steps", warmup_steps, "steps", steps)
         steps, warmup_steps = int(steps), int(warmup_steps)
@@ -200,7 +227,7 @@ class ConvexBound(Law):
         peak = validation.positive_float("peak", peak)
         return _convex_bound.capped(self.bound, norms, peak, peak * warmup)
 
-    def _terms(self, learning_rate):
+    def _terms(self, learning_rate: np.ndarray) -> np.ndarray:
         """T1 and T2."""
         used = learning_rate > 0
         eta, norms = learning_rate[used], self._norms(len(learning_rate))[used]
@@ -208,7 +235,7 @@ class ConvexBound(Law):
         noise = eta[-1] * norms[-1] ** 2 + np.sum((eta[:-1] * norms[:-1]) ** 2 / tails[1:])
         return _finite(np.array([self.distance**2 / tails[0], noise]) / 2)
 
-    def _norms(self, steps):
+    def _norms(self, steps: int) -> np.ndarray:
         if isinstance(self.gradient_norm, list) and len(self.gradient_norm) != steps:
             raise ValueError(
                 "`gradient_norm` must have one number for each update. "
@@ -216,13 +243,13 @@ class ConvexBound(Law):
             )
         return np.broadcast_to(self.gradient_norm, steps)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"ConvexBound(distance={self.distance:.6g}, gradient_norm={self.gradient_norm!r:.40}, offset={self.offset:.6g})"
         )
 
 
-def _finite(bounds):
+def _finite(bounds: np.ndarray) -> np.ndarray:
     if not np.isfinite(bounds).all():
         raise ValueError(
             "The bound is too large for a float: a learning rate is too far below the others. "

@@ -1,8 +1,12 @@
 """Diagnostics of a fit: whether curves are those of runs that a smooth law describes, and a warning if not."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
+
+from keras_lrsched.laws.law import Law
+from keras_lrsched.laws.loss_curve import LossCurve
 
 STEEPER = 1.5
 """A slope that has grown by this factor, and by more than its errors, is a change of regime."""
@@ -14,8 +18,8 @@ class RegimeWarning(UserWarning):
     """A curve bends as no smooth law does: it leaves a plateau, diverges, or changes its data."""
 
 
-def check(law, curves):
-    """Warns if one of the curves that a law was fitted to leaves a plateau, or is missed by the law.
+def check(law: Law, curves: Sequence[LossCurve]) -> None:
+    """Warn if one of the curves that a law was fitted to leaves a plateau, or is missed by the law.
 
     Under a constant rate a power law loses ever less for each doubling of what was spent. A model that forms a new ability
     late in the run loses more.
@@ -30,13 +34,13 @@ def check(law, curves):
         _warn_of_misfit(law, curve, number)
 
 
-def check_misfit(law, curves):
-    """Warns if one of the curves that a law was fitted to is missed by the law."""
+def check_misfit(law: Law, curves: Sequence[LossCurve]) -> None:
+    """Warn if one of the curves that a law was fitted to is missed by the law."""
     for number, curve in enumerate(curves):
         _warn_of_misfit(law, curve, number)
 
 
-def slopes(curve):
+def slopes(curve: LossCurve) -> tuple[float, float]:
     """-dL / d ln S1 under the peak rate: early and late, each moved by two standard errors towards the other.
 
     Early is from a tenth of these updates to half of them in ln S1. A curve with fewer than 40 points there gives 0, 0.
@@ -51,7 +55,7 @@ def slopes(curve):
     return max(early, 0.0) + 2 * its_error, late - 2 * error
 
 
-def lasting_misfit(law, curve):
+def lasting_misfit(law: Law, curve: LossCurve) -> float:
     """The largest mean difference of log loss over an eighth of the points, less twice its error."""
     residuals = law.residuals(curve)
     if not np.all(np.isfinite(residuals)):
@@ -61,7 +65,7 @@ def lasting_misfit(law, curve):
     return max(sizes, default=0.0)
 
 
-def _line(x, y):
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Minus the slope of a line through the points, and its standard error."""
     x = x - x.mean()
     slope = np.sum(x * y) / np.sum(x * x)
@@ -69,7 +73,7 @@ def _line(x, y):
     return -slope, error
 
 
-def _warn_of_misfit(law, curve, number):
+def _warn_of_misfit(law: Law, curve: LossCurve, number: int) -> None:
     misfit = lasting_misfit(law, curve)
     if misfit > MISFIT:
         _warn(
@@ -79,9 +83,9 @@ def _warn_of_misfit(law, curve, number):
         )
 
 
-def _name(curve, number):
+def _name(curve: LossCurve, number: int) -> str:
     return curve.name or f"curve {number}"
 
 
-def _warn(message, depth=5):  # the caller of the law's `fit`
+def _warn(message: str, depth: int = 5) -> None:  # the caller of the law's `fit`
     warnings.warn(message, RegimeWarning, stacklevel=depth)

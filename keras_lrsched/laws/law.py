@@ -1,25 +1,34 @@
 """The base of every law: a formula for the loss of a run, with numbers that were fitted to other runs."""
 
 import json
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
-from keras_lrsched.schedules.schedule import as_schedule, compute
+from keras_lrsched.schedules.schedule import ScheduleLike, as_schedule, compute
 
 LAWS: dict[str, type["Law"]] = {}
 
 
+if TYPE_CHECKING:
+    from keras_lrsched.laws.loss_curve import LossCurve
+
+RunRates: TypeAlias = ScheduleLike | Sequence[float] | np.ndarray
+"""A schedule, or the learning rates of all updates of a run."""
+
+
 class ExtrapolationWarning(UserWarning):
-    """A law is asked about runs unlike those that it was fitted to."""
+    """A law predicts runs unlike those that it was fitted to."""
 
 
 class Law:
-    """Predicts the loss curve of a schedule before it is run.
+    """A prediction of the loss curve of a schedule before it is run.
 
     A subclass names its numbers in `parameters`, takes them as keyword arguments, and implements `loss_at` and `fit`.
 
@@ -32,7 +41,7 @@ class Law:
     options: ClassVar[tuple[str, ...]] = ()
     """Further arguments of the constructor that are kept in the file."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.fitted: dict[str, float] = {}
 
     @property
@@ -40,7 +49,7 @@ class Law:
         """The length of the only runs that the law is for, if there is one."""
         return None
 
-    def __init_subclass__(cls):
+    def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         LAWS[cls.__name__] = cls
 
@@ -49,11 +58,13 @@ class Law:
         raise NotImplementedError
 
     @classmethod
-    def fit(cls, curves) -> Self:
+    def fit(cls, curves: Any) -> Self:
         """The law that describes measured curves best."""
         raise NotImplementedError
 
-    def predict(self, schedule, steps=None, at=None) -> np.ndarray:
+    def predict(
+        self, schedule: RunRates, steps: int | None = None, at: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
         """The loss at each update of a run.
 
         Args:
@@ -80,25 +91,25 @@ class Law:
         self._warn_below_zero(predicted, at)
         return predicted
 
-    def final_loss(self, schedule, steps=None) -> float:
+    def final_loss(self, schedule: RunRates, steps: int | None = None) -> float:
         """The predicted loss at the last update. Arguments as of `predict`."""
         learning_rate = rates(schedule, steps)
         return float(self.predict(learning_rate, at=[len(learning_rate) - 1])[0])
 
-    def residuals(self, curve) -> np.ndarray:
+    def residuals(self, curve: "LossCurve") -> np.ndarray:
         """log(measured loss) - log(predicted loss) at each point of a `LossCurve`; infinite where that is below 0."""
         predicted = self.predict(curve.rates, at=curve.step)
         with np.errstate(divide="ignore"):
             return np.log(curve.loss) - np.log(np.maximum(predicted, 0.0))
 
-    def save(self, path) -> None:
-        """Writes the law into a JSON file."""
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the law into a JSON file."""
         content = {"law": type(self).__name__, "fitted": self.fitted}
         content |= {name: getattr(self, name) for name in (*self.parameters, *self.options)}
         Path(path).expanduser().write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
-    def load(cls, path) -> Any:
+    def load(cls, path: str | os.PathLike) -> Any:
         """The law in a file that `save` wrote; `Law.load` reads any kind.
 
         Raises:
@@ -117,8 +128,8 @@ class Law:
         law.fitted = fitted
         return law
 
-    def plot(self, schedule, steps=None, curve=None, ax=None):
-        """Draws the predicted curve, and a measured one beside it.
+    def plot(self, schedule: RunRates, steps: int | None = None, curve: "LossCurve | None" = None, ax: Any = None) -> Any:
+        """Draw the predicted curve, and a measured one beside it.
 
         Args:
             schedule: See `predict`.
@@ -149,18 +160,18 @@ class Law:
         ax.legend(frameon=False)
         return ax
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={getattr(self, name):.6g}" for name in self.parameters)
         return f"{type(self).__name__}({numbers})"
 
-    def _fitted_to(self, curves):
+    def _fitted_to(self, curves: Any) -> Self:
         self.fitted = {
             "steps": max(len(curve.rates) for curve in curves),
             "learning_rate": max(float(curve.rates.max()) for curve in curves),
         }
         return self
 
-    def _warn_of_extrapolation(self, learning_rate):
+    def _warn_of_extrapolation(self, learning_rate: np.ndarray) -> None:
         if not self.fitted:
             return
         for what, here, limit in (
@@ -175,7 +186,7 @@ class Law:
                     stacklevel=4,
                 )
 
-    def _warn_below_zero(self, predicted, at):
+    def _warn_below_zero(self, predicted: np.ndarray, at: np.ndarray) -> None:
         below = np.flatnonzero(predicted < 0)
         if len(below):
             worst = below[np.argmin(predicted[below])]
@@ -187,7 +198,7 @@ class Law:
             )
 
 
-def _refuse_unusable(law, peak):
+def _refuse_unusable(law: Law, peak: float) -> None:
     """Numbers that are finite each, and together give no finite loss for a short run that decays from the peak."""
     steps = law.only_length or 8
     with np.errstate(all="ignore"):
@@ -196,7 +207,7 @@ def _refuse_unusable(law, peak):
         raise ValueError(f"{law} predicts losses from {np.min(loss)} to {np.max(loss)} for a learning rate of {peak}")
 
 
-def rates(schedule, steps=None) -> np.ndarray:
+def rates(schedule: RunRates, steps: int | None = None) -> np.ndarray:
     """The rate of every update of a run, in float64.
 
     Raises:
@@ -216,7 +227,7 @@ def rates(schedule, steps=None) -> np.ndarray:
     return values
 
 
-def updates(name, values) -> np.ndarray:
+def updates(name: str, values: Any) -> np.ndarray:
     """A list of updates as an integer array.
 
     Raises:
@@ -231,7 +242,7 @@ def updates(name, values) -> np.ndarray:
     return found.astype(int)
 
 
-def finite_numbers(law, **values):
-    """Sets the parameters of a law: finite numbers."""
+def finite_numbers(law: Law, **values: float) -> None:
+    """Set the parameters of a law: finite numbers."""
     for name, value in values.items():
         setattr(law, name, validation.finite_float(name, value))

@@ -1,9 +1,10 @@
-"""LossCurve: what a run showed, the loss and learning rate of its updates."""
+"""LossCurve: the loss and the learning rate of the updates of a run."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,8 +16,8 @@ from keras_lrsched.laws._logs import columns as log_columns
 from keras_lrsched.laws._logs import reader, recorded
 from keras_lrsched.laws._logs.log import LogError
 from keras_lrsched.laws._lr_decrements import warmup_end
+from keras_lrsched.laws.law import RunRates, updates
 from keras_lrsched.laws.law import rates as rates_of
-from keras_lrsched.laws.law import updates
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class LossCurve:
     """The tokens of each of these updates, if recorded."""
     name: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if callable(self.rates):
             raise ValueError(
                 "`rates` must be the learning rates of all updates: of a schedule, schedule.values(steps). "
@@ -82,8 +83,15 @@ class LossCurve:
         return warmup_end(self.rates)
 
     @classmethod
-    def from_history(cls, history, schedule=None, steps_per_epoch=1, loss="loss", name="") -> Self:
-        """A curve from what `fit` returns: a Keras `History`, which has one mean loss an epoch.
+    def from_history(
+        cls,
+        history: Any,
+        schedule: RunRates | None = None,
+        steps_per_epoch: int = 1,
+        loss: str = "loss",
+        name: str = "",
+    ) -> Self:
+        """A curve from the result of `fit`: a Keras `History`, which has one mean loss an epoch.
 
         Args:
             history: A `History` or its `.history`.
@@ -118,16 +126,16 @@ class LossCurve:
     @classmethod
     def read(
         cls,
-        path,
-        learning_rate=None,
+        path: Any,
+        learning_rate: RunRates | str | None = None,
         *,
-        run=None,
-        loss=None,
-        steps=None,
-        steps_per_epoch=None,
-        first=None,
-        drop_nan=False,
-        name=None,
+        run: Any = None,
+        loss: str | Sequence[str] | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        first: int | None = None,
+        drop_nan: bool = False,
+        name: str | None = None,
     ) -> Self:
         """The curve of a run in a log that some program wrote.
 
@@ -173,18 +181,18 @@ class LossCurve:
         """
         if isinstance(path, str | os.PathLike):
             path = Path(path).expanduser()
-        asked = log_columns.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
-        if asked._replace(run=None) == log_columns.Choice() and recorded.is_recorded(path):
+        choice = log_columns.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
+        if choice._replace(run=None) == log_columns.Choice() and recorded.is_recorded(path):
             curve = cls.load(path, run)
             return curve if name is None else replace(curve, name=name)
         try:
-            columns = log_columns.columns(reader.read(path), asked)
+            columns = log_columns.columns(reader.read(path), choice)
         except LogError as error:
             raise ValueError(f"{error}. Received: path={str(path)!r:.100}, run={run!r:.100}") from error
         return cls(**columns, name=name if name is not None else path.stem if isinstance(path, Path) else "")
 
     @classmethod
-    def load(cls, path, run=None) -> Self:
+    def load(cls, path: str | os.PathLike, run: Any = None) -> Self:
         """The curve of one run in a file of `LossRecorder` or `save`: `.csv` or `.npz`.
 
         A last line that was cut off when the run was killed is left out. A run that begins at an update above 0 goes on from
@@ -194,7 +202,7 @@ class LossCurve:
         Args:
             path: The file.
             run: The number of a run; a list of runs that go on from each other; or, for a file with columns of another kind
-                that tell runs apart, a dictionary such as `{"schedule": "cosine", "seed": "0"}`. Defaults to `None`: the
+                that distinguish runs, a dictionary such as `{"schedule": "cosine", "seed": "0"}`. Defaults to `None`: the
                 only one.
 
         Raises:
@@ -216,19 +224,19 @@ class LossCurve:
         except ValueError as error:
             raise ValueError(f"{error}. `LossCurve.read` takes the logs of other programs, too") from error
 
-    def save(self, path) -> None:
-        """Writes the curve into a file whose name ends in `.npz`, by which `load` tells it from a table."""
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the curve into a file whose name ends in `.npz`; `load` takes other files for tables."""
         if Path(path).suffix != ".npz":
             raise ValueError(f"A curve is written into an .npz file. Received: path={str(path)!r}")
         columns = {name: getattr(self, name) for name in (*recorded.COLUMNS, "rates") if getattr(self, name) is not None}
         with Path(path).expanduser().open("wb") as file:
             np.savez_compressed(file, **columns)
 
-    def between(self, first, last=None) -> Self:
+    def between(self, first: int, last: int | None = None) -> Self:
         """The points at updates `first` and later, and before `last`; the rates stay those of the whole run."""
         return self._at(np.flatnonzero((self.step >= first) & (self.step < (np.inf if last is None else last))))
 
-    def smooth(self, width) -> Self:
+    def smooth(self, width: int) -> Self:
         """The curve of running means over `width` points; the points at either end, which have fewer neighbors, go."""
         width = validation.positive_int("width", width)
         if width > len(self.loss):
@@ -237,15 +245,15 @@ class LossCurve:
         middle = self._at(np.arange((width - 1) // 2, len(self.loss) - width // 2))
         return replace(middle, loss=(sums[width:] - sums[:-width]) / width)
 
-    def subsample(self, points) -> Self:
+    def subsample(self, points: int) -> Self:
         """The curve in `points` equal pieces, each with the mean loss of its updates, placed at their middle."""
         points = min(validation.positive_int("points", points), len(self.loss))
         ends = np.linspace(0, len(self.loss), points + 1).astype(int)
         means = np.add.reduceat(self.loss, ends[:-1]) / np.diff(ends)
         return replace(self._at((ends[:-1] + ends[1:] - 1) // 2), loss=means)
 
-    def plot(self, ax=None, **options):
-        """Draws the loss; options go to matplotlib. Returns the axes."""
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the loss; options go to Matplotlib. Return the axes."""
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -255,6 +263,6 @@ class LossCurve:
         ax.set_ylabel("loss")
         return ax
 
-    def _at(self, points):
+    def _at(self, points: np.ndarray) -> Self:
         columns = {name: getattr(self, name) for name in recorded.COLUMNS}
         return replace(self, **{name: column[points] for name, column in columns.items() if column is not None})

@@ -1,12 +1,14 @@
 """The multi-power law: the loss of a run from the sum of its learning rates and from when they fell."""
 
 import warnings
+from typing import Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.laws import _multi_power
+from keras_lrsched.laws._fitting import Curves
 from keras_lrsched.laws._lr_decrements import counted, lr_decrements
 from keras_lrsched.laws.law import Law, finite_numbers
 from keras_lrsched.schedules import Tabulated
@@ -28,7 +30,7 @@ ROWS = 1_000_000  # numbers in memory at a time, in each of a few arrays
     kind="law of the loss",
 )
 class MultiPowerLaw(Law):
-    """Predicts the loss curve of any schedule from a few runs of the same length with other schedules.
+    """The loss curve of any schedule, predicted from a few runs of the same length with others.
 
         L(t)  = L0 + A * S1(t)^-alpha - B * LD(t)
         S1(t) = lr_0 + ... + lr_t
@@ -74,7 +76,17 @@ class MultiPowerLaw(Law):
     beta: float
     gamma: float
 
-    def __init__(self, L0, A, alpha, B, C, beta, gamma, warmup="full"):
+    def __init__(
+        self,
+        L0: float,
+        A: float,
+        alpha: float,
+        B: float,
+        C: float,
+        beta: float,
+        gamma: float,
+        warmup: str = "full",
+    ) -> None:
         super().__init__()
         finite_numbers(self, L0=L0, A=A, alpha=alpha, B=B, C=C, beta=beta, gamma=gamma)
         self.warmup = validation.one_of("warmup", warmup, ("full", "sum"))
@@ -82,17 +94,17 @@ class MultiPowerLaw(Law):
             raise ValueError(f"The numbers of the law must not be negative, and gamma below 1. Received: {self}")
 
     @classmethod
-    def published(cls, model):
+    def published(cls, model: str) -> Self:
         """The law with the numbers of the paper's three models: `"25M"`, `"100M"`, `"400M"` (peak 3e-4, 24,000 steps)."""
         return cls(*PUBLISHED[validation.one_of("model", model, tuple(PUBLISHED))])
 
     @property
-    def numbers(self):
+    def numbers(self) -> tuple[float, ...]:
         """The law's numbers in the order of `parameters`."""
         return tuple(getattr(self, name) for name in self.parameters)
 
     @classmethod
-    def fit(cls, curves, warmup="sum", skip=0.3, points=400):
+    def fit(cls, curves: Curves, warmup: str = "sum", skip: float = 0.3, points: int = 400) -> Self:
         """The law that describes measured curves best.
 
         First L0, A, alpha and B of the reduced law L0 + A * S1^-alpha - B * (peak - lr), by non-negative least squares for a
@@ -100,9 +112,9 @@ class MultiPowerLaw(Law):
         L-BFGS-B.
 
         The official code searches from a grid in the first stage, and takes up to 200 steps of AdamW in the second. It uses
-        all points after warmup; small models fall in another way at first, so `skip` leaves these points out. And it lets
-        all numbers go where they will, which for C, beta and gamma is anywhere if the curves are few and noisy: here a small
-        penalty holds them near the published ones, unless the curves say otherwise.
+        all points after warmup; small models fall in another way at first, so `skip` leaves these points out. It has no
+        bounds on C, beta and gamma, which few and noisy curves do not determine: here a small penalty holds them near the
+        published ones, unless the curves differ.
 
         Args:
             curves: One or more `LossCurve`s; at least one in which the rate falls, and better one in which it falls at once.
@@ -119,7 +131,7 @@ class MultiPowerLaw(Law):
         """
         return _multi_power.fit(cls, curves, warmup, skip, points)
 
-    def optimize(self, steps, peak, warmup_steps=0, floor=1e-10, knots=400) -> Tabulated:
+    def optimize(self, steps: int, peak: float, warmup_steps: int = 0, floor: float = 1e-10, knots: int = 400) -> Tabulated:
         """The schedule with the lowest predicted final loss among those that never rise after warmup.
 
         Args:
@@ -134,7 +146,7 @@ class MultiPowerLaw(Law):
         """
         return _multi_power.optimize(self, steps, peak, warmup_steps, floor, knots)
 
-    def loss_at(self, learning_rate, at):
+    def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         if np.any(learning_rate[1:] == 0):
             warnings.warn(
                 f"The learning rate is 0 at {np.sum(learning_rate[1:] == 0)} updates, where the multi-power law is not "
@@ -148,7 +160,7 @@ class MultiPowerLaw(Law):
         with np.errstate(divide="ignore"):  # before the first rate above 0 the law has no finite loss
             return self.L0 + self.A * spent[at] ** -self.alpha - self.B * drop
 
-    def _drop(self, learning_rate, at):
+    def _drop(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         past = lr_decrements(counted(learning_rate, self.warmup), at)
         with np.errstate(divide="ignore", invalid="ignore"):
             reach = np.where(past.since > 0, past.rate**-self.gamma * past.since, 0.0)

@@ -3,6 +3,7 @@
 Plain functions of plain numbers. They start a search for a learning rate; none replaces one.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ STEP_LAW = {  # learning rate: factor, power of the parameters, power of the tok
 }
 
 
-def linear_scaling(learning_rate, batch_size, base_batch_size):
+def linear_scaling(learning_rate: float, batch_size: float, base_batch_size: float) -> float:
     """The learning rate of SGD for another batch size: learning_rate * batch_size / base_batch_size.
 
     Goyal et al. 2017, arXiv:1706.02677, who warm up over 5 epochs and stop at a batch of 8192 (from memory, well known;
@@ -29,7 +30,7 @@ def linear_scaling(learning_rate, batch_size, base_batch_size):
     )
 
 
-def square_root_scaling(learning_rate, batch_size, base_batch_size):
+def square_root_scaling(learning_rate: float, batch_size: float, base_batch_size: float) -> float:
     """The learning rate of Adam and its kin for another batch size: learning_rate * sqrt(batch_size / base_batch_size).
 
     Granziol et al. 2020, arXiv:2006.09092 (from memory; the text was not read).
@@ -41,7 +42,7 @@ def square_root_scaling(learning_rate, batch_size, base_batch_size):
     return validation.positive_float("learning_rate", learning_rate) * ratio**0.5
 
 
-def surge_scaling(max_learning_rate, batch_size, noise_batch_size):
+def surge_scaling(max_learning_rate: float, batch_size: float, noise_batch_size: float) -> float:
     """The best learning rate of Adam: max_learning_rate / (0.5 * (sqrt(B_n / B) + sqrt(B / B_n))).
 
     B is `batch_size` and B_n = `noise_batch_size` that at which the best learning rate is largest, `max_learning_rate`;
@@ -57,7 +58,7 @@ def surge_scaling(max_learning_rate, batch_size, noise_batch_size):
     return validation.positive_float("max_learning_rate", max_learning_rate) * 2 * ratio**0.5 / (1 + ratio)
 
 
-def surge_scaling_sgd(max_learning_rate, batch_size, noise_batch_size):
+def surge_scaling_sgd(max_learning_rate: float, batch_size: float, noise_batch_size: float) -> float:
     """The best learning rate of SGD: max_learning_rate / (1 + B_n / B), without a surge. See `surge_scaling`.
 
     Li et al. 2024, arXiv:2405.14578 (the text was read, which warns not to use a power of this for Adam).
@@ -69,8 +70,8 @@ def surge_scaling_sgd(max_learning_rate, batch_size, noise_batch_size):
     return validation.positive_float("max_learning_rate", max_learning_rate) * ratio / (1 + ratio)
 
 
-def token_horizon_ratio(tokens, base_tokens, beta=0.32):
-    """What the best learning rate is multiplied by for a run of another length: (base_tokens / tokens)^beta.
+def token_horizon_ratio(tokens: float, base_tokens: float, beta: float = 0.32) -> float:
+    """The factor of the best learning rate for a run of another length: (base_tokens / tokens)^beta.
 
     Bjorck et al. 2024, arXiv:2409.19913: beta = 0.32 for 760 million parameters and more; for smaller networks other
     sources give 0.70 (50M), 0.65 (125M), 0.38 (350M). Exponents from the abstract and notes on it. `step_law` has the
@@ -82,7 +83,7 @@ def token_horizon_ratio(tokens, base_tokens, beta=0.32):
     return _ratio(base_tokens=base_tokens, tokens=tokens) ** validation.non_negative_float("beta", beta)
 
 
-def token_horizon_scaling(learning_rate, tokens, base_tokens, beta=0.32):
+def token_horizon_scaling(learning_rate: float, tokens: float, base_tokens: float, beta: float = 0.32) -> float:
     """The learning rate for a run of another length: learning_rate * (base_tokens / tokens)^beta.
 
     Source as of `token_horizon_ratio`.
@@ -100,7 +101,7 @@ class StepLaw(NamedTuple):
     batch_tokens: float
 
 
-def step_law(parameters, tokens, constants="rounded"):
+def step_law(parameters: float, tokens: float, constants: str = "rounded") -> StepLaw:
     """The best peak learning rate and batch size for a language model: 1.79 N^-0.713 D^0.307 and 0.58 D^0.571 tokens.
 
     N is the number of `parameters` without the embeddings, D that of the `tokens` of the run. `constants` are `"rounded"`,
@@ -121,7 +122,7 @@ def step_law(parameters, tokens, constants="rounded"):
     return StepLaw(factor * parameters**by_parameters * tokens**by_tokens, batch_factor * tokens**batch_by_tokens)
 
 
-def half_life(beta):
+def half_life(beta: float) -> float:
     """The updates after which an average with decay `beta` has forgotten half: ln(1 / 2) / ln(beta).
 
     Marek et al. 2025, arXiv:2507.07101 (official code was read).
@@ -132,7 +133,7 @@ def half_life(beta):
     return float(np.log(0.5) / np.log(validation.inner_fraction("beta", beta)))
 
 
-def beta_2_for_batch_size(beta_2, batch_size, base_batch_size):
+def beta_2_for_batch_size(beta_2: float, batch_size: float, base_batch_size: float) -> float:
     """Adam's beta_2 for another batch size: beta_2^(batch_size / base_batch_size).
 
     So the half-life of the second moment stays the same in examples or tokens. Marek et al. 2025, arXiv:2507.07101
@@ -144,7 +145,7 @@ def beta_2_for_batch_size(beta_2, batch_size, base_batch_size):
     return validation.inner_fraction("beta_2", beta_2) ** _ratio(batch_size=batch_size, base_batch_size=base_batch_size)
 
 
-def mup_learning_rate(learning_rate, width, base_width):
+def mup_learning_rate(learning_rate: float, width: float, base_width: float) -> float:
     """Adam's learning rate of a hidden matrix in a network of another width: learning_rate * base_width / width.
 
     Yang et al. 2022 (muP), arXiv:2203.03466, from memory, unverified. Matrices between layers only: embeddings, biases and
@@ -156,7 +157,7 @@ def mup_learning_rate(learning_rate, width, base_width):
     return validation.positive_float("learning_rate", learning_rate) * _ratio(base_width=base_width, width=width)
 
 
-def mup_initialization_std(standard_deviation, width, base_width):
+def mup_initialization_std(standard_deviation: float, width: float, base_width: float) -> float:
     """The standard deviation of a hidden matrix's initial values: standard_deviation * sqrt(base_width / width).
 
     Yang et al. 2022 (muP), arXiv:2203.03466, from memory, unverified.
@@ -168,7 +169,7 @@ def mup_initialization_std(standard_deviation, width, base_width):
     return standard_deviation * _ratio(base_width=base_width, width=width) ** 0.5
 
 
-def mup_weight_decay(weight_decay, width, base_width):
+def mup_weight_decay(weight_decay: float, width: float, base_width: float) -> float:
     """AdamW's weight decay of a hidden matrix: weight_decay * width / base_width.
 
     The decay of an update is learning rate times weight decay; it stays the same beside `mup_learning_rate`. From memory,
@@ -187,8 +188,8 @@ class MovingAverage(NamedTuple):
     residual: float
 
 
-def adamw_as_ema(learning_rates, weight_decay):
-    """How much each update of an AdamW run is worth in its final parameters, which are a moving average of them.
+def adamw_as_ema(learning_rates: Sequence[float] | np.ndarray, weight_decay: float) -> MovingAverage:
+    """The share of each update of an AdamW run in its final parameters, which are a moving average of them.
 
     With a_t = learning_rates[t] * weight_decay, coefficients c_t = a_t * (1 - a_(t+1)) * (1 - a_(t+2)) * ... and residual
     (1 - a_0) * (1 - a_1) * ... of the initial parameters; they sum to 1. The learning rates are those of every update, for
@@ -210,6 +211,6 @@ def adamw_as_ema(learning_rates, weight_decay):
     return MovingAverage(parts * kept[1:], float(kept[0]))
 
 
-def _ratio(**numbers):
+def _ratio(**numbers: float) -> float:
     above, below = (validation.positive_float(name, value) for name, value in numbers.items())
     return above / below

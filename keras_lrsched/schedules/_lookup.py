@@ -31,7 +31,7 @@ def get(
     total_steps: int | None = None,
     warmup_steps: int = 0,
 ) -> LearningRateSchedule:
-    """The schedule that an identifier means; a name stands for the schedule in its usual proportions for a run.
+    """The schedule of an identifier; a name stands for the schedule in its usual proportions for a run.
 
     Args:
         identifier: `"name"`, `"name:option=value:option=value"`, `"file:PATH"`, a config, or a schedule, which is returned

@@ -1,8 +1,12 @@
 """Batch size warmup: larger batches when the gradients can use them (Merrill et al. 2025)."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
+from keras_lrsched.schedules.schedule import Schedule
 
 
 @register(
@@ -43,13 +47,19 @@ class BatchSizeWarmup(PiecewiseConstant):
     array([0.0004    , 0.00056569, 0.0008    ])
     """
 
-    def __init__(self, batch_sizes, boundaries, name="BatchSizeWarmup"):
+    def __init__(self, batch_sizes: Sequence[int], boundaries: Sequence[int], name: str = "BatchSizeWarmup") -> None:
         self.batch_sizes = validation.increasing("batch_sizes", batch_sizes, validation.positive_int)
         self.name = name
         super().__init__(boundaries, self.batch_sizes)
 
     @classmethod
-    def from_tokens(cls, batch_sizes, token_boundaries, tokens_per_example, **options):
+    def from_tokens(
+        cls,
+        batch_sizes: Sequence[int],
+        token_boundaries: Sequence[float],
+        tokens_per_example: float,
+        name: str = "BatchSizeWarmup",
+    ) -> Self:
         """The schedule with its boundaries in tokens seen, which it rounds up to whole updates."""
         sizes = validation.increasing("batch_sizes", batch_sizes, validation.positive_int)
         ends = validation.increasing("token_boundaries", token_boundaries, validation.positive_int)
@@ -59,9 +69,9 @@ class BatchSizeWarmup(PiecewiseConstant):
             steps = -(-(end - seen) // (size * tokens))
             step, seen = step + steps, seen + steps * size * tokens
             boundaries.append(step)
-        return cls(sizes, boundaries + ends[len(boundaries) :], **options)
+        return cls(sizes, boundaries + ends[len(boundaries) :], name)
 
-    def learning_rate_factor(self, power=0.5):
+    def learning_rate_factor(self, power: float = 0.5) -> Schedule:
         """(B_i / B_0)^power as a schedule, to be multiplied with that of the learning rate: 0.5 for Adam, 1 for SGD."""
         power = validation.non_negative_float("power", power)
         return PiecewiseConstant(self.boundaries, [(size / self.batch_sizes[0]) ** power for size in self.batch_sizes])

@@ -1,6 +1,7 @@
 """The radius of certified training: how large the perturbations are that the bounds must hold for (Shi et al. 2021)."""
 
 import math
+from typing import Self
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -52,7 +53,16 @@ class CertifiedEpsilon(PhasedSchedule):
     array([0.      , 0.035714, 0.142857, 0.571429, 1.      ])
     """
 
-    def __init__(self, epsilon, start_step, ramp_steps, mode="smooth", mid=0.25, beta=4.0, name="CertifiedEpsilon"):
+    def __init__(
+        self,
+        epsilon: float,
+        start_step: int,
+        ramp_steps: int,
+        mode: str = "smooth",
+        mid: float = 0.25,
+        beta: float = 4.0,
+        name: str = "CertifiedEpsilon",
+    ) -> None:
         self.epsilon = validation.positive_float("epsilon", epsilon)
         self.start_step = validation.non_negative_int("start_step", start_step)
         self.ramp_steps = validation.positive_int("ramp_steps", ramp_steps)
@@ -70,11 +80,22 @@ class CertifiedEpsilon(PhasedSchedule):
         ]
 
     @classmethod
-    def from_epochs(cls, epsilon, start_epoch, ramp_epochs, steps_per_epoch, **options):
+    def from_epochs(
+        cls,
+        epsilon: float,
+        start_epoch: int,
+        ramp_epochs: int,
+        steps_per_epoch: int,
+        mode: str = "smooth",
+        mid: float = 0.25,
+        beta: float = 4.0,
+        name: str = "CertifiedEpsilon",
+    ) -> Self:
         """The schedule in epochs, counted from 1 as in the official code: the ramp begins with `start_epoch`.
 
         The paper: CIFAR-10 from epoch 2 over 80 epochs, Tiny ImageNet from 2 over 20, MNIST from 1 over 20.
         """
         steps = validation.positive_int("steps_per_epoch", steps_per_epoch)
         start = validation.positive_int("start_epoch", start_epoch) - 1
-        return cls(epsilon, start * steps, validation.positive_int("ramp_epochs", ramp_epochs) * steps, **options)
+        ramp = validation.positive_int("ramp_epochs", ramp_epochs)
+        return cls(epsilon, start * steps, ramp * steps, mode, mid, beta, name)

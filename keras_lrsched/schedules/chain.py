@@ -1,9 +1,12 @@
 """Chain: one schedule after another."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import at_least
-from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
+from keras_lrsched.schedules.schedule import Schedule, ScheduleLike, as_schedule, compute
 
 
 @register(
@@ -33,7 +36,7 @@ class Chain(Schedule):
     array([1. , 1. , 1. , 1. , 0.5, 0. ])
     """
 
-    def __init__(self, schedules, boundaries=None):
+    def __init__(self, schedules: Sequence[ScheduleLike], boundaries: Sequence[int] | None = None) -> None:
         if not isinstance(schedules, (list, tuple)) or len(schedules) < 2:
             raise ValueError(f"`schedules` must be a list of two or more. Received: schedules={schedules!r}")
         self.schedules = [as_schedule("schedules", schedule) for schedule in schedules]
@@ -48,14 +51,14 @@ class Chain(Schedule):
         last = getattr(self.schedules[-1], "total_steps", None)
         self.total_steps = None if last is None else self.boundaries[-1] + last
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         value = compute(self.schedules[0], step, xp)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
             value = xp.where(step < boundary, value, compute(schedule, at_least(step - boundary, 0, xp), xp))
         return value
 
 
-def _ends(schedules):
+def _ends(schedules: Sequence[ScheduleLike]) -> list[int]:
     ends, end = [], 0
     for schedule in schedules:
         steps = getattr(schedule, "total_steps", None)

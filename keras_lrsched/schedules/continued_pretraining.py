@@ -1,13 +1,14 @@
 """The schedule of "Reuse, Don't Retrain" for continued pre-training (Parmar et al. 2024): no warmup, a deep cosine."""
 
 import bisect
+from typing import Any
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.profile_decay import ProfileDecay
-from keras_lrsched.schedules.schedule import Warmup
+from keras_lrsched.schedules.schedule import Schedule, Warmup
 
 
 @register(
@@ -26,7 +27,7 @@ class ContinuedPretraining(ProfileDecay):
         initial * (alpha + (1 - alpha) * (1 + cos(pi * x)) / 2),  x = min(t, decay_steps) / decay_steps
 
     The data changes, too: from the general blend to the one with questions and answers, when the value has come down to a
-    fifth of the first; `switch_step` says when. With `alpha=0.01` that is at x = 0.711313.
+    fifth of the first; `switch_step` returns that step. With `alpha=0.01` that is at x = 0.711313.
 
     Args:
         initial_learning_rate: The value at t = 0: the lowest value of pre-training, 4.5e-5 in the paper.
@@ -48,10 +49,12 @@ class ContinuedPretraining(ProfileDecay):
     712
     """
 
-    def __init__(self, initial_learning_rate, decay_steps, alpha=0.01, name="ContinuedPretraining"):
+    def __init__(
+        self, initial_learning_rate: float, decay_steps: int, alpha: float = 0.01, name: str = "ContinuedPretraining"
+    ) -> None:
         super().__init__(initial_learning_rate, decay_steps, alpha, name, profile="cosine")
 
-    def switch_step(self, fraction=0.2):
+    def switch_step(self, fraction: float = 0.2) -> int:
         """The first step whose value is at most `fraction` of the first: the one from which to train on the second blend.
 
         Raises:
@@ -64,8 +67,8 @@ class ContinuedPretraining(ProfileDecay):
         return bisect.bisect_left(range(self.decay_steps), fallen, key=lambda step: -self.compute(step, np))
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
-        """Reaches the floor when the budget ends. The paper has no warmup; one that is asked for comes in front."""
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
+        """Reaches the floor when the budget ends. The paper has no warmup; `warmup_steps` come in front."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         schedule = cls(peak_learning_rate, total_steps - warmup_steps, **options)
         return Warmup(schedule, warmup_steps) if warmup_steps else schedule

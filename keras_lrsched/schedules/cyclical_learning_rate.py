@@ -1,6 +1,8 @@
 """CLR, cyclical learning rates (Smith 2017), under the names and arguments of TensorFlow Addons."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +14,7 @@ from keras_lrsched.schedules._arrays import at_least, to_float
 from keras_lrsched.schedules.schedule import Schedule
 
 
-def _power(base, count, xp):
+def _power(base: float, count: Any, xp: Any) -> Any:
     return xp.exp(math.log(base) * to_float(count, xp))
 
 
@@ -72,14 +74,14 @@ class CyclicalLearningRate(Schedule):
 
     def __init__(
         self,
-        initial_learning_rate,
-        maximal_learning_rate,
-        step_size,
-        scale_fn,
-        scale_mode="cycle",
-        name="CyclicalLearningRate",
-        gamma=1.0,
-    ):
+        initial_learning_rate: float,
+        maximal_learning_rate: float,
+        step_size: int,
+        scale_fn: str | Callable,
+        scale_mode: str = "cycle",
+        name: str = "CyclicalLearningRate",
+        gamma: float = 1.0,
+    ) -> None:
         self.initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
         self.maximal_learning_rate = validation.positive_float("maximal_learning_rate", maximal_learning_rate)
         if self.maximal_learning_rate < self.initial_learning_rate:
@@ -97,7 +99,7 @@ class CyclicalLearningRate(Schedule):
                 f"`gamma` belongs to scale_fn='exp_range' alone. Received: gamma={gamma}, scale_fn={scale_fn!r}"
             )
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         step = at_least(step, 0, xp)  # before, scales without a bound
         cycle = 2 * self.step_size
         place = step % cycle
@@ -105,13 +107,13 @@ class CyclicalLearningRate(Schedule):
         scale = self._scale(1 + step // cycle if self.scale_mode == "cycle" else step, xp)
         return self.initial_learning_rate + (self.maximal_learning_rate - self.initial_learning_rate) * height * scale
 
-    def _scale(self, count, xp):
+    def _scale(self, count: Any, xp: Any) -> Any:
         if not callable(self.scale_fn):
             return SCALES[self.scale_fn](count, self.gamma, xp)
         scale = self.scale_fn(to_float(count, xp))
         return to_float(ops.convert_to_numpy(scale) if xp is np and ops.is_tensor(scale) else scale, xp)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if callable(config.get("scale_fn")):
             name = keras.saving.get_registered_name(self.scale_fn)
@@ -124,7 +126,9 @@ class CyclicalLearningRate(Schedule):
         return config
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, cycles=4, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, cycles: int = 4, **options: Any
+    ) -> Schedule:
         """`cycles` whole cycles, 4 by default, from a quarter of the peak (Smith's rule of thumb, from memory).
 
         The first rise is the warmup, so `warmup_steps` is only checked.
@@ -135,7 +139,7 @@ class CyclicalLearningRate(Schedule):
         return cls(**{"initial_learning_rate": peak / 4, "maximal_learning_rate": peak, "step_size": step_size, **options})
 
 
-def _checked_scale(scale_fn):
+def _checked_scale(scale_fn: str | Callable) -> str | Callable:
     if callable(scale_fn) or (isinstance(scale_fn, str) and scale_fn in SCALES):
         return scale_fn
     registered = keras.saving.get_registered_object(scale_fn) if isinstance(scale_fn, str) else None

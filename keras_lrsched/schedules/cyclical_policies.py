@@ -26,12 +26,12 @@ class TriangularCyclicalLearningRate(CyclicalLearningRate):
 
     def __init__(
         self,
-        initial_learning_rate,
-        maximal_learning_rate,
-        step_size,
-        scale_mode="cycle",
-        name="TriangularCyclicalLearningRate",
-    ):
+        initial_learning_rate: float,
+        maximal_learning_rate: float,
+        step_size: int,
+        scale_mode: str = "cycle",
+        name: str = "TriangularCyclicalLearningRate",
+    ) -> None:
         super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular", scale_mode, name)
 
 
@@ -57,12 +57,12 @@ class Triangular2CyclicalLearningRate(CyclicalLearningRate):
 
     def __init__(
         self,
-        initial_learning_rate,
-        maximal_learning_rate,
-        step_size,
-        scale_mode="cycle",
-        name="Triangular2CyclicalLearningRate",
-    ):
+        initial_learning_rate: float,
+        maximal_learning_rate: float,
+        step_size: int,
+        scale_mode: str = "cycle",
+        name: str = "Triangular2CyclicalLearningRate",
+    ) -> None:
         super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "triangular2", scale_mode, name)
 
 
@@ -86,11 +86,11 @@ class ExponentialCyclicalLearningRate(CyclicalLearningRate):
 
     def __init__(
         self,
-        initial_learning_rate,
-        maximal_learning_rate,
-        step_size,
-        scale_mode="iterations",
-        gamma=1.0,
-        name="ExponentialCyclicalLearningRate",
-    ):
+        initial_learning_rate: float,
+        maximal_learning_rate: float,
+        step_size: int,
+        scale_mode: str = "iterations",
+        gamma: float = 1.0,
+        name: str = "ExponentialCyclicalLearningRate",
+    ) -> None:
         super().__init__(initial_learning_rate, maximal_learning_rate, step_size, "exp_range", scale_mode, name, gamma)

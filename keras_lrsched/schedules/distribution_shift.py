@@ -1,5 +1,8 @@
 """Learning rates for a target that moves (after Fahrbach et al. 2023): our own greedy rule for linear regression."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.schedule import Schedule, Warmup
@@ -55,15 +58,15 @@ class DistributionShift(Schedule):
 
     def __init__(
         self,
-        total_steps,
-        dimension=10,
-        batch_size=8,
-        noise_variance=0.25,
-        initial_error=1.0,
-        drift=0.0,
-        scale=1.0,
-        name="DistributionShift",
-    ):
+        total_steps: int,
+        dimension: int = 10,
+        batch_size: int = 8,
+        noise_variance: float = 0.25,
+        initial_error: float = 1.0,
+        drift: float | Sequence[float] = 0.0,
+        scale: float = 1.0,
+        name: str = "DistributionShift",
+    ) -> None:
         self.total_steps = steps = validation.positive_int("total_steps", total_steps)
         self.dimension = validation.positive_int("dimension", dimension)
         self.batch_size = validation.positive_int("batch_size", batch_size)
@@ -74,7 +77,7 @@ class DistributionShift(Schedule):
         self.name = name
         self._table = Tabulated(self._greedy(self.drift if isinstance(self.drift, list) else [self.drift] * steps))
 
-    def _greedy(self, drifts):
+    def _greedy(self, drifts: list[float]) -> list[float]:
         error = self.initial_error
         spread = 1 + (self.dimension + 1) / self.batch_size
         noise = self.noise_variance * self.dimension / self.batch_size
@@ -85,12 +88,12 @@ class DistributionShift(Schedule):
             error = error * (1 - rate) + drift**2
         return rates
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return self._table.compute(step, xp)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
-        """Scaled so that its largest value is the peak; behind a linear warmup, if one is asked for. No size is usual."""
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
+        """Scaled so that its largest value is the peak; behind a linear warmup, if there is one. No size is usual."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         steps = total_steps - warmup_steps
@@ -98,7 +101,7 @@ class DistributionShift(Schedule):
         return Warmup(schedule, warmup_steps) if warmup_steps else schedule
 
 
-def _checked_drift(drift, total_steps):
+def _checked_drift(drift: float | Sequence[float], total_steps: int) -> float | list[float]:
     if not isinstance(drift, (list, tuple)):
         return validation.non_negative_float("drift", drift)
     if len(drift) != total_steps:

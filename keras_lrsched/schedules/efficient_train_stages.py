@@ -1,10 +1,15 @@
 """EfficientTrain: small images and weak augmentation first (Wang et al. 2023, 2024)."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Self
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant
+
+DEFAULT_SIZES = (96,) * 2 + (160,) * 4 + (224,) * 4
+"""Those of EfficientTrain++ for most models."""
 
 
 @register(
@@ -57,12 +62,12 @@ class EfficientTrainStages(PiecewiseConstant):
 
     def __init__(
         self,
-        total_steps,
-        sizes=(96,) * 2 + (160,) * 4 + (224,) * 4,
-        magnitudes=None,
-        equal="compute",
-        name="EfficientTrainStages",
-    ):
+        total_steps: int,
+        sizes: Sequence[int] = DEFAULT_SIZES,
+        magnitudes: Sequence[float] | None = None,
+        equal: str = "compute",
+        name: str = "EfficientTrainStages",
+    ) -> None:
         self.sizes = validation.each("sizes", sizes, validation.positive_int)
         magnitudes = range(len(self.sizes)) if magnitudes is None else magnitudes
         self.magnitudes = validation.each("magnitudes", magnitudes, validation.non_negative_float)
@@ -84,13 +89,21 @@ class EfficientTrainStages(PiecewiseConstant):
         self.total_steps = total
 
     @classmethod
-    def for_full_size_steps(cls, steps, sizes=None, full_size=224, **options):
+    def for_full_size_steps(
+        cls,
+        steps: int,
+        sizes: Sequence[int] = DEFAULT_SIZES,
+        full_size: int = 224,
+        magnitudes: Sequence[float] | None = None,
+        equal: str = "compute",
+        name: str = "EfficientTrainStages",
+    ) -> Self:
         """The stages with the compute of `steps` updates at `full_size`, as the official scripts count."""
-        options = options if sizes is None else {**options, "sizes": sizes}
         steps, full_size = validation.positive_int("steps", steps), validation.positive_int("full_size", full_size)
-        sizes = cls(10**9, **options).sizes
-        return cls(round(steps / len(sizes) * sum((full_size / size) ** 2 for size in sizes)), **options)
+        sizes = cls(10**9, sizes, magnitudes, equal).sizes
+        total = round(steps / len(sizes) * sum((full_size / size) ** 2 for size in sizes))
+        return cls(total, sizes, magnitudes, equal, name)
 
-    def magnitude(self):
+    def magnitude(self) -> PiecewiseConstant:
         """The magnitude of RandAugment, as a schedule."""
         return PiecewiseConstant(self.boundaries, self.magnitudes)

@@ -1,9 +1,13 @@
 """Infinite learning rate: a schedule for continual pre-training, whose end is chosen when it comes (Ibrahim et al. 2024)."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment
 
 
@@ -34,7 +38,7 @@ class InfiniteLearningRate(PhasedSchedule):
     Cooldowns: `"cosine"`, or `"inverse_sqrt"`, max / sqrt(1 + y * ((max / constant)^2 - 1)), or any other profile.
 
     Args:
-        max_learning_rate: The peak.
+        peak_learning_rate: The peak.
         constant_learning_rate: The value that training goes on with, below the peak.
         min_learning_rate: The floor, positive and below the constant.
         warmup_steps: Updates until the peak. May be `0`.
@@ -61,20 +65,20 @@ class InfiniteLearningRate(PhasedSchedule):
 
     def __init__(
         self,
-        max_learning_rate,
-        constant_learning_rate,
-        min_learning_rate,
-        warmup_steps,
-        cooldown_steps,
-        constant_steps,
-        annealing_steps,
-        cooldown="cosine",
-        name="InfiniteLearningRate",
-    ):
-        self.max_learning_rate = high = validation.positive_float("max_learning_rate", max_learning_rate)
+        peak_learning_rate: float,
+        constant_learning_rate: float,
+        min_learning_rate: float,
+        warmup_steps: int,
+        cooldown_steps: int,
+        constant_steps: int,
+        annealing_steps: int,
+        cooldown: ProfileLike = "cosine",
+        name: str = "InfiniteLearningRate",
+    ) -> None:
+        self.peak_learning_rate = high = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.constant_learning_rate = constant = validation.positive_float("constant_learning_rate", constant_learning_rate)
         self.min_learning_rate = low = validation.positive_float("min_learning_rate", min_learning_rate)
-        validation.below("constant_learning_rate", constant, "max_learning_rate", high)
+        validation.below("constant_learning_rate", constant, "peak_learning_rate", high)
         validation.below("min_learning_rate", low, "constant_learning_rate", constant)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.cooldown_steps = validation.positive_int("cooldown_steps", cooldown_steps)
@@ -90,7 +94,7 @@ class InfiniteLearningRate(PhasedSchedule):
         ]
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """After the warmup, 60 % cooldown to 0.55 of the peak, 25 % constant, 15 % annealing to a tenth of the peak.
 
         The percentages of Ibrahim et al. are from memory, unverified; the values are theirs.

@@ -1,5 +1,7 @@
 """Inverse-square-root decay, the schedule without an end of the first transformers."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import at_least, to_float
@@ -52,8 +54,14 @@ class InverseSqrtDecay(Schedule):
     """
 
     def __init__(
-        self, initial_learning_rate, decay_steps, alpha=0.0, name="InverseSqrtDecay", warmup_target=None, warmup_steps=0
-    ):
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "InverseSqrtDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ) -> None:
         self.decay_steps = validation.positive_int("decay_steps", decay_steps)
         self.alpha = validation.fraction("alpha", alpha)
         self.name = name
@@ -65,10 +73,10 @@ class InverseSqrtDecay(Schedule):
                 "`warmup_steps` must not exceed `decay_steps`, or the value would jump down when the warmup ends. "
                 f"Received: warmup_steps={warmup_steps}, decay_steps={decay_steps}"
             )
-        self._peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
+        self._peak = self.initial_learning_rate if self.warmup_target is None else self.warmup_target
         self._rise = Segment(self.warmup_steps, self.initial_learning_rate, self._peak)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         count = to_float(at_least(step, self.decay_steps, xp), xp)
         value = self._peak * xp.sqrt(self.decay_steps / count)
         if self.alpha:
@@ -80,7 +88,7 @@ class InverseSqrtDecay(Schedule):
         return xp.where(step < self.warmup_steps, rise, value)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """Decays from the end of the warmup on; without one, from a tenth of the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if not warmup_steps:

@@ -1,9 +1,11 @@
 """Learning-rate rewinding (Renda, Frankle & Carbin, ICLR 2020): retrain a pruned network as it was trained at the end."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import at_least
-from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
+from keras_lrsched.schedules.schedule import Schedule, ScheduleLike, as_schedule, compute
 
 
 @register(
@@ -43,7 +45,7 @@ class LearningRateRewinding(Schedule):
     array([1.  , 0.75, 0.5 , 0.25, 0.5 , 0.25, 0.5 , 0.25, 0.  ])
     """
 
-    def __init__(self, schedule, training_steps, rewind_steps, cycles=1):
+    def __init__(self, schedule: ScheduleLike, training_steps: int, rewind_steps: int, cycles: int = 1) -> None:
         self.schedule = as_schedule("schedule", schedule)
         self.training_steps = validation.positive_int("training_steps", training_steps)
         self.rewind_steps = validation.positive_int("rewind_steps", rewind_steps)
@@ -55,7 +57,7 @@ class LearningRateRewinding(Schedule):
             )
         self.total_steps = self.training_steps + self.cycles * self.rewind_steps
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         replayed = at_least(step - self.training_steps, 0, xp) % self.rewind_steps + self.training_steps - self.rewind_steps
         first = self.training_steps - at_least(self.training_steps - step, 0, xp)  # and what stays behind the last replay
         replaying = (step >= self.training_steps) & (step < self.total_steps)

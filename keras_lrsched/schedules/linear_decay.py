@@ -46,6 +46,12 @@ class LinearDecay(ProfileDecay):
     """
 
     def __init__(
-        self, initial_learning_rate, decay_steps, alpha=0.0, name="LinearDecay", warmup_target=None, warmup_steps=0
-    ):
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "LinearDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ) -> None:
         super().__init__(initial_learning_rate, decay_steps, alpha, name, warmup_target, warmup_steps, profile="linear")

@@ -4,6 +4,7 @@ from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
 from keras_lrsched.schedules.segment import Segment
 
 
@@ -43,7 +44,14 @@ class MaskingRate(PhasedSchedule):
     array([0.3   , 0.2625, 0.225 , 0.1875, 0.15  ])
     """
 
-    def __init__(self, total_steps, initial_rate=0.3, final_rate=0.15, profile="linear", name="MaskingRate"):
+    def __init__(
+        self,
+        total_steps: int,
+        initial_rate: float = 0.3,
+        final_rate: float = 0.15,
+        profile: ProfileLike = "linear",
+        name: str = "MaskingRate",
+    ) -> None:
         steps = validation.positive_int("total_steps", total_steps)
         self.initial_rate = validation.positive_fraction("initial_rate", initial_rate)
         self.final_rate = validation.positive_fraction("final_rate", final_rate)

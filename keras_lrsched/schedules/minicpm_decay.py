@@ -1,8 +1,11 @@
 """The schedule of MiniCPM (Hu et al. 2024): warmup, a constant, and a decay that is given by its half-life."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.warmup_stable_decay import WarmupStableDecay, split_budget
 
 
@@ -51,14 +54,14 @@ class MiniCPMDecay(WarmupStableDecay):
 
     def __init__(
         self,
-        peak_learning_rate,
-        warmup_steps,
-        stable_steps,
-        decay_steps,
-        half_life=5000.0,
-        warmup_start=0.0,
-        name="MiniCPMDecay",
-    ):
+        peak_learning_rate: float,
+        warmup_steps: int,
+        stable_steps: int,
+        decay_steps: int,
+        half_life: float = 5000.0,
+        warmup_start: float = 0.0,
+        name: str = "MiniCPMDecay",
+    ) -> None:
         self.half_life = validation.positive_float("half_life", half_life)
         half_lives = validation.positive_int("decay_steps", decay_steps) / self.half_life
         if not 1e-9 < half_lives <= 40:
@@ -72,7 +75,9 @@ class MiniCPMDecay(WarmupStableDecay):
         )
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, decay_fraction=0.1, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, decay_fraction: float = 0.1, **options: Any
+    ) -> Schedule:
         """Decays over the last tenth of the budget, to a sixteenth of the peak (in four half-lives, which is our choice)."""
         steps = split_budget(total_steps, warmup_steps, decay_fraction)
         return cls(peak_learning_rate, *steps, **{"half_life": steps[-1] / 4, **options})

@@ -26,8 +26,8 @@ class ModerateDecay(WarmupStableDecay):
         W <= t < W + S:  peak
         t >= W + S:      peak * (1 - sqrt(r)) + alpha * peak * sqrt(r)
 
-    The paper's pair is 3e-3 to 1e-3, where data in random order wants 3e-3 to 1e-5; it goes further with an average of the
-    last checkpoints.
+    The paper's pair is 3e-3 to 1e-3, where 3e-3 to 1e-5 is best for data in random order; it goes further with an average of
+    the last checkpoints.
 
     Args:
         peak_learning_rate: The value of the stable phase, positive.
@@ -51,14 +51,14 @@ class ModerateDecay(WarmupStableDecay):
 
     def __init__(
         self,
-        peak_learning_rate,
-        warmup_steps,
-        stable_steps,
-        decay_steps,
-        alpha=1 / 3,
-        warmup_start=0.0,
-        name="ModerateDecay",
-    ):
+        peak_learning_rate: float,
+        warmup_steps: int,
+        stable_steps: int,
+        decay_steps: int,
+        alpha: float = 1 / 3,
+        warmup_start: float = 0.0,
+        name: str = "ModerateDecay",
+    ) -> None:
         super().__init__(
             peak_learning_rate, warmup_steps, stable_steps, decay_steps, "one_minus_sqrt", alpha, warmup_start, name
         )

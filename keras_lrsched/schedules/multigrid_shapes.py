@@ -1,7 +1,8 @@
 """Multigrid training of video models: short, small clips in large batches first (Wu et al. 2020)."""
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import to_float, to_int
 from keras_lrsched.schedules.piecewise_constant import PiecewiseConstant, piece
+from keras_lrsched.schedules.schedule import Schedule
 
 LONG_CYCLE = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
 """Frames and crop of the four shapes of a long cycle, as fractions of the full ones."""
@@ -75,16 +77,16 @@ class MultigridShapes(PiecewiseConstant):
 
     def __init__(
         self,
-        frames,
-        crop,
-        milestones,
-        epochs,
-        steps_per_epoch,
-        gamma=0.1,
-        epoch_factor=1.5,
-        short_cycle=True,
-        name="MultigridShapes",
-    ):
+        frames: int,
+        crop: int,
+        milestones: Sequence[int],
+        epochs: int,
+        steps_per_epoch: int,
+        gamma: float = 0.1,
+        epoch_factor: float = 1.5,
+        short_cycle: bool = True,
+        name: str = "MultigridShapes",
+    ) -> None:
         self.frames, self.crop = validation.positive_int("frames", frames), validation.positive_int("crop", crop)
         self.milestones = validation.increasing("milestones", milestones, validation.positive_int)
         self.epochs = validation.positive_int("epochs", epochs)
@@ -101,7 +103,7 @@ class MultigridShapes(PiecewiseConstant):
         stages = len(self.milestones)
         cycle = [self._shapes(*factors) for factors in LONG_CYCLE]
         self._stages = cycle * stages + [cycle[-1]] * 2
-        self.epoch_ends = self._epoch_ends([np.mean([shape.batch_factor for shape in shapes]) for shapes in cycle])
+        self.epoch_ends = self._epoch_ends([float(np.mean([shape.batch_factor for shape in shapes])) for shapes in cycle])
         rates = [self.gamma**stage * shapes[-1].batch_factor for stage in range(stages) for shapes in cycle]
         self._rates = [*rates, rates[-1], self.gamma**stages]
         ends, end = [], 0
@@ -114,14 +116,14 @@ class MultigridShapes(PiecewiseConstant):
         super().__init__(ends[:-1], [shapes[-1].batch_factor for shapes in self._stages])
         self.total_steps = end
 
-    def _shapes(self, frames_factor, crop_factor):
+    def _shapes(self, frames_factor: float, crop_factor: float) -> list[Shape]:
         """The three shapes of the short cycle, or the one without it."""
         frames, crop = round(self.frames * frames_factor), round(self.crop * crop_factor)
         crops = [*(self.crop * factor for factor in SHORT_CYCLE if self.short_cycle), crop]
         full = self.frames * self.crop**2
         return [Shape(round(full / (frames * crop**2)), frames, round(crop)) for crop in crops]
 
-    def _epoch_ends(self, averages):
+    def _epoch_ends(self, averages: list[float]) -> list[int]:
         lengths = []
         for first, last in itertools.pairwise([0, *self.milestones]):
             lengths += [(last - first) * average / sum(averages) for average in averages]
@@ -131,20 +133,20 @@ class MultigridShapes(PiecewiseConstant):
         ends = [round(scale * end) for end in itertools.accumulate([*lengths, fine])]
         return [*ends[:-1], (ends[-2] + ends[-1]) // 2, ends[-1]]
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         step = xp.clip(step, 0, self.total_steps - 1)
         period = len(self._stages[0])
         factors = [shape.batch_factor for shapes in self._stages for shape in shapes]
         index = to_int(piece(step, self.boundaries, xp), xp) * period + to_int(step % period, xp)
         return xp.take(to_float(factors, xp), index)
 
-    def shape(self, step):
+    def shape(self, step: int) -> Shape:
         """The `Shape` of the mini-batch for the update after `step`, an int."""
         step = min(validation.non_negative_int("step", step), self.total_steps - 1)
         shapes = self._stages[int(piece(step, self.boundaries, np))]
         return shapes[step % len(shapes)]
 
-    def learning_rate(self, base_learning_rate):
+    def learning_rate(self, base_learning_rate: float) -> Schedule:
         """The learning rate: `base_learning_rate` times gamma to the stage, times the batch factor of the long cycle."""
         base = validation.positive_float("base_learning_rate", base_learning_rate)
         return PiecewiseConstant(self.boundaries, [base * rate for rate in self._rates])

@@ -1,5 +1,7 @@
 """Multiplicative cyclic schedule: one run that gives the whole curve of accuracy over time (Portes et al. 2022)."""
 
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops
@@ -56,7 +58,14 @@ class MultiplicativeCyclic(Schedule):
            1.    , 0.9619])
     """
 
-    def __init__(self, peak_learning_rate, first_decay_steps, t_mul=2, warmup_steps=0, name="MultiplicativeCyclic"):
+    def __init__(
+        self,
+        peak_learning_rate: float,
+        first_decay_steps: int,
+        t_mul: int = 2,
+        warmup_steps: int = 0,
+        name: str = "MultiplicativeCyclic",
+    ) -> None:
         self.peak_learning_rate = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.first_decay_steps = validation.positive_int("first_decay_steps", first_decay_steps)
         self.t_mul = validation.positive_int("t_mul", t_mul)
@@ -69,14 +78,22 @@ class MultiplicativeCyclic(Schedule):
             self._lengths.append(self._lengths[-1] * self.t_mul)
 
     @classmethod
-    def from_epochs(cls, peak_learning_rate, steps_per_epoch, first_decay_epochs=8, t_mul=2, warmup_epochs=8, **options):
+    def from_epochs(
+        cls,
+        peak_learning_rate: float,
+        steps_per_epoch: int,
+        first_decay_epochs: int = 8,
+        t_mul: int = 2,
+        warmup_epochs: int = 8,
+        name: str = "MultiplicativeCyclic",
+    ) -> Self:
         """The schedule with its lengths in epochs; by default the paper's."""
         steps = validation.positive_int("steps_per_epoch", steps_per_epoch)
         first = validation.positive_int("first_decay_epochs", first_decay_epochs)
         warmup = validation.non_negative_int("warmup_epochs", warmup_epochs)
-        return cls(peak_learning_rate, first * steps, t_mul, warmup * steps, **options)
+        return cls(peak_learning_rate, first * steps, t_mul, warmup * steps, name)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         left = self._left(at_least(step - self.warmup_steps, 0, xp), xp)
         value = self.peak_learning_rate * profiles.cosine.shape(1 - left, left, xp)
         if not self.warmup_steps:
@@ -85,8 +102,8 @@ class MultiplicativeCyclic(Schedule):
         rise = self._rise.value(done, left, xp)
         return xp.where(step < self.warmup_steps, rise, value)
 
-    def _left(self, since, xp):
-        """Which part of its cycle is left, `since` the warmup; from differences of whole numbers."""
+    def _left(self, since: Any, xp: Any) -> Any:
+        """The part of its cycle that is left, `since` the warmup; from differences of whole numbers."""
         if self.t_mul == 1:
             done = since % self.first_decay_steps
             return to_float(self.first_decay_steps - done, xp) / to_float(self.first_decay_steps, xp)
@@ -106,7 +123,9 @@ class MultiplicativeCyclic(Schedule):
         return (to_float(length - (since - start), xp) + excess) / (to_float(length, xp) + excess)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, cycles=3, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, cycles: int = 3, **options: Any
+    ) -> Schedule:
         """`cycles` cycles, 3 by default, of which the last ends with the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         t_mul = validation.positive_int("t_mul", options.pop("t_mul", 2))

@@ -1,9 +1,12 @@
 """Noam, the schedule of "Attention Is All You Need" (Vaswani et al. 2017)."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import at_least
 from keras_lrsched.schedules.inverse_sqrt_decay import InverseSqrtDecay
+from keras_lrsched.schedules.schedule import Schedule
 
 
 @register(
@@ -41,18 +44,20 @@ class NoamDecay(InverseSqrtDecay):
     array([1.74692811e-07, 6.98771243e-05, 6.98771243e-04, 3.49385621e-04])
     """
 
-    def __init__(self, d_model, warmup_steps=4000, scale=1.0, name="NoamDecay"):
+    def __init__(self, d_model: int, warmup_steps: int = 4000, scale: float = 1.0, name: str = "NoamDecay") -> None:
         self.d_model = validation.positive_int("d_model", d_model)
         warmup_steps = validation.positive_int("warmup_steps", warmup_steps)
         self.scale = validation.positive_float("scale", scale)
         peak = self.scale * (self.d_model * warmup_steps) ** -0.5
         super().__init__(0.0, warmup_steps, name=name, warmup_target=peak, warmup_steps=warmup_steps)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return super().compute(at_least(step, 0, xp) + 1, xp)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, d_model=512, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, d_model: int = 512, **options: Any
+    ) -> Schedule:
         """Reaches the peak at t = `warmup_steps`. Without a warmup the schedule is nothing: `0` means a tenth of all."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = (warmup_steps or total_steps // 10) + 1

@@ -1,11 +1,15 @@
 """1cycle: one rise to a large learning rate and one long fall, with momentum doing the opposite (Smith 2018)."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment
 
 
@@ -37,7 +41,7 @@ class OneCycle(PhasedSchedule):
     as PyTorch's `OneCycleLR` does. The last update of the run uses the floor, which then stays.
 
     Args:
-        max_learning_rate: The peak, positive.
+        peak_learning_rate: The peak, positive.
         total_steps: Updates in the run, T, a positive integer.
         pct_start: The fraction of the run until the peak. Defaults to `0.3`.
         div_factor: The peak over the first value, at least 1. Defaults to `25.0`.
@@ -57,18 +61,20 @@ class OneCycle(PhasedSchedule):
     array([4.e-02, 1.e+00, 4.e-06])
     """
 
+    total_steps: int
+
     def __init__(
         self,
-        max_learning_rate,
-        total_steps,
-        pct_start=0.3,
-        div_factor=25.0,
-        final_div_factor=1e4,
-        anneal="cosine",
-        three_phase=False,
-        name="OneCycle",
-    ):
-        self.max_learning_rate = peak = validation.positive_float("max_learning_rate", max_learning_rate)
+        peak_learning_rate: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        anneal: ProfileLike = "cosine",
+        three_phase: bool = False,
+        name: str = "OneCycle",
+    ) -> None:
+        self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.div_factor = validation.at_least_one("div_factor", div_factor)
         self.final_div_factor = validation.at_least_one("final_div_factor", final_div_factor)
         self.anneal = profiles.get(anneal)
@@ -81,12 +87,12 @@ class OneCycle(PhasedSchedule):
         self.segments = _cycle(total_steps, self.pct_start, values, self.anneal)
         self.total_steps = int(total_steps)
 
-    def momentum(self, base_momentum=0.85, max_momentum=0.95):
+    def momentum(self, base_momentum: float = 0.85, max_momentum: float = 0.95) -> "OneCycleMomentum":
         """The momentum that goes with it: `base_momentum` where the learning rate peaks, `max_momentum` at both ends."""
         return OneCycleMomentum(self.total_steps, base_momentum, max_momentum, self.pct_start, self.anneal, self.three_phase)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """The cycle over the whole budget. Its rise is its warmup, so `warmup_steps` is only checked."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return cls(peak_learning_rate, total_steps, **options)
@@ -129,14 +135,14 @@ class OneCycleMomentum(PhasedSchedule):
 
     def __init__(
         self,
-        total_steps,
-        base_momentum=0.85,
-        max_momentum=0.95,
-        pct_start=0.3,
-        anneal="cosine",
-        three_phase=False,
-        name="OneCycleMomentum",
-    ):
+        total_steps: int,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        pct_start: float = 0.3,
+        anneal: ProfileLike = "cosine",
+        three_phase: bool = False,
+        name: str = "OneCycleMomentum",
+    ) -> None:
         self.base_momentum = low = validation.fraction("base_momentum", base_momentum)
         self.max_momentum = high = validation.fraction("max_momentum", max_momentum)
         self.anneal = profiles.get(anneal)
@@ -148,7 +154,7 @@ class OneCycleMomentum(PhasedSchedule):
         self.total_steps = int(total_steps)
 
 
-def _cycle(total_steps, pct_start, values, anneal):
+def _cycle(total_steps: int, pct_start: float, values: Sequence[float], anneal: profiles.Profile) -> list[Segment]:
     """The phases between three or four values. Their lengths need not be whole numbers of steps."""
     total_steps = validation.positive_int("total_steps", total_steps)
     rise = pct_start * total_steps - 1

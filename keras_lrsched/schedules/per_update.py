@@ -1,8 +1,10 @@
-"""PerUpdate: lets a schedule count updates where Keras counts micro-steps."""
+"""PerUpdate: a schedule that counts updates where Keras counts micro-steps."""
+
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
-from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
+from keras_lrsched.schedules.schedule import Schedule, ScheduleLike, as_schedule, compute
 
 
 @register(
@@ -14,7 +16,7 @@ class PerUpdate(Schedule):
 
     With `gradient_accumulation_steps=k`, Keras' own optimizers advance a schedule at each of the k micro-steps that make one
     update: a warmup meant for 100 updates is over after 100 / k. The optimizers of this package, `ScheduleHyperparameter`
-    and `MagnitudePruning` count updates as they are, and raise `ValueError` if they are given a `PerUpdate`, at any depth.
+    and `MagnitudePruning` count updates as they are, and raise `ValueError` for a `PerUpdate` at any depth.
 
     Args:
         schedule: A `LearningRateSchedule` in updates, or a number for a constant.
@@ -30,17 +32,17 @@ class PerUpdate(Schedule):
     array([1.  , 1.  , 0.75, 0.75, 0.5 , 0.5 ])
     """
 
-    def __init__(self, schedule, accumulation_steps):
+    def __init__(self, schedule: ScheduleLike, accumulation_steps: int) -> None:
         self.schedule = as_schedule("schedule", schedule)
         self.accumulation_steps = validation.positive_int("accumulation_steps", accumulation_steps)
         updates = getattr(self.schedule, "total_steps", None)
         self.total_steps = None if updates is None else updates * self.accumulation_steps
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return compute(self.schedule, step // self.accumulation_steps, xp)
 
 
-def refuse_per_update(owner, name, schedule):
+def refuse_per_update(owner: str, name: str, schedule: Any) -> None:
     """Checks that a schedule for what counts updates does not count them once more.
 
     Raises:
@@ -53,7 +55,7 @@ def refuse_per_update(owner, name, schedule):
         )
 
 
-def _has_per_update(value):
+def _has_per_update(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_has_per_update, value))
     if isinstance(value, PerUpdate) and value.accumulation_steps > 1:

@@ -1,5 +1,8 @@
 """Piecewise constant: a value until a step, another from there on; the form of everything that goes by stages."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,7 +39,7 @@ class PiecewiseConstant(Schedule):
     array([1.  , 1.  , 0.1 , 0.01, 0.01])
     """
 
-    def __init__(self, boundaries, levels):
+    def __init__(self, boundaries: Sequence[int], levels: Sequence[float]) -> None:
         self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
         self.levels = validation.each("levels", levels, validation.non_negative_float)
         if len(self.levels) != len(self.boundaries) + 1:
@@ -45,16 +48,16 @@ class PiecewiseConstant(Schedule):
                 f"Received: {len(self.levels)} levels, {len(self.boundaries)} boundaries"
             )
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return xp.take(to_float(np.array(self.levels), xp), to_int(piece(step, self.boundaries, xp), xp))
 
 
-def piece(step, boundaries, xp):
-    """How many of the increasing `boundaries` are at or before each step."""
+def piece(step: Any, boundaries: Sequence[int], xp: Any) -> Any:
+    """The number of the increasing `boundaries` that are at or before each step."""
     if xp is np:
         return np.searchsorted(boundaries, step, side="right")
     dtype = keras.backend.standardize_dtype(step.dtype)
-    if "int" in dtype:  # a boundary beyond the integers of the backend is never reached
-        boundaries = np.minimum(boundaries, np.iinfo(dtype).max)
-    passed = ops.expand_dims(step, -1) >= ops.convert_to_tensor(boundaries, dtype)
+    # a boundary beyond the integers of the backend is never reached
+    counted = np.minimum(boundaries, np.iinfo(dtype).max) if "int" in dtype else np.asarray(boundaries)
+    passed = ops.expand_dims(step, -1) >= ops.convert_to_tensor(counted, dtype)
     return ops.sum(ops.cast(passed, "int32"), -1)

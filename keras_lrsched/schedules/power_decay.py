@@ -1,9 +1,13 @@
 """The power scheduler (Shen et al. 2024): a power law of the tokens seen, the same for every length of training."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 from keras_lrsched.schedules.warmup_stable_decay import split_budget
 
@@ -68,18 +72,18 @@ class PowerDecay(PhasedSchedule):
 
     def __init__(
         self,
-        total_tokens,
-        warmup_tokens,
-        decay_tokens,
-        batch_size,
-        sequence_length=4096,
-        max_learning_rate=0.02,
-        a=4.0,
-        b=-0.51,
-        cooldown="exponential_to_zero",
-        alpha=0.0,
-        name="PowerDecay",
-    ):
+        total_tokens: float,
+        warmup_tokens: float,
+        decay_tokens: float,
+        batch_size: int,
+        sequence_length: int = 4096,
+        max_learning_rate: float = 0.02,
+        a: float = 4.0,
+        b: float = -0.51,
+        cooldown: ProfileLike = "exponential_to_zero",
+        alpha: float = 0.0,
+        name: str = "PowerDecay",
+    ) -> None:
         self.batch_size = validation.positive_int("batch_size", batch_size)
         self.sequence_length = validation.positive_int("sequence_length", sequence_length)
         per_update = self.batch_size * self.sequence_length
@@ -110,14 +114,14 @@ class PowerDecay(PhasedSchedule):
             Segment(self.decay_tokens / per_update, last, floor_of(last, self.alpha, self.cooldown), self.cooldown),
         ]
 
-    def _eta(self, tokens):
+    def _eta(self, tokens: float) -> float:
         if not tokens:  # 0^b is infinite
             return self.max_learning_rate
         return min(self.max_learning_rate, self.batch_size * self.a * tokens**self.b)
 
     @staticmethod
-    def steps_from_tokens(tokens, batch_size, sequence_length=4096):
-        """How many updates it takes to see so many tokens, with a batch of so many sequences; the last may be a part of one.
+    def steps_from_tokens(tokens: float, batch_size: int, sequence_length: int = 4096) -> int:
+        """The number of updates with so many tokens, for a batch of so many sequences; the last may be a part of one.
 
         Raises:
             ValueError: If an argument is no positive number, or `tokens` is less than one update takes.
@@ -126,7 +130,9 @@ class PowerDecay(PhasedSchedule):
         return int(-(-tokens // (batch_size * sequence_length)))
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, decay_fraction=0.1, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, decay_fraction: float = 0.1, **options: Any
+    ) -> Schedule:
         """The power law begins at 2.6 % of the budget, or when the warmup ends; the last tenth is the cooldown.
 
         So it is in the paper's runs of 1e12 tokens in batches of 1024, where the cap of 0.02 is left at 2.6e10 tokens. Here
@@ -139,7 +145,7 @@ class PowerDecay(PhasedSchedule):
         return cls(total_steps, warmup_steps, decay_steps, **{**units, "a": a, **options})
 
 
-def _checked_tokens(name, tokens, batch_size, sequence_length):
+def _checked_tokens(name: str, tokens: float, batch_size: int, sequence_length: int) -> float:
     tokens = validation.positive_float(name, tokens)
     batch_size = validation.positive_int("batch_size", batch_size)
     if tokens < batch_size * validation.positive_int("sequence_length", sequence_length):

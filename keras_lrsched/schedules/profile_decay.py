@@ -1,5 +1,8 @@
 """Profile decay: any profile, read at any rate; the frame that the REX paper puts every decay into (arXiv:2107.04197)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_lrsched._core import validation
@@ -7,6 +10,8 @@ from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules._arrays import at_least
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 
 
@@ -67,7 +72,7 @@ class ProfileDecay(PhasedSchedule):
 
     Raises:
         ValueError: If an argument is out of its range, `warmup_steps` comes without `warmup_target`, or both kinds of
-            sampling are asked for.
+            sampling are given.
 
     Reference: arXiv:2107.04197 (no official code; the formula is that of three independent implementations).
 
@@ -81,16 +86,16 @@ class ProfileDecay(PhasedSchedule):
 
     def __init__(
         self,
-        initial_learning_rate,
-        decay_steps,
-        alpha=0.0,
-        name="ProfileDecay",
-        warmup_target=None,
-        warmup_steps=0,
-        profile="linear",
-        sample_every=None,
-        sample_points=None,
-    ):
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "ProfileDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+        profile: ProfileLike = "linear",
+        sample_every: int | None = None,
+        sample_points: Sequence[float] | None = None,
+    ) -> None:
         self.decay_steps = validation.positive_int("decay_steps", decay_steps)
         self.alpha = validation.fraction("alpha", alpha)
         self.name = name
@@ -99,21 +104,21 @@ class ProfileDecay(PhasedSchedule):
         )
         self.profile = profiles.get(profile, floor=self.alpha)
         self.sample_every, self.sample_points = _checked_sampling(sample_every, sample_points)
-        peak = self.initial_learning_rate if warmup_target is None else self.warmup_target
+        peak = self.initial_learning_rate if self.warmup_target is None else self.warmup_target
         decay = Segment(self.decay_steps, peak, floor_of(peak, self.alpha, self.profile), self.profile)
         self.segments = [
             Segment(self.warmup_steps, self.initial_learning_rate, peak),
             *(_held(decay, self.sample_points) if self.sample_points else [decay]),
         ]
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         if self.sample_every:
             since_peak = at_least(step - self.warmup_steps, 0, xp)
             step = step - since_peak % self.sample_every
         return super().compute(step, xp)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """Reaches the floor when the budget ends."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if warmup_steps:
@@ -121,7 +126,9 @@ class ProfileDecay(PhasedSchedule):
         return cls(0.0 if warmup_steps else peak_learning_rate, total_steps - warmup_steps, **options)
 
 
-def checked_warmup(initial_learning_rate, warmup_target, warmup_steps):
+def checked_warmup(
+    initial_learning_rate: float, warmup_target: float | None, warmup_steps: int
+) -> tuple[float, float | None, int]:
     """The three arguments that `keras.optimizers.schedules.CosineDecay` has for its warmup, checked."""
     warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
     if warmup_target is not None:
@@ -135,7 +142,7 @@ def checked_warmup(initial_learning_rate, warmup_target, warmup_steps):
     return validation.positive_float("initial_learning_rate", initial_learning_rate), None, 0
 
 
-def _checked_sampling(every, points):
+def _checked_sampling(every: int | None, points: Sequence[float] | None) -> tuple[int | None, list[float] | None]:
     if every is not None and points is not None:
         raise ValueError(
             f"Give `sample_every` or `sample_points`, not both. Received: sample_every={every}, sample_points={points}"
@@ -144,13 +151,13 @@ def _checked_sampling(every, points):
         return validation.positive_int("sample_every", every), None
     if points is None:
         return None, None
-    points = validation.increasing("sample_points", points, validation.fraction)
-    if not points or points[-1] == 1:
-        raise ValueError(f"`sample_points` must be one or more fractions below 1. Received: sample_points={points}")
-    return None, points
+    fractions = validation.increasing("sample_points", points, validation.fraction)
+    if not fractions or fractions[-1] == 1:
+        raise ValueError(f"`sample_points` must be one or more fractions below 1. Received: sample_points={fractions}")
+    return None, fractions
 
 
-def _held(decay, points):
+def _held(decay: Segment, points: Sequence[float]) -> list[Segment]:
     """The decay as constant phases: its value at each sample point, held until the next."""
     points = points if points[0] == 0 else [0.0, *points]
     values = [float(decay.value(x, 1 - x, np)) for x in map(np.float64, points)]

@@ -21,6 +21,7 @@ rex(a=0.1, b=0.9)
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, SupportsIndex, TypeAlias
 
 import keras
 import numpy as np
@@ -45,17 +46,17 @@ class Profile:
     parameters: dict = field(default_factory=dict)
     end: float = 0.0
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """The value at `x`, a number, array or tensor in [0, 1]."""
         if keras.ops.is_tensor(x):
             return self.shape(x, 1 - x, keras.ops)
         x = np.asarray(x, "float64")
         return self.shape(x, 1 - x, np)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, **self.parameters}
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...] | str:
         """By name, if it is known by one: the functions in this module have no names of their own, which pickling needs."""
         if self.name in _KNOWN:
             known = get(self.get_config())
@@ -63,12 +64,16 @@ class Profile:
                 return get, (self.get_config(),)
         return super().__reduce_ex__(protocol)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
         return f"{self.name}({arguments})" if arguments else self.name
 
 
-def _half_cosine(left, xp):
+ProfileLike: TypeAlias = Profile | str | dict[str, Any]
+"""A profile, its name, or its config: what `get` takes."""
+
+
+def _half_cosine(left: Any, xp: Any) -> Any:
     """(1 + cos(pi x)) / 2, without cancellation as x nears 1."""
     return xp.square(xp.sin(math.pi / 2 * left))
 
@@ -92,34 +97,34 @@ square = Profile("square", lambda done, left, xp: left * (1 + done))
 """1 - x^2 (Hägele et al. 2024, arXiv:2405.18392)."""
 
 
-def polynomial(power=1.0):
+def polynomial(power: float = 1.0) -> Profile:
     """(1 - x)^power, as `keras.optimizers.schedules.PolynomialDecay`. `power` must be positive."""
     power = validation.positive_float("power", power)
     # Not `xp.power`: Keras on PyTorch rounds a bare exponent to the model's precision.
     return Profile("polynomial", lambda done, left, xp: left**power, {"power": power})
 
 
-def exponential(floor):
+def exponential(floor: float) -> Profile:
     """floor^x: a straight line on a log axis, from 1 to `floor` in (0, 1). It never reaches 0."""
     floor = validation.inner_fraction("floor", floor)
     return Profile("exponential", lambda done, left, xp: xp.exp(math.log(floor) * done), {"floor": floor}, end=floor)
 
 
-def exponential_to_zero(floor=0.5):
+def exponential_to_zero(floor: float = 0.5) -> Profile:
     """(floor^x - floor) / (1 - floor): `exponential` stretched to reach 0. Megatron-LM's cooldown is `floor=0.5`."""
     floor = validation.inner_fraction("floor", floor)
     scale = floor / (1 - floor)
     return Profile("exponential_to_zero", lambda done, left, xp: scale * xp.expm1(-math.log(floor) * left), {"floor": floor})
 
 
-def inverse_proportional(floor):
+def inverse_proportional(floor: float) -> Profile:
     """1 / (1 + x (1 / floor - 1)): a straight line of 1 / value, from 1 to `floor` (Wen et al. 2024, arXiv:2410.05192)."""
     floor = validation.inner_fraction("floor", floor)
     slope = 1 / floor - 1
     return Profile("inverse_proportional", lambda done, left, xp: 1 / (1 + slope * done), {"floor": floor}, end=floor)
 
 
-def inverse_power(floor, power=0.5):
+def inverse_power(floor: float, power: float = 0.5) -> Profile:
     """(1 + x (floor^(-1 / power) - 1))^-power: a stretch of the power law n^-power, from 1 to `floor` in (0, 1)."""
     floor = validation.inner_fraction("floor", floor)
     power = validation.positive_float("power", power)
@@ -131,13 +136,13 @@ def inverse_power(floor, power=0.5):
     return Profile("inverse_power", lambda done, left, xp: (1 + slope * done) ** -power, parameters, end=floor)
 
 
-def inverse_sqrt(floor):
+def inverse_sqrt(floor: float) -> Profile:
     """1 / sqrt(1 + x (floor^-2 - 1)): `inverse_power` of 1 / 2 (Ibrahim et al. 2024, arXiv:2403.08763, from memory)."""
     power_law = inverse_power(floor, 0.5)
     return replace(power_law, name="inverse_sqrt", parameters={"floor": power_law.end})
 
 
-def lowered_linear(level=0.7):
+def lowered_linear(level: float = 0.7) -> Profile:
     """level (1 - x): drops to `level` at once, then linearly to 0 (Dremov et al. 2025, arXiv:2508.01483).
 
     The paper gives the name and 0.7; that this is its exact form is inferred from its figure, not verified.
@@ -146,7 +151,7 @@ def lowered_linear(level=0.7):
     return Profile("lowered_linear", lambda done, left, xp: level * left, {"level": level})
 
 
-def rex(a=0.5, b=0.5):
+def rex(a: float = 0.5, b: float = 0.5) -> Profile:
     """(1 - x) / (a + b (1 - x)), a + b = 1, a > 0 (Chen et al. 2021, arXiv:2107.04197).
 
     The paper has a = b = 0.5. Code in circulation often has a = 0.1, b = 0.9, which stays high for longer.
@@ -157,14 +162,14 @@ def rex(a=0.5, b=0.5):
     return Profile("rex", lambda done, left, xp: left / (a + b * left), {"a": a, "b": float(b)})
 
 
-def uba(phi=1.0):
+def uba(phi: float = 1.0) -> Profile:
     """2 c / (2 phi + (2 - phi) c) with c = 1 + cos(pi x) (Tang et al. 2025, arXiv:2505.24452).
 
     phi = 2 is the cosine; a smaller phi > 0 stays high for longer; a larger one falls earlier.
     """
     phi = validation.positive_float("phi", phi)
 
-    def shape(done, left, xp):
+    def shape(done: Any, left: Any, xp: Any) -> Any:
         half = _half_cosine(left, xp)
         return 2 * half / (phi + (2 - phi) * half)
 
@@ -181,20 +186,20 @@ _KNOWN |= {family.__name__: family for family in _FAMILIES}
 _NEEDS_FLOOR = ("exponential", "inverse_power", "inverse_proportional", "inverse_sqrt")
 
 
-def names():
-    """The names that `get` knows."""
+def names() -> list[str]:
+    """The names that `get` finds."""
     return sorted(_KNOWN)
 
 
-def register(name, factory):
-    """Makes `factory(**parameters) -> Profile` known as `name`, so that schedules which use it can be saved and loaded."""
+def register(name: str, factory: Callable[..., Profile]) -> None:
+    """Register `factory(**parameters) -> Profile` under a name, so that schedules which use it can be saved and loaded."""
     if name in _KNOWN:
         raise ValueError(f"A profile of this name exists already. Received: name={name!r}")
     _KNOWN[name] = factory
 
 
-def get(identifier, floor=None):
-    """The profile that `identifier` means.
+def get(identifier: ProfileLike, floor: float | None = None) -> Profile:
+    """The profile of a name or config.
 
     Args:
         identifier: A `Profile`, a name (`"cosine"`), or a config (`{"name": "rex", "a": 0.1, "b": 0.9}`).
@@ -206,7 +211,7 @@ def get(identifier, floor=None):
     """
     if isinstance(identifier, Profile):
         return identifier
-    parameters = dict(identifier) if isinstance(identifier, dict) else {"name": identifier}
+    parameters: dict[str, Any] = dict(identifier) if isinstance(identifier, dict) else {"name": identifier}
     name = parameters.pop("name", None)
     if not isinstance(name, str) or name not in _KNOWN:
         raise ValueError(f"Unknown profile. Known: {', '.join(names())}. Received: {identifier!r}")

@@ -2,7 +2,10 @@
 
 import bisect
 import csv
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -61,7 +64,15 @@ class RefinedSchedule(Schedule):
     array([1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
 
-    def __init__(self, gradient_norms, norm="l2", tau=0.1, total_steps=None, peak_learning_rate=1.0, name="RefinedSchedule"):
+    def __init__(
+        self,
+        gradient_norms: Sequence[float] | np.ndarray,
+        norm: str = "l2",
+        tau: float = 0.1,
+        total_steps: int | None = None,
+        peak_learning_rate: float = 1.0,
+        name: str = "RefinedSchedule",
+    ) -> None:
         self.gradient_norms = validation.each("gradient_norms", gradient_norms, validation.non_negative_float)
         self.norm = validation.one_of("norm", norm, tuple(POWERS))
         self.tau = validation.fraction("tau", tau)
@@ -81,29 +92,39 @@ class RefinedSchedule(Schedule):
         self._schedule = Tabulated(self.peak_learning_rate * shape)
 
     @classmethod
-    def from_run(cls, path, run=None, **options):
+    def from_run(
+        cls,
+        path: str | os.PathLike,
+        run: int | Sequence[int] | None = None,
+        norm: str = "l2",
+        tau: float = 0.1,
+        total_steps: int | None = None,
+        peak_learning_rate: float = 1.0,
+        name: str = "RefinedSchedule",
+    ) -> Self:
         """The schedule from a file of recorded norms.
 
         Args:
             path: An `.npz` file with an array `gradient_norm`, or a `.csv` file with a column of this name.
             run: For a `.csv` file of `GradientNormRecorder`: the number of a run, or a list of runs that go on from each
                 other. Defaults to `None`: the only one.
-            **options: All other arguments of the class.
+            norm, tau, total_steps, peak_learning_rate, name: See the class.
 
         Raises:
             ValueError: If the file is of another kind, holds no `gradient_norm` or none that can be used, or holds several
                 runs and none is chosen.
         """
-        cls([1.0, 1.0], **options)  # what is wrong with the options is not the file's fault
+        others = norm, tau, total_steps, peak_learning_rate, name
+        cls([1.0, 1.0], *others)  # what is wrong with these is not the file's fault
         norms = _recorded(Path(path).expanduser(), run)
         with refused("recorded run", path):
-            return cls(norms, **options)
+            return cls(norms, *others)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return self._schedule.compute(step, xp)
 
 
-def _smoothed(norms, tau):
+def _smoothed(norms: np.ndarray, tau: float) -> np.ndarray:
     """The running median, of norms whose zeros are raised to the smallest positive one."""
     norms = np.maximum(norms, min(norm for norm in norms if norm))
     half = int(tau * len(norms) / 2)
@@ -117,7 +138,7 @@ def _smoothed(norms, tau):
     return np.array(medians)
 
 
-def _refined(norms, power):
+def _refined(norms: np.ndarray, power: float) -> np.ndarray:
     weights = (norms / norms.min()) ** -power
     later = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
     values = weights * later
@@ -128,7 +149,7 @@ def _refined(norms, power):
     return values / values.max()
 
 
-def _recorded(path, run):
+def _recorded(path: Path, run: int | Sequence[int] | None) -> np.ndarray:
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"A recorded run must be an .npz or .csv file. Received: path={str(path)!r}")
     try:
@@ -138,13 +159,13 @@ def _recorded(path, run):
         raise ValueError(f"The file is not one run: {error}. Received: path={str(path)!r}, run={run!r}") from error
 
 
-def _norms_of_arrays(path, run):
+def _norms_of_arrays(path: Path, run: int | Sequence[int] | None) -> Any:
     if run not in (None, 0):
         raise ValueError(f"it has one run. Received: run={run!r}")
     return read_arrays(path, ["gradient_norm"])["gradient_norm"].tolist()
 
 
-def _norms_of_rows(path, run):
+def _norms_of_rows(path: Path, run: int | Sequence[int] | None) -> Any:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()

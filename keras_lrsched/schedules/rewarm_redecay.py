@@ -1,9 +1,12 @@
 """Re-warm and re-decay: continual pre-training with the schedule of pre-training once more (Ibrahim et al. 2024)."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 
 
@@ -29,7 +32,7 @@ class RewarmRedecay(PhasedSchedule):
     It goes with replay of old data: 5 % if the new data is similar, 25 to 50 % if it is not (secondary source).
 
     Args:
-        max_learning_rate: The peak, usually that of pre-training.
+        peak_learning_rate: The peak, usually that of pre-training.
         warmup_steps: Updates until the peak, W. `0` starts at the peak.
         decay_steps: Updates from the peak to the floor, a positive integer.
         alpha: The floor as a fraction of the peak, in [0, 1]. Defaults to `0.1`.
@@ -49,14 +52,20 @@ class RewarmRedecay(PhasedSchedule):
     """
 
     def __init__(
-        self, max_learning_rate, warmup_steps, decay_steps, alpha=0.1, initial_learning_rate=0.0, name="RewarmRedecay"
-    ):
-        self.max_learning_rate = high = validation.positive_float("max_learning_rate", max_learning_rate)
+        self,
+        peak_learning_rate: float,
+        warmup_steps: int,
+        decay_steps: int,
+        alpha: float = 0.1,
+        initial_learning_rate: float = 0.0,
+        name: str = "RewarmRedecay",
+    ) -> None:
+        self.peak_learning_rate = high = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.decay_steps = validation.positive_int("decay_steps", decay_steps)
         self.alpha = validation.fraction("alpha", alpha)
         self.initial_learning_rate = validation.non_negative_float("initial_learning_rate", initial_learning_rate)
-        validation.below("initial_learning_rate", self.initial_learning_rate, "max_learning_rate", high)
+        validation.below("initial_learning_rate", self.initial_learning_rate, "peak_learning_rate", high)
         self.name = name
         self.segments = [
             Segment(self.warmup_steps, self.initial_learning_rate, high),
@@ -64,7 +73,7 @@ class RewarmRedecay(PhasedSchedule):
         ]
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """Reaches the floor, a tenth of the peak, when the budget ends."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return cls(peak_learning_rate, warmup_steps, total_steps - warmup_steps, **options)

@@ -1,5 +1,7 @@
 """REX, the reflected exponential schedule for budgeted training (Chen, Wolfe & Kyrillidis, MLSys 2022)."""
 
+from collections.abc import Sequence
+
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.profile_decay import ProfileDecay
@@ -53,17 +55,17 @@ class REXDecay(ProfileDecay):
 
     def __init__(
         self,
-        initial_learning_rate,
-        decay_steps,
-        alpha=0.0,
-        name="REXDecay",
-        warmup_target=None,
-        warmup_steps=0,
-        a=0.5,
-        b=0.5,
-        sample_every=None,
-        sample_points=None,
-    ):
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "REXDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+        a: float = 0.5,
+        b: float = 0.5,
+        sample_every: int | None = None,
+        sample_points: Sequence[float] | None = None,
+    ) -> None:
         profile = profiles.rex(a, b)
         self.a, self.b = profile.parameters["a"], profile.parameters["b"]
         super().__init__(

@@ -4,17 +4,23 @@ These are one module, since each needs the others: `0.5 * schedule` is a `Scale`
 """
 
 import inspect
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import _arrays, profiles
 from keras_lrsched.schedules._arrays import at_least, to_float
-from keras_lrsched.schedules.profiles import Profile
+from keras_lrsched.schedules.profiles import Profile, ProfileLike
 from keras_lrsched.schedules.segment import Segment, progress
+
+ScheduleLike: TypeAlias = LearningRateSchedule | float
+"""A schedule of ours, any other of Keras, or a number, which stands for a constant."""
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -30,11 +36,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     total_steps: int | None = None
     """How many updates the schedule was made for; `None` if it has no end."""
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         """The formula. `step` is an array of `xp`, which is `numpy` (float64 results) or `keras.ops` (float32)."""
         raise NotImplementedError(f"{type(self).__name__} must implement `compute(step, xp)`.")
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """The value at `step`: an int, a NumPy integer, or an integer tensor of any dtype, also a symbolic one."""
         known = _arrays.known(step)
         if known is not None:
@@ -48,14 +54,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
                     f"JAX counts steps in 32 bits: all of a schedule must be at most {2**31 - 1} there. Received: {self!r}"
                 ) from error
 
-    def values(self, steps):
+    def values(self, steps: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """The values in NumPy float64: of the first `steps` updates if it is an int, else of each step in the array."""
         if not np.ndim(steps):
             steps = np.arange(validation.non_negative_int("steps", steps))
         return np.asarray(self.compute(_arrays.widened(np.asarray(steps)), np), "float64")
 
-    def plot(self, steps=None, ax=None, **options):
-        """Draws the values of the first `steps` updates with Matplotlib.
+    def plot(self, steps: int | None = None, ax: Any = None, **options: Any) -> Any:
+        """Draw the values of the first `steps` updates with Matplotlib.
 
         Args:
             steps: How many updates. Defaults to `total_steps`.
@@ -71,14 +77,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             raise ImportError("`plot` needs Matplotlib: pip install 'keras-lrsched[plot]'") from error
         steps = steps or self.total_steps
         if steps is None:
-            raise ValueError(f"{type(self).__name__} has no end: say how many `steps` to plot. Received: steps=None")
+            raise ValueError(f"{type(self).__name__} has no end: `plot` needs the number of `steps`. Received: steps=None")
         ax = ax or plt.gca()
         ax.plot(np.arange(steps), self.values(steps), **options)
         ax.set_xlabel("update")
         return ax
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> "Schedule":
         """The schedule in its usual proportions for a run of `total_steps` updates.
 
         Args:
@@ -89,28 +95,28 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """
         raise NotImplementedError(f"{cls.__name__} has no usual proportions for a budget.")
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: ScheduleLike) -> "Schedule":
         if isinstance(factor, keras.optimizers.schedules.LearningRateSchedule):
             return Product([self, factor])
         return Scale(self, factor)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor):
+    def __truediv__(self, divisor: float) -> "Schedule":
         return self * (1 / validation.positive_float("divisor", divisor))
 
-    def arguments(self):
-        """What the constructor took, by name."""
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the constructor, by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: _to_config(value) for name, value in self.arguments().items()}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{name: _from_config(value) for name, value in config.items()})
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parameters = inspect.signature(type(self)).parameters
         given = {name: value for name, value in self.arguments().items() if value != parameters[name].default}
         return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
@@ -136,14 +142,14 @@ class Constant(Schedule):
     array([0.1, 0.1, 0.1])
     """
 
-    def __init__(self, value):
+    def __init__(self, value: float) -> None:
         self.value = validation.non_negative_float("value", value)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return xp.full_like(to_float(step, xp), self.value)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> "Schedule":
         """Constant at the peak, behind a linear warmup if there is one."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return Warmup(peak_learning_rate, warmup_steps, **options) if warmup_steps else cls(peak_learning_rate, **options)
@@ -170,12 +176,12 @@ class Scale(Schedule):
     array([0.5  , 0.375, 0.25 , 0.125, 0.   ])
     """
 
-    def __init__(self, schedule, factor):
+    def __init__(self, schedule: ScheduleLike, factor: float) -> None:
         self.schedule = as_schedule("schedule", schedule)
         self.factor = validation.non_negative_float("factor", factor)
         self.total_steps = getattr(self.schedule, "total_steps", None)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return self.factor * compute(self.schedule, step, xp)
 
 
@@ -199,14 +205,14 @@ class Product(Schedule):
     array([1.  , 0.75, 1.  , 0.5 , 0.  ])
     """
 
-    def __init__(self, schedules):
+    def __init__(self, schedules: Sequence[ScheduleLike]) -> None:
         if not isinstance(schedules, (list, tuple)) or len(schedules) < 2:
             raise ValueError(f"`schedules` must be a list of two or more. Received: schedules={schedules!r}")
         self.schedules = [as_schedule("schedules", schedule) for schedule in schedules]
         ends = [getattr(schedule, "total_steps", None) for schedule in self.schedules]
         self.total_steps = max((end for end in ends if end is not None), default=None)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         value = compute(self.schedules[0], step, xp)
         for schedule in self.schedules[1:]:
             value = value * compute(schedule, step, xp)
@@ -248,7 +254,9 @@ class Warmup(Schedule):
     array([0.  , 0.5 , 1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
 
-    def __init__(self, schedule, warmup_steps, warmup_start=0.0, profile="linear"):
+    def __init__(
+        self, schedule: ScheduleLike, warmup_steps: int, warmup_start: float = 0.0, profile: ProfileLike = "linear"
+    ) -> None:
         self.schedule = as_schedule("schedule", schedule)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.warmup_start = validation.fraction("warmup_start", warmup_start)
@@ -257,7 +265,7 @@ class Warmup(Schedule):
         self.total_steps = None if rest is None else self.warmup_steps + rest
         self._rise = Segment(self.warmup_steps, self.warmup_start, 1.0, self.profile)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         if not self.warmup_steps:
             return compute(self.schedule, step, xp)
         done, left = progress(step, 0, self.warmup_steps, xp)
@@ -267,7 +275,7 @@ class Warmup(Schedule):
         return xp.where(step < self.warmup_steps, rise * rest, rest)
 
 
-def as_schedule(name, value):
+def as_schedule(name: str, value: Any) -> LearningRateSchedule:
     """`value` as a schedule.
 
     Raises:
@@ -283,8 +291,8 @@ def as_schedule(name, value):
         ) from None
 
 
-def compute(schedule, step, xp):
-    """`schedule.compute(step, xp)`, also for schedules that are not ours: those are asked step by step in NumPy."""
+def compute(schedule: LearningRateSchedule, step: Any, xp: Any) -> Any:
+    """`schedule.compute(step, xp)`, also for schedules that are not ours, which are evaluated step by step in NumPy."""
     if isinstance(schedule, Schedule):
         return schedule.compute(step, xp)
     if xp is not np:
@@ -297,7 +305,7 @@ LONG = 1000
 """Lists with more numbers are not shown as a whole."""
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     """`repr` of an argument, on one line: of a long list, its first numbers and its last."""
     if not isinstance(value, (list, tuple)) or len(value) <= LONG:
         return repr(value)
@@ -305,7 +313,7 @@ def _shown(value):
     return f"{opening}{', '.join(map(repr, value[:3]))}, ..., {value[-1]!r}{closing}"
 
 
-def _to_config(value):
+def _to_config(value: Any) -> Any:
     if isinstance(value, Profile):
         return value.get_config()
     if isinstance(value, np.ndarray):
@@ -317,7 +325,7 @@ def _to_config(value):
     return value
 
 
-def _from_config(value):
+def _from_config(value: Any) -> Any:
     if isinstance(value, list):
         return [_from_config(item) for item in value]
     if isinstance(value, dict) and "class_name" in value:

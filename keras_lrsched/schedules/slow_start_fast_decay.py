@@ -1,9 +1,13 @@
 """Slow start, fast decay: fine-tuning a trained network for adversarial robustness (Jeddi et al. 2020)."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 
 
@@ -48,15 +52,15 @@ class SlowStartFastDecay(PhasedSchedule):
 
     def __init__(
         self,
-        peak_learning_rate,
-        warmup_steps,
-        decay_steps,
-        warmup_start=0.01,
-        alpha=0.01,
-        warmup="exponential",
-        cooldown="exponential",
-        name="SlowStartFastDecay",
-    ):
+        peak_learning_rate: float,
+        warmup_steps: int,
+        decay_steps: int,
+        warmup_start: float = 0.01,
+        alpha: float = 0.01,
+        warmup: ProfileLike = "exponential",
+        cooldown: ProfileLike = "exponential",
+        name: str = "SlowStartFastDecay",
+    ) -> None:
         self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.warmup_steps = validation.positive_int("warmup_steps", warmup_steps)
         self.decay_steps = validation.positive_int("decay_steps", decay_steps)
@@ -71,7 +75,7 @@ class SlowStartFastDecay(PhasedSchedule):
         ]
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, **options):
+    def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
         """Rises over `warmup_steps`, or half of the budget if that is 0, and falls over the rest; our proportions."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = warmup_steps or max(1, total_steps // 2)

@@ -1,6 +1,7 @@
 """The sparsity of a network that is pruned while it trains (Zhu & Gupta 2017)."""
 
 import functools
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -55,7 +56,16 @@ class SparsityRamp(PhasedSchedule):
     array([0. , 0.7, 0.8])
     """
 
-    def __init__(self, initial_sparsity, final_sparsity, begin_step, end_step, power=3.0, frequency=1, name="SparsityRamp"):
+    def __init__(
+        self,
+        initial_sparsity: float,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        power: float = 3.0,
+        frequency: int = 1,
+        name: str = "SparsityRamp",
+    ) -> None:
         self.initial_sparsity = validation.fraction("initial_sparsity", initial_sparsity)
         self.final_sparsity = validation.positive_fraction("final_sparsity", final_sparsity)
         validation.below("initial_sparsity", self.initial_sparsity, "final_sparsity", self.final_sparsity)
@@ -70,20 +80,20 @@ class SparsityRamp(PhasedSchedule):
             Segment(self.end_step - self.begin_step, self.initial_sparsity, self.final_sparsity, shape),
         ]
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         if self.frequency > 1:
             held = step - at_least(step - self.begin_step, 0, xp) % self.frequency
             step = xp.where(step < self.end_step, held, step)
         return super().compute(step, xp)
 
 
-def _one_minus_power(power):
+def _one_minus_power(power: float) -> Profile:
     """1 - x^power, exact at both ends: what rises, played backwards, along 1 - (1 - y)^power."""
 
     return Profile("one_minus_power", functools.partial(_one_minus_power_shape, power), {"power": power})
 
 
-def _one_minus_power_shape(power, done, left, xp):
+def _one_minus_power_shape(power: float, done: Any, left: Any, xp: Any) -> Any:
     late = left < 0.5
     small = -xp.expm1(power * xp.log1p(-xp.where(late, left, xp.zeros_like(left))))
     return xp.where(late, small, 1 - xp.power(done, power))

@@ -1,5 +1,8 @@
 """Steps behind a warmup: "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (Goyal et al. 2017)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules.chain import Chain
@@ -46,8 +49,14 @@ class StepDecayWithWarmup(Schedule):
     """
 
     def __init__(
-        self, base_learning_rate, warmup_steps, boundaries, batch_scale=1.0, factor=0.1, name="StepDecayWithWarmup"
-    ):
+        self,
+        base_learning_rate: float,
+        warmup_steps: int,
+        boundaries: Sequence[int],
+        batch_scale: float = 1.0,
+        factor: float = 0.1,
+        name: str = "StepDecayWithWarmup",
+    ) -> None:
         self.base_learning_rate = validation.positive_float("base_learning_rate", base_learning_rate)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.boundaries = validation.increasing("boundaries", boundaries, validation.positive_int)
@@ -65,11 +74,13 @@ class StepDecayWithWarmup(Schedule):
         if self.warmup_steps:
             self._schedule = Warmup(self._schedule, self.warmup_steps, warmup_start=1 / self.batch_scale)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         return self._schedule.compute(step, xp)
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, batch_scale=32.0, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, batch_scale: float = 32.0, **options: Any
+    ) -> Schedule:
         """Falls at 3, 6 and 8 ninths of the budget, but behind the warmup, which rises from a 32nd of the peak."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         base = validation.positive_float("peak_learning_rate", peak_learning_rate) / validation.at_least_one(

@@ -1,11 +1,13 @@
 """QSR, the quadratic synchronization rule: how long workers train apart before they average (Gu et al. 2023)."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules._arrays import at_least, to_float
-from keras_lrsched.schedules.schedule import Schedule, as_schedule, compute
+from keras_lrsched.schedules.schedule import Schedule, ScheduleLike, as_schedule, compute
 
 LONGEST = 2**30
 ROUNDING = 1e-5
@@ -23,8 +25,9 @@ ROUNDING = 1e-5
     kind="period of averaging",
 )
 class SynchronizationPeriod(Schedule):
-    """How many updates the workers make on their own until their next average; longer as the learning rate falls. Not a
-    learning rate: the value is a whole number of updates, to be read right after each average and kept until the next.
+    """The number of updates that workers make on their own until their next average; it grows as the learning rate falls.
+
+    Not a learning rate: the value is a whole number, to be read right after each average and kept until the next.
 
         H(t) = max(1, min(max(base_period, floor((alpha / lr(max(t, W)))^power)), max_period, T - t))
 
@@ -61,15 +64,15 @@ class SynchronizationPeriod(Schedule):
 
     def __init__(
         self,
-        learning_rate,
-        alpha,
-        base_period=4,
-        power=2.0,
-        max_period=None,
-        warmup_steps=0,
-        total_steps=None,
-        name="SynchronizationPeriod",
-    ):
+        learning_rate: ScheduleLike,
+        alpha: float,
+        base_period: int = 4,
+        power: float = 2.0,
+        max_period: int | None = None,
+        warmup_steps: int = 0,
+        total_steps: int | None = None,
+        name: str = "SynchronizationPeriod",
+    ) -> None:
         self.learning_rate = as_schedule("learning_rate", learning_rate)
         self.alpha = validation.non_negative_float("alpha", alpha)
         self.base_period = validation.positive_int("base_period", base_period)
@@ -81,7 +84,7 @@ class SynchronizationPeriod(Schedule):
             self.total_steps = validation.positive_int("total_steps", total_steps)
         self.name = name
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         rate = compute(self.learning_rate, at_least(step, self.warmup_steps, xp), xp)
         limit = LONGEST if self.max_period is None else self.max_period
         # Divided the other way round, and from below: a learning rate of 0 is the longest period, not an error.
@@ -93,11 +96,11 @@ class SynchronizationPeriod(Schedule):
         left = to_float(at_least(self.total_steps - step, 1, xp), xp)
         return xp.where(period < left, period, left)
 
-    def averages(self, total_steps=None):
+    def averages(self, total_steps: int | None = None) -> list[int]:
         """The numbers of updates after which the workers average, the last of them the end of the run."""
         total_steps = self.total_steps if total_steps is None else validation.positive_int("total_steps", total_steps)
         if total_steps is None:
-            raise ValueError("The learning rate has no end: say how many `total_steps`. Received: total_steps=None")
+            raise ValueError("The learning rate has no end: `total_steps` is required. Received: total_steps=None")
         periods, done = self.values(total_steps), [0]
         while done[-1] < total_steps:
             done.append(min(total_steps, done[-1] + int(periods[done[-1]])))

@@ -1,7 +1,10 @@
 """Tabulated: a schedule given by its values, such as one that was recorded, optimized or found by a search."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,20 +33,20 @@ class Tabulated(Schedule):
     array([0.1, 0.3, 0.2, 0.2, 0.2])
     """
 
-    def __init__(self, values):
+    def __init__(self, values: Sequence[float] | np.ndarray) -> None:
         self._table = _checked(values)
         self.total_steps = len(self._table)
 
-    def compute(self, step, xp):
+    def compute(self, step: Any, xp: Any) -> Any:
         index = xp.clip(step, 0, len(self._table) - 1)
         return xp.take(to_float(self._table, xp), to_int(index, xp))
 
-    def save(self, path) -> None:
-        """Writes the values into a JSON file, which `load` and `keras-lrsched compare --schedules file:PATH` read."""
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the values into a JSON file, which `load` and `keras-lrsched compare --schedules file:PATH` read."""
         Path(path).expanduser().write_text(json.dumps({"values": self._table.tolist()}) + "\n")
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> Self:
         """The schedule in a file that `save` wrote.
 
         Raises:
@@ -52,11 +55,11 @@ class Tabulated(Schedule):
         with refused("schedule", path):
             return cls(json.loads(Path(path).expanduser().read_text())["values"])
 
-    def arguments(self):  # the attribute `values` is the method of every schedule
+    def arguments(self) -> dict[str, Any]:  # the attribute `values` is the method of every schedule
         return {"values": self._table.tolist()}
 
 
-def _checked(values):
+def _checked(values: Any) -> np.ndarray:
     try:
         table = np.array(values, "float64")
     except (OverflowError, TypeError, ValueError):

@@ -53,14 +53,14 @@ class UnifiedBudgetAwareDecay(ProfileDecay):
 
     def __init__(
         self,
-        initial_learning_rate,
-        decay_steps,
-        alpha=0.0,
-        name="UnifiedBudgetAwareDecay",
-        warmup_target=None,
-        warmup_steps=0,
-        phi=1.0,
-    ):
+        initial_learning_rate: float,
+        decay_steps: int,
+        alpha: float = 0.0,
+        name: str = "UnifiedBudgetAwareDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+        phi: float = 1.0,
+    ) -> None:
         profile = profiles.uba(phi)
         self.phi = profile.parameters["phi"]
         super().__init__(initial_learning_rate, decay_steps, alpha, name, warmup_target, warmup_steps, profile=profile)

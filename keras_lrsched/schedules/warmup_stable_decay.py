@@ -1,9 +1,13 @@
 """WSD: warmup, stable, decay (Hu et al. 2024, MiniCPM), with every cooldown shape of the literature."""
 
+from typing import Any
+
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 
 
@@ -69,15 +73,15 @@ class WarmupStableDecay(PhasedSchedule):
 
     def __init__(
         self,
-        peak_learning_rate,
-        warmup_steps,
-        stable_steps,
-        decay_steps,
-        cooldown="one_minus_sqrt",
-        alpha=0.0,
-        warmup_start=0.0,
-        name="WarmupStableDecay",
-    ):
+        peak_learning_rate: float,
+        warmup_steps: int,
+        stable_steps: int,
+        decay_steps: int,
+        cooldown: ProfileLike = "one_minus_sqrt",
+        alpha: float = 0.0,
+        warmup_start: float = 0.0,
+        name: str = "WarmupStableDecay",
+    ) -> None:
         self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
         self.stable_steps = validation.non_negative_int("stable_steps", stable_steps)
@@ -93,12 +97,14 @@ class WarmupStableDecay(PhasedSchedule):
         ]
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, decay_fraction=0.2, **options):
+    def for_budget(
+        cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, decay_fraction: float = 0.2, **options: Any
+    ) -> Schedule:
         """Cools down over the last `decay_fraction` of the budget, 20 % by default."""
         return cls(peak_learning_rate, *split_budget(total_steps, warmup_steps, decay_fraction), **options)
 
 
-def split_budget(total_steps, warmup_steps, decay_fraction):
+def split_budget(total_steps: int, warmup_steps: int, decay_fraction: float) -> tuple[int, int, int]:
     """The steps of warmup, stable phase and decay, which takes `decay_fraction` of all, or what the warmup leaves of it."""
     validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
     decay_steps = round(validation.positive_fraction("decay_fraction", decay_fraction) * total_steps)

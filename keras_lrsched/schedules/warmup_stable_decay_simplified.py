@@ -1,11 +1,15 @@
 """WSD-S: many cooldowns on one branch of training, each followed by a jump back to the peak (Wen et al. 2024)."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.schedules import profiles
 from keras_lrsched.schedules.phased_schedule import PhasedSchedule
+from keras_lrsched.schedules.profiles import ProfileLike
+from keras_lrsched.schedules.schedule import Schedule
 from keras_lrsched.schedules.segment import Segment, floor_of
 
 
@@ -66,15 +70,15 @@ class WarmupStableDecaySimplified(PhasedSchedule):
 
     def __init__(
         self,
-        peak_learning_rate,
-        period_ends,
-        warmup_steps=0,
-        decay_fraction=0.1,
-        alpha=0.1,
-        cooldown="inverse_proportional",
-        warmup_start=0.0,
-        name="WarmupStableDecaySimplified",
-    ):
+        peak_learning_rate: float,
+        period_ends: Sequence[int],
+        warmup_steps: int = 0,
+        decay_fraction: float = 0.1,
+        alpha: float = 0.1,
+        cooldown: ProfileLike = "inverse_proportional",
+        warmup_start: float = 0.0,
+        name: str = "WarmupStableDecaySimplified",
+    ) -> None:
         self.peak_learning_rate = peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         self.period_ends = validation.increasing("period_ends", period_ends, validation.positive_int)
         if not self.period_ends:
@@ -90,7 +94,7 @@ class WarmupStableDecaySimplified(PhasedSchedule):
         for stable_steps, decay_steps in self._periods():
             self.segments += [Segment(stable_steps, peak, peak), Segment(decay_steps, peak, floor, self.cooldown)]
 
-    def _periods(self):
+    def _periods(self) -> Any:
         """The lengths of the stable phase and the cooldown of each period."""
         warmup_steps = self.warmup_steps
         for start, end in itertools.pairwise([0, *self.period_ends]):
@@ -106,7 +110,15 @@ class WarmupStableDecaySimplified(PhasedSchedule):
             warmup_steps = 0
 
     @classmethod
-    def for_budget(cls, peak_learning_rate, total_steps, warmup_steps=0, periods=3, decay_fraction=0.1, **options):
+    def for_budget(
+        cls,
+        peak_learning_rate: float,
+        total_steps: int,
+        warmup_steps: int = 0,
+        periods: int = 3,
+        decay_fraction: float = 0.1,
+        **options: Any,
+    ) -> Schedule:
         """Up to three periods, which end at a quarter, at half and at the end of the budget; fewer behind a long warmup.
 
         Only where a single period is too short for its warmup and `decay_fraction`, its cooldown is shorter.
@@ -126,5 +138,5 @@ class WarmupStableDecaySimplified(PhasedSchedule):
         return cls(peak_learning_rate, ends, warmup_steps, decay_fraction, **options)
 
 
-def _decay_steps(period, decay_fraction):
+def _decay_steps(period: float, decay_fraction: float) -> int:
     return round(decay_fraction * period)

@@ -149,13 +149,13 @@ SEVERAL = "budget,schedule,seed,step,loss,learning_rate\n" + "".join(
 
 def test_several_runs_by_columns(log):
     message = (
-        r"told apart by schedule, seed: pass run=..., as \{'schedule': 'constant', 'seed': '0'\}. It has schedule: const"
+        r"distinguished by schedule, seed: pass run=..., as \{'schedule': 'constant', 'seed': '0'\}. It has schedule: const"
     )
     with pytest.raises(ValueError, match=message):
         LossCurve.read(log(SEVERAL))
     assert LossCurve.read(log(SEVERAL), run={"schedule": "cosine", "seed": 1}).loss == pytest.approx([6.0, 5.9])
     assert LossCurve.read(log(SEVERAL), run={"schedule": "constant", "seed": 0.0}).loss[0] == 3.0
-    with pytest.raises(ValueError, match="told apart by seed"):
+    with pytest.raises(ValueError, match="distinguished by seed"):
         LossCurve.read(log(SEVERAL), run={"schedule": "cosine"})
     with pytest.raises(ValueError, match=r"no rows with run=.*it has"):
         LossCurve.read(log(SEVERAL), run={"schedule": "linear"})
@@ -163,7 +163,7 @@ def test_several_runs_by_columns(log):
         LossCurve.read(log(SEVERAL), run={"width": 3})
     header, *rows = SEVERAL.splitlines()
     by_step = "\n".join([header, *sorted(rows, key=lambda row: row.split(",")[3]), ""])
-    with pytest.raises(ValueError, match="several runs, told apart by schedule, seed"):
+    with pytest.raises(ValueError, match="several runs, distinguished by schedule, seed"):
         LossCurve.read(log(by_step))
     assert LossCurve.read(log(by_step), run={"schedule": "cosine", "seed": 1}).loss == pytest.approx([6.0, 5.9])
 
@@ -232,7 +232,7 @@ def test_rows_that_are_not_finite(log):
         ("step,loss,lr\n0,3,.1\n5,2,.1\n", {"steps": 3}, "has 6 updates: pass steps=... with as many or more, not 3"),
         ("step,loss,lr\n0,3,.1\n1000000000000,2,.1\n", {}, "counts 1000000000001 updates"),
         ("step,loss,lr\n0,3,.1\n", {"run": "a"}, "have no names: pass run=None, a number, or a dictionary, not 'a'"),
-        ("seed,step,loss,lr\n0,0,3,.1\n1,1,2,.1\n", {}, "several runs, told apart by seed"),
+        ("seed,step,loss,lr\n0,0,3,.1\n1,1,2,.1\n", {}, "several runs, distinguished by seed"),
         ("step,loss,lr\n0,nan,.1\n", {"drop_nan": False}, "pass drop_nan=True"),
         ('{"a": 1}', {}, "must be a `history.history`, a trainer_state.json"),
         ("[1, 2]", {}, "no rows of a known form, which are a table"),
@@ -257,7 +257,7 @@ def test_binary_and_nested_files(tmp_path):
 
 def test_load_names_the_columns_that_tell_runs_apart(log):
     with pytest.raises(
-        ValueError, match=r"several runs.*told apart by schedule, seed, too, as run=\{'schedule': 'constant'"
+        ValueError, match=r"several runs.*distinguished by schedule, seed, too, as run=\{'schedule': 'constant'"
     ):
         LossCurve.load(log(SEVERAL))
 

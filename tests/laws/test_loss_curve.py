@@ -149,7 +149,7 @@ SEVERAL = [("cosine", 0), ("cosine", 1), ("constant", 0)]
 
 
 def test_rows_of_two_runs_in_turns(csv):
-    with pytest.raises(ValueError, match=r"told apart by seed: choose one, as by run=\{'seed': '1'\}"):
+    with pytest.raises(ValueError, match=r"distinguished by seed: choose one, as by run=\{'seed': '1'\}"):
         LossCurve.load(csv("step,loss,learning_rate,seed\n0,4.0,0.1,0\n1,3.0,0.1,0\n1,3.5,0.1,1\n"))
 
 

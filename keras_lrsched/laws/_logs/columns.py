@@ -165,7 +165,7 @@ def _series(rows, counter, chosen):
             what = " + ".join(chosen)
             raise LogError(
                 f"The log has two values of {what} at {counter} {count}, {found[count]:.6g} and {total:.6g}: if it holds "
-                f"several runs, pass run={{column: value}} with the columns that tell them apart, {apart}"
+                f"several runs, pass run={{column: value}} with the columns that distinguish them, {apart}"
             )
     return Series(np.array(list(found), int), np.array(list(found.values()), float))
 
@@ -234,7 +234,7 @@ def _spread(logged, steps, per_epoch, name):
 
 
 def _drop(bad_loss, bad_rate, loss, rates, drop_nan):
-    """Refuses numbers that are not finite, or counts what is left out."""
+    """Refuse numbers that are not finite, or count those that are left out."""
     count = int(bad_loss.sum() + bad_rate.sum())
     if not count:
         return

@@ -8,7 +8,7 @@ Row = dict[str, Any]
 
 
 class LogError(ValueError):
-    """A log cannot be read as it was asked for; the message ends with what to pass."""
+    """A log that cannot be read with the given arguments; the message ends with what to pass."""
 
 
 @dataclass(frozen=True)

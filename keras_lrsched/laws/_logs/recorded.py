@@ -16,7 +16,7 @@ KNOWN = ("run", *COLUMNS, "learning_rate")
 
 
 def is_recorded(path):
-    """Whether a file is one that `LossRecorder` or `save` writes."""
+    """Return whether `LossRecorder` or `save` wrote a file."""
     if not isinstance(path, Path) or path.is_dir():
         return False
     if path.suffix == ".npz":
@@ -46,7 +46,7 @@ def read(path, run):
         if run is not None or not apart:
             raise
         choice = {name: rows[0][1][name] for name in apart}
-        raise SeveralRunsError(f"{error}. They are told apart by {', '.join(apart)}, too, as run={choice}") from error
+        raise SeveralRunsError(f"{error}. They are distinguished by {', '.join(apart)}, too, as run={choice}") from error
 
 
 def _selected(rows, wanted):
@@ -78,7 +78,7 @@ def _refuse_mixture(one, other):
     names = [name for name in other if name not in KNOWN and one[name] != other[name]]
     if names:
         choice = {name: other[name] for name in names}
-        raise SeveralRunsError(f"it holds several runs, told apart by {', '.join(names)}: choose one, as by run={choice}")
+        raise SeveralRunsError(f"it holds several runs, distinguished by {', '.join(names)}: choose one, as by run={choice}")
 
 
 def _numbers(row):

@@ -1,4 +1,4 @@
-"""One of the runs that a log holds, and which columns tell them apart."""
+"""One of the runs in a log, and the columns that distinguish them."""
 
 from keras_lrsched.laws._logs import names
 from keras_lrsched.laws._logs.log import LogError, Row, columns_of, number
@@ -113,11 +113,11 @@ def _several(runs, parts, count, mixed):
         return f"The log holds several runs, one after the other: pass run=..., the number of one. {_spans(runs, count)}"
     values = "; ".join(f"{name}: {', '.join(dict.fromkeys(str(row.get(name, '')) for row in rows)):.60}" for name in columns)
     example = {name: str(rows[0].get(name, "")) for name in columns}
-    return f"The log holds several runs, told apart by {', '.join(columns)}: pass run=..., as {example}. It has {values}"
+    return f"The log holds several runs, distinguished by {', '.join(columns)}: pass run=..., as {example}. It has {values}"
 
 
 def telling(rows, count):
-    """The columns that tell runs apart: for each of their values the count of the rows increases.
+    """The columns that distinguish runs: for each of their values the count of the rows increases.
 
     Of those that do together, as few as possible; none if no columns do.
     """
@@ -133,7 +133,7 @@ def telling(rows, count):
 
 
 def _is_label(rows, name):
-    """Whether a column has few different values, which are words or whole numbers, in all rows."""
+    """Return whether a column has few different values, words or whole numbers, in all rows."""
     values = [row.get(name) for row in rows]
     if any(value in (None, "") for value in values) or not 1 < len(set(map(str, values))) <= len(rows) / 2:
         return False
@@ -156,7 +156,7 @@ def _separate(rows, columns, count):
 
 
 def _spans(runs, count):
-    """Which runs there are, with the counts of each."""
+    """The runs, with the counts of each, as text."""
     spans = []
     for one, rows in enumerate(runs[:8]):
         counts = [now for row in rows if (now := count(row)) is not None]

@@ -56,7 +56,7 @@ def _epochs(history):
 
 
 def _of_pandas(columns):
-    """What `DataFrame.to_json` writes: objects from the index of a row to its value."""
+    """The rows of a file of `DataFrame.to_json`: objects from the index of a row to its value."""
     index = dict.fromkeys(key for column in columns.values() for key in column)
     return [{name: column.get(key) for name, column in columns.items()} for key in index]
 

@@ -12,7 +12,7 @@ OF_A_RUN = " - "
 
 
 def begins(text):
-    """Whether a text begins with the header of a table: one of its cells is the usual name of a counter."""
+    """Return whether a text begins with the header of a table: one of its cells is the usual name of a counter."""
     header_line = _header_line(_without_comments(text))
     cells = header_line.replace(";", ",").replace("\t", ",").split(",")
     return any(names.plain(cell.strip('"')) in (*names.STEPS, *names.EPOCHS) for cell in cells)

@@ -8,7 +8,7 @@ from keras_lrsched.schedules import OneCycle, OneCycleMomentum
 from . import Case
 
 TORCH = "torch 2.13 OneCycleLR"
-SHORT = {"max_learning_rate": 1.0, "total_steps": 100}
+SHORT = {"peak_learning_rate": 1.0, "total_steps": 100}
 
 CASES = [
     Case(

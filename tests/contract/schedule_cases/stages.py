@@ -123,7 +123,7 @@ def infinite(cooldown):
 
 
 INFINITE = {
-    **{"max_learning_rate": 3e-4, "constant_learning_rate": 1.65e-4, "min_learning_rate": 3e-5},
+    **{"peak_learning_rate": 3e-4, "constant_learning_rate": 1.65e-4, "min_learning_rate": 3e-5},
     **{"warmup_steps": 100, "cooldown_steps": 300, "constant_steps": 400, "annealing_steps": 200},
 }
 CONTINUED = [
@@ -139,7 +139,7 @@ CONTINUED = [
             {**INFINITE, "constant_learning_rate": 4e-4},
             {**INFINITE, "min_learning_rate": 1.65e-4},
             {**INFINITE, "min_learning_rate": 2e-4},
-            {**INFINITE, "max_learning_rate": 1e-4},
+            {**INFINITE, "peak_learning_rate": 1e-4},
             {**INFINITE, "cooldown": "zigzag"},
         ),
     ),
@@ -176,8 +176,8 @@ CONTINUED = [
         "spec 5 [form]",
         printed={5: 1.65e-4, 10: 3e-4, 505: 1.65e-4, 1000: 3e-5},
         bad=(
-            {"max_learning_rate": 3e-4, "warmup_steps": 10, "decay_steps": 990, "initial_learning_rate": 3e-4},
-            {"max_learning_rate": 3e-4, "warmup_steps": 10, "decay_steps": 990, "initial_learning_rate": 1e-3},
+            {"peak_learning_rate": 3e-4, "warmup_steps": 10, "decay_steps": 990, "initial_learning_rate": 3e-4},
+            {"peak_learning_rate": 3e-4, "warmup_steps": 10, "decay_steps": 990, "initial_learning_rate": 1e-3},
         ),
     ),
     Case(
