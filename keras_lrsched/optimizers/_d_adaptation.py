@@ -1,4 +1,4 @@
-"""What methods share that estimate how far the solution is, and take their step size from that."""
+"""Base of methods whose step size is an estimate of the distance to the solution."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from keras_lrsched.optimizers.optimizer import Optimizer
 
 
 class DistanceEstimate(Optimizer):
-    """An optimizer whose step size is d times the learning rate; d is an estimate of the distance to go.
+    """An optimizer whose step size is d times the learning rate; d is an estimate of the distance to the solution.
 
     d starts at `d0` and never falls. All variables share it; it comes from sums over all of them, of gradients that are
     already clipped, averaged and reduced. In these sums, a variable that takes no part in an update has a gradient of zero:
@@ -48,7 +48,7 @@ class DistanceEstimate(Optimizer):
         return g if ctx.takes_part is None else ops.where(ctx.takes_part, g, 0.0)
 
     def fade(self, contexts: Sequence[UpdateContext], beta: Tensor) -> list[tuple[int, Tensor]]:
-        """Lets s fade of variables that take no part, as it does by `beta` with a gradient of zero.
+        """Multiply s by `beta` for variables that take no part, as a gradient of zero does.
 
         Returns:
             Pairs of the place and s of those without a step.
@@ -70,10 +70,10 @@ class DistanceEstimate(Optimizer):
 
 
 def warn_unless_near_one(optimizer: Any, learning_rate: Any, stacklevel: int) -> None:
-    """Warns of a learning rate that looks like one for another method, at the line where the optimizer is made."""
+    """Warn of a learning rate that looks like one for another method, at the line where the optimizer is made."""
     if isinstance(learning_rate, (int, float)) and not 0.1 <= learning_rate <= 10:
         warnings.warn(
-            f"{type(optimizer).__name__} finds the size of its steps itself and multiplies it by the learning rate, which "
+            f"{type(optimizer).__name__} computes the size of its steps and multiplies it by the learning rate, which "
             f"should be near 1. Received: learning_rate={learning_rate!r}",
             stacklevel=stacklevel,
         )

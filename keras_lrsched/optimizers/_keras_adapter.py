@@ -1,4 +1,4 @@
-"""Where the optimizers of this package differ from Keras' base class, apart from their formulas."""
+"""Differences to the base class of Keras, apart from the formulas."""
 
 import math
 import re
@@ -60,18 +60,18 @@ class KerasAdapter(keras_private.OptimizerHooks):
         return self.add_state(reference_variable, name or "var", initializer=initializer)
 
     def state_bytes(self) -> int:
-        """How many bytes the state takes: all but the counter of updates and the learning rate."""
+        """Number of bytes of the state: all but the counter of updates and the learning rate."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
         counter, rate = keras_private.iterations(self), keras_private.learning_rate_setting(self)
         return sum(bytes_of(v) for v in self.variables if v is not counter and v is not rate)
 
     def state_bytes_per_parameter(self) -> float:
-        """The same for each number that is trained."""
+        """Number of bytes of the state for each parameter that is trained."""
         return self.state_bytes() / sum(math.prod(v.shape) for v in keras_private.trained_by(self))
 
     def _widen_learning_rate(self, value: Tensor) -> None:
-        """Keras keeps it in `floatx`: in two or three digits, if that has 16 bits."""
+        """Replace the learning rate of Keras, which is in `floatx`: two or three digits, if that has 16 bits."""
         narrow = keras_private.learning_rate_setting(self)
         if wide_dtype(narrow.dtype) != narrow.dtype:
             keras_private.remove_optimizer_variables(self, [narrow])
@@ -91,7 +91,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
         self._not_decayed += path_rules.patterns("var_names", [*(var_names or ()), *exact])
 
     def _refuse_shared_paths(self, variables: Sequence[Variable]) -> None:
-        """Raises an error where one variable was given, and another one has its path, by which it is saved."""
+        """Raise an error where one variable was given, and another one has its path, by which it is saved."""
         for path, given in self._given.items():
             same = [variable for variable in variables if path_rules.path(variable) == path]
             if 0 < sum(id(variable) in given for variable in same) < len(same):
@@ -166,7 +166,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
         return ops.cast(backends.dense(gradient, variable), wide_dtype(variable.dtype)), variable
 
     def _clip(self, grads: Sequence[Tensor]) -> list[Tensor]:
-        """Keras clips what each replica has; it is the sum that must be."""
+        """Clip the sum over replicas, where Keras clips the gradients of each."""
         return super()._clip(backends.sum_over_replicas(self, grads))
 
     def assign(self, variable: Variable, value: Tensor) -> None:

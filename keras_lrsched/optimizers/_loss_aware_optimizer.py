@@ -46,7 +46,7 @@ class LossAwareOptimizer(Optimizer):
             raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
         if loss is None:
             raise ValueError(
-                f"{name} needs to know the loss: call `set_loss` before each `apply`, in the same function. In `fit` it "
+                f"{name} requires the loss: call `set_loss` before each `apply`, in the same function. In `fit` it "
                 "comes by itself, but not through a LossScaleOptimizer: use `mixed_bfloat16` in place of `mixed_float16`."
             )
         self._next_loss = None

@@ -1,4 +1,4 @@
-"""Between the dtype of a variable and the float32 in which an update is computed."""
+"""Conversion between the dtype of a variable and the float32 in which an update is computed."""
 
 import math
 import re
@@ -27,14 +27,14 @@ def wide_dtype(dtype: str) -> str:
 
 
 def bytes_of(variable: Variable) -> int:
-    """How much memory the values of a variable take."""
+    """Number of bytes of the values of a variable."""
     digits = re.search(r"\d+", keras.backend.standardize_dtype(variable.dtype))
     bits = int(digits.group()) if digits else 8  # a bool
     return math.prod(variable.shape) * bits // 8
 
 
 def stochastic_round(x: Tensor, seed: Any) -> Tensor:
-    """float32 to bfloat16, up or down at random, such that the expected value is `x`.
+    """Round float32 to bfloat16, up or down at random, such that the expected value is `x`.
 
     bfloat16 is the upper half of a float32. Adding a random lower half carries into the upper one with a probability equal
     to the fraction that is then cut off.

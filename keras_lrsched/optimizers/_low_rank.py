@@ -1,4 +1,4 @@
-"""What GaLore, APOLLO and Fira share: Adam on the projection of a gradient on a few directions."""
+"""Base of GaLore, APOLLO and Fira: Adam on the projection of a gradient on a few directions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class LowRank(Optimizer):
         self.input_axes = path_rules.numbers("input_axes", input_axes, validation.positive_int)
 
     def direction(self, g: Tensor, p: Tensor, r: Tensor, n: Tensor, state: OptimizerState) -> Tensor:
-        """By what a matrix moves at a learning rate of 1, from G, P, R and N."""
+        """The step of a matrix at a learning rate of 1, from G, P, R and N."""
         raise NotImplementedError
 
     def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
@@ -148,7 +148,7 @@ def channel_scale(n: Tensor, r: Tensor) -> Tensor:
 
 
 def tensor_scale(n: Tensor, r: Tensor) -> Tensor:
-    """The same of the whole matrix."""
+    """||N|| / ||R|| of the whole matrix."""
     return norm(n) / (norm(r) + EPSILON)
 
 
@@ -175,12 +175,12 @@ def limited(x: Tensor, state: OptimizerState) -> Tensor:
 
 
 def singular_vectors(g: Tensor, rank: int) -> Tensor:
-    """Those of the largest singular values, on the left."""
+    """Left singular vectors of the largest singular values."""
     return _with_fixed_signs(_left_singular_vectors(_tame(g))[:, :rank])
 
 
 def randomized_singular_vectors(g: Tensor, rank: int, seed: Any) -> Tensor:
-    """The same by products and QR decompositions of `rank` + 8 columns (Halko et al., arXiv:0909.4061).
+    """The same vectors from products and QR decompositions of `rank` + 8 columns (Halko et al., arXiv:0909.4061).
 
     The space that they span holds nearly as much of g; single vectors of near singular values are mixed.
     """

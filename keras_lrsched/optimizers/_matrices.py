@@ -1,4 +1,4 @@
-"""Variables as matrices: which ones are, to a method for matrices, and how."""
+"""Views of variables as matrices, for methods that update matrices."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class MatrixView:
     axes: tuple[int, ...]
     """Those of the variable in the order of the matrix."""
     stack: int | None
-    """How many matrices; `None` for one without an axis for it."""
+    """The number of matrices; `None` for one without an axis for it."""
     inputs: int
     outputs: int
 
@@ -74,7 +74,7 @@ def hidden_matrix(role: Role, input_axes: int | None = None, kinds: Sequence[str
 
 
 def matrix_of(variable: Variable, input_axes: int | None, role: Role | None = None) -> LowMatrix | None:
-    """What a variable is to a low-rank method that no rule excludes it from; `None` if Adam updates it as it is.
+    """A variable as a low-rank method takes it, if no rule excludes it; `None` if Adam updates it as it is.
 
     Matrices are also embeddings, but not kernels of convolutions, several matrices in one variable, nor what has more than
     two axes from unknown layers.

@@ -1,4 +1,4 @@
-"""What MoMo and MoMo-Adam share: a model of the loss from past gradients, and a step towards its minimum."""
+"""Base of MoMo and MoMo-Adam: a model of the loss from past gradients, and a step towards its minimum."""
 
 import math
 import warnings
@@ -50,7 +50,7 @@ class MomentumModel(LossAwareOptimizer):
         return self._scalars["lower_bound"] if self.built else None
 
     def mean(self, old: Tensor, new: Tensor, t: Tensor) -> Tensor:
-        """The mean over time at update t; not corrected, which `weight` tells."""
+        """The mean over time at update t; not divided by `weight`."""
         raise NotImplementedError
 
     def weight(self, t: Tensor) -> Any:
@@ -62,7 +62,7 @@ class MomentumModel(LossAwareOptimizer):
         return 1.0
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """Updates the means; the share of the learning rate that is used goes into the steps."""
+        """Update the means; the share of the learning rate that is used goes into the steps."""
         scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
         scalars.lowest_loss = ops.minimum(scalars.lowest_loss, scalars.loss)
         product = square = square_decayed = 0.0
@@ -106,7 +106,7 @@ class MomentumModel(LossAwareOptimizer):
         lowest = float(ops.convert_to_numpy(self._scalars["lowest_loss"]))
         if lowest < self.lb:
             warnings.warn(
-                f"{type(self).__name__} stands still where the loss is below `lb`, which must lie below all losses. "
+                f"{type(self).__name__} does not move where the loss is below `lb`, which must lie below all losses. "
                 f"Received: lb={self.lb}, a loss of {lowest:.6g}",
                 stacklevel=2,
             )

@@ -22,7 +22,7 @@ class Pass(NamedTuple):
     loss: Any
     y_pred: Any
     state: list
-    """What the state is afterwards: seeds of dropout, BatchNorm's statistics, metrics of the loss."""
+    """The state afterwards: seeds of dropout, BatchNorm's statistics, metrics of the loss."""
     scale: Any
     """The factor in the gradients that the optimizer takes off, or 1."""
     gradients: Any = None
@@ -69,7 +69,7 @@ class MultiPassModel(keras.Model):
         return self.evaluate_at(values, state, batch)
 
     def before_update(self, values: Sequence[Tensor], state: State, batch: Any, gradients: Sequence[Tensor]) -> Any:
-        """Where variables of the optimizer may be assigned; `gradients` are those of the `Pass` that counts."""
+        """Assign variables of the optimizer, where a method does; `gradients` are those of the `Pass` that counts."""
 
     def evaluate_at(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         """A `Pass` at any weights, in training mode."""

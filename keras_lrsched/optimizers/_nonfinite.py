@@ -10,7 +10,7 @@ from keras_lrsched._core.types import Tensor, Variable
 
 
 def all_finite(grads: Sequence[Tensor], variables: Sequence[Variable], raises: bool) -> Tensor:
-    """Whether all gradients are finite, as a tensor.
+    """Return whether all gradients are finite, as a tensor.
 
     Raises:
         FloatingPointError: If one is not and it should raise, in eager code. In a graph of TensorFlow it will be

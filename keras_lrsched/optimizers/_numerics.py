@@ -22,7 +22,7 @@ def bias_correction(beta: Tensor, t: Tensor) -> Any:
 
 
 def sign(x: Tensor) -> Tensor:
-    """The sign; NaN for NaN also on PyTorch, which says 0, so that a broken run would look like one that has converged."""
+    """The sign; NaN for NaN also on PyTorch, which returns 0, which would hide that a run is broken."""
     return ops.where(ops.isnan(x), x, ops.sign(x))
 
 

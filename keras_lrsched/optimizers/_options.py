@@ -38,13 +38,13 @@ class UnseededOptions(TypedDict, total=False):
 
 
 class OwnOptions(UnseededOptions, total=False):
-    """The same with `seed`: for classes with the names of Keras' classes, which list Keras' arguments in Keras' order."""
+    """`UnseededOptions` and `seed`: for classes with the names of Keras' classes, which list Keras' arguments themselves."""
 
     seed: int | None
 
 
 class Options(KerasOptions, OwnOptions, total=False):
-    """What most methods hand on."""
+    """Arguments that most methods hand on."""
 
 
 class LowRankOptions(KerasOptions, UnseededOptions, total=False):

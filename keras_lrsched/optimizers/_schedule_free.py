@@ -1,4 +1,4 @@
-"""What the Schedule-Free optimizers share: three sequences of weights, of which the model has one."""
+"""Base of the Schedule-Free optimizers: three sequences of weights, of which the model has one."""
 
 import warnings
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class ScheduleFree(Optimizer):
     state_names: tuple[str, ...] = ("gap",)
 
     beta: float
-    """How much of y is x; a subclass sets it."""
+    """The share of x in y; a subclass sets it."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class ScheduleFree(Optimizer):
         raise NotImplementedError
 
     def factor(self, t: Tensor) -> Any:
-        """By what the learning rate is multiplied in update t."""
+        """Factor of the learning rate in update t."""
         return 1.0
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
@@ -107,11 +107,11 @@ class ScheduleFree(Optimizer):
         return self.built and bool(self._averaged().all())
 
     def use_average(self) -> None:
-        """Gives x to the model, for evaluation, prediction and files. Does nothing if it has it."""
+        """Assign x to the model, for evaluation, prediction and files, unless it has x already."""
         self._switch(to_average=True)
 
     def use_training_weights(self) -> None:
-        """Gives y to the model, before training goes on. Does nothing if it has it."""
+        """Assign y to the model, before training goes on, unless it has y already."""
         self._switch(to_average=False)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
@@ -137,7 +137,7 @@ class ScheduleFree(Optimizer):
         return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
 
     def _averaged(self) -> Any:
-        """Of which variables the model has x."""
+        """Flags of the variables of which the model has x."""
         return ops.convert_to_numpy(self._scalars["averaged"]).astype(bool)
 
     def _switch(self, to_average: bool) -> None:

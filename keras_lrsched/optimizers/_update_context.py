@@ -1,4 +1,4 @@
-"""One variable's part in one update: what a method reads, and what it sets."""
+"""State and context of one variable in one update."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ class UpdateContext:
         is_decayed: Whether it has any, a bool.
         t: The number of this update, from 1, as a float.
         iterations: The number of updates before this one, as an integer.
-        takes_part: Whether the variable is in this update, as a tensor, if that is known only when it runs: under gradient
+        takes_part: Whether the variable is in this update, as a tensor, if that is decided only when it runs: under gradient
             accumulation, of a variable without a gradient in the last micro-batch. Otherwise `None`, for yes.
         shared: What `before_update` returned.
     """

@@ -34,7 +34,7 @@ class AdamMini(FusedOptimizer):
         v = beta_2 v + (1 - beta_2) mean of g^2 over the block
         w = (1 - lr weight_decay) w - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
 
-    A rule says which entries of a variable make a block:
+    A rule selects which entries of a variable make a block:
 
     - a list of axes, each index of which is a block: `[0]` for the rows of an embedding, `[-1]` for the units of a `Dense`
       kernel, `[1]` for the heads of a kernel (features, heads, size), `[]` for the whole variable;
@@ -44,7 +44,7 @@ class AdamMini(FusedOptimizer):
     `default_blocks` is the rule where `blocks` has none: by the role of a variable in its layer, see `Role`. The authors'
     code searches the names of parameters for substrings: it takes `network` for an attention output (`wo`) and `monkey` for
     a key, and fails on a normalization called `output` and on kernels of convolutions. Its weight decay leaves out biases
-    and normalizations: here `exclude_from_weight_decay` says so. State: one float32 number for each parameter and one for
+    and normalizations: here `exclude_from_weight_decay` does it. State: one float32 number for each parameter and one for
     each block.
 
     Args:
@@ -156,7 +156,7 @@ class _AxisBlocks:
 
     @staticmethod
     def _find_neighbors(shape: Sequence[int], axes: Any) -> tuple[int, int] | None:
-        """How many blocks, and how many neighbors in a row belong to one; `None` if there is something between the axes."""
+        """The numbers of blocks and of neighbors in a row in each; `None` if there is something between the axes."""
         if not axes:
             return 1, math.prod(shape)
         if axes[-1] - axes[0] >= len(axes):

@@ -39,7 +39,7 @@ class AdaMod(Optimizer):
         beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
         beta_3: Decay rate of the mean of rates, at least 0 and below 1. Defaults to `0.999`, as in the authors' code; its
-            comment says 0.9999.
+            comment has 0.9999.
         epsilon: Added to the root. Defaults to `1e-8`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
         **options: See `keras_lrsched.optimizers.Optimizer`.

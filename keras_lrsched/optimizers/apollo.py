@@ -78,7 +78,7 @@ class Apollo(LowRank):
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if `rank` is larger than the shorter
-            side of a matrix, or a variable has no more axes than `input_axes` says.
+            side of a matrix, or a variable has no more axes than in `input_axes`.
 
     Reference:
         Zhu et al., APOLLO: SGD-like Memory, AdamW-level Performance, arXiv:2412.05270. Trajectories agree with the authors'

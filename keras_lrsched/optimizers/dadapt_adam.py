@@ -45,9 +45,9 @@ class DAdaptAdam(DistanceEstimate):
         beta_2: Decay rate of the mean of their squares, above 0 and below 1. Defaults to `0.999`.
         epsilon: Added to the root. Defaults to `1e-8`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
-        decouple: Whether w is multiplied by 1 - r weight_decay before the step, as in AdamW; otherwise weight_decay w is
-            added to the gradient. Defaults to `False`.
-        use_bias_correction: Whether r is multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
+        decoupled_weight_decay: Whether w is multiplied by 1 - r weight_decay before the step, as in AdamW; otherwise
+            weight_decay w is added to the gradient. Defaults to `False`.
+        bias_correction: Whether r is multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
         d0: The first d. Defaults to `1e-6`.
         growth_rate: d grows at most by this factor in an update. Defaults to `None`, for no limit; `1.02` is like a warmup.
         **options: See `keras_lrsched.optimizers.Optimizer`.
@@ -78,8 +78,8 @@ class DAdaptAdam(DistanceEstimate):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: WeightDecay = None,
-        decouple: bool = False,
-        use_bias_correction: bool = False,
+        decoupled_weight_decay: bool = False,
+        bias_correction: bool = False,
         d0: float = 1e-6,
         growth_rate: float | None = None,
         **options: Unpack[Options],
@@ -88,15 +88,15 @@ class DAdaptAdam(DistanceEstimate):
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.inner_fraction("beta_2", beta_2)
         self.epsilon = validation.positive_float("epsilon", epsilon)
-        self.decouple = decouple
-        self.use_bias_correction = use_bias_correction
+        self.decoupled_weight_decay = decoupled_weight_decay
+        self.bias_correction = bias_correction
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """Takes the gradients into the sums and raises d; its old value goes into the steps."""
         scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
         for ctx in contexts:
-            if not self.decouple:
+            if not self.decoupled_weight_decay:
                 ctx.gradient = self.decayed_gradient(ctx)
             state, s = ctx.state, self.past(ctx)
             r = ctx.cast(d) * self._correction(ctx.t) * ctx.common_learning_rate
@@ -113,11 +113,11 @@ class DAdaptAdam(DistanceEstimate):
         r = ctx.cast(ctx.shared) * self._correction(ctx.t) * ctx.learning_rate
         state.m = average(self.beta_1, state.m, r * g)
         state.v = average(self.beta_2, state.v, ops.square(g))
-        if self.decouple:
+        if self.decoupled_weight_decay:
             w = w - r * ctx.weight_decay * w
         return w - state.m / (ops.sqrt(state.v) + self.epsilon)
 
     def _correction(self, t: Tensor) -> Any:
-        if not self.use_bias_correction:
+        if not self.bias_correction:
             return 1.0
         return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)

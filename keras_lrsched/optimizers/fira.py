@@ -59,7 +59,7 @@ class Fira(LowRank):
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if `rank` is larger than the shorter
-            side of a matrix, or a variable has no more axes than `input_axes` says.
+            side of a matrix, or a variable has no more axes than in `input_axes`.
 
     Reference:
         Chen et al., Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank Constraint?, arXiv:2410.01623.
@@ -70,7 +70,7 @@ class Fira(LowRank):
 
     >>> w = keras.Variable(keras.ops.zeros((2, 2)))
     >>> Fira(learning_rate=0.1, rank=1).apply([keras.ops.diag([4.0, 1.0])], [w])
-    >>> w.numpy().diagonal().round(2)  # P has nothing of the second column, which could tell its scale
+    >>> w.numpy().diagonal().round(2)  # P has nothing of the second column, from which its scale would come
     array([-0.1,  0. ], dtype=float32)
     """
 

@@ -20,13 +20,13 @@ class FusedOptimizer(Optimizer):
     A subclass sets `kernel`, the name of a compiled update, and returns its parameters; everything else is as in
     `Optimizer`.
 
-    The kernel does what `step` says, to about 1e-6 of each entry. It takes all variables in float32 or bfloat16, on CPU, in
-    one process. It is compiled on first use, see `keras_lrsched.kernels`.
+    The kernel computes the same as `step`, to about 1e-6 of each entry. It takes all variables in float32 or bfloat16, on
+    CPU, in one process. It is compiled on first use, see `keras_lrsched.kernels`.
 
     Args:
         learning_rate, weight_decay, **options: See `keras_lrsched.optimizers.Optimizer`.
-        fused: `"auto"`: the kernel where it can be had, else plain Keras operations. `True`: the kernel, or an error that
-            says why it cannot be had. `False`: plain Keras operations. Defaults to `"auto"`.
+        fused: `"auto"`: the kernel where there is one, else plain Keras operations. `True`: the kernel, or an error with
+            the reason why there is none. `False`: plain Keras operations. Defaults to `"auto"`.
 
     Raises:
         RuntimeError: At the first update, if `fused` is `True` and there is no kernel for it.
@@ -111,7 +111,7 @@ class FusedOptimizer(Optimizer):
         return ops.stack(columns, axis=-1)
 
     def _wide_gradient(self, gradient: Tensor, variable: Variable) -> tuple[Tensor, Variable]:
-        """The kernel reads bfloat16 itself; clipping and sums want float32."""
+        """Keep bfloat16, which the kernel reads; clipping and sums require float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
         if self._calls_kernel and not altered and keras.backend.standardize_dtype(gradient.dtype) in kernels.DTYPES:
             return backends.dense(gradient, variable), variable
@@ -126,9 +126,9 @@ class FusedOptimizer(Optimizer):
         return reason is None
 
     def _unsuited(self, variables: Sequence[Variable]) -> str | None:
-        """What asks for something that kernels do not do, or `None`."""
+        """A reason why kernels do not fit, or `None`."""
         if changed := self._changed_methods():
-            return f"they do not know what {type(self).__name__} changes: {', '.join(changed)}."
+            return f"they do not have what {type(self).__name__} changes: {', '.join(changed)}."
         if self._waiting(variables):
             return (
                 "they update what has a gradient in the last micro-step of an accumulation, which some variables have not."
@@ -137,11 +137,11 @@ class FusedOptimizer(Optimizer):
             return f"they leave no update out. Received: nonfinite={self.nonfinite!r}."
         for name in ("lazy_embeddings", "master_weights"):
             if getattr(self, name):
-                return f"they know nothing of {name}. Received: {name}=True."
+                return f"they do not support {name}. Received: {name}=True."
         return None
 
     def _changed_methods(self) -> list[str]:
-        """What a subclass of the optimizer that the kernel was written for has besides a constructor."""
+        """Names that a subclass of the optimizer with the kernel defines besides a constructor."""
         classes = type(self).__mro__
         own = next(place for place, each in enumerate(classes) if "kernel" in vars(each))
         return [

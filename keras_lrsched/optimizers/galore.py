@@ -66,7 +66,7 @@ class GaLore(LowRank):
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if `rank` is larger than the shorter
-            side of a matrix, or a variable has no more axes than `input_axes` says.
+            side of a matrix, or a variable has no more axes than in `input_axes`.
 
     Reference:
         Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection, arXiv:2403.03507. Trajectories

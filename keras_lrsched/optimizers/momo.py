@@ -25,7 +25,7 @@ from keras_lrsched.optimizers._options import Options
     kind="optimizer",
 )
 class MoMo(MomentumModel):
-    """Momentum with an adaptive Polyak step: as far as past losses and gradients say that there is loss to lose.
+    """Momentum with an adaptive Polyak step: as far as past losses and gradients predict a lower loss.
 
         f = beta f + (1 - beta) loss;  d = beta d + (1 - beta) g;  c = beta c + (1 - beta) <g, w>
         a = 1 + lr weight_decay

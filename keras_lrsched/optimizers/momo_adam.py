@@ -27,7 +27,7 @@ from keras_lrsched.optimizers._update_context import OptimizerState, UpdateConte
     kind="optimizer",
 )
 class MoMoAdam(MomentumModel):
-    """Adam with an adaptive Polyak step: as far as past losses and gradients say that there is loss to lose.
+    """Adam with an adaptive Polyak step: as far as past losses and gradients predict a lower loss.
 
         f = beta_1 f + (1 - beta_1) loss;  d = beta_1 d + (1 - beta_1) g;  c = beta_1 c + (1 - beta_1) <g, w>
         v = beta_2 v + (1 - beta_2) g^2;  D = sqrt(v / (1 - beta_2^t)) + epsilon

@@ -136,7 +136,9 @@ def mup_multiplier(base_shape: Sequence[int], shape: Sequence[int], rule: str, r
     else:
         ratios = [new / old for old, new in zip(base_shape, shape, strict=True) if new != old]
     if len(ratios) > 2:
-        raise ValueError(f"muP knows variables with two wide axes at most. Received: {tuple(base_shape)} and {tuple(shape)}")
+        raise ValueError(
+            f"muP is defined for variables with at most two wide axes. Received: {tuple(base_shape)} and {tuple(shape)}"
+        )
     if len(ratios) == 2:
         return 1 / ratios[0] if rule == "adam" else ratios[1] / ratios[0]
     return ratios[0] if ratios and rule == "sgd" else 1.0

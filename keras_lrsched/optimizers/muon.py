@@ -80,7 +80,7 @@ class Muon(Optimizer):
 
     A variable is a matrix (inputs, outputs) by its role in its layer, see `Role`: axes that the layer sums over are inputs.
     So in the kernel of a convolution all axes but the last are inputs; of a transposed one, (height, width, outputs,
-    inputs), the last; in an attention layer those that the equation of the `EinsumDense` says, such as the features in
+    inputs), the last; in an attention layer those of the equation of the `EinsumDense`, such as the features in
     (features, heads, size), or Gemma's (heads, features, size). The heads together are one matrix, as the authors' code,
     Moonlight and PyTorch have them, where projections have two axes. Several matrices in one variable, such as the experts
     of a mixture, are orthogonalized each by itself. Factors of LoRA are matrices. `input_axes` sets it for single variables,
@@ -132,8 +132,8 @@ class Muon(Optimizer):
         **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
-        ValueError: If an argument is out of its range. When the optimizer is built, if a variable has no more axes than
-            `input_axes` says.
+        ValueError: If an argument is out of its range. When the optimizer is built, if a variable has no more axes than in
+            `input_axes`.
 
     Reference:
         Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024,
@@ -241,7 +241,7 @@ class Muon(Optimizer):
             )
 
     def matrix_shape(self, variable: Variable) -> tuple[int, int] | None:
-        """How many inputs and outputs a variable has, or each of its matrices; `None` if AdamW updates it."""
+        """The numbers of inputs and outputs of a variable, or of each of its matrices; `None` if AdamW updates it."""
         view = self._views[keras_private.variable_index(self, variable)]
         return None if view is None else (view.inputs, view.outputs)
 
@@ -274,7 +274,7 @@ class Muon(Optimizer):
         return w - rate * (direction + ctx.weight_decay * w)
 
     def matrix_step(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
-        """By what a matrix (inputs, outputs), or each of several, moves at a learning rate of 1."""
+        """The step of a matrix (inputs, outputs), or of each of several, at a learning rate of 1."""
         return self._scale(view) * self._orthogonal(g, state, view)
 
     def _orthogonal(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
@@ -298,7 +298,7 @@ class Muon(Optimizer):
 def orthogonalized(x: Tensor, steps: int, dtype: str, coefficients: tuple[float, float, float] = COEFFICIENTS) -> Tensor:
     """The singular vectors of a matrix, with singular values that are not far from 1.
 
-    X = G / (||G|| + 1e-7), then as many times as `steps` says: A = X X^T; X = a X + (b A + c A A) X. The coefficients give
+    X = G / (||G|| + 1e-7), then `steps` times: A = X X^T; X = a X + (b A + c A A) X. The coefficients give
     up convergence for speed: five steps bring singular values from 0.005 to 1 of ||G|| into 0.68 to 1.16, more steps no
     closer.
 

@@ -1,4 +1,4 @@
-"""The base of every optimizer: what it is to Keras, to a saved file and to a variable in low precision."""
+"""Base of all optimizers: state and arithmetic in float32, rules by path, saving and loading."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +29,9 @@ class Optimizer(KerasAdapter):
     `help` by `__init_subclass__`, which puts them into the signature. Classes with the name of a Keras class list Keras'
     arguments, too, because these have their places there.
 
-    Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers ask a schedule at each micro-step;
-    these ask it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end by
-    a step without a batch, unless XLA compiles the step. Keras' own optimizers count it, so that their schedules are one
+    Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers call a schedule at each micro-step;
+    these call it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end
+    by a step without a batch, unless XLA compiles the step. Keras' own optimizers count it, so that their schedules are one
     update further with each epoch; these do not, nor does any optimizer inside of `Lookahead` or `LayerwiseLearningRate`.
 
     A variable without a gradient takes no part in an update: it and its state stay what they are, bit for bit, as do those
@@ -177,7 +177,7 @@ class Optimizer(KerasAdapter):
     # What a method defines
 
     def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
-        """Turns rules by path and role into a list with an item for each variable, before anything is built.
+        """Turn rules by path and role into a list with an item for each variable, before anything is built.
 
         Args:
             variables: What is trained.
@@ -198,7 +198,7 @@ class Optimizer(KerasAdapter):
         return {}
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """What must be known of all variables before one is updated; `contexts` are their `UpdateContext`s.
+        """Compute what depends on all variables before one is updated; `contexts` are their `UpdateContext`s.
 
         It may set their state and scalars. What it returns is their `shared`.
         """

@@ -54,8 +54,9 @@ class Prodigy(DistanceEstimate):
         beta_3: Decay rate of the sums behind d, at least 0 and below 1. Defaults to `None`, for sqrt(beta_2).
         epsilon: Added to the root, times d. Defaults to `1e-8`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
-        decouple: Whether weights decay as above; otherwise weight_decay w is added to the gradient. Defaults to `True`.
-        use_bias_correction: Whether steps are multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
+        decoupled_weight_decay: Whether weights decay as above; otherwise weight_decay w is added to the gradient. Defaults
+            to `True`.
+        bias_correction: Whether steps are multiplied by sqrt(1 - beta_2^t) / (1 - beta_1^t). Defaults to `False`.
         safeguard_warmup: Whether s is without the learning rate, so that a warmup cannot make d too large. Defaults to
             `False`.
         d0: The first d. Defaults to `1e-6`.
@@ -94,8 +95,8 @@ class Prodigy(DistanceEstimate):
         beta_3: float | None = None,
         epsilon: float = 1e-8,
         weight_decay: WeightDecay = None,
-        decouple: bool = True,
-        use_bias_correction: bool = False,
+        decoupled_weight_decay: bool = True,
+        bias_correction: bool = False,
         safeguard_warmup: bool = False,
         d0: float = 1e-6,
         d_coef: float = 1.0,
@@ -108,8 +109,8 @@ class Prodigy(DistanceEstimate):
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.beta_3 = None if beta_3 is None else validation.beta("beta_3", beta_3)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
-        self.decouple = decouple
-        self.use_bias_correction = use_bias_correction
+        self.decoupled_weight_decay = decoupled_weight_decay
+        self.bias_correction = bias_correction
         self.safeguard_warmup = safeguard_warmup
         self.d_coef = validation.positive_float("d_coef", d_coef)
         self.slice_p = validation.positive_int("slice_p", slice_p)
@@ -129,7 +130,7 @@ class Prodigy(DistanceEstimate):
         d, beta_3 = scalars.d, self.beta_2**0.5 if self.beta_3 is None else self.beta_3
         gain = length = 0.0
         for ctx in contexts:
-            if not self.decouple:
+            if not self.decoupled_weight_decay:
                 ctx.gradient = self.decayed_gradient(ctx)
             g, state, own_d = self._part(ctx.gradient), ctx.state, ctx.cast(d)
             rate = own_d * self._correction(ctx.t) * ctx.common_learning_rate
@@ -152,14 +153,14 @@ class Prodigy(DistanceEstimate):
             state.m = average(self.beta_1, state.m, d * g)
         m = state.m if self.beta_1 else d_new * g
         u = m / (ops.sqrt(state.v) + d_new * self.epsilon)
-        if self.decouple:
+        if self.decoupled_weight_decay:
             u = u + ctx.weight_decay * w
         u = d * self._correction(ctx.t) * ctx.learning_rate * u
         state.travelled = state.travelled + self._part(u)
         return w - u
 
     def _correction(self, t: Tensor) -> Any:
-        if not self.use_bias_correction:
+        if not self.bias_correction:
             return 1.0
         return ops.sqrt(bias_correction(self.beta_2, t)) / bias_correction(self.beta_1, t)
 

@@ -1,4 +1,4 @@
-"""RAdam: Adam whose first steps are held back by how little is known of the variance."""
+"""RAdam: Adam whose first steps are as short as the uncertainty of the variance requires."""
 
 import math
 from typing import Unpack
@@ -38,9 +38,9 @@ class RectifiedAdam(Optimizer):
         w = w - lr (d + weight_decay w)
 
     With the defaults the first five updates are below the threshold. Then the authors' code does nothing at all, not even
-    decay, and does not say so; here, as in PyTorch, TensorFlow Addons and optax, they are steps of momentum, whose length
-    depends on the size of the gradients. n is computed from a series while t is small: as it is written, float32 keeps four
-    digits of it. State: two float32 numbers for each parameter.
+    decay, without documentation of it; here, as in PyTorch, TensorFlow Addons and optax, they are steps of momentum, whose
+    length depends on the size of the gradients. n is computed from a series while t is small: as it is written, float32
+    keeps four digits of it. State: two float32 numbers for each parameter.
 
     - The authors' code: `below_threshold="nothing"`; its `degenerated_to_sgd=True` is the default.
     - PyTorch: the defaults; its default `decoupled_weight_decay=False` is `decay_placement="gradient"`.

@@ -24,7 +24,7 @@ from keras_lrsched.optimizers._update_context import OptimizerState, UpdateConte
     kind="optimizer",
 )
 class ScheduleFreeAdamW(ScheduleFree):
-    """AdamW with an average of weights in the place of momentum and of a schedule that knows the end.
+    """AdamW with an average of weights in the place of momentum and of a schedule that depends on the number of updates.
 
         k = min(t / warmup_steps, 1) lr
         v = beta_2 v + (1 - beta_2) g^2

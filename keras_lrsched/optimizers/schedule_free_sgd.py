@@ -22,7 +22,7 @@ from keras_lrsched.optimizers._update_context import OptimizerState, UpdateConte
     kind="optimizer",
 )
 class ScheduleFreeSGD(ScheduleFree):
-    """SGD with an average of weights in the place of momentum and of a schedule that knows the end.
+    """SGD with an average of weights in the place of momentum and of a schedule that depends on the number of updates.
 
         k = min(t / warmup_steps, 1) lr
         z = z - k (g + weight_decay y)

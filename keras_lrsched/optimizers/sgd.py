@@ -49,7 +49,7 @@ class SGD(FusedOptimizer):
     Reference:
         Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013,
         https://proceedings.mlr.press/v28/sutskever13.html; Loshchilov and Hutter, arXiv:1711.05101, for the decay. The
-        trajectory of TensorFlow Addons' SGDW is met, whose decay is not multiplied by the learning rate.
+        trajectory agrees with TensorFlow Addons' SGDW, whose decay is not multiplied by the learning rate.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The training step that Sophia needs: at times, it estimates the diagonal of the Hessian."""
+"""Training step with estimates of the diagonal of the Hessian, for Sophia."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class SophiaModel(MultiPassModel):
 
     Raises:
         ValueError: If the model has a preprocessor, or a `fit`, `train_step`, `compute_loss` or the like of its own. In
-            training, if the optimizer is not `Sophia`, alone or inside wrappers; if the loss is not as said, or one for each
+            training, if the optimizer is not `Sophia`, alone or inside wrappers; if the loss is another one, or one for each
             of several outputs; if there is more than one replica of `tf.distribute`.
 
     Reference:

@@ -1,4 +1,4 @@
-"""What the optimizers that are wrapped around another one share: all but their formula is the inner one's business."""
+"""Base of optimizers around another one."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Pairs: TypeAlias = Sequence[tuple[Variable, int]]
 
 
 def _of_inner(name: str) -> Any:
-    """An attribute that is the inner optimizer's; until there is one, as Keras' constructor sets it, it is nobody's."""
+    """An attribute of the inner optimizer; the constructor of Keras, which sets it before there is one, has no effect."""
 
     def read(self: Any) -> Any:
         return getattr(self.inner_optimizer, name)
@@ -83,7 +83,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
     @classmethod
     def around(cls, kind: type[keras.optimizers.Optimizer], **options: Any) -> Self:
-        """One around an optimizer of the class `kind`, which takes the options that this class has no argument for."""
+        """Return one around an optimizer of the class `kind`, which has the options that this class does not take."""
         own = inspect.signature(cls).parameters
         inner = kind(**{name: value for name, value in options.items() if name not in own})
         return cls(inner, **{name: value for name, value in options.items() if name in own})
@@ -126,7 +126,7 @@ class Wrapper(keras.optimizers.Optimizer):
         self.inner_optimizer.finalize_variable_values(var_list)
 
     def state_bytes(self) -> int:
-        """How many bytes the state of both takes: all but the counter of updates and the learning rate."""
+        """Number of bytes of the state of both: all but the counter of updates and the learning rate."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
         counter, rate = keras_private.iterations(self), keras_private.learning_rate_setting(self.inner_optimizer)
@@ -173,21 +173,21 @@ class Wrapper(keras.optimizers.Optimizer):
             self.after_update(pairs, before)
 
     def before_update(self, pairs: Pairs) -> Any:
-        """What `after_update` must know of the time before the inner update; `pairs` are variables with their indices."""
+        """Return what `after_update` needs from before the inner update; `pairs` are variables with their indices."""
 
     def after_update(self, pairs: Pairs, before: Any) -> None:
-        """What is done after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
+        """Change variables after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
 
     def takes_part(self, index: int, old: Tensor, new: Tensor) -> Tensor:
         """Whether a variable takes part in an update that has turned the value `old` into `new`."""
         return ops.convert_to_tensor(True) if index in self._in_step else ops.any(ops.not_equal(old, new))
 
     def value_of(self, variable: Variable, index: int) -> Tensor:
-        """A variable as the inner optimizer knows it: in float32, if that has its float32 copy."""
+        """The value of a variable for the inner optimizer: its float32 copy, if there is one."""
         return ops.copy(exact_value(variable, OptimizerState(self._inner_state(index))))
 
     def set_value(self, variable: Variable, index: int, value: Tensor) -> None:
-        """Sets a variable and, if the inner optimizer has one, its float32 copy."""
+        """Set a variable and, if the inner optimizer has one, its float32 copy."""
         if variable.constraint is not None:
             value = variable.constraint(value)
         master = self._inner_state(index).get("master")

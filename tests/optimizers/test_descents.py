@@ -37,8 +37,8 @@ FEW_STEPS, GROWTH = 2e-6, 1e-4
 
 DECAY = {"weight_decay": 0.01}
 WARMUP = {"learning_rate": 0.1, "warmup_steps": 3, **DECAY}
-GROWING = {"d0": 0.01, "growth_rate": 1.02, "decouple": True, "use_bias_correction": True, **DECAY}
-CORRECTED = {"d0": 1e-3, "use_bias_correction": True, "safeguard_warmup": True, **DECAY}
+GROWING = {"d0": 0.01, "growth_rate": 1.02, "decoupled_weight_decay": True, "bias_correction": True, **DECAY}
+CORRECTED = {"d0": 1e-3, "bias_correction": True, "safeguard_warmup": True, **DECAY}
 RUNNING = {  # name of the run, without the problem: class, arguments, relative error
     "SGDScheduleFreeReference lr=0.1 mom=.9": (ScheduleFreeSGD, {"learning_rate": 0.1}, FEW_STEPS),
     "SGDScheduleFree(non-ref) lr=0.1 wd=0.01 warmup=3": (ScheduleFreeSGD, WARMUP, FEW_STEPS),

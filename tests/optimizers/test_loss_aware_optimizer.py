@@ -78,7 +78,7 @@ def test_a_scaled_loss_is_known_unscaled():
 
 def test_mixed_bfloat16_works_and_mixed_float16_is_refused():
     network(MoMo(), policy="mixed_bfloat16").fit(X, Y, verbose=0)
-    with pytest.raises(ValueError, match=r"MoMo needs to know the loss.*not through a LossScaleOptimizer"):
+    with pytest.raises(ValueError, match=r"MoMo requires the loss.*not through a LossScaleOptimizer"):
         network(MoMo(), policy="mixed_float16").fit(X, Y, verbose=0)
 
 
@@ -86,7 +86,7 @@ def test_each_update_needs_its_own_loss():
     w, optimizer = keras.Variable([3.0, 4.0]), MoMo()
     for _ in range(2):
         before = np.array(ops.convert_to_numpy(w))
-        with pytest.raises(ValueError, match="MoMo needs to know the loss: call `set_loss`"):
+        with pytest.raises(ValueError, match="MoMo requires the loss: call `set_loss`"):
             optimizer.apply([ops.ones(2)], [w])
         np.testing.assert_array_equal(ops.convert_to_numpy(w), before)
         optimizer.set_loss(12.5)

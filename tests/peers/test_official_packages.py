@@ -40,7 +40,7 @@ PAIRS = {
     "prodigy": (lambda: Prodigy(**DISTANCE), ("prodigyopt", "Prodigy", DISTANCE), GROWTH),
     "prodigy_options": (
         lambda: Prodigy(
-            0.5, d_coef=2.0, safeguard_warmup=True, use_bias_correction=True, decouple=False, **DISTANCE, **SHORT
+            0.5, d_coef=2.0, safeguard_warmup=True, bias_correction=True, decoupled_weight_decay=False, **DISTANCE, **SHORT
         ),
         (
             "prodigyopt",
@@ -64,7 +64,7 @@ PAIRS = {
     ),
     "dadapt_adam": (lambda: DAdaptAdam(**DISTANCE), ("dadaptation", "DAdaptAdam", DISTANCE), GROWTH),
     "dadapt_adam_decoupled": (
-        lambda: DAdaptAdam(decouple=True, use_bias_correction=True, growth_rate=1.05, **DISTANCE),
+        lambda: DAdaptAdam(decoupled_weight_decay=True, bias_correction=True, growth_rate=1.05, **DISTANCE),
         ("dadaptation", "DAdaptAdam", {"decouple": True, "use_bias_correction": True, "growth_rate": 1.05, **DISTANCE}),
         GROWTH,
     ),

@@ -59,12 +59,12 @@ PAIRS = {
         EXACT,
     ),
     "prodigy": (
-        lambda: Prodigy(d0=1e-3, weight_decay=0.1, use_bias_correction=True),
+        lambda: Prodigy(d0=1e-3, weight_decay=0.1, bias_correction=True),
         lambda: optax.contrib.prodigy(estim_lr0=1e-3, weight_decay=0.1),
         GROWTH,
     ),
     "dadapt_adamw": (
-        lambda: DAdaptAdam(d0=1e-3, weight_decay=0.1, decouple=True, use_bias_correction=True),
+        lambda: DAdaptAdam(d0=1e-3, weight_decay=0.1, decoupled_weight_decay=True, bias_correction=True),
         lambda: optax.contrib.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1),
         GROWTH,
     ),

@@ -30,7 +30,7 @@ CASES = [
                     "d0": 1e-2,
                     "d_coef": 20,
                     "growth_rate": 1.5,
-                    "use_bias_correction": True,
+                    "bias_correction": True,
                     "safeguard_warmup": True,
                     "weight_decay": 0.1,
                     "beta_1": 0.8,
@@ -41,7 +41,7 @@ CASES = [
             ),
             Trajectory(
                 "prodigy_official_coupled_slices",
-                {"d0": 1e-2, "weight_decay": 0.1, "decouple": False, "slice_p": 3, "d_coef": 10},
+                {"d0": 1e-2, "weight_decay": 0.1, "decoupled_weight_decay": False, "slice_p": 3, "d_coef": 10},
                 rtol=GROWTH,
             ),
         ),
@@ -73,8 +73,8 @@ CASES = [
                 {
                     "d0": 1e-2,
                     "weight_decay": 0.1,
-                    "decouple": True,
-                    "use_bias_correction": True,
+                    "decoupled_weight_decay": True,
+                    "bias_correction": True,
                     "beta_1": 0.8,
                     "beta_2": 0.9,
                 },
