@@ -147,7 +147,7 @@ def lower_plateau(law, steps, new_steps, cooldown_fraction, profile):
 
 
 def _checked(steps, new_steps, cooldown_fraction, profile):
-    validation.shorter("steps", validation.positive_int("steps", steps), "new_steps", new_steps)
+    validation.shorter("total_steps", validation.positive_int("total_steps", steps), "new_total_steps", new_steps)
     fraction = validation.positive_fraction("cooldown_fraction", cooldown_fraction)
     return int(steps), int(new_steps), fraction, profiles.get(profile, floor=0.0)
 
@@ -165,7 +165,7 @@ def _first_root(excess, trials, what, steps, new_steps):
     if first is None:
         raise ValueError(
             f"No {what} lets the run go on so far at the same learning rate; the best of them allows "
-            f"{1 + max(values):.4g} of it. Received: steps={steps}, new_steps={new_steps}"
+            f"{1 + max(values):.4g} of it. Received: total_steps={steps}, new_total_steps={new_steps}"
         )
     if first == 0:  # only in runs of a few updates
         return float(trials[0])

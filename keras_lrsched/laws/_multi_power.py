@@ -102,16 +102,17 @@ FLAT = (0.6, 0.8, 0.9)
 """The search starts from schedules that are flat for this part of the run."""
 
 
-def optimize(law, steps, peak, warmup_steps, floor, knots):
+def optimize(law, total_steps, peak_learning_rate, warmup_steps, floor, knots):
     """`MultiPowerLaw.optimize`.
 
     The rate is peak * exp(-(x_1 + ... + x_j)) at knot j, x >= 0, and a straight line between knots: it never rises, stays
     above 0, and a flat stretch is x = 0, a bound that L-BFGS-B meets exactly.
     """
-    validation.shorter("warmup_steps", warmup_steps, "steps", steps)
-    steps, warmup_steps = int(steps), int(warmup_steps)
-    peak, floor = validation.positive_float("peak", peak), validation.positive_float("floor", floor)
-    validation.below("floor", floor, "peak", peak)
+    validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+    steps, warmup_steps = int(total_steps), int(warmup_steps)
+    peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
+    floor = validation.positive_float("floor", floor)
+    validation.below("floor", floor, "peak_learning_rate", peak)
     warmup = peak * np.arange(warmup_steps) / max(warmup_steps, 1)
     frame = PiecewiseLinear(steps - warmup_steps, validation.positive_int("knots", knots))
 

@@ -54,7 +54,7 @@ class AnnealingLaw(Law):
     Example:
 
     >>> law = AnnealingLaw(L0=2.6, A=0.6, alpha=0.45, C=0.4)
-    >>> round(law.final_loss(3e-4, steps=10000), 4)
+    >>> round(law.final_loss(3e-4, total_steps=10000), 4)
     2.966
     >>> round(law.final_loss(np.repeat([3e-4, 3e-5], [8000, 2000])), 4)
     2.9068

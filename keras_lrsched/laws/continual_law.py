@@ -55,7 +55,7 @@ class ContinualLaw(Law):
     Example:
 
     >>> law = ContinualLaw.published("target", S1pt=4.0)
-    >>> round(law.final_loss(1e-4, steps=20000), 4)
+    >>> round(law.final_loss(1e-4, total_steps=20000), 4)
     2.6509
     """
 

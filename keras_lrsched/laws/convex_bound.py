@@ -69,7 +69,7 @@ class ConvexBound(Law):
     Example:
 
     >>> from keras_lrsched.schedules import LinearDecay
-    >>> best = ConvexBound(distance=1.0, gradient_norm=1.0).optimal_rate(LinearDecay(1.0, 400), steps=400)
+    >>> best = ConvexBound(distance=1.0, gradient_norm=1.0).optimal_rate(LinearDecay(1.0, 400), total_steps=400)
     >>> round(best.learning_rate, 7), round(best.bound, 5)
     (0.0495631, 0.10063)
     """
@@ -121,64 +121,65 @@ class ConvexBound(Law):
         initial, noise = _convex_bound.parts(learning_rate, self._norms(len(learning_rate)))
         return self.offset + _finite(self.distance**2 * initial + noise)[at]
 
-    def bound(self, schedule: RunRates, steps: int | None = None) -> float:
+    def bound(self, schedule: RunRates, total_steps: int | None = None) -> float:
         """Omega_T for the last update of a run. Arguments as of `predict`."""
-        initial, noise = self._terms(rates(schedule, steps))
+        initial, noise = self._terms(rates(schedule, total_steps))
         return float(initial + noise)
 
-    def optimal_rate(self, schedule: RunRates, steps: int | None = None) -> OptimalRate:
+    def optimal_rate(self, schedule: RunRates, total_steps: int | None = None) -> OptimalRate:
         """The factor on the schedule with the lowest bound at the last update, and this bound.
 
         For a schedule with peak 1 the factor is the peak learning rate. Arguments as of `predict`.
         """
-        initial, noise = self._terms(rates(schedule, steps))
+        initial, noise = self._terms(rates(schedule, total_steps))
         return OptimalRate(float(np.sqrt(initial / noise)), float(2 * np.sqrt(initial * noise)))
 
     def transfer_rate(
         self,
         learning_rate: float,
         schedule: RunRates,
-        steps: int | None,
+        total_steps: int | None,
         new_schedule: RunRates,
-        new_steps: int | None,
+        new_total_steps: int | None,
     ) -> float:
         """The learning rate for a run with another schedule or length, where `learning_rate` is the best for the first.
 
         It is multiplied by the ratio of the two `optimal_rate`s, in which the distance cancels, and the gradient norm if it
-        is one number. A schedule that decays to 0, stretched to a longer run, gives about sqrt(steps / new_steps).
+        is one number. A schedule that decays to 0, stretched to a run of k times as many updates, gives about 1 / sqrt(k).
 
         Args:
             learning_rate: The best factor on `schedule`.
-            schedule, steps: The run that it belongs to. See `predict`.
-            new_schedule, new_steps: The run to find a learning rate for.
+            schedule, total_steps: The run that it belongs to. See `predict`.
+            new_schedule, new_total_steps: The run to find a learning rate for.
         """
-        ratio = self.optimal_rate(new_schedule, new_steps).learning_rate / self.optimal_rate(schedule, steps).learning_rate
-        return validation.positive_float("learning_rate", learning_rate) * ratio
+        best = self.optimal_rate(schedule, total_steps).learning_rate
+        new_best = self.optimal_rate(new_schedule, new_total_steps).learning_rate
+        return validation.positive_float("learning_rate", learning_rate) * (new_best / best)
 
     def longer_cooldown(
         self,
-        steps: int,
-        new_steps: int,
+        total_steps: int,
+        new_total_steps: int,
         cooldown_fraction: float = 0.2,
         profile: ProfileLike = "linear",
     ) -> float:
         """The cooldown fraction with which a longer run has the same best learning rate, so a plateau can be extended.
 
         Args:
-            steps: Updates of a run: constant, then a cooldown to 0.
-            new_steps: Updates of the longer one.
+            total_steps: Updates of a run: constant, then a cooldown to 0.
+            new_total_steps: Updates of the longer one.
             cooldown_fraction: The part of the first run that its cooldown takes. Defaults to `0.2`.
             profile: The cooldown's `Profile` or its name. Defaults to `"linear"`.
 
         Raises:
-            ValueError: If no cooldown is long enough, or `new_steps` are not above `steps`.
+            ValueError: If no cooldown is long enough, or `new_total_steps` are not above `total_steps`.
         """
-        return _convex_bound.longer_cooldown(self, steps, new_steps, cooldown_fraction, profile)
+        return _convex_bound.longer_cooldown(self, total_steps, new_total_steps, cooldown_fraction, profile)
 
     def lower_plateau(
         self,
-        steps: int,
-        new_steps: int,
+        total_steps: int,
+        new_total_steps: int,
         cooldown_fraction: float = 0.2,
         profile: ProfileLike = "linear",
     ) -> float:
@@ -187,9 +188,9 @@ class ConvexBound(Law):
         The largest factor with which the longer run, whose cooldown takes the same fraction, has the same best learning rate
         as the first. Arguments and errors as of `longer_cooldown`.
         """
-        return _convex_bound.lower_plateau(self, steps, new_steps, cooldown_fraction, profile)
+        return _convex_bound.lower_plateau(self, total_steps, new_total_steps, cooldown_fraction, profile)
 
-    def optimize(self, steps: int, peak: float | None = None, warmup_steps: int = 0) -> Tabulated:
+    def optimize(self, total_steps: int, peak_learning_rate: float | None = None, warmup_steps: int = 0) -> Tabulated:
         """The schedule with the lowest bound at the last update.
 
         Without a peak it is exact. With c_T = G_T^2 / 2 and c_k = G_k^2 (sqrt(1 + 2 c_(k+1) / G_k^2) - 1), the updates from
@@ -201,8 +202,8 @@ class ConvexBound(Law):
         is the best that never exceeds the peak: a peak below the best rate is held for long, and then decays linearly.
 
         Args:
-            steps: Updates of the run.
-            peak: The highest learning rate. Defaults to `None`: as high as is best.
+            total_steps: Updates of the run.
+            peak_learning_rate: The highest learning rate. Defaults to `None`: as high as is best.
             warmup_steps: Updates of linear warmup, W: t / W of the peak at update t < W. Defaults to `0`.
 
         Returns:
@@ -211,20 +212,20 @@ class ConvexBound(Law):
         Warns:
             ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to.
         """
-        best = self._best(steps, peak, warmup_steps)
+        best = self._best(total_steps, peak_learning_rate, warmup_steps)
         self._warn_of_extrapolation(best)
         return Tabulated(best)
 
-    def _best(self, steps: int, peak: float | None, warmup_steps: int) -> np.ndarray:
+    def _best(self, total_steps: int, peak_learning_rate: float | None, warmup_steps: int) -> np.ndarray:
         """The rates of `optimize`."""
-        validation.shorter("warmup_steps", warmup_steps, "steps", steps)
-        steps, warmup_steps = int(steps), int(warmup_steps)
-        warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(steps)[warmup_steps:]
-        if peak is None:
+        validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
+        total_steps, warmup_steps = int(total_steps), int(warmup_steps)
+        warmup, norms = np.arange(warmup_steps) / max(1, warmup_steps), self._norms(total_steps)[warmup_steps:]
+        if peak_learning_rate is None:
             shape = _convex_bound.free(norms)
             shape = np.append(shape[0] * warmup, shape)
             return self.optimal_rate(shape).learning_rate * shape
-        peak = validation.positive_float("peak", peak)
+        peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
         return _convex_bound.capped(self.bound, norms, peak, peak * warmup)
 
     def _terms(self, learning_rate: np.ndarray) -> np.ndarray:
@@ -235,13 +236,13 @@ class ConvexBound(Law):
         noise = eta[-1] * norms[-1] ** 2 + np.sum((eta[:-1] * norms[:-1]) ** 2 / tails[1:])
         return _finite(np.array([self.distance**2 / tails[0], noise]) / 2)
 
-    def _norms(self, steps: int) -> np.ndarray:
-        if isinstance(self.gradient_norm, list) and len(self.gradient_norm) != steps:
+    def _norms(self, total_steps: int) -> np.ndarray:
+        if isinstance(self.gradient_norm, list) and len(self.gradient_norm) != total_steps:
             raise ValueError(
                 "`gradient_norm` must have one number for each update. "
-                f"Received: gradient_norm with {len(self.gradient_norm)} numbers, steps={steps}"
+                f"Received: gradient_norm with {len(self.gradient_norm)} numbers, total_steps={total_steps}"
             )
-        return np.broadcast_to(self.gradient_norm, steps)
+        return np.broadcast_to(self.gradient_norm, total_steps)
 
     def __repr__(self) -> str:
         return (

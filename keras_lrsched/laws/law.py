@@ -63,13 +63,13 @@ class Law:
         raise NotImplementedError
 
     def predict(
-        self, schedule: RunRates, steps: int | None = None, at: Sequence[int] | np.ndarray | None = None
+        self, schedule: RunRates, total_steps: int | None = None, at: Sequence[int] | np.ndarray | None = None
     ) -> np.ndarray:
         """The loss at each update of a run.
 
         Args:
             schedule: A `LearningRateSchedule`, a number, or the rates of all updates.
-            steps: Updates of the run. Defaults to `None`: as many as there are rates.
+            total_steps: Updates of the run. Defaults to `None`: as many as there are rates.
             at: Updates to predict the loss at, 0-based. Defaults to `None`: all.
 
         Returns:
@@ -82,7 +82,7 @@ class Law:
             ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to, or if a
                 predicted loss is below 0.
         """
-        learning_rate = rates(schedule, steps)
+        learning_rate = rates(schedule, total_steps)
         at = np.arange(len(learning_rate)) if at is None else updates("at", at)
         if at.size and not 0 <= at.min() <= at.max() < len(learning_rate):
             raise ValueError(f"`at` must lie in [0, {len(learning_rate)}). Received: at from {at.min()} to {at.max()}")
@@ -91,9 +91,9 @@ class Law:
         self._warn_below_zero(predicted, at)
         return predicted
 
-    def final_loss(self, schedule: RunRates, steps: int | None = None) -> float:
+    def final_loss(self, schedule: RunRates, total_steps: int | None = None) -> float:
         """The predicted loss at the last update. Arguments as of `predict`."""
-        learning_rate = rates(schedule, steps)
+        learning_rate = rates(schedule, total_steps)
         return float(self.predict(learning_rate, at=[len(learning_rate) - 1])[0])
 
     def residuals(self, curve: "LossCurve") -> np.ndarray:
@@ -128,12 +128,18 @@ class Law:
         law.fitted = fitted
         return law
 
-    def plot(self, schedule: RunRates, steps: int | None = None, curve: "LossCurve | None" = None, ax: Any = None) -> Any:
+    def plot(
+        self,
+        schedule: RunRates,
+        total_steps: int | None = None,
+        curve: "LossCurve | None" = None,
+        ax: Any = None,
+    ) -> Any:
         """Draw the predicted curve, and a measured one beside it.
 
         Args:
             schedule: See `predict`.
-            steps: See `predict`.
+            total_steps: See `predict`.
             curve: A `LossCurve` that was measured. Defaults to `None`.
             ax: Matplotlib axes to draw on. Defaults to `None`: new ones.
 
@@ -144,7 +150,7 @@ class Law:
             import matplotlib.pyplot as plt
 
             ax = plt.subplots()[1]
-        learning_rate = rates(schedule, steps)
+        learning_rate = rates(schedule, total_steps)
         at = np.unique(np.linspace(0, len(learning_rate) - 1, 500).astype(int))
         predicted = self.predict(learning_rate, at=at)
         late = predicted[at >= len(learning_rate) // 20]
@@ -207,19 +213,21 @@ def _refuse_unusable(law: Law, peak: float) -> None:
         raise ValueError(f"{law} predicts losses from {np.min(loss)} to {np.max(loss)} for a learning rate of {peak}")
 
 
-def rates(schedule: RunRates, steps: int | None = None) -> np.ndarray:
+def rates(schedule: RunRates, total_steps: int | None = None) -> np.ndarray:
     """The rate of every update of a run, in float64.
 
     Raises:
-        ValueError: If a rate is negative or not finite, all are 0, or there are not as many as `steps`.
+        ValueError: If a rate is negative or not finite, all are 0, or there are not as many as `total_steps`.
     """
     if np.ndim(schedule) == 1:
         values = np.array(schedule, float)
-        if steps not in (None, len(values)):
-            raise ValueError(f"`steps` must be the number of rates, {len(values)}. Received: steps={steps}")
+        if total_steps not in (None, len(values)):
+            raise ValueError(
+                f"`total_steps` must be the number of rates, {len(values)}. Received: total_steps={total_steps}"
+            )
     else:
         schedule = as_schedule("schedule", schedule)
-        values = np.array(compute(schedule, np.arange(validation.positive_int("steps", steps)), np), float)
+        values = np.array(compute(schedule, np.arange(validation.positive_int("total_steps", total_steps)), np), float)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad) or not np.any(values > 0):
         what = f"{values[bad[0]]} at update {bad[0]} of" if len(bad) else "no rate above 0 in"

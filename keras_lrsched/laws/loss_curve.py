@@ -131,7 +131,7 @@ class LossCurve:
         *,
         run: Any = None,
         loss: str | Sequence[str] | None = None,
-        steps: int | None = None,
+        total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         first: int | None = None,
         drop_nan: bool = False,
@@ -159,7 +159,7 @@ class LossCurve:
                 to `None`: the only one.
             loss: The name of the loss's column, or a list of columns that add up to it. Defaults to `None`: a training loss
                 under a usual name.
-            steps: Updates of the run. Defaults to `None`: up to the last that the log counts.
+            total_steps: Updates of the run. Defaults to `None`: up to the last that the log counts.
             steps_per_epoch: Updates in an epoch, needed for a log that counts epochs, or updates within each epoch.
             first: What the log calls the first update or epoch of the run, 0 or 1. Defaults to `None`: what the form, or the
                 numbers themselves make clear. Of 25, 50, 75 the first is taken to be the loss of 25 updates (`first=1`), of
@@ -181,7 +181,7 @@ class LossCurve:
         """
         if isinstance(path, str | os.PathLike):
             path = Path(path).expanduser()
-        choice = log_columns.Choice(learning_rate, run, loss, steps, steps_per_epoch, first, drop_nan)
+        choice = log_columns.Choice(learning_rate, run, loss, total_steps, steps_per_epoch, first, drop_nan)
         if choice._replace(run=None) == log_columns.Choice() and recorded.is_recorded(path):
             curve = cls.load(path, run)
             return curve if name is None else replace(curve, name=name)

@@ -131,12 +131,19 @@ class MultiPowerLaw(Law):
         """
         return _multi_power.fit(cls, curves, warmup, skip, points)
 
-    def optimize(self, steps: int, peak: float, warmup_steps: int = 0, floor: float = 1e-10, knots: int = 400) -> Tabulated:
+    def optimize(
+        self,
+        total_steps: int,
+        peak_learning_rate: float,
+        warmup_steps: int = 0,
+        floor: float = 1e-10,
+        knots: int = 400,
+    ) -> Tabulated:
         """The schedule with the lowest predicted final loss among those that never rise after warmup.
 
         Args:
-            steps: Updates of the run.
-            peak: The highest learning rate.
+            total_steps: Updates of the run.
+            peak_learning_rate: The highest learning rate.
             warmup_steps: Updates of linear warmup, W: the rate peak * t / W at update t < W. Defaults to `0`.
             floor: The lowest learning rate. Defaults to `1e-10`.
             knots: Places between which the rate is a straight line. Defaults to `400`.
@@ -144,7 +151,7 @@ class MultiPowerLaw(Law):
         Returns:
             A `Tabulated`, which `compile` takes.
         """
-        return _multi_power.optimize(self, steps, peak, warmup_steps, floor, knots)
+        return _multi_power.optimize(self, total_steps, peak_learning_rate, warmup_steps, floor, knots)
 
     def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         if np.any(learning_rate[1:] == 0):

@@ -186,7 +186,7 @@ def test_official_extensions(times, cooldown, factor):
 
 
 def test_no_cooldown_is_long_enough():
-    with pytest.raises(ValueError, match=r"allows 0\.9735 of it.*steps=4000, new_steps=16000"):
+    with pytest.raises(ValueError, match=r"allows 0\.9735 of it.*total_steps=4000, new_total_steps=16000"):
         LAW.longer_cooldown(4000, 16000)
     assert LAW.longer_cooldown(4000, 16000, profile="one_minus_sqrt") < 0.82
 
@@ -222,7 +222,7 @@ def test_best_below_a_peak(part, warmup):
     """Against a search over all schedules that do not exceed it."""
     steps = 14
     peak = part * LAW.optimize(steps).values(1)[0]
-    found = LAW.optimize(steps, peak=peak, warmup_steps=warmup).values(steps)
+    found = LAW.optimize(steps, peak_learning_rate=peak, warmup_steps=warmup).values(steps)
     assert found.max() == pytest.approx(peak)
     start = peak * np.arange(warmup) / max(warmup, 1)
     np.testing.assert_allclose(found[:warmup], start)
@@ -234,13 +234,13 @@ def test_best_below_a_peak(part, warmup):
 
 def test_a_peak_above_the_best_rate_is_not_reached():
     free = LAW.optimize(50)
-    capped = LAW.optimize(50, peak=3 * free.values(1)[0])
+    capped = LAW.optimize(50, peak_learning_rate=3 * free.values(1)[0])
     np.testing.assert_allclose(capped.values(50), free.values(50), rtol=1e-4)
 
 
 def test_low_peak_is_held_then_decays_linearly():
     steps = 2000
-    found = ConvexBound(1.5, 3.4).optimize(steps, peak=0.005).values(steps)
+    found = ConvexBound(1.5, 3.4).optimize(steps, peak_learning_rate=0.005).values(steps)
     held = int(np.sum(found == 0.005))
     assert 0.4 * steps < held < 0.8 * steps
     line = 0.005 * (1 - np.arange(steps - held) / (steps - held))
@@ -275,7 +275,7 @@ def test_fit_takes_one_curve():
 def test_optimize_warns_of_extrapolation():
     law = ConvexBound.fit(curves_of(ConvexBound(1.5, 2.5, offset=3.0)))
     with pytest.warns(ExtrapolationWarning, match="updates 3000 is 10 times"):
-        law.optimize(3000, peak=0.02)
+        law.optimize(3000, peak_learning_rate=0.02)
 
 
 def test_fit_with_noise_and_skipped_points():
@@ -347,9 +347,9 @@ def test_bad_rates(method, rates):
 @pytest.mark.parametrize("method", ["bound", "optimal_rate", "predict"])
 def test_gradient_norms_of_another_run(method):
     law = ConvexBound(1.0, [1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match="gradient_norm with 3 numbers, steps=4"):
+    with pytest.raises(ValueError, match="gradient_norm with 3 numbers, total_steps=4"):
         getattr(law, method)(Constant(0.1), 4)
-    with pytest.raises(ValueError, match="gradient_norm with 3 numbers, steps=4"):
+    with pytest.raises(ValueError, match="gradient_norm with 3 numbers, total_steps=4"):
         law.optimize(4)
 
 
@@ -364,7 +364,7 @@ def test_a_bound_beyond_floats(method):
     "call",
     [
         lambda: LAW.optimize(0),
-        lambda: LAW.optimize(10, peak=0.0),
+        lambda: LAW.optimize(10, peak_learning_rate=0.0),
         lambda: LAW.optimize(10, warmup_steps=10),
         lambda: LAW.transfer_rate(0.0, Constant(1.0), 5, Constant(1.0), 5),
         lambda: LAW.longer_cooldown(10, 10),

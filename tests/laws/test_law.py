@@ -36,12 +36,12 @@ def fitted(steps=10, learning_rate=1.0):
 
 def test_predict_takes_a_schedule_a_number_or_rates():
     expected = [3.0, 3.75, 4.25, 4.5]
-    assert LAW.predict(LinearDecay(1.0, 4), steps=4) == pytest.approx(expected)
+    assert LAW.predict(LinearDecay(1.0, 4), total_steps=4) == pytest.approx(expected)
     assert LAW.predict([1.0, 0.75, 0.5, 0.25]) == pytest.approx(expected)
-    assert LAW.predict(np.array([1.0, 0.75, 0.5, 0.25]), steps=4) == pytest.approx(expected)
-    assert LAW.predict(0.5, steps=2) == pytest.approx([2.5, 3.0])
+    assert LAW.predict(np.array([1.0, 0.75, 0.5, 0.25]), total_steps=4) == pytest.approx(expected)
+    assert LAW.predict(0.5, total_steps=2) == pytest.approx([2.5, 3.0])
     foreign = keras.optimizers.schedules.PolynomialDecay(1.0, 4, end_learning_rate=0.0)
-    assert LAW.predict(foreign, steps=4) == pytest.approx(expected, rel=1e-6)
+    assert LAW.predict(foreign, total_steps=4) == pytest.approx(expected, rel=1e-6)
 
 
 def test_predict_at():
@@ -57,7 +57,7 @@ def test_predict_at():
 )
 def test_bad_rates(rates):
     with pytest.raises(ValueError, match="Received: "):
-        LAW.predict(rates, steps=None if np.ndim(rates) else 2)
+        LAW.predict(rates, total_steps=None if np.ndim(rates) else 2)
 
 
 def test_bad_rates_are_shown():
@@ -69,7 +69,7 @@ def test_bad_rates_are_shown():
     ("rates", "steps"), [([1.0, 1.0], 3), (0.1, None), (0.1, 0), (0.1, 2.5), (LinearDecay(1.0, 4), None)]
 )
 def test_bad_steps(rates, steps):
-    with pytest.raises(ValueError, match=f"Received: steps={steps}"):
+    with pytest.raises(ValueError, match=f"Received: total_steps={steps}"):
         LAW.predict(rates, steps)
 
 
@@ -86,13 +86,13 @@ def test_residuals():
 
 def test_extrapolation_says_how_far():
     with pytest.warns(ExtrapolationWarning, match=r"updates 25 is 2.5 times the largest .* \(10\)"):
-        fitted().predict(0.5, steps=25)
+        fitted().predict(0.5, total_steps=25)
     with pytest.warns(ExtrapolationWarning, match=r"peak learning rate 3 is 3 times the largest .* \(1\)"):
         fitted().final_loss([3.0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted().predict(1.0, steps=10)
-        LAW.predict(100.0, steps=1000)  # made from numbers: nobody knows where it holds
+        fitted().predict(1.0, total_steps=10)
+        LAW.predict(100.0, total_steps=1000)  # made from numbers: nobody knows where it holds
 
 
 def test_losses_below_0_are_named():
@@ -199,14 +199,14 @@ def test_plot():
     measured, predicted = axes.get_lines()
     assert measured.get_xydata().tolist() == [[0, 3.5], [2, 4.5]]
     assert predicted.get_xydata().tolist() == [[0, 3], [1, 5], [2, 8]]
-    assert LAW.plot(0.1, steps=1000, ax=axes) is axes
+    assert LAW.plot(0.1, total_steps=1000, ax=axes) is axes
     assert len(axes.get_lines()[-1].get_xdata()) == 500
     plt.close("all")
 
 
 def test_plot_shows_what_comes_after_the_first_losses():
     plt = pytest.importorskip("matplotlib.pyplot")
-    axes = AnnealingLaw(2.6, 0.5, 0.45, 0.4).plot(3e-4, steps=20000)
+    axes = AnnealingLaw(2.6, 0.5, 0.45, 0.4).plot(3e-4, total_steps=20000)
     assert axes.get_lines()[0].get_ydata().max() > 20
     assert axes.get_ylim()[1] < 5
     plt.close("all")

@@ -227,9 +227,9 @@ def test_optimum_beyond_the_runs_warns():
 @pytest.mark.parametrize(
     "options",
     [
-        {"steps": 0},
-        {"peak": 0.0},
-        {"peak": -1.0},
+        {"total_steps": 0},
+        {"peak_learning_rate": 0.0},
+        {"peak_learning_rate": -1.0},
         {"warmup_steps": 100},
         {"warmup_steps": -1},
         {"floor": 0.0},
@@ -239,7 +239,7 @@ def test_optimum_beyond_the_runs_warns():
 )
 def test_bad_options_of_optimize(options):
     with pytest.raises(ValueError, match="Received: "):
-        law().optimize(**({"steps": 100, "peak": 1e-3} | options))
+        law().optimize(**({"total_steps": 100, "peak_learning_rate": 1e-3} | options))
 
 
 def test_gradient_of_the_fit():

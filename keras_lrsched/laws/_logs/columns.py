@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     learning_rate: Any = None
     run: Any = None
     loss: Any = None
-    steps: int | None = None
+    total_steps: int | None = None
     steps_per_epoch: int | None = None
     first: int | None = None
     drop_nan: bool = False
@@ -52,7 +52,7 @@ def columns(log, choice):
         raise LogError(f"The run has no {' + '.join(losses)}: pass loss=..., one of {', '.join(columns_of(rows))}")
     first = _first(loss.at, choice.first, log.first, counter, in_epochs)
     last = max(whole(row.get(counter), counter) or 0 for row in rows) - first
-    steps = _steps(choice.steps, (last + 1) * per_epoch, counter)
+    steps = _steps(choice.total_steps, (last + 1) * per_epoch, counter)
     place = _places(loss.at - first, losses[0], per_epoch, log.window_mean)
     finite = np.isfinite(loss.value)
     if choice.learning_rate is None or isinstance(choice.learning_rate, str):
@@ -63,11 +63,11 @@ def columns(log, choice):
         rates = _spread(Series(logged.at[good] - first, logged.value[good]), steps, per_epoch, name)
     else:
         _drop(~finite, np.zeros(0, bool), loss, None, choice.drop_nan)
-        rates = rates_of(choice.learning_rate, choice.steps if np.ndim(choice.learning_rate) else steps)
+        rates = rates_of(choice.learning_rate, choice.total_steps if np.ndim(choice.learning_rate) else steps)
     if place[-1] >= len(rates):
         raise LogError(
             f"The log has losses up to update {place[-1]}, counted from 0, and there are {len(rates)} learning rates: pass "
-            "learning_rate=... with one for each update, or steps=... for the length of the run"
+            "learning_rate=... with one for each update, or total_steps=... for the length of the run"
         )
     if not finite.any():
         raise LogError("The run has no loss that is finite")
@@ -194,11 +194,11 @@ def _first(counts, given, of_form, counter, in_epochs):
 
 
 def _steps(given, logged, counter):
-    steps = logged if given is None else validation.positive_int("steps", given)
+    steps = logged if given is None else validation.positive_int("total_steps", given)
     if steps > MOST:
         raise LogError(f"The column {counter!r} counts {steps} updates, and a curve may have {MOST}")
     if steps < logged:
-        raise LogError(f"The log has {logged} updates: pass steps=... with as many or more, not {steps}")
+        raise LogError(f"The log has {logged} updates: pass total_steps=... with as many or more, not {steps}")
     return steps
 
 
