@@ -23,11 +23,13 @@ from .layerwise_learning_rate import LayerwiseLearningRate as LayerwiseLearningR
 from .lion import Lion as Lion
 from .local_updates import LocalUpdates as LocalUpdates
 from .lookahead import Lookahead as Lookahead
+from ._loss_aware_optimizer import LossAwareOptimizer as LossAwareOptimizer
 from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
 from .muon import Muon as Muon
 from .normuon import NorMuon as NorMuon
 from .optimizer import Optimizer as Optimizer
+from ._update_context import OptimizerState as OptimizerState
 from .prodigy import Prodigy as Prodigy
 from .rectified_adam import RectifiedAdam as RectifiedAdam
 from keras_lrsched._core.roles import Role as Role
@@ -40,6 +42,7 @@ from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from .sharpness_aware import SharpnessAware as SharpnessAware
 from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
+from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
 from ._lookup import get as get
 from ._lookup import names as names

@@ -1,6 +1,6 @@
 """Optimizers by name: those of the registry with the values of their papers, and Keras' own."""
 
-import json
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,14 +46,17 @@ def get(identifier: str | Mapping[str, Any] | keras.optimizers.Optimizer, **opti
         if options:
             raise ValueError(f"Options belong to a name. Received: identifier={identifier!r}, options={options!r}")
         return keras.optimizers.get(dict(identifier) if isinstance(identifier, Mapping) else identifier)
-    name, *words = identifier.split(":")
-    options = {**dict(_option(word, identifier) for word in words), **options}
+    name, in_name = registry.parse(identifier)
+    options = {**in_name, **options}
     if name not in names():
         return _of_keras(name, options)
-    try:
-        return build(registry.find("optimizers", name), **options)
-    except TypeError as error:
-        raise ValueError(f"{name!r} does not have these options: {error}. Received: {identifier!r}, {options!r}") from error
+    entry = registry.find("optimizers", name)
+    known = _options(entry)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        hint = registry.did_you_mean(unknown[0], known)
+        raise ValueError(f"{name!r} has no option {unknown[0]!r}. {hint} Received: {identifier!r}, options={options!r}")
+    return build(entry, **options)
 
 
 def build(entry: registry.Entry, **options: Any) -> keras.optimizers.Optimizer:
@@ -71,11 +74,10 @@ def _of_keras(name: str, options: dict[str, Any]) -> keras.optimizers.Optimizer:
     return keras.optimizers.get({"class_name": name, "config": options})
 
 
-def _option(word: str, text: str) -> tuple[str, Any]:
-    key, equals, value = word.partition("=")
-    if not (key and equals and value):
-        raise ValueError(f"Write options as name:option=value. Received: {text!r}")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
+def _options(entry: registry.Entry) -> list[str]:
+    """The names of the arguments that a name takes; for a wrapper, those of `AdamW` inside of it as well."""
+    known = [*inspect.signature(entry.target).parameters]
+    if issubclass(entry.target, Wrapper):
+        known.remove("optimizer")
+        known += [name for name in inspect.signature(AdamW).parameters if name not in known]
+    return known

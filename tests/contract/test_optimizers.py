@@ -28,7 +28,7 @@ every_trajectory = pytest.mark.parametrize(
 )
 PUBLIC = {name: getattr(optimizers, name) for name in optimizers.__all__}
 CLASSES = {name: it for name, it in PUBLIC.items() if inspect.isclass(it) and issubclass(it, keras.optimizers.Optimizer)}
-for each in ("Optimizer", "FusedOptimizer", "Wrapper"):  # to derive from
+for each in ("Optimizer", "FusedOptimizer", "LossAwareOptimizer", "Wrapper"):  # to derive from
     del CLASSES[each]
 ROWS = [entry for entry in registry.entries("optimizers") if entry.name]
 OF_EACH_KIND = (
@@ -655,7 +655,7 @@ def test_no_class_is_forgotten():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("name", [*CLASSES, "Optimizer", "FusedOptimizer"])
+@pytest.mark.parametrize("name", [*CLASSES, "Optimizer", "FusedOptimizer", "LossAwareOptimizer"])
 def test_every_argument_is_in_the_signature(name):
     """Those that are handed on to the base, too, and type checkers know the same ones by a `TypedDict`."""
     kind = PUBLIC[name]
