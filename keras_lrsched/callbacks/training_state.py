@@ -7,25 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_lrsched._core import (
     backends,
     checkpoint_file,
     interrupts,
     keras_private,
-    plain,
     runs,
     training_loop,
     validation,
 )
-from keras_lrsched._core.random_state import random_state, restore_random_state, restore_torch_random_state
+from keras_lrsched._core.random_state import restore_torch_random_state
 from keras_lrsched._core.registry import register
-from keras_lrsched._core.tracked_state import TrackedState
 from keras_lrsched.callbacks import _run_settings
-from keras_lrsched.callbacks.snapshot import Snapshot, known_of
-from keras_lrsched.data import _fit_data
+from keras_lrsched.callbacks._run_contents import RunContents, can_be_resumed, other_callbacks
 
 
 @register(
@@ -117,7 +112,7 @@ class TrainingState(keras.callbacks.Callback):
         super().__init__()
         self.path = Path(path).expanduser()
         self.every = every if every == "epoch" else validation.positive_int("every", every)
-        if data is not None and not _can_be_resumed(data):
+        if data is not None and not can_be_resumed(data):
             raise ValueError(
                 "`data` must have the methods `state`, `restore_state` and `trained`, as ScheduledBatches have. "
                 f"Received: data={data!r}"
@@ -142,7 +137,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def _clear(self) -> None:
         self._pending: Any = None
-        self._tracked: Any = None
+        self._contents: Any = None
         self._run: Any = None
         self._watch: Any = None
         self._warned: set[str] = set()
@@ -156,16 +151,9 @@ class TrainingState(keras.callbacks.Callback):
         Raises:
             ValueError: Before `fit` has begun.
         """
-        if self._tracked is None:
+        if self._contents is None:
             raise ValueError("There is nothing to report before `fit` has begun.")
-        saved = ["model.variables", "model.optimizer", "random numbers of Python, NumPy, Keras and the backend", "history"]
-        saved += [name for name, callback in self._companions.items() if _has_state(callback)]
-        saved += ["data"] if self._data is not None else []
-        paths = self._tracked.paths()
-        saved += [path for kind in ("variables", "generator") for path in paths.get(kind, ())]
-        derived = dict.fromkeys(paths.get("value", ()), "the script's, unless training changes it")
-        derived |= dict.fromkeys(self._settings, "the script's")
-        return {"saved": saved, "derived": derived, "unknown": self._unknown()}
+        return self._contents.report()
 
     # What Keras calls
 
@@ -175,9 +163,14 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._clear()
-        self._find_companions()
+        callbacks, data = (
+            other_callbacks(leave_out=TrainingState),
+            self.data if self.data is not None else training_loop.dataset(),
+        )
+        self._data: Any = data if can_be_resumed(data) else None
+        self._check_every()
         training_loop.build(self.model)
-        self._describe()
+        self._contents = RunContents(self.model, callbacks, self._data, self)
         self._step = self._offset = self._epoch = 0
         self._due = False
         self._torch: list = []
@@ -203,7 +196,7 @@ class TrainingState(keras.callbacks.Callback):
                 self._restore(self._pending)
                 self._offset = self._pending["batch"]
                 self._torch = self._pending["random"]["torch"]
-            self._warn_of_homeless()
+            self._warn_of_missing_places()
             self._pending = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -248,22 +241,8 @@ class TrainingState(keras.callbacks.Callback):
 
     # Before training
 
-    def _find_companions(self) -> None:
-        callbacks = training_loop.callback_list()
-        others = [] if callbacks is None else [it for it in callbacks.callbacks if not isinstance(it, _LEFT_OUT)]
-        self._companions: dict[str, Any] = {}
-        for callback in others:
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
-                raise ValueError(
-                    "TrainingState and BackupAndRestore both go on from an earlier run: leave one out. "
-                    f"Received: {callback!r} in the same `fit`"
-                )
-            name = type(callback).__name__
-            number = sum(type(it) is type(callback) for it in self._companions.values())
-            self._companions[f"{name}{number + 1 if number else ''}"] = callback
-        self._iterator = training_loop.epoch_iterator()
-        data: Any = self.data if self.data is not None else training_loop.dataset()
-        self._data: Any = data if _can_be_resumed(data) else None
+    def _check_every(self) -> None:
+        """Refuse to save within an epoch that cannot be resumed there."""
         if self.every == "epoch":
             return
         if self._data is None:
@@ -276,28 +255,6 @@ class TrainingState(keras.callbacks.Callback):
                 'TrainingState cannot count updates, so save every "epoch". '
                 f"Received: every={self.every}, steps_per_execution={self.model.steps_per_execution}"
             )
-
-    def _describe(self) -> None:
-        """The settings of this run, and its state as far as no other part of the file holds it."""
-        model = self.model
-        data = {} if self._iterator is None else _fit_data.description(self._iterator)
-        self._settings = _run_settings.describe(model, data)
-        draws = backends.all_gather(model, int(plain.digest(random_state())[:7], 16))
-        self._draws_differ = len(set(draws)) > 1
-        self._settings["workers"] = len(draws)
-        self._settings["callbacks"] = [type(it).__name__ for it in self._companions.values()]
-        self._arguments = {name: _run_settings.of_callback(it) for name, it in self._companions.items()}
-        self._rates = _learning_rates(model)
-        stateless = {name: it for name, it in self._companions.items() if not _has_state(it)}
-        kind, fitted = ("other", None)
-        if self._iterator is not None:
-            kind, fitted = keras_private.data_of_adapter(self._iterator.data_adapter)
-        roots = {"model": model, **stateless}
-        if self._data is None and kind in ("PyDataset", "tf.data", "DataLoader"):
-            roots["data"] = fitted
-        with_state = [it for it in self._companions.values() if _has_state(it)]
-        known = [*known_of(model), self, self._data, *with_state]
-        self._tracked = TrackedState(roots, known, model.variables)
 
     def _begin_run(self) -> None:
         previous = runs.previous_run(self.path)
@@ -331,12 +288,12 @@ class TrainingState(keras.callbacks.Callback):
         then = state if state["fit"] == number else state["fits"][number]
         # Of several processes each has data of its own; the file has those of the first.
         allowed = self.allow_changes if backends.is_first_worker(self.model) else (*self.allow_changes, "data", "seed")
-        _run_settings.check(_compared(self._settings, number), _compared(then["settings"], number), allowed)
+        _run_settings.check(_compared(self._contents.settings, number), _compared(then["settings"], number), allowed)
         self._restore(state)
         self._step = state["step"]
         epochs = self.params["epochs"]
         if state["fit"] > number:
-            self._restore_history(then["history"])
+            self._contents.restore_history(then["history"])
             warnings.warn(
                 f"Run {number + 1} with {str(self.path)!r} was finished by an earlier process, and trains nothing. Until "
                 f"run {state['fit'] + 1} goes on, code between them sees the weights of that run",
@@ -352,7 +309,7 @@ class TrainingState(keras.callbacks.Callback):
         """Whether there is something to train after a finished run."""
         epochs = self.params["epochs"]
         if state["stopped"]:
-            return epochs > state["epochs"] or (epochs > state["epoch"] and self._arguments != state["arguments"])
+            return epochs > state["epochs"] or (epochs > state["epoch"] and self._contents.arguments != state["arguments"])
         return epochs > state["epoch"]
 
     def _compare_workers(self) -> None:
@@ -363,20 +320,8 @@ class TrainingState(keras.callbacks.Callback):
 
     # What cannot be saved
 
-    def _unknown(self) -> dict[str, str]:
-        unknown = dict(self._tracked.unknown)
-        if self._draws_differ:
-            unknown["random numbers"] = "those of other processes than the first, which has another state of them"
-        if self._data is None and self._iterator is not None:
-            unknown |= _fit_data.unsaved_order(self._iterator)
-        unknown |= {
-            f"{operation} in the training step": "random numbers of TensorFlow, unlike those of `keras.random`"
-            for operation in _fit_data.random_operations(self.model)
-        }
-        return unknown
-
     def _warn_of_unknown(self) -> None:
-        unknown = {path: reason for path, reason in self._unknown().items() if path not in self._warned}
+        unknown = {path: reason for path, reason in self._contents.unknown().items() if path not in self._warned}
         if not unknown:
             return
         self._warned |= set(unknown)
@@ -386,9 +331,10 @@ class TrainingState(keras.callbacks.Callback):
             raise ValueError(f"{message}. Received: strict=True")
         warnings.warn(message, stacklevel=2)
 
-    def _warn_of_homeless(self) -> None:
-        if self._homeless:
-            warnings.warn(f"Saved state that this run has no place for: {', '.join(self._homeless)}", stacklevel=2)
+    def _warn_of_missing_places(self) -> None:
+        missing = self._contents.without_a_place
+        if missing:
+            warnings.warn(f"Saved state that this run has no place for: {', '.join(missing)}", stacklevel=2)
 
     # Saving
 
@@ -404,67 +350,21 @@ class TrainingState(keras.callbacks.Callback):
             "step": self._step,
             "finished": bool(finished),
             "stopped": bool(model.stop_training),
-            "settings": self._settings,
-            "arguments": self._arguments,
-            "model": Snapshot(model, metrics=batch > 0, others=False).state(),
-            "tracked": self._tracked.state(),
-            "random": random_state(),
-            "data": None if self._data is None else self._data.state(),
-            "callbacks": {name: _state(it) for name, it in self._companions.items()},
+            **self._contents.state(within_epoch=batch > 0),
         }
         self._warn_of_unknown()
         if backends.is_first_worker(model):
             checkpoint_file.write(self.path, state)
 
-    # Going on
-
     def _restore(self, state: dict[str, Any]) -> None:
-        model = self.model
-        changed = _run_settings.differences(self._settings, state["settings"])
-        of_model = state["model"]
-        if "optimizer.class" in changed:  # as `allow_changes` says: what another optimizer has is of no use to this one
-            of_model = {kind: value for kind, value in of_model.items() if kind not in ("optimizer", "trained")}
-            model.optimizer.iterations.assign(state["model"]["optimizer"][0])
-        Snapshot.from_state(model, of_model).restore()
-        for name, (optimizer, rate) in self._rates.items():
-            if f"{name}.learning_rate" in changed and _run_settings.is_allowed(f"{name}.learning_rate", self.allow_changes):
-                optimizer.learning_rate = rate
-        self._restore_data(state, changed)
-        for name, saved in state["callbacks"].items():
-            if name in self._companions:
-                _restore_state(self._companions[name], saved)
-        self._homeless = self._tracked.restore(state["tracked"])
-        restore_random_state(state["random"])
-
-    def _restore_data(self, state: dict[str, Any], changed: list[str]) -> None:
-        if any(path.startswith("data.") and path != "data.first_batch" for path in changed):
-            if state["batch"]:
-                raise ValueError(
-                    "The run was saved within an epoch, where only the same data can go on. "
-                    f"Received: other data, and batch {state['batch']} of the epoch"
-                )
-            return
-        if (state["data"] is None) != (self._data is None):
-            raise ValueError(f"The saved run had data of another kind. Received: path={str(self.path)!r}")
-        if self._data is not None:
-            self._data.restore_state(state["data"])
-
-    def _restore_history(self, saved: Any) -> None:
-        for callback in self._companions.values():
-            if isinstance(callback, keras.callbacks.History):
-                _restore_state(callback, saved)
+        _ = self.model  # on JAX, this takes all state out of the compiled step
+        self._contents.restore(state, self.allow_changes)
 
 
 _ENTRIES = {
     *("fit", "fits", "epoch", "epochs", "batch", "step", "finished", "stopped", "settings", "arguments"),
     *("model", "tracked", "random", "data", "callbacks"),
 }
-
-_LEFT_OUT = (keras.callbacks.ProgbarLogger, TrainingState)
-
-
-def _can_be_resumed(data: Any) -> bool:
-    return all(hasattr(data, name) for name in ("state", "restore_state", "trained"))
 
 
 def _ended(state: dict[str, Any]) -> dict[str, Any]:
@@ -478,61 +378,3 @@ def _compared(settings: dict[str, Any], number: int) -> dict[str, Any]:
     if number == 0:
         return settings
     return {path: it for path, it in settings.items() if not path.endswith((".learning_rate", "data.first_batch"))}
-
-
-def _learning_rates(model: keras.Model) -> dict[str, tuple[Any, float]]:
-    """The optimizers whose learning rate is a variable, with its value, by name."""
-    found = {}
-    for name, optimizer in _run_settings.optimizers_of(model).items():
-        rate = optimizer.get_config().get("learning_rate")
-        if isinstance(rate, (float, np.floating)):
-            found[name] = (optimizer, float(rate))
-    return found
-
-
-# The state of a callback that the walk over its attributes does not give
-
-
-def _has_state(callback: Any) -> bool:
-    return (hasattr(callback, "state") and hasattr(callback, "restore_state")) or isinstance(
-        callback, (keras.callbacks.History, keras.callbacks.CSVLogger)
-    )
-
-
-def _state(callback: Any) -> Any:
-    if isinstance(callback, keras.callbacks.History):
-        columns = {name: [_plain(value) for value in column] for name, column in callback.history.items()}
-        return {"history": columns, "epoch": [int(epoch) for epoch in callback.epoch]}
-    if isinstance(callback, keras.callbacks.CSVLogger):
-        callback.csv_file.flush()
-        keys = None if callback.keys is None else list(callback.keys)
-        return {"content": Path(callback.filename).read_text(), "keys": keys}
-    return callback.state() if _has_state(callback) else None
-
-
-def _restore_state(callback: Any, state: dict[str, Any]) -> None:
-    if isinstance(callback, keras.callbacks.History):
-        callback.history, callback.epoch = plain.copied(state["history"]), list(state["epoch"])
-    elif isinstance(callback, keras.callbacks.CSVLogger):
-        _restore_csv(callback, state)
-    elif _has_state(callback):
-        callback.restore_state(state)
-
-
-def _restore_csv(callback: Any, state: dict[str, Any]) -> None:
-    """Let a `CSVLogger` go on behind the lines that it had written when the state was saved."""
-    callback.csv_file.close()
-    Path(callback.filename).write_text(state["content"])
-    callback.csv_file = open(callback.filename, "a", newline="")  # noqa: SIM115 - Keras closes it
-    callback.keys, callback.writer, callback.append_header = state["keys"], None, not state["content"]
-
-
-def _plain(value: Any) -> Any:
-    """An entry of the history, into which callbacks of the user may put anything."""
-    if plain.is_plain(value):
-        return value
-    try:
-        array = np.array(ops.convert_to_numpy(value))
-    except Exception:
-        return str(value)
-    return array.item() if array.ndim == 0 else array

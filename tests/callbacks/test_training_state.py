@@ -640,7 +640,7 @@ def test_a_generator_is_warned_of(tmp_path):
 
 
 def test_beside_backup_and_restore(tmp_path):
-    with pytest.raises(ValueError, match="TrainingState and BackupAndRestore both go on"):
+    with pytest.raises(ValueError, match="TrainingState and BackupAndRestore both continue"):
         fit(linear(), tmp_path / "state", keras.callbacks.BackupAndRestore(tmp_path / "backup"))
 
 
