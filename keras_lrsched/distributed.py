@@ -6,6 +6,8 @@ import json
 import platform
 import socket
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -20,7 +22,7 @@ LONGEST = 65536
 """Bytes of a message: what is longer is none of ours."""
 
 
-def wait_for_workers(addresses, index, timeout=60.0, versions=None):
+def wait_for_workers(addresses: Sequence[str], index: int, timeout: float = 60.0, versions: Any = None) -> None:
     """Waits until all workers are there, and raises on each of them if they have different packages.
 
     To be called first on every worker, before `jax.distributed` or `tf.distribute` begin to use the same addresses: these
@@ -58,7 +60,7 @@ def wait_for_workers(addresses, index, timeout=60.0, versions=None):
     _compare([told[str(i)] for i in range(len(places))], addresses)
 
 
-def package_versions():
+def package_versions() -> dict[str, str]:
     """The versions of Python and of the packages that are there."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -69,7 +71,7 @@ def package_versions():
     return found
 
 
-def enable_multi_worker_fit(model):
+def enable_multi_worker_fit(model: keras.Model) -> keras.Model:
     """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
 
     Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build a model,
@@ -101,10 +103,10 @@ def enable_multi_worker_fit(model):
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return model
 
-    def with_axis(step):
+    def with_axis(step: Callable) -> Callable:
         return lambda data: keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step(data))
 
-    def build(iterator, data_batch):
+    def build(iterator: Any, data_batch: Any) -> None:
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], next(batches))
@@ -118,14 +120,14 @@ def enable_multi_worker_fit(model):
     return model
 
 
-def _parsed(address):
+def _parsed(address: Any) -> tuple[str, int]:
     host, _, port = str(address).rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"`addresses` must be like 'host:port'. Received: {address!r}")
     return host, int(port)
 
 
-def _listen(places, own, deadline):
+def _listen(places: list[tuple[str, int]], own: dict[str, str], deadline: float) -> dict[str, dict]:
     """The first worker: hears all others until the deadline, then tells each what all have said."""
     told, connections = {"0": own}, []
     with socket.create_server(places[0]) as server:
@@ -147,7 +149,7 @@ def _listen(places, own, deadline):
     return told
 
 
-def _tell(place, index, own, deadline):
+def _tell(place: tuple[str, int], index: int, own: dict[str, str], deadline: float) -> dict[str, dict]:
     """Another worker: tells the first one its versions, and hears those of all; nothing if that one does not come."""
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -159,12 +161,12 @@ def _tell(place, index, own, deadline):
     return {}
 
 
-def _send(connection, message):
+def _send(connection: socket.socket, message: dict) -> None:
     with contextlib.suppress(OSError):  # who has left since will say so itself
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _receive(connection, deadline):
+def _receive(connection: socket.socket, deadline: float) -> dict[str, dict]:
     """A dictionary of dictionaries of strings; `ValueError` for anything else."""
     data = b""
     while not data.endswith(b"\n"):
@@ -182,7 +184,7 @@ def _receive(connection, deadline):
     return message
 
 
-def _compare(versions, addresses):
+def _compare(versions: Any, addresses: Sequence[str]) -> None:
     first = versions[0]
     for other, address in zip(versions[1:], addresses[1:], strict=True):
         for name in sorted({*first, *other}):

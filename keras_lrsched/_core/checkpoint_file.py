@@ -13,7 +13,9 @@ import math
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ CHECKSUM = 32
 """Bytes at the end of the file."""
 
 
-def write(path, state):
+def write(path: Path, state: Any) -> None:
     """Replaces the file by one that holds `state`, a plain value (`plain.is_plain`).
 
     Whenever the process dies or the disk is full, the state that was written last can be read.
@@ -55,7 +57,7 @@ def write(path, state):
     _sync_folder(path.parent)
 
 
-def read(path):
+def read(path: Path) -> Any:
     """What `write` was given last. If the file is damaged, what it was given before, with a warning.
 
     Raises:
@@ -75,13 +77,13 @@ def read(path):
         raise
 
 
-def _copies(path):
+def _copies(path: Path) -> tuple:
     """The file; the next one, whose writer may have died before it had its name; the one before."""
     path = Path(path)
     return path, path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
 
 
-def _keep(path, old):
+def _keep(path: Path, old: Path) -> None:
     """Gives the file a second name, for it must never lack its first."""
     old.unlink(missing_ok=True)
     if not path.exists():
@@ -92,7 +94,7 @@ def _keep(path, old):
         shutil.copyfile(path, old)
 
 
-def _read(path):
+def _read(path: Path) -> Any:
     content = path.read_bytes()
     if content.startswith(FORMAT) and not content.startswith(MAGIC):
         version = content[len(FORMAT) : len(FORMAT) + 8].partition(b"\n")[0].decode(errors="replace")
@@ -116,7 +118,7 @@ def _read(path):
         return state
 
 
-def _pack(value, arrays):
+def _pack(value: Any, arrays: list) -> Any:
     if isinstance(value, dict):
         if all(type(key) is str for key in value):
             return {"dict": {key: _pack(item, arrays) for key, item in value.items()}}
@@ -149,10 +151,10 @@ _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 class _Unpacker:
     """Makes what `_pack` was given; each array takes the next of the bytes, so that none is larger than the file."""
 
-    def __init__(self, content):
+    def __init__(self, content: bytes | memoryview) -> None:
         self._content, self._place = content, 0
 
-    def value(self, tree):
+    def value(self, tree: Any) -> Any:
         if isinstance(tree, list):
             return [self.value(item) for item in tree]
         if not isinstance(tree, dict):
@@ -174,11 +176,11 @@ class _Unpacker:
             return complex(*tree["complex"])
         return self._array(tree["array"], tree["shape"]) if "array" in tree else self._array(tree["scalar"], ())[()]
 
-    def finish(self):
+    def finish(self) -> None:
         if self._place != len(self._content):
             raise ValueError(f"{len(self._content) - self._place} bytes belong to no array")
 
-    def _array(self, dtype, shape):
+    def _array(self, dtype: str, shape: Sequence[int]) -> np.ndarray:
         if not plain.is_simple_dtype(dtype) or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f"an array of {dtype} and shape {shape}")
         array = np.frombuffer(self._content, dtype, math.prod(shape), self._place).reshape(shape).copy()
@@ -186,7 +188,7 @@ class _Unpacker:
         return array
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     """Makes the new name last, where the system lets a folder be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -43,18 +43,18 @@ class Watch:
     As a context manager, it starts and stops.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._replaced: dict[int, Any] = {}
         self._requested: int | None = None
         self._error: BaseException | None = None
         self._callbacks: weakref.ref | None = None
 
     @property
-    def requested(self):
+    def requested(self) -> int | None:
         """The number of the signal that has come; `None` if none has."""
         return self._requested
 
-    def start(self):
+    def start(self) -> None:
         """Replaces the handlers, until `stop`."""
         self._put_back()
         self._requested = self._error = None
@@ -69,28 +69,28 @@ class Watch:
                 self._replaced[number] = former
                 signal.signal(number, self._handle)
 
-    def stop(self):
+    def stop(self) -> None:
         """Puts the former handlers back, and raises what a signal has asked for and `raise_if_requested` has not raised."""
         self._put_back()
         self.raise_if_requested()
 
-    def raise_if_requested(self):
+    def raise_if_requested(self) -> None:
         """Raises what the signal has asked for, if one has come, and clears the flag."""
         error, self._requested, self._error = self._error, None, None
         if error is not None:
             self._put_back()
             raise error
 
-    def __enter__(self):
+    def __enter__(self) -> "Watch":
         self.start()
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         self._put_back()
         if error is None:
             self.raise_if_requested()
 
-    def _handle(self, number, frame):
+    def _handle(self, number: int, frame: Any) -> None:
         former = self._replaced.get(number, signal.SIG_DFL)
         if os.getpid() != self._pid:
             if number != signal.SIGINT:
@@ -106,11 +106,11 @@ class Watch:
             if self._error is not None:
                 _announce(number)
 
-    def _is_over(self, frame):
+    def _is_over(self, frame: Any) -> bool:
         """Whether the `fit` that it was started in was left by an exception."""
         return self._callbacks is not None and not training_loop.is_running(self._callbacks(), frame)
 
-    def _put_back(self):
+    def _put_back(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, former in self._replaced.items():
                 if signal.getsignal(number) == self._handle:  # else somebody has replaced ours
@@ -118,7 +118,7 @@ class Watch:
             self._replaced, self._callbacks = {}, None
 
 
-def _error_of(number, handler, frame):
+def _error_of(number: int, handler: Any, frame: Any) -> Any:
     """What the signal would raise; `None` if the program's own handler raises nothing."""
     if handler is signal.default_int_handler:
         return KeyboardInterrupt()
@@ -131,7 +131,7 @@ def _error_of(number, handler, frame):
     return None
 
 
-def _deliver(number, handler, frame):
+def _deliver(number: int, handler: Any, frame: Any) -> None:
     """Lets the signal have the effect that it has without a watch."""
     if callable(handler):
         handler(number, frame)
@@ -140,7 +140,7 @@ def _deliver(number, handler, frame):
         os.kill(os.getpid(), number)
 
 
-def _announce(number):
+def _announce(number: int) -> None:
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):  # `print` could be interrupted in itself
         os.write(2, f"\n{name}: the run ends after this batch. A second {name} ends it at once.\n".encode())

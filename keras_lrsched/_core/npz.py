@@ -1,6 +1,9 @@
 """Arrays from an .npz file that may come from anywhere: nothing in it is run, and sizes are checked before they are used."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
@@ -9,7 +12,7 @@ LARGEST = 2**28
 """Bytes that an array may have; 33 million numbers."""
 
 
-def read_arrays(path, required, optional=()):
+def read_arrays(path: str | Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict:
     """Named arrays of numbers, by name.
 
     Raises:
@@ -30,7 +33,7 @@ def read_arrays(path, required, optional=()):
             raise ValueError(f"it is damaged: {error!r:.200}") from error
 
 
-def _array(archive, member):
+def _array(archive: Any, member: Any) -> Any:
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"compressed by method {member.compress_type}")
     if member.file_size > LARGEST:

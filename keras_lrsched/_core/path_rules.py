@@ -7,6 +7,8 @@ nothing. Rules that begin with `role:`, such as `"role:embedding"`, find variabl
 
 import re
 import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 
@@ -14,7 +16,7 @@ from keras_lrsched._core import role_rules, roles, validation
 from keras_lrsched._core.roles import path_of as path
 
 
-def patterns(name, values):
+def patterns(name: str, values: Any) -> list:
     """A list of regular expressions, from a constructor argument that may be `None`."""
     values = [] if values is None else values
     if isinstance(values, str) or not hasattr(values, "__iter__"):
@@ -22,12 +24,12 @@ def patterns(name, values):
     return [_pattern(name, value) for value in values]
 
 
-def multipliers(name, values):
+def multipliers(name: str, values: Any) -> dict:
     """A dictionary from regular expressions to non-negative numbers, from a constructor argument that may be `None`."""
     return numbers(name, values, validation.non_negative_float)
 
 
-def numbers(name, values, check):
+def numbers(name: str, values: Any, check: Callable) -> dict:
     """A dictionary from regular expressions to what passes `check`, from a constructor argument that may be `None`."""
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -35,14 +37,14 @@ def numbers(name, values, check):
     return {_pattern(name, key): check(name, value) for key, value in values.items()}
 
 
-def table(value):
+def table(value: Any) -> Any:
     """The constructor argument `roles`: a table or `None`."""
     if value is not None and not isinstance(value, roles.Roles):
         raise ValueError(f"`roles` must be the table that `roles(model)` returns. Received: roles={value!r}")
     return value
 
 
-def first_match(name, rules, variables, find_roles=None):
+def first_match(name: str, rules: Iterable, variables: Sequence, find_roles: Callable | None = None) -> list:
     """For each variable the first of the rules that finds it, or `None`.
 
     Args:
@@ -71,11 +73,11 @@ STANDING_WORDS = ("bias", "normalization", "role:bias", "role:normalization")
 ROLE = "role:"
 
 
-def _is_by_role(rule):
+def _is_by_role(rule: str) -> bool:
     return rule in STANDING_WORDS or rule.startswith(ROLE)
 
 
-def _is_found(rule, variable, role):
+def _is_found(rule: str, variable: Any, role: Any) -> bool:
     if rule.startswith(ROLE):
         return roles.is_found(rule.removeprefix(ROLE), role)
     if re.search(rule, path(variable)):
@@ -85,7 +87,7 @@ def _is_found(rule, variable, role):
     return rule in STANDING_WORDS and role.kind == rule
 
 
-def _raise_not_found(name, rule, variables, known):
+def _raise_not_found(name: str, rule: str, variables: Sequence, known: list) -> None:
     if rule.startswith(ROLE):
         if rule == "role:query_key" and any(role.block == "query_key_value" for role in known):
             return
@@ -106,11 +108,11 @@ def _raise_not_found(name, rule, variables, known):
     )
 
 
-def _without_numbers(text):
+def _without_numbers(text: str) -> str:
     return re.sub(r"_\d+(?=/|$|\\/|\$)", "", text)
 
 
-def _warn_of_fused(name, rules, matches, known):
+def _warn_of_fused(name: str, rules: Iterable, matches: list, known: list) -> None:
     """One matrix of query, key and value, where rules set them apart."""
     if "role:query_key" not in rules:
         return
@@ -124,19 +126,19 @@ def _warn_of_fused(name, rules, matches, known):
         )
 
 
-def included(name, excluded, variables, find_roles=None):
+def included(name: str, excluded: Iterable, variables: Sequence, find_roles: Callable | None = None) -> list:
     """For each variable whether none of the rules finds it."""
     return [rule is None for rule in first_match(name, excluded, variables, find_roles)]
 
 
-def refuse_complex(variables):
+def refuse_complex(variables: Sequence) -> None:
     """Raises an error for variables whose gradients have an imaginary part, which no method here has a formula for."""
     for variable in variables:
         if "complex" in keras.backend.standardize_dtype(variable.dtype):
             raise ValueError(f"Variables must be real. Received: {path(variable)}, dtype={variable.dtype}")
 
 
-def _pattern(name, value):
+def _pattern(name: str, value: Any) -> str:
     try:
         re.compile(value)
     except (TypeError, re.error) as error:

@@ -1,6 +1,7 @@
 """Philox4x32-10: random bits from a counter, the same on every backend and for any split of the work."""
 
 import random
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 
 
-def random_bits(shape, seed):
+def random_bits(shape: Any, seed: Any) -> Any:
     """int32 tensor of random bits: element i, in row-major order, is word i % 4 of the block with the counter i // 4.
 
     Args:
@@ -33,15 +34,15 @@ def random_bits(shape, seed):
     return ops.reshape(ops.reshape(words, (-1,))[:size], shape)
 
 
-def rounding_noise(shape, seed):
+def rounding_noise(shape: Any, seed: Any) -> Any:
     """int32 tensor of 30 random bits, the upper ones of `random_bits`: an int32 has room for a mantissa added to them."""
     return ops.bitwise_and(ops.right_shift(random_bits(shape, seed), 2), 2**30 - 1)
 
 
-def philox(counter, key):
+def philox(counter: Any, key: Any) -> Any:
     """Four words for each counter of four words and a key of two, all int32."""
 
-    def one_round(_, state):
+    def one_round(_: Any, state: Any) -> tuple:
         (a, b, c, d), (first, second) = state
         a_high, a_low = _product(a, MULTIPLIERS[0])
         c_high, c_low = _product(c, MULTIPLIERS[1])
@@ -53,7 +54,7 @@ def philox(counter, key):
     return words
 
 
-def key_of(seed):
+def key_of(seed: Any) -> tuple:
     """Two int32 scalars."""
     if seed is None:
         seed = random.getrandbits(63)
@@ -71,7 +72,7 @@ def key_of(seed):
     return seed[0], seed[1]
 
 
-def _product(x, constant):
+def _product(x: Any, constant: int) -> tuple:
     """The upper and the lower 32 bits of x times a constant, from products of 16 bits each."""
     x_high, x_low = _upper(x), ops.bitwise_and(x, 0xFFFF)
     high, low = constant >> 16, constant & 0xFFFF
@@ -80,14 +81,14 @@ def _product(x, constant):
     return x_high * high + _upper(inner) + _upper(outer) + _upper(middle), x * _signed(constant)
 
 
-def _upper(x):
+def _upper(x: Any) -> Any:
     """The upper 16 bits; the shift alone would copy the sign."""
     return ops.bitwise_and(ops.right_shift(x, 16), 0xFFFF)
 
 
-def _signed(word):
+def _signed(word: Any) -> Any:
     return word - 2**32 if word >= 2**31 else word
 
 
-def _is_dynamic(shape):
+def _is_dynamic(shape: Any) -> bool:
     return any(not isinstance(size, int) for size in shape)

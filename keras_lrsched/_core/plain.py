@@ -5,6 +5,7 @@ Numbers, strings, bytes, `None`, NumPy arrays without Python objects; lists, tup
 
 import collections
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes  # noqa: F401 - lets NumPy find bfloat16 and its like by name
@@ -14,7 +15,7 @@ SCALARS = (type(None), bool, int, float, complex, str, bytes)
 CONTAINERS = (list, tuple, set, frozenset, collections.deque)
 
 
-def is_plain(value, depth=50):
+def is_plain(value: Any, depth: int = 50) -> bool:
     """Whether a value is plain. A structure that contains itself, or is deeper than `depth`, is not."""
     if type(value) in SCALARS:
         return True
@@ -27,7 +28,7 @@ def is_plain(value, depth=50):
     return isinstance(value, CONTAINERS) and all(is_plain(item, depth - 1) for item in value)
 
 
-def is_simple_dtype(name):
+def is_simple_dtype(name: str) -> bool:
     """Whether a dtype is one of numbers or strings, and not a structure or Python's objects."""
     try:
         dtype = np.dtype(name)
@@ -36,7 +37,7 @@ def is_simple_dtype(name):
     return str(dtype) == name and dtype.itemsize > 0 and not dtype.hasobject
 
 
-def copied(value):
+def copied(value: Any) -> Any:
     """A copy that shares no array and no container with the value, in the builtin types."""
     if isinstance(value, np.ndarray):
         return np.array(value)
@@ -50,14 +51,14 @@ def copied(value):
     return value
 
 
-def digest(value):
+def digest(value: Any) -> str:
     """A fingerprint of a plain value, which is another one for another value, dtype or type of container."""
     hashed = hashlib.blake2b(digest_size=16)
     _feed(hashed.update, value)
     return hashed.hexdigest()
 
 
-def nbytes(value):
+def nbytes(value: Any) -> int:
     """The size of the arrays and strings in a plain value, and 8 bytes for anything else."""
     if isinstance(value, np.ndarray):
         return value.nbytes
@@ -89,7 +90,7 @@ def assigned_in_place(old: Any, new: Any) -> bool:
     return False
 
 
-def _feed(update, value):
+def _feed(update: Callable, value: Any) -> None:
     if isinstance(value, np.ndarray):
         update(f"array {value.dtype} {value.shape}".encode())
         update(np.ascontiguousarray(value).view(np.uint8) if value.size else b"")

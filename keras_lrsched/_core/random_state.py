@@ -1,6 +1,7 @@
 """The state of the global generators of random numbers."""
 
 import random
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from keras_lrsched._core import keras_private
 
 
-def random_state():
+def random_state() -> dict:
     """The state of the global generators: of Python, NumPy, PyTorch, TensorFlow's eager operations, Keras without a seed."""
     version, numbers, gauss = random.getstate()
     generator, eager = keras_private.existing_global_seed_generator(), keras_private.eager_random_generator()
@@ -21,7 +22,7 @@ def random_state():
     }
 
 
-def restore_random_state(state):
+def restore_random_state(state: Any) -> None:
     version, numbers, gauss = state["python"]
     if state["keras"] is None:
         keras_private.forget_global_seed_generator()
@@ -35,7 +36,7 @@ def restore_random_state(state):
     restore_torch_random_state(state["torch"])
 
 
-def torch_random_state():
+def torch_random_state() -> list:
     """What dropout without a seed draws from on PyTorch: the generator of the CPU, and those of all GPUs."""
     if keras.backend.backend() != "torch":
         return []
@@ -44,7 +45,7 @@ def torch_random_state():
     return [torch.get_rng_state().numpy(), *(state.numpy() for state in torch.cuda.get_rng_state_all())]
 
 
-def restore_torch_random_state(states):
+def restore_torch_random_state(states: Any) -> None:
     if keras.backend.backend() == "torch" and states:
         import torch
 

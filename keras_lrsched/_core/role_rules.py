@@ -4,6 +4,8 @@ A rule returns a dictionary of fields of `keras_lrsched._core.roles.Role`, or `N
 """
 
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -27,7 +29,7 @@ LINEAR = (LAYERS.Dense, LAYERS.EinsumDense, *CONVOLUTIONS, *TRANSPOSED_CONVOLUTI
 CONVOLUTION = "convolution_kernel"
 
 
-def by_layer(layer, name, shape):
+def by_layer(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     """The fields of a variable, by the class of its layer and its name there; `None` for those of other classes."""
     for classes, rule in RULES:
         if isinstance(layer, classes):
@@ -43,7 +45,7 @@ def by_layer(layer, name, shape):
     return None
 
 
-def by_name(path, shape):
+def by_name(path: str, shape: Sequence[int]) -> dict | None:
     """The fields of a variable by the end of its path, as Keras and KerasHub name variables; `None` for other names."""
     *layers, name = path.lower().split("/")
     parent = layers[-1] if layers else ""
@@ -64,33 +66,33 @@ def by_name(path, shape):
     return None
 
 
-def is_named_normalization(path, shape):
+def is_named_normalization(path: str, shape: Sequence[int]) -> bool:
     """Return `True` for a scale or an offset along one axis, by the names that normalization layers give them."""
     *layers, name = path.lower().split("/")
     return is_vector(shape) and (name in ("gamma", "beta", "scale") or "norm" in "".join(layers[-1:]))
 
 
-def by_shape(shape):
+def by_shape(shape: Sequence[int]) -> dict | None:
     """The fields of a variable by its shape alone: inputs before outputs, as in the layers of Keras."""
     if len(shape) < 2 or (len(shape) > 2 and is_vector(shape)):
         return {"kind": "other"}
     return _last_axis("kernel", shape)
 
 
-def is_vector(shape):
+def is_vector(shape: Sequence[int]) -> bool:
     """Return `True` if at most one axis is longer than 1."""
     return sum(size != 1 for size in shape) <= 1
 
 
-def _axes(shape):
+def _axes(shape: Sequence[int]) -> tuple:
     return tuple(range(len(shape)))
 
 
-def _kernel(inputs, outputs, stack=(), kind="kernel"):
+def _kernel(inputs: Sequence[int], outputs: Sequence[int], stack: Sequence[int] = (), kind: str = "kernel") -> dict:
     return {"kind": kind, "inputs": tuple(inputs), "outputs": tuple(outputs), "stack": tuple(stack)}
 
 
-def _last_axis(kind, shape):
+def _last_axis(kind: str, shape: Sequence[int]) -> dict:
     """A matrix of which the last axis are the outputs, all others the inputs."""
     return _kernel(_axes(shape)[:-1], _axes(shape)[-1:], kind=kind)
 
@@ -98,7 +100,7 @@ def _last_axis(kind, shape):
 # By class
 
 
-def _dense(layer, name, shape):
+def _dense(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     match name:
         case "kernel" | "lora_kernel_a" | "lora_kernel_b":
             return _last_axis(_kind(name), shape)
@@ -107,7 +109,7 @@ def _dense(layer, name, shape):
     return None
 
 
-def _einsum_dense(layer, name, shape):
+def _einsum_dense(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name == "bias":
         return {"kind": "bias"}
     inputs, outputs, stack = equation_axes(layer.equation)
@@ -126,7 +128,7 @@ def _einsum_dense(layer, name, shape):
     return _kernel(inputs, outputs, [axis for axis in stack if axis != last], kind="lora_a")
 
 
-def equation_axes(equation):
+def equation_axes(equation: str) -> tuple:
     """The axes of an `EinsumDense` kernel that are inputs, outputs, and those that number independent matrices.
 
     Args:
@@ -145,31 +147,31 @@ def equation_axes(equation):
     return inputs, outputs, stack
 
 
-def _convolution(layer, name, shape):
+def _convolution(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name == "kernel" and layer.groups > 1 and shape[-2] == 1:
         return _kernel(_axes(shape)[:-2], (), _axes(shape)[-2:], kind="depthwise_kernel")
     return _last_axis(CONVOLUTION, shape) if name == "kernel" else _dense(layer, name, shape)
 
 
-def _transposed_convolution(layer, name, shape):
+def _transposed_convolution(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name == "kernel":  # (height, width, outputs, inputs)
         return _kernel(_axes(shape)[-1:], _axes(shape)[:-1], kind=CONVOLUTION)
     return _dense(layer, name, shape)
 
 
-def _depthwise_convolution(layer, name, shape):
+def _depthwise_convolution(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name in ("kernel", "depthwise_kernel"):  # (height, width, channels, outputs of each)
         return _kernel(_axes(shape)[:-2], _axes(shape)[-1:], _axes(shape)[-2:-1], kind="depthwise_kernel")
     return _dense(layer, name, shape)
 
 
-def _separable_convolution(layer, name, shape):
+def _separable_convolution(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name == "pointwise_kernel":
         return _last_axis(CONVOLUTION, shape)
     return _depthwise_convolution(layer, name, shape)
 
 
-def _embedding(layer, name, shape):
+def _embedding(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     match name:
         case "embeddings" | "lora_embeddings_a":  # a row for each token
             return _last_axis("embedding", shape)
@@ -180,36 +182,36 @@ def _embedding(layer, name, shape):
     return None
 
 
-def _recurrent_convolution(layer, name, shape):
+def _recurrent_convolution(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     return _last_axis(CONVOLUTION, shape) if name in ("kernel", "recurrent_kernel") else _dense(layer, name, shape)
 
 
-def _recurrent(layer, name, shape):
+def _recurrent(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     if name == "recurrent_kernel":
         return _last_axis("recurrent_kernel", shape)
     return _dense(layer, name, shape)
 
 
-def _normalization(layer, name, shape):
+def _normalization(layer: Any, name: str, shape: Sequence[int]) -> dict:
     return {"kind": "normalization"}
 
 
-def _scale(layer, name, shape):
+def _scale(layer: Any, name: str, shape: Sequence[int]) -> dict:
     return {"kind": "scale"}
 
 
-def _experts(layer, name, shape):
+def _experts(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     """(experts, inputs, outputs), as KerasHub's mixtures have them."""
     if len(shape) == 3 and not name.endswith("bias"):
         return _kernel((1,), (2,), (0,))
     return {"kind": "bias"} if name.endswith("bias") else None
 
 
-def _gated_delta_net(layer, name, shape):
+def _gated_delta_net(layer: Any, name: str, shape: Sequence[int]) -> dict | None:
     return _kernel((1,), (), (0,), kind="depthwise_kernel") if name == "conv1d_kernel" else None
 
 
-def _kind(name):
+def _kind(name: str) -> Any:
     return {"lora_kernel_a": "lora_a", "lora_kernel_b": "lora_b"}.get(name, "kernel")
 
 
@@ -240,7 +242,7 @@ RULES_BY_CLASS_NAME = (
 # What a layer is to the block around it
 
 
-def block_of(layer, parents):
+def block_of(layer: Any, parents: Callable) -> Any:
     """The part of a Transformer's block that a layer is: `"query"`, `"feed_forward"`, ...; `None` if it is none or unknown.
 
     Args:
@@ -254,7 +256,7 @@ def block_of(layer, parents):
     return None
 
 
-def block_by_name(path):
+def block_by_name(path: str) -> Any:
     """The block by a path, as Keras and KerasHub name layers; `None` for other names."""
     if not ANY_BLOCK.search(path) or "norm" in path:
         return None
@@ -271,7 +273,7 @@ BLOCK_PATTERNS = {
 ANY_BLOCK = re.compile("|".join(BLOCK_PATTERNS.values()))
 
 
-def _part_of(layer, parent, parents):
+def _part_of(layer: Any, parent: Any, parents: Callable) -> Any:
     is_graph = keras_private.is_graph(parent)
     names = [layer.name] if is_graph else [*_attributes(parent, layer), layer.name]
     if any(re.search(r"router|sparse_feedforward_gate|shared_expert_gate", name) for name in names):
@@ -281,7 +283,7 @@ def _part_of(layer, parent, parents):
     return "feed_forward" if _is_feed_forward(layer, parent, parents, names) else None
 
 
-def _is_feed_forward(layer, parent, parents, names):
+def _is_feed_forward(layer: Any, parent: Any, parents: Callable, names: Any) -> bool:
     """Return `True` for a layer beside the attention of a block, or in a feed-forward layer there, by structure or name."""
     is_dense = isinstance(layer, (LAYERS.Dense, LAYERS.EinsumDense))
     blocks = [each for each in parents(parent) if not keras_private.is_graph(each)]
@@ -297,11 +299,11 @@ def _is_feed_forward(layer, parent, parents, names):
     return bool(re.search(r"Intermediate|Output", name)) and any(map(_has_attention, blocks))
 
 
-def _has_attention(layer):
+def _has_attention(layer: Any) -> bool:
     return any(map(_is_called_attention, keras_private.children(layer)))
 
 
-def _attention_part(name):
+def _attention_part(name: str) -> Any:
     """The projection that a layer of an attention layer is, by its name."""
     words = set(name.lower().strip("_").split("_"))
     if "qkv" in words or {"query", "key", "value"} <= words:
@@ -314,17 +316,17 @@ def _attention_part(name):
     return None
 
 
-def _attributes(parent, layer):
+def _attributes(parent: Any, layer: Any) -> list:
     """The names that a layer has as an attribute of another; PyTorch keeps modules apart."""
     values = {**vars(parent), **vars(parent).get("_modules", {})}
     return [name for name, value in values.items() if value is layer]
 
 
-def _is_attention(layer):
+def _is_attention(layer: Any) -> bool:
     """Whether a layer is one of attention, not a block around one that has such a name, too."""
     return _is_called_attention(layer) and not any(_is_called_attention(each) for each in keras_private.children(layer))
 
 
-def _is_called_attention(layer):
+def _is_called_attention(layer: Any) -> bool:
     is_called = re.search(r"atten|attn", f"{type(layer).__name__} {layer.name}".lower())
     return bool(is_called and keras_private.children(layer)) and not keras_private.is_graph(layer)

@@ -9,6 +9,8 @@ import difflib
 import functools
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -67,7 +69,7 @@ class Role:
     layer: str | None = None
     source: str = "shape"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("shape", "inputs", "outputs", "stack"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check("kind", self.kind, KINDS)
@@ -79,12 +81,12 @@ class Role:
                 f"inputs={self.inputs}, outputs={self.outputs}, stack={self.stack}, for {self.path} of shape {self.shape}"
             )
 
-    def size(self, axes):
+    def size(self, axes: Sequence[int]) -> int:
         """The product of the lengths of some axes, 1 of none."""
         return math.prod(self.shape[axis] for axis in axes)
 
 
-def _check(name, value, known):
+def _check(name: str, value: Any, known: Iterable) -> None:
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}. Received: {name}={value!r}")
 
@@ -107,20 +109,20 @@ class Roles:
     False
     """
 
-    def __init__(self, rows, variables=None):
+    def __init__(self, rows: Any, variables: Iterable | None = None) -> None:
         self.rows = list(rows)
         self.variables = variables
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, path):
+    def __getitem__(self, path: str) -> Role:
         return self._by_path(path)
 
-    def correct(self, pattern, **fields):
+    def correct(self, pattern: str, **fields: Any) -> "Roles":
         """Replace fields of the rows in whose paths a regular expression is found; return the table.
 
         Raises:
@@ -135,14 +137,14 @@ class Roles:
         ]
         return self
 
-    def of(self, variables):
+    def of(self, variables: Iterable) -> list:
         """The role of each variable: by identity for those that the table was made from, by path for others."""
         places = {id(each): i for i, each in enumerate(self.variables or ())}
         return [
             self.rows[places[id(each)]] if id(each) in places else self._by_path(path_of(each), each) for each in variables
         ]
 
-    def _by_path(self, path, variable=None):
+    def _by_path(self, path: str, variable: Any = None) -> Role:
         rows = [row for row in self.rows if row.path == path]
         if not rows:
             raise ValueError(
@@ -161,44 +163,44 @@ class Roles:
             )
         return rows[0]
 
-    def _paths(self):
+    def _paths(self) -> list:
         return [row.path for row in self.rows]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"rows": [dataclasses.asdict(row) for row in self.rows]}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Roles":
         return cls([Role(**row) for row in config["rows"]])
 
-    def __str__(self):
+    def __str__(self) -> str:
         names = ("path", "shape", "kind", "inputs", "outputs", "stack", "block", "head", "depth", "layer", "source")
         lines = [names, *([_cell(getattr(row, name)) for name in names] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Roles of {len(self.rows)} variables; print it to see the table>"
 
 
-def _cell(value):
+def _cell(value: Any) -> str:
     return "" if value is None or value == () or value is False else str(value)
 
 
 NUMBERED = "Keras numbers layers without a name on in each process (dense, dense_1), also those of the models of other folds"
 
 
-def nearest(pattern, paths):
+def nearest(pattern: str, paths: Iterable[str]) -> str:
     """The beginning of an error's second half: the nearest paths."""
     return f"the nearest are {', '.join(difflib.get_close_matches(pattern, paths, n=3, cutoff=0))}"
 
 
-def path_of(variable):
+def path_of(variable: Any) -> str:
     """The path of a Keras variable; the name of a bare `tf.Variable`, which has none."""
     return variable.path if hasattr(variable, "path") else variable.name
 
 
-def roles(model):
+def roles(model: keras.Model) -> Roles:
     """The table of roles of a model's variables: what each is to its layer, by the class of that.
 
     Known are the layers of Keras with their subclasses, and those of KerasHub; the equation of an `EinsumDense` determines
@@ -248,18 +250,18 @@ WORDS: dict[str, tuple[str, tuple]] = {
 """What may stand after `"role:"` in the rules of optimizers: a field of `Role`, and its values that are found."""
 
 
-def is_found(word, role):
+def is_found(word: str, role: Any) -> bool:
     """Whether a variable of some role is found by one of `WORDS`."""
     field, values = WORDS[word]
     return getattr(role, field) in values
 
 
-def deferred(variables, table=None):
+def deferred(variables: Iterable, table: Any = None) -> Callable[[], list[Role]]:
     """A function that returns the roles of some variables, and looks for them when it is first called."""
     return functools.cache(lambda: roles_of(variables, table))
 
 
-def roles_of(variables, table=None):
+def roles_of(variables: Iterable, table: Any = None) -> list[Role]:
     """The roles of some variables: those of a table, or by the layers that have them.
 
     A layer is found as long as it lives. A variable of none has its role from its name or shape.
@@ -277,14 +279,14 @@ OUTSIDE_OF_BLOCKS = ("normalization", "embedding", "scale")
 """Kinds of variables that have no part in the work of a block, wherever they lie."""
 
 
-def role_by_path(path, shape):
+def role_by_path(path: str, shape: tuple[int, ...]) -> Role:
     """The role of a variable of which nothing but its path and shape is known."""
     fields, source = _fields_by_path(path, shape)
     block = None if fields["kind"] in OUTSIDE_OF_BLOCKS else role_rules.block_by_name(path)
     return Role(path, shape, **fields, block=block, source=source)
 
 
-def _fields_by_path(path, shape):
+def _fields_by_path(path: str, shape: Sequence[int]) -> tuple:
     found = role_rules.by_name(path, shape)
     return (found, "name") if found else (role_rules.by_shape(shape), "shape")
 
@@ -292,7 +294,7 @@ def _fields_by_path(path, shape):
 class _Owners:
     """Which of some layers have which variables, and which layers are in which."""
 
-    def __init__(self, layers, variables=None):
+    def __init__(self, layers: Sequence[keras.Layer], variables: Iterable | None = None) -> None:
         wanted = None if variables is None else {id(each) for each in variables}
         self._layers: dict[int, list] = {}
         self._parents: dict[int, list] = {}
@@ -304,7 +306,7 @@ class _Owners:
             for child in keras_private.children(layer):
                 self._parents.setdefault(id(child), []).append(layer)
 
-    def layer(self, variable):
+    def layer(self, variable: Any) -> Any:
         """The layer that made a variable, of several that have it: the longest path that its own begins with is theirs."""
         layers = self._layers.get(id(variable), ())
         if len(layers) < 2:
@@ -312,7 +314,7 @@ class _Owners:
         makers = [each for each in layers if each.path and path_of(variable).startswith(f"{each.path}/")]
         return max(makers, key=lambda each: len(each.path)) if makers else layers[0]
 
-    def role(self, variable):
+    def role(self, variable: Any) -> Role:
         path, shape = path_of(variable), tuple(variable.shape)
         layer = self.layer(variable)
         if layer is None:
@@ -324,16 +326,16 @@ class _Owners:
         block = self._block(layer) or role_rules.block_by_name(path) if is_part else None
         return Role(path, shape, **fields, block=block, layer=type(layer).__name__, source=source)
 
-    def _block(self, layer):
+    def _block(self, layer: keras.Layer) -> Any:
         if id(layer) not in self._blocks:
             self._blocks[id(layer)] = role_rules.block_of(layer, self._around)
         return self._blocks[id(layer)]
 
-    def _around(self, layer):
+    def _around(self, layer: keras.Layer) -> Any:
         return self._parents.get(id(layer), ())
 
 
-def layers_in_order(model):
+def layers_in_order(model: keras.Model) -> Iterator:
     """The layers of a model from input to output, and in the place of a model among them, its layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -342,7 +344,7 @@ def layers_in_order(model):
             yield layer
 
 
-def _depths(model):
+def _depths(model: keras.Model) -> Any:
     """The number of the layer of each variable, as `layer_decay` counts: layers with trainable variables."""
     depths: dict[int, int] = {}
     number = 0
@@ -353,7 +355,7 @@ def _depths(model):
     return depths
 
 
-def _heads(model):
+def _heads(model: keras.Model) -> Any:
     """The ids of the variables of output layers, as far as the graph of a model shows them."""
     if not keras_private.is_graph(model) or not model.built:
         return set()
@@ -363,7 +365,7 @@ def _heads(model):
     return found
 
 
-def _head_of(tensor):
+def _head_of(tensor: Any) -> Any:
     operation, arguments = keras_private.producer(tensor)
     if keras_private.is_graph(operation):
         return _heads(operation)
@@ -373,5 +375,5 @@ def _head_of(tensor):
     return _head_of(arguments[0]) if len(arguments) == 1 else set()
 
 
-def _all_trainable(layer):
+def _all_trainable(layer: keras.Layer) -> list:
     return [v for each in keras_private.layers_of(layer) for v in keras_private.own_trainable_variables(each)]

@@ -3,7 +3,9 @@
 import csv
 import io
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_lrsched._core.untrusted_file import refused
 
@@ -21,16 +23,16 @@ class RunFile:
         path: The file; its folder is made.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self.begin_run()
 
-    def begin_run(self):
+    def begin_run(self) -> None:
         """What is written next belongs to a new run."""
         self._run: int | None = None
         self._rows, self._is_ready = 0, False
 
-    def open(self, columns):
+    def open(self, columns: Sequence[str]) -> None:
         """Check the header of the file, or write one: the names in `columns`, and `run`.
 
         Raises:
@@ -49,7 +51,7 @@ class RunFile:
                 f"Received: path={str(self.path)!r} with the columns {', '.join(present):.200}"
             )
 
-    def write(self, rows):
+    def write(self, rows: Sequence) -> None:
         if not rows:
             return
         if not self._is_ready:
@@ -58,13 +60,13 @@ class RunFile:
             file.write(_lines([*row, self._run] for row in rows))
         self._rows += len(rows)
 
-    def state(self):
+    def state(self) -> dict:
         return {"run": self._run, "rows": self._rows}
 
-    def restore_state(self, state):
+    def restore_state(self, state: dict) -> None:
         self._run, self._rows, self._is_ready = state["run"], state["rows"], False
 
-    def _find_place(self):
+    def _find_place(self) -> None:
         self.open(self.columns[:-1])
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # a line without its end was cut off
@@ -83,7 +85,7 @@ class RunFile:
         self._is_ready = True
 
 
-def numbers_of_runs(rows):
+def numbers_of_runs(rows: Iterable) -> Iterator:
     """The number of the run of each row, given as a dictionary of strings.
 
     In a file without a column `run`, a row with `step` 0 begins the next run.
@@ -97,7 +99,7 @@ def numbers_of_runs(rows):
         yield number
 
 
-def one_run(tables, run=None):
+def one_run(tables: dict[int, dict], run: int | Sequence[int] | None = None) -> Any:
     """The rows of one run, by step, with those of the runs that it goes on from.
 
     A run that begins at a step above 0 goes on from the earlier run that reaches this step.
@@ -116,7 +118,7 @@ def one_run(tables, run=None):
     return rows
 
 
-def _chosen(spans, run):
+def _chosen(spans: dict[int, tuple[int, int]], run: int | Sequence[int] | None) -> Any:
     if isinstance(run, (list, tuple)):
         chosen = list(run)
     elif run is not None:
@@ -132,7 +134,7 @@ def _chosen(spans, run):
     return chosen if len(chosen) > 1 else _line(chosen[0], spans)
 
 
-def _line(number, spans):
+def _line(number: int, spans: dict[int, tuple[int, int]]) -> list:
     """A run after those that it goes on from."""
     first = spans[number][0]
     earlier = [it for it in spans if it < number and spans[it][0] < first <= spans[it][1] + 1]
@@ -144,11 +146,11 @@ def _line(number, spans):
     return [*(lines[ends[0]] if ends else []), number]
 
 
-def _named(numbers, spans):
+def _named(numbers: Iterable[int], spans: dict[int, tuple[int, int]]) -> Any:
     return ", ".join(f"{it} (steps {spans[it][0]} to {spans[it][1]})" for it in numbers)
 
 
-def _lines(rows):
+def _lines(rows: Iterable) -> Any:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

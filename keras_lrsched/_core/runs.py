@@ -26,14 +26,14 @@ class Run:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, model=None):
+    def __init__(self, model: Any = None) -> None:
         parts = () if model is None else (model, model.optimizer)
         self._parts = tuple(None if each is None else weakref.ref(each) for each in parts)
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         return isinstance(other, Run) and bool(self._parts) and self._parts == other._parts
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Run, ()
 
 
@@ -43,19 +43,19 @@ class RunIdentity:
     So a loop of `fit(epochs=1)` is one run. Another model, or one that is compiled anew, begins another.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._run, self._steps = Run(), 0
 
-    def goes_on(self, model):
+    def goes_on(self, model: Any) -> bool:
         """Whether a `fit` that begins goes on with the run of the one that ended last."""
         return self._run == Run(model) and self._steps == _steps(model)
 
-    def end(self, model):
+    def end(self, model: Any) -> None:
         """To be called when a `fit` ends."""
         self._run, self._steps = Run(model), _steps(model)
 
 
-def _steps(model):
+def _steps(model: Any) -> int:
     optimizer = inner_optimizer(model.optimizer)
     return 0 if optimizer is None else int(optimizer_value(model, keras_private.iterations(optimizer)))
 
@@ -78,18 +78,18 @@ _runs: dict[str, FileRun] = {}
 _locks: dict[str, int] = {}
 
 
-def previous_run(path):
+def previous_run(path: Path) -> FileRun | None:
     """The last run of this process with a path, or `None`."""
     return _runs.get(_key(path))
 
 
-def begin(path, model, number):
+def begin(path: Path, model: Any, number: int) -> FileRun:
     """Note that a run begins."""
     run = _runs[_key(path)] = FileRun(weakref.ref(model), number)
     return run
 
 
-def forget(path=None):
+def forget(path: Path | None = None) -> None:
     """Let the next run with a path, or with any, go on with what the file holds, as the first one of a new process does."""
     if path is None:
         _runs.clear()
@@ -97,7 +97,7 @@ def forget(path=None):
         _runs.pop(_key(path), None)
 
 
-def lock(path, owner=None):
+def lock(path: Path, owner: Any = None) -> None:
     """Keep other processes from writing a file, until `unlock` or the end of this process.
 
     Args:
@@ -127,22 +127,22 @@ def lock(path, owner=None):
         weakref.finalize(owner, _unlock, path, descriptor)
 
 
-def unlock(path):
+def unlock(path: Path) -> None:
     """Undo `lock`."""
     if _key(path) in _locks:
         _unlock(path, _locks[_key(path)])
 
 
-def _unlock(path, descriptor):
+def _unlock(path: Path, descriptor: int) -> None:
     if _locks.get(_key(path)) == descriptor:
         del _locks[_key(path)]
         Path(_lock_file(path)).unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _key(path):
+def _key(path: Path) -> str:
     return os.path.realpath(path)
 
 
-def _lock_file(path):
+def _lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")

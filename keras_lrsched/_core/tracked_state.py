@@ -15,8 +15,9 @@ import io
 import pickle
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import keras
@@ -61,7 +62,7 @@ class TrackedState:
         unknown: A dictionary from the path of what cannot be saved to what it is.
     """
 
-    def __init__(self, roots, known=(), variables=()):
+    def __init__(self, roots: dict[str, Any], known: Iterable = (), variables: Sequence = ()) -> None:
         self._roots, self._known, self._variables = roots, list(known), list(variables)
         self._first: dict[str, tuple[str, Any]] = {}
         self.unknown: dict[str, str] = {}
@@ -71,7 +72,7 @@ class TrackedState:
                 kept = plain.copied(value) if plain.nbytes(value) <= SMALL else _TOO_LARGE
                 self._first[item.path] = (plain.digest(value), kept)
 
-    def state(self):
+    def state(self) -> dict:
         """The state, as a dictionary from paths to plain values."""
         state = {}
         for item in self._items():
@@ -84,7 +85,7 @@ class TrackedState:
                 state[item.path] = plain.copied(value)
         return state
 
-    def full_state(self):
+    def full_state(self) -> dict:
         """The state with all values, changed or not, but for large ones: to go back to in the same process."""
         values = {item.path: item.read() for item in self._items() if item.kind != "object"}
         return {
@@ -93,7 +94,7 @@ class TrackedState:
             if plain.nbytes(value) <= SMALL or path not in self._first
         }
 
-    def restore(self, state):
+    def restore(self, state: dict) -> list:
         """Put back what `state` returned, maybe in another process. Return the paths for which there is no place."""
         items = {item.path: item for item in self._items()}
         for path, item in items.items():
@@ -107,21 +108,21 @@ class TrackedState:
                     item.write(plain.copied(first))
         return [path for path in state if path not in items and not self._make(path, state[path])]
 
-    def paths(self):
+    def paths(self) -> dict[str, list[str]]:
         """A dictionary from kinds to lists of paths."""
         paths: dict[str, list[str]] = {}
         for item in self._items():
             paths.setdefault(item.kind, []).append(item.path)
         return paths
 
-    def _items(self):
+    def _items(self) -> list[Item]:
         walk = _Walk(self._known, self._variables)
         for name, root in self._roots.items():
             walk.visit(name, root)
         self.unknown, self._owners = {**self.unknown, **walk.unknown}, walk.owners
         return walk.items
 
-    def _make(self, path, value):
+    def _make(self, path: str, value: Any) -> bool:
         """Set an attribute that the saved run had made, and that this one has not made yet."""
         owner, _, name = path.rpartition(".")
         if owner not in self._owners or not name.isidentifier() or hasattr(self._owners[owner], name):
@@ -133,7 +134,7 @@ class TrackedState:
 class _Walk:
     """One pass over all that can be reached, in an order that the next process repeats."""
 
-    def __init__(self, known, variables):
+    def __init__(self, known: Iterable, variables: Sequence) -> None:
         self.items: list[Item] = []
         self.unknown: dict[str, str] = {}
         self.owners: dict[str, Any] = {}
@@ -142,7 +143,7 @@ class _Walk:
         for each in known:
             self._is_new(each)
 
-    def visit(self, path, value, assign=None, of_user=False):
+    def visit(self, path: str, value: Any, assign: Callable | None = None, of_user: bool = False) -> None:
         """Follow a value.
 
         Args:
@@ -157,18 +158,18 @@ class _Walk:
         elif not isinstance(value, (type, types.ModuleType)) and self._is_new(value):
             self._follow(path, value, assign, of_user)
 
-    def _plain(self, path, value, assign):
+    def _plain(self, path: str, value: Any, assign: Callable | None) -> None:
         mutable = isinstance(value, _MUTABLE)
         if (mutable and not self._is_new(value)) or not (mutable or assign):
             return
 
-        def write(new):
+        def write(new: Any) -> None:
             if not plain.assigned_in_place(value, new) and assign:
                 assign(_operation(new))
 
         self._add(path, "value", lambda: value, write)
 
-    def _follow(self, path, value, assign, of_user):
+    def _follow(self, path: str, value: Any, assign: Callable | None, of_user: bool) -> None:
         if isinstance(value, keras.Variable):
             self._is_new(keras_private.value_of(value))
             self._add(path, "variables", lambda: np.array(value.numpy()), value.assign)
@@ -204,7 +205,7 @@ class _Walk:
         elif assign is not None and of_user:
             self._add(path, "object", lambda: (type(value).__name__, _pickled_digest(value)), None)
 
-    def _object(self, path, value):
+    def _object(self, path: str, value: Any) -> None:
         self.owners[path] = value
         of_user, is_callback = is_of_user(type(value)), isinstance(value, keras.callbacks.Callback)
         kind: Any = type(value)
@@ -229,7 +230,7 @@ class _Walk:
                 for name, each in list(vars(base).items()):
                     self._function(f"{path}.{name}", each)
 
-    def _dataset(self, path, value):
+    def _dataset(self, path: str, value: Any) -> None:
         """What functions of a `tf.data` pipeline refer to, and the variables that they use."""
         inputs, functions = keras_private.parts_of_dataset(value)
         for number, (function, _, variables) in enumerate(functions):
@@ -239,7 +240,7 @@ class _Walk:
         for index, each in enumerate(inputs):
             self.visit(f"{path}.input{index}", each)
 
-    def _function(self, path, value):
+    def _function(self, path: str, value: Any) -> None:
         """What the names in a function of the user's refer to: closures and global names."""
         owner, function = getattr(value, "__self__", None), _function_of(value)
         if owner is not None:
@@ -264,13 +265,13 @@ class _Walk:
                 continue  # data
             self.visit(f"{path}<{name}>", referred, assign if name in assigned else None, of_user=True)
 
-    def _is_new(self, value):
+    def _is_new(self, value: Any) -> bool:
         if id(value) in self._seen:
             return False
         self._seen[id(value)] = value
         return True
 
-    def _add(self, path, kind, read, write):
+    def _add(self, path: str, kind: str, read: Callable, write: Any) -> None:
         self.items.append(Item(path, kind, read, write))
 
 
@@ -289,19 +290,19 @@ _FOLLOWED = (
 )
 
 
-def _name_of_operation(value):
+def _name_of_operation(value: Any) -> Any:
     """A function of `keras.ops`, such as the comparison of `EarlyStopping`, as a plain value; `None` for anything else."""
     name = getattr(value, "__name__", None)
     return ("keras.ops", name) if isinstance(name, str) and value is getattr(keras.ops, name, None) else None
 
 
-def _operation(value):
+def _operation(value: Any) -> Any:
     """The function that `_name_of_operation` named; any other value as it is."""
     is_name = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] == "keras.ops"
     return getattr(keras.ops, value[1]) if is_name and hasattr(keras.ops, str(value[1])) else value
 
 
-def is_of_user(thing):
+def is_of_user(thing: Any) -> bool:
     """Whether a class or function is part of the user's program, and of no installed package."""
     root = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
     if root in _NOT_OF_USER or root in sys.stdlib_module_names:
@@ -313,11 +314,11 @@ def is_of_user(thing):
 _NOT_OF_USER = ("keras_lrsched", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
-def _is_followed(value):
+def _is_followed(value: Any) -> bool:
     return is_of_user(type(value)) or isinstance(value, _FOLLOWED) or foreign_state.is_torch_data(value)
 
 
-def _function_of(value):
+def _function_of(value: Any) -> types.FunctionType | None:
     """The Python function in a function, method, property, partial application, or `tf.function`."""
     for name in ("python_function", "__func__", "func", "fget"):
         if not isinstance(value, types.FunctionType):
@@ -326,7 +327,7 @@ def _function_of(value):
 
 
 @functools.cache
-def _assigned_by_library(kind: Any):
+def _assigned_by_library(kind: Any) -> set[str]:
     """The names of the attributes that methods of installed classes assign: they are settings, or managed by these.
 
     Of a callback, only those that the base class of all callbacks assigns: others are what it has seen of the run.
@@ -338,7 +339,7 @@ def _assigned_by_library(kind: Any):
 
 
 @functools.cache
-def _arguments(kind: Any):
+def _arguments(kind: Any) -> frozenset:
     try:
         return frozenset(inspect.signature(kind).parameters)
     except (TypeError, ValueError):
@@ -346,12 +347,12 @@ def _arguments(kind: Any):
 
 
 @functools.cache
-def _names(code):
+def _names(code: CodeType) -> tuple:
     """The global names that a function uses, and the names outside of itself that it assigns."""
     return [*dict.fromkeys(_instructions(code, "LOAD_GLOBAL"))], {*_instructions(code, "STORE_GLOBAL", "STORE_DEREF")}
 
 
-def _instructions(code, *kinds):
+def _instructions(code: CodeType, *kinds: str) -> Iterator:
     """The names that instructions of these kinds have, functions within the function included."""
     for instruction in dis.get_instructions(code):
         if instruction.opname in kinds:
@@ -361,14 +362,14 @@ def _instructions(code, *kinds):
             yield from _instructions(constant, *kinds)
 
 
-def _optimizer_state(optimizer, variables):
+def _optimizer_state(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> dict:
     places = {id(variable): place for place, variable in enumerate(variables)}
     trained = [places.get(id(variable), -1) for variable in keras_private.trained_by(optimizer)]
     values = [np.array(variable.numpy()) for variable in optimizer.variables if not getattr(variable, "of_callback", False)]
     return {"trained": trained, "values": values}
 
 
-def _restore_optimizer(path, optimizer, variables, state):
+def _restore_optimizer(path: str, optimizer: keras.optimizers.Optimizer, variables: Sequence, state: dict) -> None:
     if state["trained"] and not optimizer.built:
         optimizer.build([variables[place] for place in state["trained"]])
     places = [variable for variable in optimizer.variables if not getattr(variable, "of_callback", False)]
@@ -385,20 +386,20 @@ def _restore_optimizer(path, optimizer, variables, state):
 class _Hash:
     """A file that takes the digest of what is written, up to a size."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._hash, self._left = hashlib.blake2b(digest_size=16), 16 * LARGE
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self._left -= len(data)
         if self._left < 0:
             raise OverflowError
         self._hash.update(data)
 
-    def hexdigest(self):
+    def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
 
-def _pickled_digest(value):
+def _pickled_digest(value: Any) -> str | None:
     """A digest of an object of any kind, which is never written to a file; `None` where it has none."""
     hashed = _Hash()
     try:

@@ -1,10 +1,12 @@
 """Files that may come from anywhere."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def refused(kind, path, passing=()):
+def refused(kind: str, path: Any, passing: tuple = ()) -> Iterator:
     """Turn whatever the content of a file makes its reader raise into a `ValueError` that names the file.
 
     A reader of strange content raises errors of a dozen kinds: `RecursionError` for nested JSON, `OverflowError` for large

@@ -3,6 +3,7 @@
 The three modules define the same functions; `tensorflow.py` documents them.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -114,7 +115,7 @@ else:
     )
 
 
-def gradient(function, values: list) -> list:
+def gradient(function: Callable, values: list) -> list:
     """Return the gradient of the scalar `function(values)`: a tensor for each of the values."""
     return value_and_gradient(lambda at: (function(at),), values)[1]
 

@@ -6,13 +6,14 @@ A program may use several of these at once. None is imported here: objects of a 
 import itertools
 import random
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 
-def access_to_state(value, assign=None):
+def access_to_state(value: Any, assign: Callable | None = None) -> Any:
     """The kind of state that an object holds, and how to read and write it as a plain value; `None` if it holds none.
 
     Args:
@@ -26,18 +27,18 @@ def access_to_state(value, assign=None):
     return _tensor(value, assign)
 
 
-def is_dataset(value):
+def is_dataset(value: Any) -> bool:
     """Whether it is a `tf.data.Dataset`."""
     tf = sys.modules.get("tensorflow")
     return tf is not None and isinstance(value, tf.data.Dataset)
 
 
-def is_torch_data(value):
+def is_torch_data(value: Any) -> bool:
     """Whether it is a PyTorch data loader, sampler or data set."""
     return "torch" in sys.modules and type(value).__module__.startswith("torch.utils.data")
 
 
-def _numpy(value, assign):
+def _numpy(value: Any, assign: Callable | None) -> tuple | None:
     if isinstance(value, np.random.Generator):
         generator: Any = value.bit_generator
         return "generator", lambda: generator.state, lambda new: setattr(generator, "state", new)
@@ -46,7 +47,7 @@ def _numpy(value, assign):
     return None
 
 
-def _python(value, assign):
+def _python(value: Any, assign: Callable | None) -> tuple | None:
     if isinstance(value, random.Random):
         return "generator", value.getstate, value.setstate
     if isinstance(value, itertools.count) and assign is not None:
@@ -54,7 +55,7 @@ def _python(value, assign):
     return None
 
 
-def _tensorflow(value, assign):
+def _tensorflow(value: Any, assign: Callable | None) -> tuple | None:
     tf = sys.modules.get("tensorflow")
     if tf is None:
         return None
@@ -65,7 +66,7 @@ def _tensorflow(value, assign):
     return None
 
 
-def _torch(value, assign):
+def _torch(value: Any, assign: Callable | None) -> tuple | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
@@ -76,17 +77,17 @@ def _torch(value, assign):
     return None
 
 
-def _buffers(module):
+def _buffers(module: Any) -> dict:
     return {name: buffer.detach().cpu().numpy() for name, buffer in module.named_buffers()}
 
 
-def _set_buffers(module, values):
+def _set_buffers(module: Any, values: Any) -> None:
     torch = sys.modules["torch"]
     for name, buffer in module.named_buffers():
         buffer.copy_(torch.from_numpy(np.array(values[name])))
 
 
-def _tensor(value, assign):
+def _tensor(value: Any, assign: Callable | None) -> tuple | None:
     """A tensor that an attribute holds, which another one replaces."""
     if assign is None or not keras.ops.is_tensor(value) or isinstance(value, keras.KerasTensor):
         return None

@@ -84,7 +84,7 @@ def assign_mean_of_replicas(condition: Any, values: Sequence, places: Sequence[t
     pass
 
 
-def _is_distributed():
+def _is_distributed() -> bool:
     return processes() > 1 and keras.distribution.distribution() is not None
 
 
@@ -128,7 +128,7 @@ def asserted_in_graph(condition: Any, message: str) -> contextlib.AbstractContex
 
 
 def value_and_gradient(function: Callable, values: Sequence, missing: str = "zero") -> tuple[Any, list]:
-    def scalar_first(at):
+    def scalar_first(at: Any) -> tuple:
         result = function(at)
         return result[0], result
 

@@ -82,7 +82,7 @@ def multiply_by_replicas(grads: Sequence) -> Sequence:
 def assign_on_each_replica(variable: Any, value: Any) -> None:
     """Assign a value that each replica has computed alike, which replicas may do only together."""
 
-    def assign(strategy, value):
+    def assign(strategy: Any, value: Any) -> None:
         strategy.extended.update(raw_variable(variable), lambda part, x: part.assign(x), args=(value,), group=False)
 
     keras_private.merge_call(assign, tf.distribute.get_strategy(), value)
@@ -104,10 +104,10 @@ def assign_mean_of_replicas(condition: Any, values: Sequence, places: Sequence[t
         places: For each of them the variables to assign to, and a function to apply before, or `None`.
     """
 
-    def average(strategy, condition, values):
+    def average(strategy: Any, condition: Any, values: Any) -> None:
         replica = tf.distribute.get_replica_context()
 
-        def assign_means():
+        def assign_means() -> bool:
             if replica is None:
                 targets = [raw_variable(variables[0]) for variables, _ in places]
                 pairs = list(zip(values, targets, strict=True))
@@ -121,7 +121,7 @@ def assign_mean_of_replicas(condition: Any, values: Sequence, places: Sequence[t
 
         tf.cond(strategy.experimental_local_results(condition)[0], assign_means, lambda: False)
 
-    def assign(part, mean, function):
+    def assign(part: Any, mean: Any, function: Callable) -> None:
         part.assign(tf.cast(mean if function is None else function(mean), part.dtype))
 
     keras_private.merge_call(average, tf.distribute.get_strategy(), condition, values)
@@ -151,7 +151,7 @@ def used_rows(gradient: Any, variable: Any) -> tuple[Any, Any]:
 class Rows:
     """Some rows of a variable, with the interface of a variable."""
 
-    def __init__(self, whole: Any, indices: tf.Tensor):
+    def __init__(self, whole: Any, indices: tf.Tensor) -> None:
         self.whole, self.indices = whole, indices
         self.dtype, self.name = whole.dtype, getattr(whole, "path", whole.name)
 
@@ -162,7 +162,7 @@ class Rows:
     def assign(self, value: Any) -> None:
         raw_variable(self.whole).scatter_update(tf.IndexedSlices(value, self.indices))
 
-    def __tf_tensor__(self, dtype=None, name=None):
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
         return tf.gather(raw_variable(self.whole), self.indices)
 
 

@@ -164,12 +164,12 @@ def custom_gradient(function: Callable) -> Callable:
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(context, function, *args):
+    def forward(context: Any, function: Callable, *args: Any) -> Any:
         y, context.gradient = function(*args)
         return y
 
     @staticmethod
-    def backward(context, dy):
+    def backward(context: Any, dy: Any) -> tuple:
         return None, *context.gradient(dy)
 
 

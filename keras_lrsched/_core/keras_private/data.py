@@ -1,12 +1,15 @@
 """Data on their way to the step: adapters and epoch iterators."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 import numpy as np
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 
-def element_spec(iterator):
+def element_spec(iterator: Any) -> Any:
     """TensorFlow's specification of the batches of an `EpochIterator`.
 
     Relies on `TFEpochIterator._distributed_dataset`. Seen in Keras 3.10 to 3.15.
@@ -14,7 +17,7 @@ def element_spec(iterator):
     return iterator._distributed_dataset.element_spec
 
 
-def packed_arrays(x, y=None, sample_weight=None):
+def packed_arrays(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """What `fit` makes of its arguments: x, (x,), (x, y) or (x, y, sample_weight), with one weight for each output.
 
     Relies on `ArrayDataAdapter` and its `_inputs`. Seen in Keras 3.10 to 3.15.
@@ -25,7 +28,7 @@ def packed_arrays(x, y=None, sample_weight=None):
     return ArrayDataAdapter(x, y, sample_weight)._inputs
 
 
-def sliceable(array):
+def sliceable(array: Any) -> Any:
     """An array of any kind that `fit` takes, of the dtype in which `fit` hands it over, for `rows_of`.
 
     Relies on `array_slicing`: `convert_to_sliceable` and its classes for sparse tensors. Seen in Keras 3.10 to 3.15.
@@ -36,7 +39,7 @@ def sliceable(array):
     return array
 
 
-def rows_of(array, rows):
+def rows_of(array: Any, rows: Any) -> Any:
     """The rows of what `sliceable` returned, of the kind in which the array adapter hands them over.
 
     Relies on `array_slicing.TensorflowSliceable` and the methods of `Sliceable`. Seen in Keras 3.10 to 3.15.
@@ -50,7 +53,7 @@ def rows_of(array, rows):
     return getattr(array, f"convert_to_{backend}_compatible")(array[rows])
 
 
-def hand_over_unchanged(adapter):
+def hand_over_unchanged(adapter: Any) -> None:
     """Let a `PyDatasetAdapter` hand over batches as its dataset returns them: x by itself, and tuples as tuples.
 
     Class weights are added as before, and refused where they would have no effect or a wrong one.
@@ -62,7 +65,7 @@ def hand_over_unchanged(adapter):
         return
     with_class_weights, make_loader = adapter._standardize_batch, adapter.get_torch_dataloader
 
-    def standardized(batch):
+    def standardized(batch: Any) -> Any:
         if adapter.class_weight is None:
             return batch
         if not isinstance(batch, tuple) or len(batch) == 1 or keras.tree.is_nested(batch[1]):
@@ -71,7 +74,7 @@ def hand_over_unchanged(adapter):
             )
         return with_class_weights(batch)
 
-    def loader():
+    def loader() -> Any:
         made = make_loader()
         made.collate_fn = lambda batch: batch
         return made
@@ -79,14 +82,14 @@ def hand_over_unchanged(adapter):
     adapter._standardize_batch, adapter.get_torch_dataloader = standardized, loader
 
 
-def watch_batches(iterator, function):
+def watch_batches(iterator: Any, function: Callable) -> None:
     """Call a function with each batch that an `EpochIterator` of JAX or PyTorch takes from its data, right before its step.
 
     Relies on `EpochIterator._get_iterator`, which is called at the beginning of each epoch. Seen in Keras 3.10 to 3.15.
     """
     original = iterator._get_iterator
 
-    def get_iterator():
+    def get_iterator() -> Iterator:
         for batch in original():
             function(batch)
             yield batch
@@ -95,12 +98,12 @@ def watch_batches(iterator, function):
     iterator._get_iterator = get_iterator
 
 
-def batch_watcher(iterator):
+def batch_watcher(iterator: Any) -> Any:
     """The function that `watch_batches` has been called with; `None` if it has not."""
     return getattr(getattr(iterator, "_get_iterator", None), "watcher", None)
 
 
-def data_of_adapter(adapter):
+def data_of_adapter(adapter: Any) -> tuple:
     """What `fit` was given, as its data adapter keeps it: its kind, and the object or the arrays.
 
     The kinds are `"arrays"`, `"PyDataset"`, `"generator"` (with the batches that Keras has drawn ahead), `"tf.data"`,
@@ -120,12 +123,12 @@ def data_of_adapter(adapter):
     return "other", None
 
 
-def shuffle_of_adapter(adapter):
+def shuffle_of_adapter(adapter: Any) -> Any:
     """The `shuffle` of `fit`, as far as a data adapter uses it; relies on `_shuffle` and `shuffle`. Keras 3.10 to 3.15."""
     return getattr(adapter, "_shuffle", getattr(adapter, "shuffle", None))
 
 
-def tensor_spec(batch):
+def tensor_spec(batch: Any) -> Any:
     """TensorFlow's specification of batches like this one, of any number of samples.
 
     Relies on `data_adapter_utils.get_tensor_spec`. Seen in Keras 3.10 to 3.15.
@@ -133,7 +136,7 @@ def tensor_spec(batch):
     return data_adapter_utils.get_tensor_spec([batch])
 
 
-def at_epoch_begin(adapter, function):
+def at_epoch_begin(adapter: Any, function: Callable) -> None:
     """Let a data adapter call a function when an `EpochIterator` begins an epoch, before it looks for its number of batches.
 
     Relies on `EpochIterator._enumerate_iterator` calling `data_adapter.on_epoch_begin` first. Seen in Keras 3.10 to 3.15.
@@ -141,7 +144,7 @@ def at_epoch_begin(adapter, function):
     adapter.on_epoch_begin = function
 
 
-def end_epoch_after(iterator, batches, at_end):
+def end_epoch_after(iterator: Any, batches: int, at_end: Callable[[], int]) -> None:
     """Let the epoch of an `EpochIterator` that is running end after some batches, and call `at_end` then, once an epoch.
 
     `at_end` returns the number of batches in the next epoch.
@@ -153,13 +156,13 @@ def end_epoch_after(iterator, batches, at_end):
     iterator._num_batches = batches
     if "on_epoch_end" not in vars(adapter):
 
-        def on_epoch_end():
+        def on_epoch_end() -> None:
             iterator._num_batches = at_end()
 
         adapter.on_epoch_end = on_epoch_end
 
 
-def standardize_batch(adapter, batch):
+def standardize_batch(adapter: Any, batch: Any) -> Any:
     """A batch of a `PyDataset` as its adapter hands it over.
 
     Relies on `PyDatasetAdapter._standardize_batch`. Seen in Keras 3.10 to 3.15.
@@ -167,7 +170,7 @@ def standardize_batch(adapter, batch):
     return adapter._standardize_batch(batch)
 
 
-def number_of_batches(iterator):
+def number_of_batches(iterator: Any) -> int | None:
     """The number of batches in an epoch of an `EpochIterator`, or `None`.
 
     Relies on `EpochIterator._num_batches`. Seen in Keras 3.10 to 3.15.
@@ -175,12 +178,12 @@ def number_of_batches(iterator):
     return iterator._num_batches
 
 
-def set_number_of_batches(iterator, number):
+def set_number_of_batches(iterator: Any, number: int) -> None:
     """Let the epoch that begins have this number of batches. Relies on the same as `number_of_batches`."""
     iterator._num_batches = number
 
 
-def replicas_of_iterator(iterator):
+def replicas_of_iterator(iterator: Any) -> int:
     """The number of replicas that the batches of an `EpochIterator` are for.
 
     Relies on `TFEpochIterator._distribute_strategy`. Seen in Keras 3.10 to 3.15.

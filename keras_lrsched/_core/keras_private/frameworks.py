@@ -2,11 +2,13 @@
 
 import gc
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 
 
-def is_differentiated(tensors):
+def is_differentiated(tensors: Sequence) -> bool:
     """Return `True` if a gradient with respect to one of some tensors may be taken of what is computed with them now.
 
     Always `False` on PyTorch, which records gradients by default, so that recording shows nothing. Relies on
@@ -25,7 +27,7 @@ def is_differentiated(tensors):
     return False
 
 
-def is_recomputed():
+def is_recomputed() -> bool:
     """Return `True` within a backward pass that runs a forward pass again, as `torch.utils.checkpoint` does on PyTorch.
 
     Relies on `torch._C._current_graph_task_id`. Seen in PyTorch 2.13.
@@ -37,7 +39,7 @@ def is_recomputed():
     return torch._C._current_graph_task_id() != -1
 
 
-def parts_of_dataset(dataset):
+def parts_of_dataset(dataset: Any) -> tuple:
     """The data sets that a `tf.data.Dataset` draws from; its functions, each as Python function, graph and variables.
 
     Relies on `DatasetV2._inputs` and `_functions`, and on `StructuredFunctionWrapper._func` and `function`. Seen in
@@ -47,7 +49,7 @@ def parts_of_dataset(dataset):
     return list(dataset._inputs()), [(function, graph, list(graph.variables)) for function, graph in wrappers]
 
 
-def shuffles_anew(dataset):
+def shuffles_anew(dataset: Any) -> bool:
     """Whether a `tf.data.Dataset` is a `shuffle` whose order is another one in each pass.
 
     Relies on the class name `_ShuffleDataset` and its `_reshuffle_each_iteration`. Seen in TensorFlow 2.18 to 2.21.
@@ -55,7 +57,7 @@ def shuffles_anew(dataset):
     return "Shuffle" in type(dataset).__name__ and bool(getattr(dataset, "_reshuffle_each_iteration", True))
 
 
-def repeats_for_ever(dataset):
+def repeats_for_ever(dataset: Any) -> bool:
     """Whether a `tf.data.Dataset` is a `repeat` without an end.
 
     Relies on the class name `_RepeatDataset` and its `_count`. Seen in TensorFlow 2.18 to 2.21.
@@ -63,7 +65,7 @@ def repeats_for_ever(dataset):
     return type(dataset).__name__ == "_RepeatDataset" and int(dataset._count) < 0
 
 
-def forget_tensorflow_traces(variables, message):
+def forget_tensorflow_traces(variables: Iterable, message: str) -> None:
     """Let each `tf.function` that has read one of some variables trace anew, and each of its traces raise an error.
 
     The functions are those that Python's garbage collector has. Relies on the classes `polymorphic_function.Function`, with
@@ -72,7 +74,7 @@ def forget_tensorflow_traces(variables, message):
     """
     from tensorflow.python.eager.polymorphic_function import concrete_function, polymorphic_function
 
-    def refuse(*args, **kwargs):
+    def refuse(*args: Any, **kwargs: Any) -> None:
         raise ValueError(message)
 
     handles = _handles(variables)
@@ -86,7 +88,7 @@ def forget_tensorflow_traces(variables, message):
             each._call_impl = each._call_flat = refuse
 
 
-def traced_datasets(variables):
+def traced_datasets(variables: Iterable) -> list:
     """Functions of `tf.data` pipelines that read one of some variables.
 
     Relies on the class `StructuredFunctionWrapper` and its `function`. Seen in TensorFlow 2.18 to 2.21.
@@ -98,17 +100,17 @@ def traced_datasets(variables):
     return [each for each in found if _reads(each.function, handles)]
 
 
-def _handles(variables):
+def _handles(variables: Iterable) -> set:
     """The ids of the tensors that functions capture of variables; several with `MirroredStrategy`."""
     values = [variable._value for variable in variables]
     return {id(part.handle) for value in values for part in getattr(value, "values", [value]) if hasattr(part, "handle")}
 
 
-def _reads(trace, handles):
+def _reads(trace: Any, handles: set[int]) -> bool:
     return any(id(tensor) in handles for tensor in trace.captured_inputs)
 
 
-def merge_call(function, strategy, *args):
+def merge_call(function: Callable, strategy: Any, *args: Any) -> Any:
     """Call a function of a strategy and values of all replicas, from within a replica or from outside of all.
 
     Relies on `tf.__internal__.distribute.interim.maybe_merge_call`. Seen in TensorFlow 2.18 to 2.21.
@@ -118,7 +120,7 @@ def merge_call(function, strategy, *args):
     return tf.__internal__.distribute.interim.maybe_merge_call(function, strategy, *args)
 
 
-def is_compiled_by_xla():
+def is_compiled_by_xla() -> bool:
     """Return `True` within what TensorFlow traces for XLA.
 
     Relies on `GraphOrParentsInXlaContext` of `tensorflow.python.ops.control_flow_util`. Seen in TensorFlow 2.18 to 2.21.
@@ -130,7 +132,7 @@ def is_compiled_by_xla():
     return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
-def xla_optimization_barrier(tensors):
+def xla_optimization_barrier(tensors: Sequence) -> Any:
     """The same tensors, which XLA computes all before it goes on with one of them.
 
     Relies on `gen_xla_ops.xla_optimization_barrier` of `tensorflow.compiler.tf2xla.ops`. Seen in TensorFlow 2.18 to 2.21.
@@ -140,7 +142,7 @@ def xla_optimization_barrier(tensors):
     return gen_xla_ops.xla_optimization_barrier(tensors)
 
 
-def forget_torch_compiled():
+def forget_torch_compiled() -> None:
     """Let what `torch.compile` has compiled be compiled again; nothing has been where `torch._dynamo` is not imported."""
     if "torch._dynamo" in sys.modules:
         import torch

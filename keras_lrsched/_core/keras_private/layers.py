@@ -4,6 +4,9 @@ import functools
 import gc
 import warnings
 import weakref
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
@@ -11,7 +14,7 @@ from keras.src.models import functional
 from keras.src.saving import serialization_lib
 
 
-def existing(module, *names):
+def existing(module: ModuleType, *names: str) -> tuple:
     """The classes of these names in a public module of Keras, for `isinstance`, as far as the installed version has them.
 
     `ReversibleEmbedding` came with Keras 3.12, `ScheduleFreeAdamW` with 3.14, `MultiOptimizer` with 3.15.
@@ -19,17 +22,17 @@ def existing(module, *names):
     return tuple(vars(module)[name] for name in names if name in vars(module))
 
 
-def functional_model():
+def functional_model() -> Any:
     """The class of functional models. Relies on `keras.src.models.functional.Functional`. Seen in Keras 3.10 to 3.15."""
     return functional.Functional
 
 
-def layers_of(model):
+def layers_of(model: keras.Model) -> list:
     """All layers of a model at any depth, itself first. Relies on `Layer._flatten_layers`. Seen in Keras 3.10 to 3.15."""
     return list(model._flatten_layers())
 
 
-def has_value(variable):
+def has_value(variable: Any) -> bool:
     """Whether a variable has its value, which Keras takes out before a step on JAX, and does not put back after an error.
 
     Relies on `Variable._value`, which `Trainer._purge_model_variables` sets to `None`. Seen in Keras 3.10 to 3.15.
@@ -37,7 +40,7 @@ def has_value(variable):
     return variable._value is not None
 
 
-def is_calling():
+def is_calling() -> bool:
     """Return `True` while a layer is called.
 
     Relies on the global attribute `current_call_ctx`. Seen in Keras 3.10 to 3.15.
@@ -45,12 +48,12 @@ def is_calling():
     return global_state.get_global_attribute("current_call_ctx") is not None
 
 
-def value_of(variable):
+def value_of(variable: Any) -> Any:
     """The backend's variable or tensor in a `keras.Variable`. Relies on `Variable._value`. Seen in Keras 3.10 to 3.15."""
     return variable._value
 
 
-def list_last(variable):
+def list_last(variable: Any) -> None:
     """Let a variable stand after all others in the `weights` and `variables` of every layer and model that has it.
 
     Relies on `Layer.weights` and `Layer.variables` being properties that no class of Keras' own overrides; they are replaced
@@ -63,9 +66,9 @@ def list_last(variable):
             setattr(keras.layers.Layer, name, property(_listing_last(original.fget), doc=original.__doc__))
 
 
-def _listing_last(listed):
+def _listing_last(listed: Callable) -> Callable:
     @functools.wraps(listed)
-    def variables(self):
+    def variables(self: keras.Layer) -> list:
         found = listed(self)
         last = [each for each in found if getattr(each, "_listed_last", False)]
         return [each for each in found if not getattr(each, "_listed_last", False)] + last if last else found
@@ -74,7 +77,7 @@ def _listing_last(listed):
     return variables
 
 
-def serialized_objects(model):
+def serialized_objects(model: keras.Model) -> set[int]:
     """The ids of the objects that the configuration of a model has configurations of; none if it has no configuration.
 
     Relies on `ObjectSharingScope`, which collects them in the global attribute "shared_objects/id_to_config_map". Seen in
@@ -89,17 +92,17 @@ def serialized_objects(model):
         return set(global_state.get_global_attribute("shared_objects/id_to_config_map", {}))
 
 
-def children(layer):
+def children(layer: keras.Layer) -> list[keras.Layer]:
     """The layers that are directly in a layer. Relies on `Layer._layers`. Seen in Keras 3.10 to 3.15."""
     return list(layer._layers)
 
 
-def is_graph(layer):
+def is_graph(layer: keras.Layer) -> bool:
     """Return `True` for functional and sequential models. Relies on `functional_model`."""
     return isinstance(layer, (keras.Sequential, functional_model()))
 
 
-def own_trainable_variables(layer):
+def own_trainable_variables(layer: keras.Layer) -> list:
     """The trainable variables that a layer has itself, also while it is frozen.
 
     Relies on `Layer._trainable_variables`. Seen in Keras 3.10 to 3.15.
@@ -107,7 +110,7 @@ def own_trainable_variables(layer):
     return list(layer._trainable_variables)
 
 
-def producer(tensor):
+def producer(tensor: Any) -> tuple:
     """The operation that a symbolic tensor comes from, and the tensors that went into it.
 
     Relies on `KerasTensor._keras_history` and `Operation._inbound_nodes`. Seen in Keras 3.10 to 3.15.
@@ -122,7 +125,7 @@ _layers: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _is_complete = False
 
 
-def record_layers():
+def record_layers() -> None:
     """Let each layer that is made from now on be in `recorded_layers`, as long as it lives.
 
     Relies on `Layer._initialize_tracker`, which each layer calls as its first attribute is set. Seen in Keras 3.10 to 3.15.
@@ -132,7 +135,7 @@ def record_layers():
         return
 
     @functools.wraps(original)
-    def initialize(self):
+    def initialize(self: keras.Layer) -> None:
         _layers.setdefault(id(self), self)
         original(self)
 
@@ -140,12 +143,12 @@ def record_layers():
     keras.layers.Layer._initialize_tracker = initialize
 
 
-def recorded_layers():
+def recorded_layers() -> list:
     """All layers that live, in the order in which they were made, but for those from before `record_layers`."""
     return list(_layers.values())
 
 
-def record_earlier_layers():
+def record_earlier_layers() -> bool:
     """Record the layers from before `record_layers`, too; return `False` if this has been done.
 
     They are found once in a process, among the objects of Python's garbage collector. Relies on `Layer._tracker`, which
@@ -162,16 +165,16 @@ def record_earlier_layers():
     return True
 
 
-def _subclasses(kind):
+def _subclasses(kind: type) -> set[type]:
     return {kind}.union(*map(_subclasses, kind.__subclasses__()))
 
 
-def layout(variable):
+def layout(variable: Any) -> Any:
     """The layout of a variable on several devices, or `None`. Relies on `Variable._layout`. Seen in Keras 3.10 to 3.15."""
     return getattr(variable, "_layout", None)
 
 
-def autocast(variable, tensor):
+def autocast(variable: Any, tensor: Any) -> Any:
     """A tensor in the dtype that the value of a variable has where a layer reads it.
 
     Relies on `Variable._maybe_autocast`. Seen in Keras 3.10 to 3.15.
@@ -179,22 +182,22 @@ def autocast(variable, tensor):
     return variable._maybe_autocast(tensor)
 
 
-def layers_within(layer):
+def layers_within(layer: keras.Layer) -> list:
     """All layers in a layer at any depth, without itself. Relies on the same as `layers_of`."""
     return list(layer._flatten_layers(include_self=False))
 
 
-def kernel_without_adapter(layer):
+def kernel_without_adapter(layer: keras.Layer) -> Any:
     """The kernel of a convolution without what LoRA adds. Relies on `BaseConv._kernel`. Seen in Keras 3.10 to 3.15."""
     return layer._kernel
 
 
-def embeddings_without_adapter(layer):
+def embeddings_without_adapter(layer: keras.Layer) -> Any:
     """The embeddings of a layer without what LoRA adds. Relies on `Embedding._embeddings`. Seen in Keras 3.10 to 3.15."""
     return layer._embeddings
 
 
-def function_arguments(loss_or_metric):
+def function_arguments(loss_or_metric: Any) -> dict:
     """The dictionary of keyword arguments of the function in a loss or metric; an empty one for others.
 
     Relies on `LossFunctionWrapper._fn_kwargs` and `MeanMetricWrapper._fn_kwargs`. Seen in Keras 3.10 to 3.15.

@@ -1,12 +1,14 @@
 """Variables and traces of a step before its first batch, from the data of the running `fit`."""
 
+from typing import Any
+
 import keras
 
 from keras_lrsched._core import keras_private
 from keras_lrsched._core.training_loop.frames import epoch_iterator
 
 
-def build(model):
+def build(model: keras.Model) -> None:
     """Create the variables that the first training step would create: of the model, its metrics, losses and optimizers.
 
     To be called within `fit`, from `on_train_begin` on. The shapes come from the data of this `fit`; no batch is trained and
@@ -36,14 +38,14 @@ def build(model):
         keras_private.build_symbolically(model, spec)
 
 
-def trace(model):
+def trace(model: keras.Model) -> None:
     """Trace the compiled training step of TensorFlow before its first batch, within `fit`; does nothing elsewhere."""
     iterator = epoch_iterator()
     if keras.backend.backend() == "tensorflow" and iterator is not None and not model.run_eagerly:
         _trace(model, keras_private.element_spec(iterator))
 
 
-def _trace(model, spec):
+def _trace(model: keras.Model, spec: Any) -> None:
     """Trace the training step of TensorFlow for batches of a specification."""
     import tensorflow as tf
 

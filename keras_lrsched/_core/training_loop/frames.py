@@ -4,7 +4,9 @@ Keras passes neither the data nor the other callbacks to a callback. No other mo
 """
 
 import sys
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import keras
 
@@ -13,18 +15,18 @@ from keras_lrsched._core import keras_private
 _LIST = keras.callbacks.CallbackList
 
 
-def callback_list():
+def callback_list() -> keras.callbacks.CallbackList | None:
     """The `CallbackList` whose method is running; `None` outside of one."""
     return _nearest(lambda names: _if(names.get("self"), lambda it: isinstance(it, _LIST)))
 
 
-def callbacks_of_fit():
+def callbacks_of_fit() -> list[keras.callbacks.Callback]:
     """The callbacks of the running `fit`, or of the `CallbackList` whose method is running; none outside of both."""
     found = callback_list() or _nearest(lambda names: _if(names.get("callbacks"), lambda it: isinstance(it, _LIST)))
     return [] if found is None else list(found.callbacks)
 
 
-def place_first(callback):
+def place_first(callback: keras.callbacks.Callback) -> None:
     """Lets `callback` be called before all others from the next event on; to be called in `set_model`.
 
     A callback that is not in the list yet is added to it. Does nothing where there is no `CallbackList`.
@@ -32,7 +34,7 @@ def place_first(callback):
     _reorder(callback, lambda others: [callback, *others])
 
 
-def place_last(callback):
+def place_last(callback: keras.callbacks.Callback) -> None:
     """Lets `callback` be called after all others, those that Keras adds included; to be called in `set_model`.
 
     Tools such as KerasTuner and MLflow append callbacks of their own, so that the order in which a user lists them is no
@@ -41,12 +43,12 @@ def place_last(callback):
     _reorder(callback, lambda others: [*others, callback])
 
 
-def initial_epoch():
+def initial_epoch() -> int:
     """The number of the epoch at which the running `fit` begins; 0 outside of `fit`."""
     return _nearest(lambda names: names.get("initial_epoch")) or 0
 
 
-def is_validation_of_fit():
+def is_validation_of_fit() -> bool:
     """Whether the running `evaluate` is the validation of an epoch in `fit`, and no call by anybody else."""
     callbacks = callback_list()
     frame: FrameType | None = sys._getframe(1)
@@ -57,22 +59,22 @@ def is_validation_of_fit():
     return False
 
 
-def epoch_iterator():
+def epoch_iterator() -> Any:
     """The `EpochIterator` of the running `fit`; `None` outside of `fit`."""
     return _nearest(lambda names: names.get("epoch_iterator") or _if(names.get("self"), _is_epoch_iterator))
 
 
-def dataset():
+def dataset() -> keras.utils.PyDataset | None:
     """The `PyDataset` that `fit` was given; `None` for any other data."""
     return getattr(getattr(epoch_iterator(), "data_adapter", None), "py_dataset", None)
 
 
-def data_adapter(dataset):
+def data_adapter(dataset: Any) -> Any:
     """The adapter between `fit` and a `PyDataset`, while it reads `num_batches`; `None` if something else reads it."""
     return _nearest(lambda names: _if(names.get("self"), lambda it: getattr(it, "py_dataset", None) is dataset))
 
 
-def is_running(callbacks, frame):
+def is_running(callbacks: Any, frame: FrameType | None) -> bool:
     """Whether a function that has this `CallbackList` as a variable, such as `fit`, has led to `frame`.
 
     Variables of a module do not count: they outlive a loop that has failed.
@@ -84,7 +86,7 @@ def is_running(callbacks, frame):
     return False
 
 
-def waiting_epoch_iterator():
+def waiting_epoch_iterator() -> Any:
     """The `EpochIterator` of a `fit` that waits for the batch that another thread is about to read; `None` without one.
 
     TensorFlow reads data in threads of its own, in whose stack there is no `fit`. A `fit` that looks at data only to learn
@@ -98,7 +100,7 @@ def waiting_epoch_iterator():
     return None
 
 
-def probing_adapter():
+def probing_adapter() -> Any:
     """The data adapter that reads the first batches to learn their shapes, in any thread, as Keras' for Grain does."""
     for innermost in sys._current_frames().values():
         frame: FrameType | None = innermost
@@ -109,12 +111,12 @@ def probing_adapter():
     return None
 
 
-def is_looking_ahead():
+def is_looking_ahead() -> bool:
     """Whether Keras, in any thread, reads data for something else than training: to learn their shapes, to evaluate."""
     return any(map(_looks_ahead, sys._current_frames().values()))
 
 
-def phase():
+def phase() -> str | None:
     """Which step of a Keras model is running, `"train"`, `"test"` or `"predict"`: the innermost; `None` outside of all."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -125,7 +127,7 @@ def phase():
     return None
 
 
-def is_building():
+def is_building() -> bool:
     """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -135,7 +137,7 @@ def is_building():
     return False
 
 
-def is_exporting():
+def is_exporting() -> bool:
     """Whether the call stack has led here from an exporter: of Keras, TensorFlow, LiteRT, ONNX, JAX or PyTorch."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -145,7 +147,7 @@ def is_exporting():
     return False
 
 
-def _looks_ahead(frame):
+def _looks_ahead(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_name in (*keras_private.BUILDING, keras_private.PROBING):
             return True
@@ -157,7 +159,7 @@ def _looks_ahead(frame):
     return False
 
 
-def _epoch_iterator_of_fit(frame):
+def _epoch_iterator_of_fit(frame: FrameType | None) -> Any:
     while frame is not None:
         if frame.f_code.co_name == "fit" and frame.f_locals.get("epoch_iterator") is not None:
             return frame.f_locals["epoch_iterator"]
@@ -165,13 +167,13 @@ def _epoch_iterator_of_fit(frame):
     return None
 
 
-def _reorder(callback, ordered):
+def _reorder(callback: keras.callbacks.Callback, ordered: Callable) -> None:
     callbacks = callback_list()
     if callbacks is not None:  # a new list, since Keras is iterating over the old one
         callbacks.callbacks = ordered([it for it in callbacks.callbacks if it is not callback])
 
 
-def _nearest(find):
+def _nearest(find: Callable) -> Any:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         found = find(frame.f_locals)
@@ -181,9 +183,9 @@ def _nearest(find):
     return None
 
 
-def _if(it, condition):
+def _if(it: Any, condition: Callable) -> Any:
     return it if condition(it) else None
 
 
-def _is_epoch_iterator(it):
+def _is_epoch_iterator(it: Any) -> bool:
     return hasattr(it, "data_adapter") and hasattr(it, "steps_per_epoch")

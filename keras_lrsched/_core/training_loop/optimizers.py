@@ -1,5 +1,6 @@
 """The optimizers of a model, and the values of their variables between two steps of `fit`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -29,7 +30,7 @@ def optimizer_value(model: keras.Model, variable: Any) -> np.ndarray:
     return host_value(variable)
 
 
-def optimizers_of(model):
+def optimizers_of(model: keras.Model) -> dict[str, Any]:
     """The optimizers of a model by their paths: `"optimizer"`, `"d_optimizer"`, `"optimizers.0"`, `"critic.optimizer"`, ...
 
     Those that its attributes hold, also in lists and dictionaries, and those of models that are attributes. An optimizer
@@ -45,7 +46,7 @@ def optimizers_of(model):
     return found
 
 
-def other_optimizers(model):
+def other_optimizers(model: keras.Model) -> list[str]:
     """The paths of the optimizers of a model beside `model.optimizer` and those inside of it."""
     mine, inner = [], model.optimizer
     while inner is not None:
@@ -54,7 +55,7 @@ def other_optimizers(model):
     return [path for path, each in optimizers_of(model).items() if all(each is not it for it in mine)]
 
 
-def _optimizers_in(attributes):
+def _optimizers_in(attributes: dict) -> Iterator:
     for name, value in attributes.items():
         parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
         items = [(f"{name}.{key}", it) for key, it in parts.items()] if isinstance(parts, dict) else [(name, value)]

@@ -32,7 +32,7 @@ def batch_as_given(model: keras.Model, batch: Any) -> Iterator[None]:
     model.make_train_function()
     train_function = model.train_function
 
-    def train_on_the_same(*arguments):
+    def train_on_the_same(*arguments: Any) -> Any:
         *state, data = arguments
         x, *others = next(iter(data))
         batches = [(x, *others)[: len(batch)] if isinstance(batch, tuple) else x]

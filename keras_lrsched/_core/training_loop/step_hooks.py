@@ -11,6 +11,8 @@ No other module patches a training step.
 import contextlib
 import functools
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -18,13 +20,13 @@ from keras_lrsched._core import keras_private
 from keras_lrsched._core.backends import after
 
 
-def hooks(model):
+def hooks(model: keras.Model) -> list:
     """The hooks that are at work in the training step of a model, in the order in which they were added."""
     record = vars(model).get(_HOOKS)
     return [] if record is None else list(record.hooks)
 
 
-def add_hook(model, hook):
+def add_hook(model: keras.Model, hook: Any) -> None:
     """Let a hook be at work in the training step of a model; `make_step` has to follow."""
     if _HOOKS not in vars(model):
         vars(model)[_HOOKS] = _Hooks(model)
@@ -32,18 +34,18 @@ def add_hook(model, hook):
     vars(model)[_HOOKS].hooks.append(hook)
 
 
-def is_patched(model, owner, name):
+def is_patched(model: keras.Model, owner: Any, name: str) -> bool:
     """Return `True` if `patch` has been called for a method since the first hook was added."""
     return any(each is owner and method == name for each, method, _ in vars(model)[_HOOKS].patches)
 
 
-def patch(model, owner, name, function):
+def patch(model: keras.Model, owner: Any, name: str, function: Callable) -> None:
     """Put a function in the place of a method, until the last hook is removed."""
     vars(model)[_HOOKS].patches.append((owner, name, vars(owner).get(name)))
     vars(owner)[name] = function
 
 
-def variables_to_reuse(model, hook):
+def variables_to_reuse(model: keras.Model, hook: Any) -> dict:
     """The variables, by name, that an equal hook had in the last `fit`, whose compiled step may be used again."""
     record = vars(model)[_HOOKS]
     place = record.hooks.index(hook)
@@ -51,7 +53,7 @@ def variables_to_reuse(model, hook):
     return record.reusable.variables[place] if place < len(keys) and keys[place] == _key(hook) else {}
 
 
-def make_step(model):
+def make_step(model: keras.Model) -> None:
     """Let Keras make the compiled step anew, or use that of the last `fit` if its hooks were equal.
 
     To be called when a hook has been added and has its variables: on JAX with several devices a step is compiled for the
@@ -68,13 +70,13 @@ def make_step(model):
     record.function = model.train_function
 
 
-def is_step_reused(model):
+def is_step_reused(model: keras.Model) -> bool:
     """Return `True` if the compiled step is that of the last `fit`, in which hooks are not called again."""
     record = vars(model)[_HOOKS]
     return record.reusable is not None and model.train_function is record.reusable.function
 
 
-def remove_hook(model, hook):
+def remove_hook(model: keras.Model, hook: Any) -> None:
     """Undo `add_hook`, and with the last hook all of `patch`."""
     record = vars(model).get(_HOOKS)
     if record is None or hook not in record.hooks:
@@ -93,13 +95,13 @@ def remove_hook(model, hook):
     model.train_function = record.step
 
 
-def remove_left_hooks(model):
+def remove_left_hooks(model: keras.Model) -> None:
     """Remove the hooks of a `fit` that did not end; to be called in `set_model`."""
     for hook in hooks(model):
         hook.leave_step()
 
 
-def models_with_reusable_steps():
+def models_with_reusable_steps() -> list:
     """The models that a compiled step with hooks has been kept for."""
     return list(_with_reusable_steps)
 
@@ -111,7 +113,7 @@ _with_reusable_steps: weakref.WeakSet = weakref.WeakSet()
 class _Hooks:
     """The hooks of a model while `fit` runs, and what was patched for them."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         self.hooks: list = []
         self.patches: list[tuple] = []
         self.function = model.train_function
@@ -128,20 +130,20 @@ class _ReusableStep:
     theirs, which need not be traced once more. Whatever makes Keras trace anew, such as `compile`, drops it.
     """
 
-    def __init__(self, model, function, keys, variables):
+    def __init__(self, model: keras.Model, function: Callable, keys: list, variables: list[dict]) -> None:
         self.model, self.function, self.keys, self.variables = model, function, keys, variables
         _with_reusable_steps.add(model)
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         self.model.make_train_function(force=True)
         return self.model.train_function(*args)
 
 
-def _step_with_hooks(model):
+def _step_with_hooks(model: keras.Model) -> Callable:
     original = model.train_step
 
     @functools.wraps(original)
-    def train_step(*args, **kwargs):
+    def train_step(*args: Any, **kwargs: Any) -> Any:
         with contextlib.ExitStack() as stack:
             # Where something is waited for, variables cannot be made.
             if (model.optimizer is None or model.optimizer.built) and keras_private.is_compiled_part_built(model):
@@ -158,7 +160,7 @@ def _step_with_hooks(model):
     return train_step
 
 
-def _reusable_step(model, record):
+def _reusable_step(model: keras.Model, record: "_Hooks") -> "_ReusableStep | None":
     """`None` where nothing is compiled, where it was for other hooks, or where it cannot be made in the middle of `fit`."""
     if keras.backend.backend() == "torch" or keras.distribution.distribution() is not None:
         return None
@@ -168,5 +170,5 @@ def _reusable_step(model, record):
     return _ReusableStep(model, record.function, record.keys, variables)
 
 
-def _key(hook):
+def _key(hook: Any) -> Any:
     return getattr(hook, "step_key", None)

@@ -1,6 +1,7 @@
 """Compiled functions that have traced layers, whoever holds them: they are traced once more when the layers have changed."""
 
 import gc
+from collections.abc import Sequence
 
 import keras
 
@@ -8,7 +9,7 @@ from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.training_loop import step_hooks
 
 
-def check_traces(layers):
+def check_traces(layers: Sequence[keras.Layer]) -> None:
     """Raise an error if layers were traced by something that cannot be traced once more.
 
     Raises:
@@ -29,7 +30,7 @@ def check_traces(layers):
             )
 
 
-def forget_traces(model, layers):
+def forget_traces(model: keras.Model, layers: Sequence[keras.Layer]) -> None:
     """Let all compiled functions that have traced some layers be traced once more when they are called.
 
     On TensorFlow these are all `tf.function`s that read a variable of the layers; on JAX, all that `jax.jit` has compiled
@@ -52,11 +53,11 @@ _STALE = (
 )
 
 
-def _variables(layers):
+def _variables(layers: Sequence[keras.Layer]) -> list:
     return [variable for layer in layers for variable in layer.variables]
 
 
-def _make_functions_anew(model):
+def _make_functions_anew(model: keras.Model) -> None:
     """The functions of `fit`, `evaluate` and `predict` that a model has; `fit` reads them before each step."""
     for name in ("train", "test", "predict"):
         if getattr(model, f"{name}_function", None) is not None:

@@ -1,6 +1,8 @@
 """Counters that a running `fit` keeps for callbacks: samples of a batch, resets of the metrics."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -9,7 +11,7 @@ from keras_lrsched._core.training_loop import callbacks_of_fit, epoch_iterator, 
 from keras_lrsched._core.training_loop.step_hooks import add_hook, hooks, make_step, remove_hook, variables_to_reuse
 
 
-def watch_metric_resets(model):
+def watch_metric_resets(model: keras.Model) -> "_CountsResets":
     """Something whose `number` counts how often the metrics of a model are reset, from now to the end of the training.
 
     In a training loop of one's own, `train_on_batch` resets them at each call, which `fit` does between epochs only.
@@ -24,21 +26,21 @@ def watch_metric_resets(model):
 class _CountsResets(keras.callbacks.Callback):
     """Stands in for `model.reset_metrics`."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.number = 0
         self._reset = model.reset_metrics
         vars(model)["reset_metrics"] = self
 
-    def __call__(self):
+    def __call__(self) -> None:
         self.number += 1
         self._reset()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         vars(self._reset.__self__).pop("reset_metrics", None)
 
 
-def watch_batch_size(model):
+def watch_batch_size(model: keras.Model) -> "_StoresBatchSize | _BatchSize":
     """Something whose `read()` is the number of samples of the last batch that `fit` has trained, or 0 if it is not known.
 
     To be called within `fit`, in `on_train_begin`; for models with a `train_step` of their own, of which nothing is known.
@@ -57,7 +59,7 @@ def watch_batch_size(model):
     return watch
 
 
-def _watch_data():
+def _watch_data() -> "_BatchSize":
     iterator = epoch_iterator()
     watch = keras_private.batch_watcher(iterator)
     if watch is None:
@@ -70,10 +72,10 @@ def _watch_data():
 class _BatchSize:
     size = 0
 
-    def __call__(self, batch):
+    def __call__(self, batch: Any) -> None:
         self.size = next(part.shape[0] for part in keras.tree.flatten(batch) if part is not None and len(part.shape))
 
-    def read(self):
+    def read(self) -> int:
         return int(self.size)
 
 
@@ -84,14 +86,14 @@ class _StoresBatchSize:
         checks: Functions of what the step logs, which may raise while the step is traced, before anything is trained.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         import tensorflow as tf
 
         self.step_key = (type(self),)
         self.checks: list = []
         self._model = model
         add_hook(model, self)
-        self._size = variables_to_reuse(model, self).get("size")
+        self._size: Any = variables_to_reuse(model, self).get("size")
         if self._size is None:
             with model.distribute_strategy.scope():
                 self._size = tf.Variable(
@@ -105,39 +107,39 @@ class _StoresBatchSize:
         make_step(model)
 
     @contextlib.contextmanager
-    def in_step(self, args):
+    def in_step(self, args: Any) -> Iterator:
         self._size.assign(_samples(args))
         yield
 
-    def after_step(self, logs):
+    def after_step(self, logs: dict | None) -> None:
         for check in self.checks:
             check(logs)
 
-    def read(self):
+    def read(self) -> int:
         return int(self._size.read_value().numpy())
 
-    def leave_step(self):
+    def leave_step(self) -> None:
         remove_hook(self._model, self)
 
 
 class _LeavesStep(keras.callbacks.Callback):
     """Takes a hook out of the training step when `fit` ends."""
 
-    def __init__(self, hook):
+    def __init__(self, hook: Any) -> None:
         super().__init__()
         self.hook = hook
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         self.hook.leave_step()
 
-    def state(self):
+    def state(self) -> dict:
         return {}
 
-    def restore_state(self, state):
+    def restore_state(self, state: Any) -> None:
         pass
 
 
-def _samples(batch):
+def _samples(batch: Any) -> Any:
     import tensorflow as tf
 
     part = next(part for part in keras.tree.flatten(batch) if part is not None and part.shape.rank != 0)
