@@ -113,7 +113,7 @@ class Roles:
         self.rows = list(rows)
         self.variables = variables
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Role]:
         return iter(self.rows)
 
     def __len__(self) -> int:

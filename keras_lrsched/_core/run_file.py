@@ -23,7 +23,7 @@ class RunFile:
         path: The file; its folder is made.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path).expanduser()
         self.begin_run()
 

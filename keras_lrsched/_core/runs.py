@@ -78,7 +78,7 @@ _runs: dict[str, FileRun] = {}
 _locks: dict[str, int] = {}
 
 
-def previous_run(path: Path) -> FileRun | None:
+def previous_run(path: Path) -> Any:
     """The last run of this process with a path, or `None`."""
     return _runs.get(_key(path))
 

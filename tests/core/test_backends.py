@@ -16,7 +16,7 @@ def signatures(name):
     """Names of functions, with parameters, annotations and result, but for constants."""
     path = pathlib.Path(backends.__file__).with_name(f"{name}.py")
     functions = [each for each in ast.parse(path.read_text()).body if isinstance(each, ast.FunctionDef)]
-    found = {each.name: (ast.unparse(each.args), ast.unparse(each.returns)) for each in functions if each.returns}
+    found = {each.name: (ast.unparse(each.args), ast.unparse(each.returns)) for each in functions if each.name[0] != "_"}
     return {name: found for name, found in found.items() if name != "cond"}
 
 

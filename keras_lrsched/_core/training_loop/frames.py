@@ -64,7 +64,7 @@ def epoch_iterator() -> Any:
     return _nearest(lambda names: names.get("epoch_iterator") or _if(names.get("self"), _is_epoch_iterator))
 
 
-def dataset() -> keras.utils.PyDataset | None:
+def dataset() -> Any:
     """The `PyDataset` that `fit` was given; `None` for any other data."""
     return getattr(getattr(epoch_iterator(), "data_adapter", None), "py_dataset", None)
 
