@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lrsched import optimizers
-from keras_lrsched.kernels import _c_update, _targets
+from keras_lrsched.kernels import _c_interface, _targets, parameters_in_order
 
 THREADS = os.cpu_count() or 1
 BYTES = {"sgd": 20, "lion": 20, "adamw": 28, "lars": 28, "lamb": 40}  # LAMB: 24 and 16
@@ -113,13 +113,13 @@ def core_row(name):
             values(shapes, 1, 1e-3),
             *([np.zeros(s, "float32") for s in shapes] for _ in "mv"),
         ]
-        numbers = [1.0, *(float(number) for number in OURS[name](1e-3).kernel_numbers(keras.ops.ones(())))]
-        settings = _c_update.Settings(tuple(numbers + [0.0] * (_c_update.NUMBERS - len(numbers))))
+        named = {"gradient_scale": 1.0, **OURS[name](1e-3).kernel_parameters(keras.ops.ones(()))}
+        parameters = [float(value) for value in parameters_in_order(name, named)]
         tensors = []
         for i, (w, g, m, v) in enumerate(zip(*arrays, strict=True)):
             slots = m.ctypes.data, v.ctypes.data
-            tensors.append(_c_update.Tensor(w.ctypes.data, g.ctypes.data, slots, w.size, 0, 0, 1e-3, 0.1, True, i, 1, 1))
-        return lambda arrays=arrays: _c_update.update(name, tensors, settings, THREADS)
+            tensors.append(_c_interface.Tensor(w.ctypes.data, g.ctypes.data, slots, w.size, 0, 0, 1e-3, 0.1, True, i, 1, 1))
+        return lambda arrays=arrays: _c_interface.update(name, tensors, parameters, threads=THREADS)
 
     return make
 

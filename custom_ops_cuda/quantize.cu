@@ -137,26 +137,15 @@ cudaError_t allow(Kernel kernel, size_t bytes) {
 // Calls f with the element as a type.
 template <class F>
 cudaError_t with_element(int element, F f) {
+#define KLR_CASE(ID, ...) \
+  case KLR_##ID:          \
+    return f(ID());
   switch (element) {
-    case KLR_E4M3:
-      return f(E4M3());
-    case KLR_E5M2:
-      return f(E5M2());
-    case KLR_E2M3:
-      return f(E2M3());
-    case KLR_E3M2:
-      return f(E3M2());
-    case KLR_E2M1:
-      return f(E2M1());
-    case KLR_FIXED8:
-      return f(Fixed8());
-    case KLR_INT8:
-      return f(Int8());
-    case KLR_INT4:
-      return f(Int4());
+    KLR_QUANTIZER_ELEMENTS(KLR_CASE)
     default:
       return cudaErrorInvalidValue;
   }
+#undef KLR_CASE
 }
 
 // Calls f with the tensor as a pointer to what its numbers are.

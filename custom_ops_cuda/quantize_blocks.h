@@ -12,6 +12,7 @@
 
 #include <type_traits>
 
+#include "../ops/kernels/philox.h"
 #include "../ops/kernels/quantize_scales.h"
 
 #ifdef __CUDA_ARCH__
@@ -217,18 +218,15 @@ struct Words {
   uint32_t a, b, c, d;
 };
 
-// Philox4x32-10 (Salmon et al. 2011). Not inlined, so that loops over the numbers of a unit can be unrolled around it.
-static KLR_BOTH __attribute__((noinline)) Words philox(uint32_t counter, uint32_t k0, uint32_t k1) {
-  uint32_t c0 = counter, c1 = 0, c2 = 0, c3 = 0;
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
-    const uint64_t a = static_cast<uint64_t>(c0) * 0xD2511F53, b = static_cast<uint64_t>(c2) * 0xCD9E8D57;
-    c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ k0, c1 = static_cast<uint32_t>(b);
-    c2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ k1, c3 = static_cast<uint32_t>(a);
-  }
-  return {c0, c1, c2, c3};
+// Not inlined, so that loops over the numbers of a unit can be unrolled around it.
+static KLR_BOTH __attribute__((noinline)) Words random_words(uint32_t counter, uint32_t k0, uint32_t k1) {
+  uint32_t c0[1] = {counter}, c1[1] = {}, c2[1] = {}, c3[1] = {};
+  philox(k0, k1, c0, c1, c2, c3);
+  return {c0[0], c1[0], c2[0], c3[0]};
 }
 
-// Words of its stream, without their two lowest bits; four are made at a time. The seed is read when the first is needed.
+// Words of the stream of Philox4x32-10, without their two lowest bits; four are made at a time. The seed is read when the first
+// is needed.
 class Noise {
  public:
   KLR_BOTH explicit Noise(const uint32_t* seed) : seed_(seed) {}
@@ -236,7 +234,7 @@ class Noise {
   KLR_BOTH uint32_t operator()(uint64_t i) {
     if (!made_ || i / 4 != counter_) {
       counter_ = i / 4, made_ = true;
-      words_ = philox(static_cast<uint32_t>(counter_), seed_[0], seed_[1]);
+      words_ = random_words(static_cast<uint32_t>(counter_), seed_[0], seed_[1]);
     }
     const uint32_t low = i % 2 ? words_.b : words_.a, high = i % 2 ? words_.d : words_.c;
     return (i % 4 < 2 ? low : high) >> 2;

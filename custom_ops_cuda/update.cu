@@ -10,6 +10,7 @@
 
 #define KLR_ISA device
 #include "../ops/kernels/dtypes.h"
+#include "../ops/kernels/philox.h"
 #include "../ops/kernels/update_formulas.h"
 
 namespace {
@@ -29,15 +30,10 @@ static_assert(sizeof(Batch) + 64 <= 4096, "a kernel's arguments");
 
 struct Shared {
   const float* rates;
-  const float* numbers;
+  const float* parameters;
   const uint32_t* seed;
   int stochastic_rounding;
 };
-
-template <class Method, class = void>
-struct has_sum : std::false_type {};
-template <class Method>
-struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
 
 template <class T>
 struct alignas(kWide * sizeof(T)) Wide {
@@ -54,22 +50,6 @@ __device__ klr_tensor tensor_of(const Batch& batch, const Shared& shared, int ch
   tensor.adapted = shared.rates[3 * tensor.index + 2] != 0;
   *part = chunk - batch.first_chunks[t];
   return tensor;
-}
-
-// The random bits that ops/kernels/philox.h has for the entries i ... i + 3, where i is a multiple of 4. There, 16 counters
-// have the bits of 128 entries, in an order that suits vectors: of each counter, the entries here share the half of a word.
-__device__ void random_bits(int64_t i, uint32_t tensor, const uint32_t* seed, uint32_t bits[kWide]) {
-  const uint32_t place = static_cast<uint32_t>(i % 128), row = place / 16;
-  for (int j = 0; j < kWide; ++j) {
-    uint32_t c0 = place % 16 + j, c1 = static_cast<uint32_t>(i / 128), c2 = tensor, c3 = 0, k0 = seed[0], k1 = seed[1];
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
-      const uint32_t a = __umulhi(0xD2511F53, c0), b = __umulhi(0xCD9E8D57, c2);
-      const uint32_t low_a = 0xD2511F53 * c0, low_b = 0xCD9E8D57 * c2;
-      c0 = b ^ c1 ^ k0, c1 = low_b, c2 = a ^ c3 ^ k1, c3 = low_a;
-    }
-    const uint32_t word = row < 2 ? c0 : row < 4 ? c1 : row < 6 ? c2 : c3;
-    bits[j] = row % 2 ? word >> 16 : word & 0xffff;
-  }
 }
 
 // Calls f(first entry, number of entries, values...) for what falls to this thread; four entries come in one access each.
@@ -112,14 +92,14 @@ template <class Method, class W, class G>
 __global__ void __launch_bounds__(kThreads) update(Batch batch, Shared shared, const double* totals) {
   int64_t part;
   const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
-  const Method method(tensor, shared.numbers, has_sum<Method>::value ? totals + 2 * tensor.index : nullptr);
-  constexpr bool in_blocks = std::is_same<Method, AdamMini>::value;
+  const Method method(tensor, shared.parameters, has_sum<Method>::value ? totals + 2 * tensor.index : nullptr);
+  constexpr bool in_blocks = Method::in_blocks;
   constexpr bool state_is_set = has_sum<Method>::value && Method::slots > 1;  // by `sum`
   constexpr int slots = in_blocks ? 1 : Method::slots;
   each_four<W, G>(tensor, part, slots, [&](int64_t i, int count, Wide<W> w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
     uint32_t random[kWide];
     if (std::is_same<W, bfloat16>::value && shared.stochastic_rounding) {
-      random_bits(i, tensor.index, shared.seed, random);
+      for (int j = 0; j < kWide; ++j) random[j] = random_bits(i + j, tensor.index, shared.seed);
     }
     for (int j = 0; j < count; ++j) {
       if (in_blocks) v.entries[j] = tensor.slots[1][(i + j) / tensor.inner % tensor.blocks];
@@ -144,7 +124,7 @@ __global__ void __launch_bounds__(kThreads) sum(Batch batch, Shared shared, doub
   __shared__ double a[kThreads], b[kThreads];
   int64_t part;
   const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
-  const Method method(tensor, shared.numbers, nullptr);
+  const Method method(tensor, shared.parameters, nullptr);
   float own_a = 0, own_b = 0;
   each_four<W, G>(tensor, part, Method::slots,
                   [&](int64_t i, int count, const Wide<W>& w, const Wide<G>& g, Wide<float> m, Wide<float> v) {
@@ -200,13 +180,13 @@ __global__ void __launch_bounds__(kThreads) moments(Batch batch, Shared shared) 
   __shared__ double sums[kThreads];
   int64_t part;
   const klr_tensor tensor = tensor_of(batch, shared, blockIdx.x, &part);
-  const AdamMini method(tensor, shared.numbers, nullptr);
+  const AdamMini method(tensor, shared.parameters, nullptr);
   const int width = together(tensor), column = threadIdx.x % width, rows = kThreads / width;
   const int64_t block = part * width + column, entries = tensor.size / tensor.blocks, stride = tensor.blocks * tensor.inner;
   double sum = 0;
   for (int64_t i = threadIdx.x / width; i < entries && block < tensor.blocks; i += rows) {
     const int64_t place = i / tensor.inner * stride + block * tensor.inner + i % tensor.inner;
-    const float g = method.scale * load(static_cast<const G*>(tensor.g)[place]);
+    const float g = method.p.gradient_scale * load(static_cast<const G*>(tensor.g)[place]);
     sum += g * g;
   }
   sums[threadIdx.x] = sum;
@@ -214,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) moments(Batch batch, Shared shared) 
   if (static_cast<int>(threadIdx.x) >= width || block >= tensor.blocks) return;
   for (int row = 1; row < rows; ++row) sum += sums[row * width + column];
   float& v = tensor.slots[1][block];
-  v = method.beta_2 * v + method.rest_2 * static_cast<float>(sum / static_cast<double>(entries));
+  v = method.p.beta_2 * v + method.p.one_minus_beta_2 * static_cast<float>(sum / static_cast<double>(entries));
 }
 
 // The same tensors, cut into the pieces of `moments`.
@@ -235,7 +215,7 @@ void launch(const Batch& batch, const Shared& shared, double* totals, double* su
     sum<Method, W, G><<<chunks, kThreads, 0, stream>>>(batch, shared, sums);
     reduce<<<batch.n, kThreads, 0, stream>>>(batch, sums, totals);
   }
-  if constexpr (std::is_same<Method, AdamMini>::value) {
+  if constexpr (Method::in_blocks) {
     const Batch pieces = in_pieces(batch);
     moments<G><<<pieces.first_chunks[batch.n], kThreads, 0, stream>>>(pieces, shared);
   }
@@ -252,22 +232,15 @@ Launch choose(int w_dtype, int g_dtype) {
 }
 
 Launch choose(int method, int w_dtype, int g_dtype) {
+#define KLR_CASE(ID, Struct, ...) \
+  case KLR_##ID:                  \
+    return choose<Struct>(w_dtype, g_dtype);
   switch (method) {
-    case KLR_SGD:
-      return choose<SGD>(w_dtype, g_dtype);
-    case KLR_LION:
-      return choose<Lion>(w_dtype, g_dtype);
-    case KLR_ADAMW:
-      return choose<AdamW>(w_dtype, g_dtype);
-    case KLR_LARS:
-      return choose<Lars>(w_dtype, g_dtype);
-    case KLR_LAMB:
-      return choose<Lamb>(w_dtype, g_dtype);
-    case KLR_ADAM_MINI:
-      return choose<AdamMini>(w_dtype, g_dtype);
+    KLR_UPDATE_RULES(KLR_CASE)
     default:
       return nullptr;
   }
+#undef KLR_CASE
 }
 
 int64_t chunks_of(const klr_tensor& tensor) { return (tensor.size + KLR_CHUNK - 1) / KLR_CHUNK; }
@@ -275,15 +248,15 @@ int64_t chunks_of(const klr_tensor& tensor) { return (tensor.size + KLR_CHUNK - 
 }  // namespace
 
 int64_t klr_cuda_workspace(int method, const klr_tensor* tensors, int64_t n) {
-  if (method != KLR_LARS && method != KLR_LAMB) return 0;
+  if (!klr_has_sums(method) || klr_in_blocks(method)) return 0;
   int64_t doubles = 2 * n;  // the totals; then the sums of one batch, whose next batch comes after it in the stream
   for (int64_t t = 0; t < n; ++t) doubles += 2 * chunks_of(tensors[t]);
   return doubles * static_cast<int64_t>(sizeof(double));
 }
 
-int klr_cuda_update(int method, const klr_tensor* tensors, int64_t n, const float* rates, const float* numbers,
+int klr_cuda_update(int method, const klr_tensor* tensors, int64_t n, const float* rates, const float* parameters,
                     const uint32_t* seed, int stochastic_rounding, void* workspace, void* stream) {
-  const Shared shared = {rates, numbers, seed, stochastic_rounding};
+  const Shared shared = {rates, parameters, seed, stochastic_rounding};
   double* totals = static_cast<double*>(workspace);
   double* sums = totals == nullptr ? nullptr : totals + 2 * n;
   for (int dtypes = 0; dtypes < 4; ++dtypes) {  // a batch has one dtype of variables and one of gradients

@@ -15,9 +15,9 @@ KLR_API int64_t klr_cuda_workspace(int method, const klr_tensor* tensors, int64_
 // Launches the update on a stream.
 //
 // `tensors` lie in host memory, their pointers are to device memory, 16-byte aligned; their learning_rate, weight_decay and
-// adapted are not read: `rates` has them, three floats a tensor. `rates`, `numbers` (KLR_NUMBERS floats) and `seed` (two
+// adapted are not read: `rates` has them, three floats a tensor. `rates`, `parameters` (see klr_settings) and `seed` (two
 // uint32) are in device memory. Returns a cudaError_t: 0 if all was launched.
-KLR_API int klr_cuda_update(int method, const klr_tensor* tensors, int64_t n, const float* rates, const float* numbers,
+KLR_API int klr_cuda_update(int method, const klr_tensor* tensors, int64_t n, const float* rates, const float* parameters,
                             const uint32_t* seed, int stochastic_rounding, void* workspace, void* stream);
 
 // A word for an error, and the number of devices: 0 where there is no driver.

@@ -27,7 +27,7 @@ inline ffi::Error UpdateOnCuda(void* stream, ffi::ScratchAllocator scratch, ffi:
     if (!allocated.has_value()) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "keras_lrsched_update: no memory");
     workspace = *allocated;
   }
-  const int status = klr_cuda_update(operands.method, operands.tensors.data(), n, operands.rates, operands.numbers,
+  const int status = klr_cuda_update(operands.method, operands.tensors.data(), n, operands.rates, operands.parameters,
                                      operands.seed, stochastic_rounding, workspace, stream);
   if (status != 0) return ffi::Error::Internal(std::string("keras_lrsched_update: ") + klr_cuda_error(status));
   return ffi::Error::Success();

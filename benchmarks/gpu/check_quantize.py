@@ -6,7 +6,7 @@ import os
 import keras
 import numpy as np
 
-from keras_lrsched.kernels import _c_quantize as core
+from keras_lrsched.kernels import _c_interface as core
 from keras_lrsched.kernels import quantize as door
 from keras_lrsched.precision import FORMATS, SCALE_RULES, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision._blocks import Blocks
@@ -40,11 +40,11 @@ def on_cpu(x, format, axis, dtype, is_stochastic):
     blocks = Blocks(x.shape, format, axis)
     sizes = door._sizes(x.shape, blocks.axis)
     seed = (SEED % 2**32, SEED >> 32)
-    made = core.make(
+    made = core.make_quantizer(
         sizes, door.specify(format, blocks, is_stochastic), core.FLOAT32 if dtype == "float32" else core.BFLOAT16, seed
     )
-    plain = core.make(sizes, door.specify(format, blocks, False), core.FLOAT32)
-    stored = core.stored(made)
+    plain = core.make_quantizer(sizes, door.specify(format, blocks, False), core.FLOAT32)
+    stored = core.stored_sizes(made)
     codes = np.zeros((stored.code_rows, stored.code_bytes), "uint8")
     scales = np.zeros(stored.scale_rows * stored.scale_columns, "float32" if stored.scale_bytes == 4 else "uint8")
     tensor_scale, fake, y = np.ones(1, "float32"), np.zeros_like(x), np.zeros(x.shape, "float32")

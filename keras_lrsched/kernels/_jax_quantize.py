@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from keras_lrsched.kernels import _c_quantize as core
+from keras_lrsched.kernels import _c_interface as core
 from keras_lrsched.kernels._build import library, mode
 
 TARGETS = ("quantize", "fake_quantize", "dequantize")
@@ -30,7 +30,7 @@ def unavailable(tensors):
 @functools.cache
 def load(place):
     """Builds and loads what is needed."""
-    core.load()
+    core.load("quantize")
     _register(library("jax", "quantize"), "", "cpu")
     if place == "gpu":
         _register(library("jax_cuda", "quantize"), "_cuda", "CUDA")
@@ -50,7 +50,7 @@ def rotates():
 
 def quantize(x, numbers, seed, signs, has_bytes):
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
-    sizes = core.stored(core.make(x.shape, numbers, core.FLOAT32))
+    sizes = core.stored_sizes(core.make_quantizer(x.shape, numbers, core.FLOAT32))
     results = [
         jax.ShapeDtypeStruct((sizes.code_rows, sizes.code_bytes), jnp.uint8),
         jax.ShapeDtypeStruct((sizes.scale_rows, sizes.scale_columns), jnp.uint8 if has_bytes else jnp.float32),

@@ -34,7 +34,7 @@ def load(place):
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="CUDA")
 
 
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
+def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     targets = [*variables, *(slot for same in zip(*slots, strict=True) for slot in same)]
     old = [variable.value for variable in targets]
@@ -47,6 +47,6 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         input_output_aliases={i: i for i in range(len(old))},
     )
     attributes = {"method": method, "stochastic_rounding": stochastic_rounding, "blocks": np.array(blocks, "int64")}
-    new = call(*old, *gradients, rates, numbers, seed, **attributes)
+    new = call(*old, *gradients, rates, parameters, seed, **attributes)
     for variable, value in zip(targets, new, strict=True):
         variable.assign(value)

@@ -28,14 +28,14 @@ def load(place):
         _load_for_xla()
 
 
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
+def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
     _op()(
         variables=[raw_variable(variable).handle for variable in variables],
         slots=[slot.value.handle for same in zip(*slots, strict=True) for slot in same],
         gradients=gradients,
         rates=rates,
-        numbers=numbers,
+        parameters=parameters,
         seed=seed,
         method=method,
         stochastic_rounding=stochastic_rounding,

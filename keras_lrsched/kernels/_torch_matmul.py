@@ -2,7 +2,7 @@
 
 import torch
 
-from keras_lrsched.kernels import _c_matmul as core
+from keras_lrsched.kernels import _c_interface as core
 
 
 def unavailable(tensors, output):
@@ -15,7 +15,7 @@ def unavailable(tensors, output):
 def load(place):
     """Builds and loads what is needed."""
     del place
-    core.load()
+    core.load("matmul")
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def multiply(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
     sizes = tensors[2].numel(), tensors[3].numel()
     number = core.OUTPUTS.index(output)
     product = core.Product(a, b, c.data_ptr(), a_scales, b_scales, m, n, k, *sizes, transpose_a, transpose_b, number, -1)
-    core.check(product)
+    core.check_product(product)
     scratch = torch.empty((core.scratch_size(product),), dtype=torch.uint8)
     core.multiply(product, scratch.data_ptr(), torch.get_num_threads())
     return c

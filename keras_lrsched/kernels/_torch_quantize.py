@@ -2,7 +2,7 @@
 
 import torch
 
-from keras_lrsched.kernels import _c_quantize as core
+from keras_lrsched.kernels import _c_interface as core
 
 DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
 
@@ -16,7 +16,7 @@ def unavailable(tensors):
 def load(place):
     """Builds and loads what is needed."""
     del place
-    core.load()
+    core.load("quantize")
 
 
 def rotates():
@@ -29,7 +29,7 @@ def quantize(x, numbers, seed, signs, has_bytes):
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
     x, signs = x.detach().contiguous(), signs.detach().contiguous()
     quantizer = _quantizer(x, numbers, seed, signs)
-    sizes = core.stored(quantizer)
+    sizes = core.stored_sizes(quantizer)
     codes = torch.empty((sizes.code_rows, sizes.code_bytes), dtype=torch.uint8)
     scales = torch.empty((sizes.scale_rows, sizes.scale_columns), dtype=torch.uint8 if has_bytes else torch.float32)
     tensor_scale = torch.ones((1,), dtype=torch.float32)
@@ -54,7 +54,7 @@ def dequantize(codes, scales, tensor_scale, shape, numbers):
     codes, scales = codes.contiguous(), scales.contiguous()
     outer, columns, inner = shape
     outer = outer if outer is not None else codes.shape[0] // inner
-    quantizer = core.make((outer, columns, inner), numbers, core.FLOAT32)
+    quantizer = core.make_quantizer((outer, columns, inner), numbers, core.FLOAT32)
     y = torch.empty((outer, columns, inner), dtype=torch.float32)
     addresses = codes.data_ptr(), scales.data_ptr(), tensor_scale.data_ptr(), y.data_ptr()
     core.dequantize(quantizer, *addresses, torch.get_num_threads())
@@ -63,4 +63,4 @@ def dequantize(codes, scales, tensor_scale, shape, numbers):
 
 def _quantizer(x, numbers, seed, signs):
     """It holds the address of `signs`, which must live as long."""
-    return core.make(x.shape, numbers, DTYPES[x.dtype], seed.tolist(), len(signs), signs.data_ptr())
+    return core.make_quantizer(x.shape, numbers, DTYPES[x.dtype], seed.tolist(), len(signs), signs.data_ptr())

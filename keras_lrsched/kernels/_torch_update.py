@@ -2,9 +2,9 @@
 
 import torch
 
-from keras_lrsched.kernels import _c_update
+from keras_lrsched.kernels import _c_interface as core
 
-DTYPES = {torch.float32: _c_update.FLOAT32, torch.bfloat16: _c_update.BFLOAT16}
+DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
 
 
 def unavailable(variables):
@@ -20,12 +20,13 @@ def unavailable(variables):
 def load(place):
     """Builds and loads what is needed."""
     del place
-    _c_update.load()
+    core.load("update")
 
 
 @torch.no_grad()
-def update(method, variables, slots, gradients, rates, numbers, seed, stochastic_rounding, blocks):
+def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
     """As `keras_lrsched.kernels.update`."""
+    kernels = core.load("update")
     gradients = [gradient.detach().contiguous() for gradient in gradients]
     tensors = []
     for i, (variable, own, gradient, row) in enumerate(zip(variables, slots, gradients, rates.tolist(), strict=True)):
@@ -39,18 +40,17 @@ def update(method, variables, slots, gradients, rates, numbers, seed, stochastic
         slots = [each.data_ptr() for each in states]
         parts: list = []
         code, code_block, own_blocks = 0, 0, (1, 1)
-        if method == "adam_mini":
+        if kernels.klr_in_blocks(kernels.klr_find_method(method.encode())):
             own_blocks = blocks[2 * i : 2 * i + 2]
         elif blocks:
             code, code_block = blocks
-            each = _c_update.load().klr_parts(code)
+            each = kernels.klr_parts(code)
             slots, parts = [], [tuple(slots[first : first + each]) for first in range(0, len(slots), each)]
         dtypes = DTYPES[w.dtype], DTYPES[gradient.dtype]
         tensors.append(
-            _c_update.Tensor(
+            core.Tensor(
                 *(w.data_ptr(), gradient.data_ptr(), tuple(slots), w.numel(), *dtypes, row[0], row[1], int(row[2]), i),
                 *(*own_blocks, tuple(parts), code_block, code),
             )
         )
-    settings = _c_update.Settings(tuple(numbers.tolist()), tuple(seed.tolist()), stochastic_rounding)
-    _c_update.update(method, tensors, settings, torch.get_num_threads())
+    core.update(method, tensors, parameters.tolist(), seed.tolist(), stochastic_rounding, torch.get_num_threads())

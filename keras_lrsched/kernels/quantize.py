@@ -10,22 +10,8 @@ import math
 from keras import ops
 
 from keras_lrsched.kernels._build import mode
+from keras_lrsched.kernels._lists import elements, scale_rules
 from keras_lrsched.kernels._loading import binding, cannot_call
-
-ELEMENTS = {
-    "E4M3": (8, 3, -6, 0x7E, False, 0x7F, None),
-    "E5M2": (8, 2, -14, 0x7B, False, 0x7E, 0x7C),
-    "E2M3": (6, 3, 0, 0x1F, False, None, None),
-    "E3M2": (6, 2, -2, 0x1F, False, None, None),
-    "E2M1": (4, 1, 0, 0x7, False, None, None),
-    "FIXED8": (8, 6, 0, 127, True, None, None),
-    "INT8": (8, 6, 6, 127, True, None, None),
-    "INT4": (4, 2, 2, 7, True, None, None),
-}
-"""The elements that kernels know: the fields of a `keras_lrsched.precision.Element` after its name."""
-
-RULES = ("floor", "ceil", "rceil", "even", "exact", "power_of_two", "six", "four_over_six")
-"""In the order of ops/kernels/quantize.h."""
 
 LARGEST_BLOCK = 16384
 TILE = 16
@@ -108,7 +94,8 @@ def specify(format, blocks, is_stochastic):
     rows = blocks.inner[0] if format.rows > 1 else 1
     rows = rows if isinstance(rows, int) else 0  # all that there are
     block = (0, 0) if format.block is None else (format.rows, format.block[1] or 0)
-    return (rows, *block, list(ELEMENTS).index(format.element.name), RULES.index(format.scale_rule), int(is_stochastic))
+    element, rule = list(elements()).index(format.element.name), scale_rules().index(format.scale_rule)
+    return (rows, *block, element, rule, int(is_stochastic))
 
 
 def _seed(seed):
@@ -133,7 +120,7 @@ def _as_rows(x, blocks):
 def _unsuited(format, blocks, writes):
     """Why there is no kernel for a format, or `None`."""
     element = format.element.name
-    if ELEMENTS.get(element) != dataclasses.astuple(format.element)[1:]:
+    if elements().get(element) != dataclasses.astuple(format.element)[1:]:
         return f"no kernel has elements of type {element}."
     if format.scale == "nvfp4" and element != "E2M1":
         return f"no kernel has scales of NVFP4 for elements of type {element}."

@@ -115,6 +115,13 @@ class AdamW(FusedOptimizer):
         v = state.v / bias_correction(self.beta_2, ctx.t)
         return w - ctx.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + ctx.weight_decay * w)
 
-    def kernel_numbers(self, t):
-        corrections = [1 / bias_correction(beta, t) for beta in (self.beta_1, self.beta_2)]
-        return [self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, self.epsilon, *corrections]
+    def kernel_parameters(self, t):
+        return {
+            "beta_1": self.beta_1,
+            "gradient_weight": 1 - self.beta_1,
+            "beta_2": self.beta_2,
+            "one_minus_beta_2": 1 - self.beta_2,
+            "epsilon": self.epsilon,
+            "correction_1": 1 / bias_correction(self.beta_1, t),
+            "correction_2": 1 / bias_correction(self.beta_2, t),
+        }

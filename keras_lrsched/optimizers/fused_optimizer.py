@@ -48,9 +48,9 @@ class FusedOptimizer(Optimizer):
 
     # What a method defines
 
-    def kernel_numbers(self, t):
-        """Parameters of the kernel after the gradient scale, see ops/kernels/update_formulas.h; `t` counts from 1."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `kernel_numbers(t)`.")
+    def kernel_parameters(self, t):
+        """The parameters of the kernel by their names in ops/kernels/update_rules.h; `t` counts from 1."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `kernel_parameters(t)`.")
 
     def kernel_scale(self, gradients: Sequence[Tensor]) -> Tensor:
         """By what the kernel multiplies the gradients."""
@@ -75,9 +75,7 @@ class FusedOptimizer(Optimizer):
             super()._update_variables(grads, trainable_variables, learning_rate)
             return
         t = ops.cast(self.iterations, "float32") + 1
-        numbers = [self.kernel_scale(grads), *self.kernel_numbers(t)]
-        numbers += [0.0] * (kernels.NUMBERS - len(numbers))
-        numbers = ops.stack([ops.cast(number, "float32") for number in numbers])
+        parameters = {"gradient_scale": self.kernel_scale(grads), **self.kernel_parameters(t)}
         seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
         for code, pairs in self._by_code(trainable_variables, grads).items():
             variables, gradients = zip(*pairs, strict=True)
@@ -85,7 +83,8 @@ class FusedOptimizer(Optimizer):
             state = [[part for name in self.state_names for part in _parts(self._states[place][name])] for place in places]
             rates = self._kernel_rates(places, learning_rate)
             blocks = code or [number for place in places for number in self.kernel_blocks(place)]
-            kernels.update(self.kernel, variables, state, gradients, rates, numbers, seed, self.stochastic_rounding, blocks)
+            given = variables, state, gradients, rates, parameters, seed, self.stochastic_rounding, blocks
+            kernels.update(self.kernel, *given)
 
     def _by_code(
         self, variables: Sequence[Variable], gradients: Sequence[Tensor]

@@ -181,9 +181,15 @@ class Lamb(FusedOptimizer):
             return 1.0
         return 1.0 / ops.maximum(1.0, global_norm([ops.cast(g, "float32") for g in gradients]) / self.max_grad_norm)
 
-    def kernel_numbers(self, t):
-        corrected = [bias_correction(beta, t) if self.bias_correction else 1.0 for beta in (self.beta_1, self.beta_2)]
-        rest = 1 - self.beta_1 if self.grad_averaging else 1.0
-        placement = ("inside", "outside", "gradient").index(self.decay_placement)
-        averages = [self.beta_1, rest, self.beta_2, 1 - self.beta_2, self.epsilon]
-        return [*averages, *(1 / each for each in corrected), placement, self.trust_clip]
+    def kernel_parameters(self, t):
+        return {
+            "beta_1": self.beta_1,
+            "gradient_weight": 1 - self.beta_1 if self.grad_averaging else 1.0,
+            "beta_2": self.beta_2,
+            "one_minus_beta_2": 1 - self.beta_2,
+            "epsilon": self.epsilon,
+            "correction_1": 1 / bias_correction(self.beta_1, t) if self.bias_correction else 1.0,
+            "correction_2": 1 / bias_correction(self.beta_2, t) if self.bias_correction else 1.0,
+            "decay_placement": ("inside", "outside", "gradient").index(self.decay_placement),
+            "trust_clip": self.trust_clip,
+        }

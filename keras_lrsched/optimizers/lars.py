@@ -125,6 +125,6 @@ class Lars(FusedOptimizer):
     def adapts(self, index: int, is_decayed: bool) -> bool:
         return self._adapted[index] and (is_decayed or self.always_adapt)
 
-    def kernel_numbers(self, t):
-        ratio = [self.trust_coefficient, self.epsilon, self.trust_clip]
-        return [self.momentum, self.nesterov, *ratio, self.learning_rate_in_momentum]
+    def kernel_parameters(self, t):
+        names = ("momentum", "nesterov", "trust_coefficient", "epsilon", "trust_clip", "learning_rate_in_momentum")
+        return {name: getattr(self, name) for name in names}

@@ -124,5 +124,5 @@ class SGD(FusedOptimizer):
             return "they read a momentum. Received: momentum=0."
         return super()._unsuited(variables)
 
-    def kernel_numbers(self, t):
-        return [self.momentum, self.nesterov]
+    def kernel_parameters(self, t):
+        return {"momentum": self.momentum, "nesterov": self.nesterov}

@@ -81,7 +81,7 @@ class CodedMoment(Base):
 
     def __init__(self, coder, parts, shape):
         self.coder, self.parts, self.shape = coder, parts, shape
-        self.code = kernels.CODES[coder.kind], coder.block_size
+        self.code = kernels.state_codes()[coder.kind], coder.block_size
         self._float32 = None
 
     @contextlib.contextmanager

@@ -12,6 +12,8 @@
 
 #include <stdint.h>
 
+#include "quantize_lists.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -22,20 +24,10 @@ extern "C" {
 
 typedef enum { KLR_X_FLOAT32 = 0, KLR_X_BFLOAT16 = 1 } klr_x_dtype;
 
-typedef enum { KLR_E4M3, KLR_E5M2, KLR_E2M3, KLR_E3M2, KLR_E2M1, KLR_FIXED8, KLR_INT8, KLR_INT4, KLR_ELEMENTS } klr_element;
-
-// How scales are found, and of which type they are: E8M0, float32, or E4M3 and a float32 (NVFP4).
-typedef enum {
-  KLR_FLOOR,
-  KLR_CEIL,
-  KLR_RCEIL,
-  KLR_EVEN,
-  KLR_EXACT,
-  KLR_POWER_OF_TWO,
-  KLR_SIX,
-  KLR_FOUR_OVER_SIX,
-  KLR_SCALE_RULES
-} klr_scale_rule;
+#define KLR_CONSTANT(ID, ...) KLR_##ID,
+typedef enum { KLR_QUANTIZER_ELEMENTS(KLR_CONSTANT) KLR_ELEMENTS } klr_element;
+typedef enum { KLR_QUANTIZER_SCALE_RULES(KLR_CONSTANT) KLR_SCALE_RULES } klr_scale_rule;
+#undef KLR_CONSTANT
 
 enum { KLR_LARGEST_BLOCK = 16384 };  // entries, of blocks that are neither a whole axis nor the whole tensor
 

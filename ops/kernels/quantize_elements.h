@@ -9,6 +9,7 @@
 
 #include "dtypes.h"
 #include "host_device.h"
+#include "quantize_lists.h"
 
 namespace klr {
 namespace KLR_ISA {
@@ -17,7 +18,7 @@ constexpr uint32_t kSign = 0x80000000, kInfinity = 0x7f800000, kMantissa = 0x7ff
 constexpr float kLargest = 3.4028234663852886e38f;
 
 // Of a sign, an exponent and M bits of mantissa. kNan and kInfinityCode are 0 where there are none: NaN becomes zero.
-template <int kBits_, int M_, int kMinExponent_, int kMaxCode_, bool kInteger_, int kNan_ = 0, int kInfinityCode_ = 0>
+template <int kBits_, int M_, int kMinExponent_, int kMaxCode_, bool kInteger_, int kNan_, int kInfinityCode_>
 struct ElementType {
   static constexpr int kBits = kBits_, M = M_, kMinExponent = kMinExponent_, kMaxCode = kMaxCode_;
   static constexpr int kNan = kNan_, kInfinityCode = kInfinityCode_;
@@ -30,14 +31,10 @@ struct ElementType {
                                                                                              << (23 - M);
 };
 
-using E4M3 = ElementType<8, 3, -6, 0x7E, false, 0x7F>;
-using E5M2 = ElementType<8, 2, -14, 0x7B, false, 0x7E, 0x7C>;
-using E2M3 = ElementType<6, 3, 0, 0x1F, false>;
-using E3M2 = ElementType<6, 2, -2, 0x1F, false>;
-using E2M1 = ElementType<4, 1, 0, 0x7, false>;
-using Fixed8 = ElementType<8, 6, 0, 127, true>;
-using Int8 = ElementType<8, 6, 6, 127, true>;
-using Int4 = ElementType<4, 2, 2, 7, true>;
+#define KLR_TYPE(ID, bits, mantissa, min_exponent, max_code, integer, nan, infinity) \
+  using ID = ElementType<bits, mantissa, min_exponent, max_code, integer, nan, infinity>;
+KLR_QUANTIZER_ELEMENTS(KLR_TYPE)
+#undef KLR_TYPE
 
 // |x|, at most the largest element; also for NaN.
 template <class E>

@@ -194,8 +194,9 @@ constexpr Elements row() {
 
 }  // namespace
 
-const Elements quantizers[KLR_ELEMENTS] = {row<E4M3>(), row<E5M2>(),   row<E2M3>(), row<E3M2>(),
-                                           row<E2M1>(), row<Fixed8>(), row<Int8>(), row<Int4>()};
+#define KLR_ROW(ID, ...) row<ID>(),
+const Elements quantizers[KLR_ELEMENTS] = {KLR_QUANTIZER_ELEMENTS(KLR_ROW)};
+#undef KLR_ROW
 
 }  // namespace KLR_ISA
 }  // namespace klr

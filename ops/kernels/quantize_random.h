@@ -5,24 +5,17 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "philox.h"
+
 namespace klr {
 namespace KLR_ISA {
 
 constexpr int64_t kCounters = 32;  // at once, a loop that compilers turn into vectors (16 are unrolled)
 
-inline void philox(const uint32_t* __restrict counters, const uint32_t seed[2], uint32_t* __restrict words) {
+inline void random_words(const uint32_t* __restrict counters, const uint32_t seed[2], uint32_t* __restrict words) {
   uint32_t c0[kCounters], c1[kCounters], c2[kCounters], c3[kCounters];
   for (int i = 0; i < kCounters; ++i) c0[i] = counters[i], c1[i] = c2[i] = c3[i] = 0;
-  uint32_t k0 = seed[0], k1 = seed[1];
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9, k1 += 0xBB67AE85) {
-    for (int i = 0; i < kCounters; ++i) {
-      const uint64_t a = static_cast<uint64_t>(c0[i]) * 0xD2511F53, b = static_cast<uint64_t>(c2[i]) * 0xCD9E8D57;
-      c0[i] = static_cast<uint32_t>(b >> 32) ^ c1[i] ^ k0;
-      c2[i] = static_cast<uint32_t>(a >> 32) ^ c3[i] ^ k1;
-      c1[i] = static_cast<uint32_t>(b);
-      c3[i] = static_cast<uint32_t>(a);
-    }
-  }
+  philox(seed[0], seed[1], c0, c1, c2, c3);
   for (int i = 0; i < kCounters; ++i) {
     words[4 * i] = c0[i] >> 2, words[4 * i + 1] = c1[i] >> 2, words[4 * i + 2] = c2[i] >> 2, words[4 * i + 3] = c3[i] >> 2;
   }
@@ -36,7 +29,7 @@ inline void random_words(uint64_t first, int64_t step, int64_t lines, int64_t n,
   int64_t places[kCounters];  // of the first word of each in its line: -3 ... n - 1
   int used = 0;
   const auto draw = [&] {
-    philox(counters, seed, words);
+    random_words(counters, seed, words);
     for (int i = 0; i < used; ++i) {
       if (places[i] >= 0 && places[i] + 4 <= n) {
         memcpy(lines_of[i] + places[i], words + 4 * i, 16);

@@ -52,7 +52,15 @@ KLR_BOTH inline bool is_nvfp4(int rule) { return rule == KLR_SIX || rule == KLR_
 
 // How many bits an element has, and how many of them fill whole bytes.
 KLR_BOTH inline int bits_of_element(int element) {
-  return element == KLR_E2M1 || element == KLR_INT4 ? 4 : element == KLR_E2M3 || element == KLR_E3M2 ? 6 : 8;
+#define KLR_CASE(ID, bits, ...) \
+  case KLR_##ID:                \
+    return bits;
+  switch (element) {
+    KLR_QUANTIZER_ELEMENTS(KLR_CASE)
+    default:
+      return 8;
+  }
+#undef KLR_CASE
 }
 KLR_BOTH inline int group_of(int bits) { return bits == 4 ? 2 : bits == 6 ? 4 : 1; }
 

@@ -11,22 +11,25 @@
 
 #include <stdint.h>
 
+#include "update_rules.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define KLR_API __attribute__((visibility("default")))
 
-enum { KLR_MAX_SLOTS = 2, KLR_MAX_PARTS = 4, KLR_NUMBERS = 12, KLR_CHUNK = 32768, KLR_LARGEST_CODE_BLOCK = 4096 };
+enum { KLR_MAX_SLOTS = 2, KLR_MAX_PARTS = 4, KLR_CHUNK = 32768, KLR_LARGEST_CODE_BLOCK = 4096 };
 
 typedef enum { KLR_FLOAT32 = 0, KLR_BFLOAT16 = 1, KLR_UINT8 = 2 } klr_dtype;
 
-typedef enum { KLR_SGD, KLR_LION, KLR_ADAMW, KLR_LARS, KLR_LAMB, KLR_ADAM_MINI, KLR_METHODS } klr_method;
+#define KLR_METHOD(ID, ...) KLR_##ID,
+typedef enum { KLR_UPDATE_RULES(KLR_METHOD) KLR_METHODS } klr_method;
+#undef KLR_METHOD
 
-// How state is kept in 8 bits. A slot has several parts: codes, a uint8 for each entry, of which those of the first slot have a
-// sign; then, for each block of neighbors, a float32 scale (dynamic_map.h), or a scale and a center in bfloat16 and a uint8
-// (range_expansion.h).
-typedef enum { KLR_NO_CODE, KLR_BLOCKWISE8, KLR_COAT } klr_code;
+#define KLR_CODE(ID, name) , KLR_##ID
+typedef enum { KLR_NO_CODE KLR_STATE_CODES(KLR_CODE), KLR_CODES } klr_code;
+#undef KLR_CODE
 
 // A variable, its gradient and its state, each of `size` entries. The state is float32 in `slots`, or in the `parts` of its
 // code.
@@ -48,17 +51,23 @@ typedef struct {
   int32_t code;
 } klr_tensor;
 
-// What all tensors share. `numbers` begins with the scale of the gradients; the rest is the method's, see update_formulas.h.
+// What all tensors share. `parameters` are the gradient scale and those of the method in update_rules.h.
 typedef struct {
-  float numbers[KLR_NUMBERS];
+  const float* parameters;
   uint32_t seed[2];
   int32_t stochastic_rounding;  // of bfloat16 variables
 } klr_settings;
 
 // The method of a name such as "lion", or -1.
 KLR_API int klr_find_method(const char* name);
+KLR_API const char* klr_method_name(int method);
+// The names of its parameters, separated by ", ", and how many there are.
+KLR_API const char* klr_parameter_names(int method);
+KLR_API int klr_parameter_count(int method);
 KLR_API int klr_slots(int method);
 KLR_API int klr_has_sums(int method);
+// Whether the second slot has a number a block, see klr_tensor.
+KLR_API int klr_in_blocks(int method);
 // Whether the state may be in a code, in blocks of that many neighbors.
 KLR_API int klr_takes_code(int method, int64_t code, int64_t code_block);
 // How many parts a slot has; 1 without a code.

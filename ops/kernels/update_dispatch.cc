@@ -6,7 +6,17 @@
 
 namespace {
 
-const char* const kNames[KLR_METHODS] = {"sgd", "lion", "adamw", "lars", "lamb", "adam_mini"};
+#define KLR_NAME(ID, Struct, name, ...) #name,
+const char* const kNames[KLR_METHODS] = {KLR_UPDATE_RULES(KLR_NAME)};
+#undef KLR_NAME
+
+#define KLR_PARAMETERS(ID, Struct, name, in_codes, ...) "gradient_scale, " #__VA_ARGS__,
+const char* const kParameters[KLR_METHODS] = {KLR_UPDATE_RULES(KLR_PARAMETERS)};
+#undef KLR_PARAMETERS
+
+#define KLR_IN_CODES(ID, Struct, name, in_codes, ...) in_codes,
+const bool kInCodes[KLR_METHODS] = {KLR_UPDATE_RULES(KLR_IN_CODES)};
+#undef KLR_IN_CODES
 
 struct InstructionSet {
   const char* name;
@@ -47,7 +57,7 @@ Cut into_blocks(const klr_tensor& tensor) {
 
 using Cutter = Cut (*)(const klr_tensor&);
 
-Cutter first_phase(int method) { return method == KLR_ADAM_MINI ? into_blocks : into_chunks; }
+Cutter first_phase(int method) { return klr_in_blocks(method) ? into_blocks : into_chunks; }
 
 void plan(const klr_tensor* tensors, int64_t n, Cutter cut, int64_t* first) {
   first[0] = 0;
@@ -84,13 +94,24 @@ int klr_find_method(const char* name) {
   return -1;
 }
 
+const char* klr_method_name(int method) { return kNames[method]; }
+
+const char* klr_parameter_names(int method) { return kParameters[method]; }
+
+int klr_parameter_count(int method) {
+  int count = 1;
+  for (const char* c = kParameters[method]; *c; ++c) count += *c == ',';
+  return count;
+}
+
 int klr_slots(int method) { return in_use().table[method].slots; }
 
 int klr_has_sums(int method) { return in_use().table[method].has_sums; }
 
+int klr_in_blocks(int method) { return in_use().table[method].in_blocks; }
+
 int klr_takes_code(int method, int64_t code, int64_t code_block) {
-  const bool is_known =
-      (method == KLR_SGD || method == KLR_LION || method == KLR_ADAMW) && (code == KLR_BLOCKWISE8 || code == KLR_COAT);
+  const bool is_known = kInCodes[method] && code > KLR_NO_CODE && code < KLR_CODES;
   return is_known && code_block >= 128 && code_block <= KLR_LARGEST_CODE_BLOCK && (code_block & (code_block - 1)) == 0;
 }
 

@@ -15,14 +15,9 @@ namespace {
 // Partial sums side by side: the order of additions is the same on all machines. GCC would unroll a loop over 16 of them, and
 // then shuffle entries to make vectors of something else, at half the speed.
 constexpr int64_t kLane = 64;
-constexpr int64_t kBlock = 128;     // entries of one call of `random_bits`
-constexpr int64_t kRun = 4096;      // entries summed in float32 before they go into a float64
-constexpr int64_t kCodeRun = 1024;  // entries that are float32 at a time, at least
-
-template <class Method, class = void>
-struct has_sum : std::false_type {};
-template <class Method>
-struct has_sum<Method, std::void_t<decltype(&Method::sum)>> : std::true_type {};
+constexpr int64_t kBlock = kEntries;  // of one call of `random_bits`
+constexpr int64_t kRun = 4096;        // entries summed in float32 before they go into a float64
+constexpr int64_t kCodeRun = 1024;    // entries that are float32 at a time, at least
 
 template <class Method, class W, class G>
 void update_entries(W* __restrict w, const G* __restrict g, float* __restrict s0, float* __restrict s1, int64_t n,
@@ -148,7 +143,7 @@ void update_coded(const klr_tensor& tensor, const klr_settings& settings, const 
 
 template <class Method, class W, class G>
 void update(const klr_tensor& tensor, const klr_settings& settings, const double* totals, int64_t begin, int64_t end) {
-  const Method method(tensor, settings.numbers, totals);
+  const Method method(tensor, settings.parameters, totals);
   if constexpr (!has_sum<Method>::value) {
     if (tensor.code != KLR_NO_CODE) {
       update_coded<Method, W, G>(tensor, settings, method, begin, end);
@@ -163,7 +158,7 @@ template <class Method, class W, class G>
 void sum(const klr_tensor& tensor, const klr_settings& settings, int64_t begin, int64_t end, double totals[2]) {
   totals[0] = totals[1] = 0;
   if constexpr (has_sum<Method>::value) {
-    const Method method(tensor, settings.numbers, nullptr);
+    const Method method(tensor, settings.parameters, nullptr);
     for (int64_t i = begin; i < end; i += kRun) {
       float sums[2];
       sum_entries(static_cast<const W*>(tensor.w) + i, static_cast<const G*>(tensor.g) + i, at(tensor.slots[0], i),
@@ -187,7 +182,7 @@ void spread(const klr_tensor& tensor, int64_t begin, int64_t count, float* v) {
 
 template <class W, class G>
 void update_mini(const klr_tensor& tensor, const klr_settings& settings, const double*, int64_t begin, int64_t end) {
-  const AdamMini method(tensor, settings.numbers, nullptr);
+  const AdamMini method(tensor, settings.parameters, nullptr);
   float v[kRun];
   for (int64_t i = begin; i < end; i += kRun) {
     const int64_t count = end - i < kRun ? end - i : kRun;
@@ -229,7 +224,7 @@ void sum_mini(const klr_tensor& tensor, const klr_settings& settings, int64_t be
   totals[0] = totals[1] = 0;
   if (begin == end) return;
   constexpr int64_t kGroup = 64;
-  const AdamMini method(tensor, settings.numbers, nullptr);
+  const AdamMini method(tensor, settings.parameters, nullptr);
   const G* g = static_cast<const G*>(tensor.g);
   const int64_t outer = tensor.size / (tensor.blocks * tensor.inner), stride = tensor.blocks * tensor.inner;
   for (int64_t first = begin; first < end; first += kGroup) {
@@ -239,41 +234,46 @@ void sum_mini(const klr_tensor& tensor, const klr_settings& settings, int64_t be
       const G* from = g + row * stride + first * tensor.inner;
       for (int64_t b = 0; b < count; ++b) {
         if (tensor.inner > 1) {
-          sums[b] += squares(from + b * tensor.inner, tensor.inner, method.scale);
+          sums[b] += squares(from + b * tensor.inner, tensor.inner, method.p.gradient_scale);
         } else {
-          const float x = method.scale * load(from[b]);
+          const float x = method.p.gradient_scale * load(from[b]);
           sums[b] += x * x;
         }
       }
     }
     for (int64_t b = 0; b < count; ++b) {
       float& v = tensor.slots[1][first + b];
-      v = method.beta_2 * v + method.rest_2 * static_cast<float>(sums[b] / (outer * tensor.inner));
+      v = method.p.beta_2 * v + method.p.one_minus_beta_2 * static_cast<float>(sums[b] / (outer * tensor.inner));
     }
   }
-}
-
-constexpr Row mini_row() {
-  return {AdamMini::slots,
-          true,
-          {{update_mini<float, float>, update_mini<float, bfloat16>},
-           {update_mini<bfloat16, float>, update_mini<bfloat16, bfloat16>}},
-          {{sum_mini<float, float>, sum_mini<float, bfloat16>}, {sum_mini<bfloat16, float>, sum_mini<bfloat16, bfloat16>}}};
 }
 
 template <class Method>
 constexpr Row row() {
   return {Method::slots,
           has_sum<Method>::value,
+          Method::in_blocks,
           {{update<Method, float, float>, update<Method, float, bfloat16>},
            {update<Method, bfloat16, float>, update<Method, bfloat16, bfloat16>}},
           {{sum<Method, float, float>, sum<Method, float, bfloat16>},
            {sum<Method, bfloat16, float>, sum<Method, bfloat16, bfloat16>}}};
 }
 
+template <>
+constexpr Row row<AdamMini>() {
+  return {AdamMini::slots,
+          /*has_sums=*/true,
+          AdamMini::in_blocks,
+          {{update_mini<float, float>, update_mini<float, bfloat16>},
+           {update_mini<bfloat16, float>, update_mini<bfloat16, bfloat16>}},
+          {{sum_mini<float, float>, sum_mini<float, bfloat16>}, {sum_mini<bfloat16, float>, sum_mini<bfloat16, bfloat16>}}};
+}
+
+#define KLR_ROW(ID, Struct, ...) row<Struct>(),
+
 }  // namespace
 
-extern const Row table[KLR_METHODS] = {row<SGD>(), row<Lion>(), row<AdamW>(), row<Lars>(), row<Lamb>(), mini_row()};
+extern const Row table[KLR_METHODS] = {KLR_UPDATE_RULES(KLR_ROW)};
 
 }  // namespace KLR_ISA
 }  // namespace klr

@@ -10,7 +10,7 @@ using Sum = void (*)(const klr_tensor&, const klr_settings&, int64_t begin, int6
 
 struct Row {
   int slots;
-  bool has_sums;
+  bool has_sums, in_blocks;
   Update update[2][2];
   Sum sum[2][2];
 };

@@ -23,7 +23,7 @@ REGISTER_OP("KerasLrschedUpdate")
     .Input("slots: n_slots * resource")
     .Input("gradients: gradient_types")
     .Input("rates: float")
-    .Input("numbers: float")
+    .Input("parameters: float")
     .Input("seed: uint32")
     .Attr("n: int >= 0")
     .Attr("n_slots: int >= 0")
@@ -98,14 +98,14 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("blocks", &blocks_));
     method_ = klr_find_method(method.c_str());
     OP_REQUIRES(context, method_ >= 0, absl::InvalidArgumentError("KerasLrschedUpdate: there is no method " + method));
-    const bool in_codes = method_ != KLR_ADAM_MINI && blocks_.size() == 2;
+    const bool in_codes = !klr_in_blocks(method_) && blocks_.size() == 2;
     OP_REQUIRES(context, !in_codes || klr_takes_code(method_, blocks_[0], blocks_[1]),
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " takes no such code in such blocks."));
     code_ = in_codes ? blocks_[0] : KLR_NO_CODE;
     parts_ = klr_parts(code_);
     OP_REQUIRES(context, n_slots_ == n_ * klr_slots(method_) * parts_,
                 absl::InvalidArgumentError("KerasLrschedUpdate: " + method + " needs another number of slots."));
-    OP_REQUIRES(context, in_codes || static_cast<int>(blocks_.size()) == (method_ == KLR_ADAM_MINI ? 2 * n_ : 0),
+    OP_REQUIRES(context, in_codes || static_cast<int>(blocks_.size()) == (klr_in_blocks(method_) ? 2 * n_ : 0),
                 absl::InvalidArgumentError("KerasLrschedUpdate: wrong number of blocks."));
   }
 
@@ -149,16 +149,16 @@ class UpdateOp : public OpKernel {
   // How many numbers a part of the state has: one an entry, or one a block.
   int64_t Entries(int part, int i, int64_t size) const {
     if (part % parts_ > 0) return (size + blocks_[1] - 1) / blocks_[1];
-    return method_ == KLR_ADAM_MINI && part == 1 ? blocks_[2 * i] : size;
+    return klr_in_blocks(method_) && part == 1 ? blocks_[2 * i] : size;
   }
 
   absl::Status ReadSettings(OpKernelContext* context, klr_settings* settings) {
     const int first = 2 * n_ + n_slots_;
-    const Tensor &rates = context->input(first), &numbers = context->input(first + 1), &seed = context->input(first + 2);
-    if (rates.NumElements() != 3 * n_ || numbers.NumElements() != KLR_NUMBERS || seed.NumElements() != 2) {
-      return absl::InvalidArgumentError("KerasLrschedUpdate: rates, numbers or seed have a wrong shape.");
+    const Tensor &rates = context->input(first), &parameters = context->input(first + 1), &seed = context->input(first + 2);
+    if (rates.NumElements() != 3 * n_ || parameters.NumElements() != klr_parameter_count(method_) || seed.NumElements() != 2) {
+      return absl::InvalidArgumentError("KerasLrschedUpdate: rates, parameters or seed have a wrong shape.");
     }
-    std::copy_n(numbers.flat<float>().data(), KLR_NUMBERS, settings->numbers);
+    settings->parameters = parameters.flat<float>().data();
     std::copy_n(seed.flat<uint32>().data(), 2, settings->seed);
     settings->stochastic_rounding = stochastic_rounding_;
     return absl::OkStatus();
@@ -186,8 +186,8 @@ class UpdateOp : public OpKernel {
     tensor->weight_decay = rates[1];
     tensor->adapted = rates[2] != 0;
     tensor->index = i;
-    tensor->blocks = method_ == KLR_ADAM_MINI ? blocks_[2 * i] : 1;
-    tensor->inner = method_ == KLR_ADAM_MINI ? blocks_[2 * i + 1] : 1;
+    tensor->blocks = klr_in_blocks(method_) ? blocks_[2 * i] : 1;
+    tensor->inner = klr_in_blocks(method_) ? blocks_[2 * i + 1] : 1;
     return klr_valid_blocks(tensor) ? absl::OkStatus()
                                     : absl::InvalidArgumentError("KerasLrschedUpdate: blocks do not divide a variable.");
   }

@@ -26,6 +26,7 @@ class XlaUpdateOp : public XlaOpKernel {
 
   void Compile(XlaOpKernelContext* context) override {
     const int resources = n_ + n_slots_;
+    const bool in_blocks = klr_in_blocks(klr_find_method(method_.c_str()));
     std::vector<xla::XlaOp> operands;
     std::vector<TensorShape> shapes;
     std::vector<xla::Shape> results;
@@ -39,8 +40,7 @@ class XlaUpdateOp : public XlaOpKernel {
       OP_REQUIRES_OK(context, context->ReadVariableInput(i, type, &shape, &value));
       // All parts of a code but the first, and the second slot of Adam-mini, have a number a block.
       const int part = i / n_ - 1;
-      const bool is_mini = method_ == "adam_mini";
-      const bool a_block_each = is_mini ? part == 1 : !blocks_.empty() && part % klr_parts(blocks_[0]) > 0;
+      const bool a_block_each = in_blocks ? part == 1 : !blocks_.empty() && part % klr_parts(blocks_[0]) > 0;
       OP_REQUIRES(context, i < n_ || a_block_each || shape == shapes[i % n_],
                   absl::InvalidArgumentError("KerasLrschedUpdate: the state of a variable must have its shape."));
       if (i < n_) shapes.push_back(shape);

@@ -1,7 +1,7 @@
 // The operands of the update in XLA.
 //
-// In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), numbers, seed. `blocks` are two
-// numbers a variable of Adam-mini; else, if the state is in a klr_code, that and its block size, and each slot is the first
+// In: n variables, the first slot of each, the second slot of each, n gradients, rates (n, 3), parameters, seed. `blocks` are
+// two numbers a variable of Adam-mini; else, if the state is in a klr_code, that and its block size, and each slot is the first
 // part of each, then the second, and so on. Out: variables and slots, which should share their buffers with the operands.
 #pragma once
 
@@ -20,7 +20,7 @@ struct Operands {
   int method;
   std::vector<klr_tensor> tensors;  // without rates, which may lie in the memory of a device
   const float* rates;
-  const float* numbers;
+  const float* parameters;
   const uint32_t* seed;
 };
 
@@ -30,7 +30,7 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
                         ffi::Span<const int64_t> blocks, Copy copy, Operands* operands) {
   operands->method = klr_find_method(std::string(name).c_str());
   if (operands->method < 0) return ffi::Error::InvalidArgument("keras_lrsched_update: there is no such method");
-  const bool in_blocks = operands->method == KLR_ADAM_MINI, in_codes = !in_blocks && blocks.size() == 2;
+  const bool in_blocks = klr_in_blocks(operands->method), in_codes = !in_blocks && blocks.size() == 2;
   if (in_codes && !klr_takes_code(operands->method, blocks[0], blocks[1])) {
     return ffi::Error::InvalidArgument("keras_lrsched_update: the method takes no such code in such blocks");
   }
@@ -41,14 +41,14 @@ ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets
     return ffi::Error::InvalidArgument("keras_lrsched_update: wrong number of operands");
   }
   const auto argument = [&](int64_t i) { return args.get<ffi::AnyBuffer>(i).value(); };
-  const ffi::AnyBuffer rates = argument(n * (2 + n_slots)), numbers = argument(n * (2 + n_slots) + 1);
+  const ffi::AnyBuffer rates = argument(n * (2 + n_slots)), parameters = argument(n * (2 + n_slots) + 1);
   const ffi::AnyBuffer seed = argument(n * (2 + n_slots) + 2);
-  if (rates.element_count() != static_cast<size_t>(3 * n) || numbers.element_count() != KLR_NUMBERS ||
-      seed.element_count() != 2) {
-    return ffi::Error::InvalidArgument("keras_lrsched_update: rates, numbers or seed have a wrong shape");
+  if (rates.element_count() != static_cast<size_t>(3 * n) || seed.element_count() != 2 ||
+      parameters.element_count() != static_cast<size_t>(klr_parameter_count(operands->method))) {
+    return ffi::Error::InvalidArgument("keras_lrsched_update: rates, parameters or seed have a wrong shape");
   }
   operands->rates = rates.typed_data<float>();
-  operands->numbers = numbers.typed_data<float>();
+  operands->parameters = parameters.typed_data<float>();
   operands->seed = seed.typed_data<uint32_t>();
 
   if (blocks.size() != static_cast<size_t>(in_codes ? 2 : in_blocks ? 2 * n : 0)) {

@@ -26,7 +26,7 @@ inline ffi::Error Update(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Rem
     tensors[i].adapted = operands.rates[3 * i + 2] != 0;
   }
   klr_settings settings = {};
-  std::copy_n(operands.numbers, KLR_NUMBERS, settings.numbers);
+  settings.parameters = operands.parameters;
   std::copy_n(operands.seed, 2, settings.seed);
   settings.stochastic_rounding = stochastic_rounding;
 

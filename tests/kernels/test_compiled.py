@@ -86,10 +86,10 @@ class TestResourceVariables:
         from keras_lrsched.kernels import _tensorflow_update
 
         w, m = keras.Variable(np.ones(3, "float32")), keras.Variable(np.zeros(3, "float32"))
-        rates, numbers, seed = np.zeros((2, 3), "float32"), np.zeros(12, "float32"), np.zeros(2, "uint32")
+        rates, parameters, seed = np.zeros((2, 3), "float32"), np.zeros(12, "float32"), np.zeros(2, "uint32")
         gradients = [tf.ones(3)] * 2
         with pytest.raises(tf.errors.InvalidArgumentError, match="given twice"):
-            _tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, numbers, seed, False, [])
+            _tensorflow_update.update("lion", [w, w], [[m], [m]], gradients, rates, parameters, seed, False, [])
 
     def test_an_uninitialized_variable(self):
         import tensorflow as tf

@@ -1,5 +1,6 @@
 """The compiled product of int8 matrices: exact, for all layouts, instruction sets and threads."""
 
+import ctypes
 import itertools
 
 import keras
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.kernels import _c_matmul, matmul
+from keras_lrsched.kernels import _c_interface, matmul
 from tests.precision.compiled import MODES, compiled
 
 BACKEND = keras.backend.backend()
 LAYOUTS = list(itertools.product((False, True), repeat=2))
-OUTPUTS = _c_matmul.OUTPUTS
+OUTPUTS = _c_interface.OUTPUTS
 SETS = range(3)
 SIZES = [(1, 1, 1), (3, 5, 2), (4, 64, 4), (5, 65, 33), (32, 96, 64), (63, 70, 31), (129, 257, 515), (130, 40, 1030)]
 
@@ -55,20 +56,20 @@ def by_core(a, b, a_scales, b_scales, transpose_a=False, transpose_b=False, outp
     n = b.shape[0 if transpose_b else 1]
     c = np.full(m * n + 2, 123456789, "int32")
     numbers = [each if each is not None else np.zeros(0, "float32") for each in (a_scales, b_scales)]
-    product = _c_matmul.Product(
+    product = _c_interface.Product(
         *(x.ctypes.data for x in (a, b, c[1:], *numbers)),
         *(m, n, k, *(x.size for x in numbers), transpose_a, transpose_b, OUTPUTS.index(output), instruction_set),
     )
-    _c_matmul.check(product)
-    scratch = np.full(_c_matmul.scratch_size(product) + 64, 77, "uint8")  # not zeros: nothing may be taken for granted
-    _c_matmul.multiply(product, scratch.ctypes.data, threads)
+    _c_interface.check_product(product)
+    scratch = np.full(_c_interface.scratch_size(product) + 64, 77, "uint8")  # not zeros: nothing may be taken for granted
+    _c_interface.multiply(product, scratch.ctypes.data, threads)
     assert c[0] == c[-1] == 123456789
     assert (scratch[-64:] == 77).all()
     return c[1:-1].reshape(m, n).view("int32" if output == "int32" else "float32")
 
 
 def require(instruction_set):
-    if _c_matmul.load().klr_matmul_instruction_set(instruction_set) is None:
+    if _c_interface.load("matmul").klr_matmul_instruction_set(instruction_set) is None:
         pytest.skip("not on this machine")
 
 
@@ -106,7 +107,7 @@ def test_extremes(instruction_set, left, right):
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_threads(output, monkeypatch):
-    monkeypatch.setattr(_c_matmul, "LARGE", 0)
+    monkeypatch.setattr(_c_interface, "LARGE_PRODUCT", 0)
     *given, expected = problem(300, 530, 700, output)
     for threads in (1, 2, 3):
         np.testing.assert_array_equal(by_core(*given, output=output, threads=threads), expected)
@@ -129,10 +130,10 @@ def test_nothing(size):
 
 
 def test_scratch_is_counted_in_64_bits():
-    product = _c_matmul.Product(None, None, None, None, None, 2**17, 2**17, 2**16, 0, 0, 0, 0, 0, -1)
-    _c_matmul.check(product)
-    assert _c_matmul.scratch_size(product) >= 2 * 2**33
-    assert _c_matmul.load().klr_matmul_tiles(_c_matmul.ctypes.byref(product)) == 2**10 * 2**9
+    product = _c_interface.Product(None, None, None, None, None, 2**17, 2**17, 2**16, 0, 0, 0, 0, 0, -1)
+    _c_interface.check_product(product)
+    assert _c_interface.scratch_size(product) >= 2 * 2**33
+    assert _c_interface.load("matmul").klr_matmul_tiles(ctypes.byref(product)) == 2**10 * 2**9
 
 
 def test_an_instruction_set_that_there_is_not():

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.kernels import _build, _loading
-from keras_lrsched.kernels import _c_quantize as core
+from keras_lrsched.kernels import _c_interface as core
 from keras_lrsched.kernels import quantize as door
 from keras_lrsched.precision import (
     FORMATS,
@@ -260,9 +260,9 @@ def test_any_number_of_threads_gives_the_same_bits(format, stochastic, size):
     signs = np.array(NVFP4_SIGNS, "float32")
     format = get_format(format)
     numbers = door.specify(format, Blocks(x.shape, format, -1), stochastic)
-    made = core.make((*x.shape, 1), numbers, core.FLOAT32, (1, 2), size, signs.ctypes.data)
-    assert core.load().klr_quantize_chunks(ctypes.byref(made)) >= core.LARGE
-    sizes = core.stored(made)
+    made = core.make_quantizer((*x.shape, 1), numbers, core.FLOAT32, (1, 2), size, signs.ctypes.data)
+    assert core.load("quantize").klr_quantize_chunks(ctypes.byref(made)) >= core.LARGE_TENSOR
+    sizes = core.stored_sizes(made)
     first = None
     for threads in (1, 2, 3):
         codes = np.zeros((sizes.code_rows, sizes.code_bytes), "uint8")

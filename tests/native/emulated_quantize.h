@@ -80,14 +80,10 @@ void with_element(const klr_quantizer& q, const void* x, int size, F f) {
 
 template <class F>
 void with_types(const klr_quantizer& q, const void* x, int size, F f) {
-  if (q.element == KLR_E4M3) with_element<E4M3>(q, x, size, f);
-  if (q.element == KLR_E5M2) with_element<E5M2>(q, x, size, f);
-  if (q.element == KLR_E2M3) with_element<E2M3>(q, x, size, f);
-  if (q.element == KLR_E3M2) with_element<E3M2>(q, x, size, f);
-  if (q.element == KLR_E2M1) with_element<E2M1>(q, x, size, f);
-  if (q.element == KLR_FIXED8) with_element<Fixed8>(q, x, size, f);
-  if (q.element == KLR_INT8) with_element<Int8>(q, x, size, f);
-  if (q.element == KLR_INT4) with_element<Int4>(q, x, size, f);
+#define KLR_CASE(ID, ...) \
+  if (q.element == KLR_##ID) with_element<ID>(q, x, size, f);
+  KLR_QUANTIZER_ELEMENTS(KLR_CASE)
+#undef KLR_CASE
 }
 
 inline void quantize(const klr_quantizer& q, const void* x, int size, uint8_t* codes, void* scales, float* tensor_scale) {

@@ -113,7 +113,8 @@ struct Problem {
 };
 
 klr_settings settings(bool stochastic_rounding) {
-  return {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 1.2f, 0, 0}, {7, 9}, stochastic_rounding};
+  static const float parameters[] = {0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 1.2f, 0, 0};  // gradient_scale, ...
+  return {parameters, {7, 9}, stochastic_rounding};
 }
 
 // In `parts` pieces, the last one first, as threads might come.
@@ -186,7 +187,8 @@ void blocks_have_their_means() {
     const klr_tensor tensor = {
         w.data(), g.data(), {m.data(), v.data()}, size, KLR_FLOAT32, KLR_FLOAT32, 0.5f, 0, 0, 0, blocks, inner,
         {},       0,        KLR_NO_CODE};
-    const klr_settings all = {{1, 0, 1, 0, 1, 0, 1, 1}, {0, 0}, 0};
+    const float parameters[] = {1, 0, 1, 0, 1, 0, 1, 1};  // gradient_scale, ...: only the last gradient counts
+    const klr_settings all = {parameters, {0, 0}, 0};
     const int method = klr_find_method("adam_mini");
     int64_t chunks[2], pieces[2];
     klr_plan(&tensor, 1, chunks);
@@ -324,6 +326,10 @@ void philox_is_philox() {
     const uint32_t low = bits[2 * word * klr::baseline::kLanes], high = bits[(2 * word + 1) * klr::baseline::kLanes];
     CHECK((high << 16 | low) == expected[word]);
   }
+  for (const int64_t entry : {0, 17, 127, 128, 1000}) {  // one at a time, as on CUDA
+    klr::baseline::random_bits(static_cast<uint32_t>(entry / 128), 3, zeros, bits);
+    CHECK(klr::baseline::random_bits(entry, 3, zeros) == bits[entry % 128]);
+  }
 }
 
 void bfloat16_is_rounded_to_even() {
@@ -351,6 +357,9 @@ void names_are_found() {
   for (const char* name : {"sgd", "lion", "adamw", "lars", "lamb"}) CHECK(klr_find_method(name) >= 0);
   CHECK(klr_find_method("adam") == -1);
   CHECK(klr_slots(klr_find_method("lion")) == 1 && klr_slots(klr_find_method("lamb")) == 2);
+  for (int method = 0; method < KLR_METHODS; ++method) CHECK(klr_find_method(klr_method_name(method)) == method);
+  CHECK(!std::strcmp(klr_parameter_names(KLR_LION), "gradient_scale, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2"));
+  CHECK(klr_parameter_count(KLR_LION) == 5 && klr_parameter_count(KLR_LAMB) == 10);
 }
 
 void nothing_is_fine() {

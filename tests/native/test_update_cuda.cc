@@ -103,7 +103,7 @@ void update_on_cpu(int method, Problem* problem, const klr_settings& settings) {
 
 void update_as_cuda(int method, Problem* problem, const klr_settings& settings) {
   std::vector<uint8_t> workspace(klr_cuda_workspace(method, problem->tensors.data(), kCount) + 16);
-  if (klr_cuda_update(method, problem->tensors.data(), kCount, problem->rates.data(), settings.numbers, settings.seed,
+  if (klr_cuda_update(method, problem->tensors.data(), kCount, problem->rates.data(), settings.parameters, settings.seed,
                       settings.stochastic_rounding, workspace.data(), nullptr) != 0) {
     std::printf("method %d: an error\n", method);
     std::exit(1);
@@ -137,8 +137,9 @@ int main() {
   for (int method = 0; method < KLR_METHODS; ++method) {
     for (int kind = 0; kind < 3; ++kind) {  // float32, bfloat16, bfloat16 with stochastic rounding
       const int dtype = kind == 0 ? KLR_FLOAT32 : KLR_BFLOAT16;
-      klr_settings settings = {{0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 2.0f}, {1, 2}, kind == 2};
-      if (method == KLR_SGD || method == KLR_LARS) settings.numbers[2] = 0;  // nesterov
+      float parameters[] = {0.5f, 0.9f, 0.1f, 0.99f, 0.01f, 1e-8f, 1.5f, 2.0f, 0, 0};  // gradient_scale, ...
+      if (method == KLR_SGD || method == KLR_LARS) parameters[2] = 0;                  // nesterov
+      const klr_settings settings = {parameters, {1, 2}, kind == 2};
       Problem cpu(method, dtype), cuda(method, dtype), start(method, dtype);
       for (int i = 0; i < kUpdates; ++i) update_on_cpu(method, &cpu, settings), update_as_cuda(method, &cuda, settings);
       const double apart = difference(cpu, cuda), moved = difference(start, cuda);
