@@ -113,7 +113,7 @@ class AdamMini(FusedOptimizer):
         root = ops.sqrt(state.v / bias_correction(self.beta_2, ctx.t)) + self.epsilon
         return w - ctx.learning_rate * (m / blocks.spread(root) + ctx.weight_decay * w)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         return {
             "beta_1": self.beta_1,
             "gradient_weight": 1 - self.beta_1,

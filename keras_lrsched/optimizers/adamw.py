@@ -115,7 +115,7 @@ class AdamW(FusedOptimizer):
         v = state.v / bias_correction(self.beta_2, ctx.t)
         return w - ctx.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + ctx.weight_decay * w)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         return {
             "beta_1": self.beta_1,
             "gradient_weight": 1 - self.beta_1,

@@ -48,7 +48,7 @@ class FusedOptimizer(Optimizer):
 
     # What a method defines
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         """The parameters of the kernel by their names in ops/kernels/update_rules.h; `t` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} must implement `kernel_parameters(t)`.")
 

@@ -181,7 +181,7 @@ class Lamb(FusedOptimizer):
             return 1.0
         return 1.0 / ops.maximum(1.0, global_norm([ops.cast(g, "float32") for g in gradients]) / self.max_grad_norm)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         return {
             "beta_1": self.beta_1,
             "gradient_weight": 1 - self.beta_1 if self.grad_averaging else 1.0,

@@ -125,6 +125,6 @@ class Lars(FusedOptimizer):
     def adapts(self, index: int, is_decayed: bool) -> bool:
         return self._adapted[index] and (is_decayed or self.always_adapt)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         names = ("momentum", "nesterov", "trust_coefficient", "epsilon", "trust_clip", "learning_rate_in_momentum")
         return {name: getattr(self, name) for name in names}

@@ -98,6 +98,6 @@ class Lion(FusedOptimizer):
         state.momentum = average(self.beta_2, m, g)
         return w - ctx.learning_rate * (sign(average(self.beta_1, m, g)) + ctx.weight_decay * w)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         betas = {"beta_1": self.beta_1, "beta_2": self.beta_2}
         return {**betas, "one_minus_beta_1": 1 - self.beta_1, "one_minus_beta_2": 1 - self.beta_2}

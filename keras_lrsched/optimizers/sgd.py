@@ -124,5 +124,5 @@ class SGD(FusedOptimizer):
             return "they read a momentum. Received: momentum=0."
         return super()._unsuited(variables)
 
-    def kernel_parameters(self, t):
+    def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         return {"momentum": self.momentum, "nesterov": self.nesterov}
