@@ -134,21 +134,7 @@ def methods_of(room):
 
 
 def _entries(room):
-    found = registry.entries(room.partition(".")[0])
-    if found or room != "optimizers":
-        return found
-    catalog = importlib.import_module(f"keras_lrsched.{room}.catalog")  # until the room is registered
-    return [
-        registry.Entry(
-            row.name,
-            row.optimizer,
-            row.title,
-            paper=None if row.reference == "-" else row.reference,
-            kind=getattr(row, "kind", ""),
-            options=row.options,
-        )
-        for row in catalog.CATALOG
-    ]
+    return registry.entries(room.partition(".")[0])
 
 
 def _room(room, methods):
