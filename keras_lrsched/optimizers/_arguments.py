@@ -22,7 +22,7 @@ def checked_rate(name: str, value: Any) -> Any:
 
 
 def refuse_schedules(**numbers: Any) -> None:
-    """Raises for an argument that Keras would take and fail on in the first update, or not at all."""
+    """Raise for an argument that Keras would accept and fail on in the first update, or not at all."""
     for name, value in numbers.items():
         if callable(value):
             raise ValueError(

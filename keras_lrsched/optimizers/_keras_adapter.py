@@ -56,7 +56,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
     def add_variable_from_reference(
         self, reference_variable: Variable, name: str | None = None, initializer: str = "zeros"
     ) -> Variable:
-        """As Keras uses it for accumulated gradients and averages, but float32."""
+        """State in float32 for accumulated gradients and averages, where Keras takes the dtype of the variable."""
         return self.add_state(reference_variable, name or "var", initializer=initializer)
 
     def state_bytes(self) -> int:
@@ -82,7 +82,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
     def exclude_from_weight_decay(
         self, var_list: Sequence[Variable] | None = None, var_names: Sequence[str] | None = None
     ) -> None:
-        """As in Keras, before the optimizer is built; but it is saved."""
+        """Exclude variables from weight decay before the optimizer is built, as in Keras; here they are saved."""
         if self.built:
             raise ValueError("`exclude_from_weight_decay()` must be called before the optimizer is built.")
         exact = [f"^{re.escape(path_rules.path(variable))}$" for variable in var_list or ()]
@@ -176,7 +176,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
             super().assign(variable, value)
 
     def _update_averages(self, trainable_variables: Sequence[Variable]) -> None:
-        """As in Keras, but in float32."""
+        """Move the averages towards the variables, in float32."""
         if self.use_ema:
             momentum = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")
             for variable, mean in zip(trainable_variables, keras_private.moving_averages(self), strict=True):
@@ -186,7 +186,7 @@ class KerasAdapter(keras_private.OptimizerHooks):
                     mean.assign(ops.where(ops.equal(old, value), old, new))  # exact where a variable stays
 
     def _assign_averages(self, trainable_variables: Sequence[Variable]) -> None:
-        """As in Keras; variables that gradients overwrite have no average, for which Keras fails on TensorFlow."""
+        """Assign the averages to the variables; those that gradients overwrite have none."""
         means = keras_private.moving_averages(self)
         if all(mean is not None for mean in means):
             super()._assign_averages(trainable_variables)

@@ -30,7 +30,7 @@ class Pass(NamedTuple):
 
 
 class MultiPassModel(keras.Model):
-    """Trains the model inside of it, by `compile` and `fit` as usual, with a training step of its own.
+    """A model around another one that is trained by `compile` and `fit` as usual, with a training step of its own.
 
     A subclass defines `gradients`, from passes by `evaluate_at`. No pass changes anything: the state is a list of pairs of a
     variable and its value, so that a second pass with the first one's state has the same dropout, and moves no statistics.

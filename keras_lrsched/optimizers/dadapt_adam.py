@@ -92,7 +92,7 @@ class DAdaptAdam(DistanceEstimate):
         self.bias_correction = bias_correction
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """Takes the gradients into the sums and raises d; its old value goes into the steps."""
+        """Add the gradients to the sums and raise d; its old value goes into the steps."""
         scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
         for ctx in contexts:

@@ -87,7 +87,7 @@ class DAdaptLion(DistanceEstimate):
         self.beta_2 = validation.inner_fraction("beta_2", beta_2)
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """Takes the steps into the sums and raises d; its old value goes into the steps."""
+        """Add the steps to the sums and raise d; its old value goes into the steps."""
         scalars, b = contexts[0].scalars, self.beta_2**0.5
         d, gain, length = scalars.d, 0.0, 0.0
         for ctx in contexts:

@@ -87,7 +87,7 @@ class DAdaptSGD(DistanceEstimate):
         return {**super().make_scalars(), "first_norm": self.add_scalar("first_norm")}
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """Takes the gradients into the sums and raises d; d lr / ||g_0|| with its old value goes into the steps."""
+        """Add the gradients to the sums and raise d; d lr / ||g_0|| with its old value goes into the steps."""
         scalars = contexts[0].scalars
         d, first = scalars.d, scalars.first_norm
         norm = ops.sqrt(sum(dot(ctx.gradient, ctx.gradient) for ctx in contexts))

@@ -145,7 +145,7 @@ class Lamb(FusedOptimizer):
         )
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """By what all gradients are multiplied."""
+        """Return the factor of all gradients."""
         return self.kernel_scale([ctx.gradient for ctx in contexts])
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:

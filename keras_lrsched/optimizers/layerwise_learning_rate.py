@@ -25,7 +25,7 @@ HAVE_OWN_WEIGHTS = keras_private.existing(keras.optimizers, "Ftrl", "ScheduleFre
     options={"epsilon": 1e-8},
 )
 class LayerwiseLearningRate(Wrapper):
-    """Multiplies the learning rate of any optimizer, for each variable by the number that belongs to its path.
+    """A learning rate for each variable around any optimizer: multiplied by the number that belongs to its path.
 
         w = w + multiplier (update(w) - w)
 

@@ -103,7 +103,7 @@ class LocalUpdates(Wrapper):
         self._average(is_due, due)
 
     def average(self) -> None:
-        """Averages the weights now, from outside of `strategy.run`, whether it is due or not."""
+        """Average the weights, from outside of `strategy.run`, whether it is due or not."""
         backends.run_on_replicas(self.inner_optimizer, lambda: self._average(ops.convert_to_tensor(True), 0))
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:

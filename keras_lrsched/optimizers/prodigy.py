@@ -125,7 +125,7 @@ class Prodigy(DistanceEstimate):
         return {**super().make_scalars(), "d_max": self.add_scalar("d_max", self.d0)}
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """Takes the gradients into the sums and raises d; its old value goes into the steps."""
+        """Add the gradients to the sums and raise d; its old value goes into the steps."""
         scalars = contexts[0].scalars
         d, beta_3 = scalars.d, self.beta_2**0.5 if self.beta_3 is None else self.beta_3
         gain = length = 0.0

@@ -110,7 +110,7 @@ class Sophia(Optimizer):
         keras_private.track_optimizer_variable(self, self.sampling.state)
 
     def update_hessian(self, estimates: Sequence[Tensor | None], when: bool = True) -> None:
-        """Takes an estimate into h; one with an entry that is not finite is left out, variable by variable.
+        """Add an estimate to h; one with an entry that is not finite is left out, variable by variable.
 
         Args:
             estimates: For each variable that the optimizer was built with a tensor, or `None`: ghat, which is squared here;
