@@ -68,7 +68,8 @@ def page(entries):
         reference = inspect.getdoc(entry.target).partition("\nReference:")[2].partition("\n\n")[0]
         yield f"## {entry.name}: `{entry.target.__name__}`\n"
         yield f"{sentence}\n\n{explanation}" if explanation else f"{sentence}\n"
-        yield f"Reference: {' '.join(reference.split()) or entry.paper or 'none'}\n"
+        if reference or entry.paper:
+            yield f"Reference: {' '.join(reference.split()) or entry.paper}\n"
 
 
 def main():

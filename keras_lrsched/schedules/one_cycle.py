@@ -155,7 +155,7 @@ class OneCycleMomentum(PhasedSchedule):
 
 
 def _cycle(total_steps: int, pct_start: float, values: Sequence[float], anneal: profiles.Profile) -> list[Segment]:
-    """The phases between three or four values. Their lengths need not be whole numbers of steps."""
+    """The segments between three or four values. Their lengths need not be whole numbers of steps."""
     total_steps = validation.positive_int("total_steps", total_steps)
     rise = pct_start * total_steps - 1
     lengths = [rise] * (len(values) - 2)

@@ -55,7 +55,7 @@ class PowerDecay(PhasedSchedule):
         name: A label. Defaults to `"PowerDecay"`.
 
     Raises:
-        ValueError: If an argument is out of its range, the phases are longer than the run, or a number of tokens is less
+        ValueError: If an argument is out of its range, the segments are longer than the run, or a number of tokens is less
             than what one update takes: then it counts updates, or the batch counts tokens.
 
     Reference: arXiv:2408.13359 (text read); IBM/dolomite-engine `PowerScheduler` (code read; its `a` is our B * a, and it

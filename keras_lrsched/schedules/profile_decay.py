@@ -158,7 +158,7 @@ def _checked_sampling(every: int | None, points: Sequence[float] | None) -> tupl
 
 
 def _held(decay: Segment, points: Sequence[float]) -> list[Segment]:
-    """The decay as constant phases: its value at each sample point, held until the next."""
+    """The decay as constant segments: its value at each sample point, held until the next."""
     points = points if points[0] == 0 else [0.0, *points]
     values = [float(decay.value(x, 1 - x, np)) for x in map(np.float64, points)]
     lengths = [(right - left) * decay.steps for left, right in zip(points, [*points[1:], 1.0], strict=True)]

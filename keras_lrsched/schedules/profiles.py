@@ -1,11 +1,11 @@
 """Profiles: the shapes that every decay, warmup and cooldown is made of.
 
-A profile falls from 1 to 0 while its phase goes from x = 0 to x = 1. A schedule stretches it over steps and between two
+A profile falls from 1 to 0 while its segment goes from x = 0 to x = 1. A schedule stretches it over steps and between two
 values; a warmup is a profile played backwards. The split of a schedule into *profile* and *sampling rate* is that of
 REX (Chen et al. 2021, arXiv:2107.04197).
 
 Each formula is written once and serves NumPy in float64 and Keras tensors in float32: `xp` is the namespace, `numpy` or
-`keras.ops`. It receives both the part `done` (x) and the part `left` (1 - x) of the phase, each rounded once from whole
+`keras.ops`. It receives both the part `done` (x) and the part `left` (1 - x) of the segment, each rounded once from whole
 steps, and uses the one that does not cancel: near the end of a long decay `1 + cos(pi * x)` has lost all its digits in
 float32, where `sin(pi / 2 * left) ** 2`, the same function, has kept them.
 
@@ -35,7 +35,7 @@ class Profile:
 
     Args:
         name: The name under which `profiles.get` finds it.
-        shape: A function `shape(done, left, xp)` of the parts of the phase that are done and left, where `xp` is `numpy`
+        shape: A function `shape(done, left, xp)` of the parts of the segment that are done and left, where `xp` is `numpy`
             or `keras.ops`.
         parameters: The numbers that made this member of a family, as a dict. Defaults to `{}`.
         end: The value at x = 1: 0, or the floor of a shape that never reaches 0. Defaults to `0.0`.
