@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import keras
-import numpy as np
-from keras import tree
 
 from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.data import _pipelines
 from keras_lrsched.data._batch_stream import BatchStream, Entry
+from keras_lrsched.data._samples import Samples, common_length
 
 LEAD = 4
 """How many batches from now a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
@@ -75,13 +74,12 @@ class ScheduledBatches(keras.utils.PyDataset):
         super().__init__()
         if y is None and sample_weight is not None:
             raise ValueError("`sample_weight` needs `y`: `fit` drops the weights of data without targets.")
-        self.num_samples = _common_length((x, y, sample_weight))
-        self._arrays = _sliceable(keras_private.packed_arrays(x, y, sample_weight))
+        self.num_samples = common_length((x, y, sample_weight))
         self.shuffle = bool(shuffle)
         self.seed = validation.non_negative_int("seed", seed)
+        self._source = Samples(keras_private.packed_arrays(x, y, sample_weight), self.num_samples, self.shuffle, self.seed)
         self.steps_per_epoch = steps_per_epoch and validation.positive_int("steps_per_epoch", steps_per_epoch)
         self._stream = BatchStream(self.num_samples, batch_size)
-        self._orders: dict[int, np.ndarray] = {}
         self._changed = threading.Condition()  # batches are fetched by another thread than the one that trains
         self._within = self._held = self._to_be_held = False
         self._trained: int | None = None
@@ -344,18 +342,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         return self.steps_per_epoch or self._stream.batches_in_a_pass()
 
     def _samples(self, entry: Entry) -> Any:
-        number, offset = divmod(entry.start, self.num_samples)
-        rows: slice | np.ndarray = slice(offset, offset + entry.size)
-        if self.shuffle:
-            rows = self._order(number)[rows]
-        return _map(lambda array: keras_private.rows_of(array, rows), self._arrays)
-
-    def _order(self, number: int) -> np.ndarray:
-        order = self._orders.get(number)
-        if order is None:
-            order = np.random.default_rng([self.seed, number]).permutation(self.num_samples)
-            self._orders = {number: order}
-        return order
+        return self._source.batch(entry)
 
 
 def _refuse_steps_per_epoch(iterator: Any) -> None:
@@ -364,22 +351,3 @@ def _refuse_steps_per_epoch(iterator: Any) -> None:
             "Give `steps_per_epoch` to ScheduledBatches, not to `fit`, which would let the batches that it has fetched in "
             f"advance leak into the next epoch. Received: steps_per_epoch={iterator.steps_per_epoch}"
         )
-
-
-def _sliceable(arrays: Any) -> Any:
-    if keras.backend.backend() == "tensorflow":
-        arrays = tree.lists_to_tuples(arrays)  # as `fit` does with arrays there
-    return _map(keras_private.sliceable, arrays)
-
-
-def _map(function: Callable, arrays: Any) -> Any:
-    """The structure with the function applied to its arrays; `None` stays."""
-    return tree.map_structure(lambda array: None if array is None else function(array), arrays)
-
-
-def _common_length(arrays: Any) -> int:
-    shapes = [tuple(getattr(array, "shape", ())) for array in tree.flatten(arrays) if array is not None]
-    lengths = {shape[0] if shape else 0 for shape in shapes}
-    if len(lengths) != 1 or not (length := lengths.pop()):
-        raise ValueError(f"All arrays must have the same number of samples, at least one. Received: shapes {shapes}")
-    return int(length)
