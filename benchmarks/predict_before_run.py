@@ -165,10 +165,11 @@ def _picture(runner, laws, steps, path):
             axes[1, column].plot(shown.step, shown.loss, ".", markersize=3, color=f"C{number}")
             axes[1, column].plot(shown.step, law.predict(curve.rates, at=shown.step), color=f"C{number}")
         axes[0, column].set_title(f"{horizon} updates" + (" (twice as long as any run the law has seen)" if column else ""))
+        axes[0, column].set_xlabel("updates")
         axes[1, column].set_xlabel("updates")
     axes[0, 0].set_ylabel("learning rate")
     axes[1, 0].set_ylabel("training loss: predicted (line), measured (dots)")
-    axes[0, 0].legend(frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -205,6 +205,7 @@ def _picture_of_qsr(path):
     right.plot([0, UPDATES], [0, UPDATES / BASE_PERIOD], color="grey", linestyle=":", label=f"every {BASE_PERIOD} updates")
     left.set(xlabel="updates", ylabel="learning rate / peak")
     right.set(xlabel="updates", ylabel="averages so far, alpha = 2 x peak")
+    left.legend(frameon=False)
     right.legend(frameon=False)
     figure.savefig(path, dpi=110)
 

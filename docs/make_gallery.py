@@ -54,6 +54,8 @@ def picture(entries):
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(panels):
         panel.axis("off")
+    figure.supxlabel("optimizer step, from 0 to 1,000 (multigrid: to the end of its cycles)")
+    figure.supylabel("blue: learning rate / peak; orange: the value of what the title names")
     return figure
 
 
