@@ -1,6 +1,7 @@
 """The packages, the command's module, the project URLs, and compiled libraries for a wheel; all else is in setup.cfg."""
 
 import os
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 SOURCES = ["keras_lrsched._sources.ops", "keras_lrsched._sources.custom_ops_cuda"]
-REPOSITORY = runpy.run_path(str(Path(__file__).parent / "keras_lrsched" / "version.py"))["REPOSITORY"]
+FOLDER = Path(__file__).parent
+REPOSITORY = runpy.run_path(str(FOLDER / "keras_lrsched" / "version.py"))["REPOSITORY"]
 PAGES = {"Source": "", "Changelog": "/blob/main/CHANGELOG.md", "Issues": "/issues"}
 PREBUILT = os.environ.get("KERAS_LRSCHED_PREBUILT")
 """The folder that release/make_prebuilt.py has written, whose libraries the wheel contains."""
@@ -34,7 +36,19 @@ class BdistWheel(bdist_wheel):
         return ("py3", "none", tag[2]) if PREBUILT else tag
 
 
+def long_description():
+    """The README for a package index, which has no files beside it: links and pictures become absolute."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    if not REPOSITORY:
+        return text
+    pictures = REPOSITORY.replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{pictures}", text)
+    return re.sub(r"(\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", text)
+
+
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     py_modules=["keras_lrsched_command"],
     packages=[*find_packages(include=["keras_lrsched*"]), *SOURCES],
     project_urls={name: REPOSITORY + path for name, path in PAGES.items() if REPOSITORY},

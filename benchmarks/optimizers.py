@@ -298,7 +298,8 @@ def picture(rows, path):
         image = panel.imshow(losses, norm=scale, cmap=plt.get_cmap("viridis_r").with_extremes(over="black"), aspect="auto")
         panel.set_xticks(range(len(factors)), [f"{factor:g}" for factor in factors])
         panel.set_yticks(range(len(names)), names)
-        panel.set(title=f"{workload}: validation loss", xlabel="learning rate, times the default", ylabel="optimizer, best first")
+        panel.set(title=f"{workload}: validation loss")
+        panel.set(xlabel="learning rate, times the default", ylabel="optimizer, best first")
         figure.colorbar(image, extend="max", format="{x:g}", label="validation loss; black: larger, white: not tried")
     figure.savefig(path, dpi=100)
 
