@@ -9,6 +9,7 @@ from mkdocs.structure.files import File
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
 
+import excerpts  # noqa: E402
 import make_explorer_data  # noqa: E402
 import make_fidelity  # noqa: E402
 import make_measurements  # noqa: E402
@@ -43,7 +44,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     if page.file.src_uri == "methods/gallery.md":
         markdown = with_pictures(markdown)
-    return with_files(markdown, page, config, files)
+    return with_files(excerpts.inserted(markdown), page, config, files)
 
 
 def with_files(markdown, page, config, files):
