@@ -1,4 +1,4 @@
-"""What several processes need to train together: that all are there, with the same packages; and, on TensorFlow, a `fit`."""
+"""Training in several processes: a check that all are present with the same packages, and a `fit` on TensorFlow."""
 
 import contextlib
 import importlib.metadata
@@ -17,18 +17,20 @@ __all__ = ["enable_multi_worker_fit", "package_versions", "wait_for_workers"]
 
 PACKAGES = ("keras-lrsched", "keras", "numpy", "tensorflow", "jax", "jaxlib", "torch")
 PATIENCE = 5.0
-"""Seconds for somebody who has connected to say something."""
+"""Seconds to wait for the message of a connection."""
 LONGEST = 65536
-"""Bytes of a message: what is longer is none of ours."""
+"""Bytes of a message; a longer one is from another program."""
 
 
-def wait_for_workers(addresses: Sequence[str], index: int, timeout: float = 60.0, versions: Any = None) -> None:
-    """Waits until all workers are there, and raises on each of them if they have different packages.
+def wait_for_workers(
+    addresses: Sequence[str], index: int, timeout: float = 60.0, versions: dict[str, str] | None = None
+) -> None:
+    """Wait until all workers are present, and raise on each of them if they have different packages.
 
     To be called first on every worker, before `jax.distributed` or `tf.distribute` begin to use the same addresses: these
-    wait for minutes and name neither who is missing nor what differs. The first worker listens at its address, the others
-    tell it their versions of Python and of the packages in `PACKAGES`, and get those of all. Messages are JSON, of less than
-    64 KiB, and not secret: call it on a network that you trust.
+    wait for minutes and report neither a missing worker nor a difference. The first worker listens at its address, the
+    others send it their versions of Python and of the packages in `PACKAGES`, and get those of all. Messages are JSON, of
+    less than 64 KiB, and not secret: call it on a network that you trust.
 
     Args:
         addresses: `"host:port"` of each worker, in the same order everywhere.
@@ -42,7 +44,7 @@ def wait_for_workers(addresses: Sequence[str], index: int, timeout: float = 60.0
 
     Example:
 
-    >>> wait_for_workers(["localhost:8470"], index=0)  # one worker has nobody to wait for
+    >>> wait_for_workers(["localhost:8470"], index=0)  # a single worker does not wait
     """
     places = [_parsed(address) for address in addresses]
     if not isinstance(index, int) or not 0 <= index < len(places):
@@ -51,13 +53,13 @@ def wait_for_workers(addresses: Sequence[str], index: int, timeout: float = 60.0
     own = package_versions() if versions is None else dict(versions)
     if len(places) == 1:
         return
-    told = _listen(places, own, deadline) if index == 0 else _tell(places[0], index, own, deadline)
-    if not told:
+    received = _collect(places, own, deadline) if index == 0 else _exchange(places[0], index, own, deadline)
+    if not received:
         raise TimeoutError(f"No answer within {timeout:g} s from the first worker at {addresses[0]}.")
-    missing = [addresses[i] for i in range(len(places)) if str(i) not in told]
+    missing = [addresses[i] for i in range(len(places)) if str(i) not in received]
     if missing:
         raise TimeoutError(f"No answer within {timeout:g} s from the worker at {', '.join(missing)}.")
-    _compare([told[str(i)] for i in range(len(places))], addresses)
+    _compare([received[str(i)] for i in range(len(places))], addresses)
 
 
 def package_versions() -> dict[str, str]:
@@ -72,7 +74,7 @@ def package_versions() -> dict[str, str]:
 
 
 def enable_multi_worker_fit(model: keras.Model) -> keras.Model:
-    """Lets `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
+    """Let `fit` and `evaluate` of a model work under `MultiWorkerMirroredStrategy`, where those of Keras 3.15 fail.
 
     Keras takes the mean of what the steps of workers return over an axis that a scalar does not have, and, to build a model,
     the mean of a nested batch, which `tf.distribute` does not take (keras issue 20585). Here, the steps of this model return
@@ -92,7 +94,7 @@ def enable_multi_worker_fit(model: keras.Model) -> keras.Model:
 
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-    >>> enable_multi_worker_fit(model) is model  # one worker needs nothing
+    >>> enable_multi_worker_fit(model) is model  # unchanged for one worker
     True
     """
     if keras.backend.backend() != "tensorflow":
@@ -127,30 +129,30 @@ def _parsed(address: Any) -> tuple[str, int]:
     return host, int(port)
 
 
-def _listen(places: list[tuple[str, int]], own: dict[str, str], deadline: float) -> dict[str, dict]:
-    """The first worker: hears all others until the deadline, then tells each what all have said."""
-    told, connections = {"0": own}, []
+def _collect(places: list[tuple[str, int]], own: dict[str, str], deadline: float) -> dict[str, dict]:
+    """The first worker: collect the versions of all others until the deadline, then send all versions to each."""
+    received, connections = {"0": own}, []
     with socket.create_server(places[0]) as server:
         try:
-            while len(told) < len(places) and (left := deadline - time.monotonic()) > 0:
+            while len(received) < len(places) and (left := deadline - time.monotonic()) > 0:
                 server.settimeout(left)
                 try:
                     connection, _ = server.accept()
                     connections.append(connection)
-                    said = _receive(connection, min(deadline, time.monotonic() + PATIENCE))
+                    message = _receive(connection, min(deadline, time.monotonic() + PATIENCE))
                 except (OSError, ValueError):
-                    continue  # the deadline, or somebody else who tried the port
-                told.update({i: versions for i, versions in said.items() if i in map(str, range(1, len(places)))})
+                    continue  # the deadline, or another program on this port
+                received.update({i: versions for i, versions in message.items() if i in map(str, range(1, len(places)))})
             for connection in connections:
-                _send(connection, told)
+                _send(connection, received)
         finally:
             for connection in connections:
                 connection.close()
-    return told
+    return received
 
 
-def _tell(place: tuple[str, int], index: int, own: dict[str, str], deadline: float) -> dict[str, dict]:
-    """Another worker: tells the first one its versions, and hears those of all; nothing if that one does not come."""
+def _exchange(place: tuple[str, int], index: int, own: dict[str, str], deadline: float) -> dict[str, dict]:
+    """Another worker: send its versions to the first one; return those of all, or none if that one does not answer."""
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection(place, timeout=left) as connection:
@@ -162,7 +164,7 @@ def _tell(place: tuple[str, int], index: int, own: dict[str, str], deadline: flo
 
 
 def _send(connection: socket.socket, message: dict) -> None:
-    with contextlib.suppress(OSError):  # who has left since will say so itself
+    with contextlib.suppress(OSError):  # a worker that has left since raises by itself
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 

@@ -11,7 +11,7 @@ INSTALL = "pip install 'keras-lrsched[tensorflow]', 'keras-lrsched[jax]' or 'ker
 
 
 def configured_backend() -> str | None:
-    """What the user has set: `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`; `None` if it is neither."""
+    """The setting of the user: `KERAS_BACKEND`, else the `backend` of `~/.keras/keras.json`; `None` if it is neither."""
     if os.environ.get("KERAS_BACKEND"):
         return os.environ["KERAS_BACKEND"]
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")

@@ -1,6 +1,6 @@
 """A file of plain values and NumPy arrays, written all or not at all; reading it runs no code that it might hold.
 
-It is a line that says what it is, a line of JSON, the bytes of the arrays one after the other, and the SHA-256 of all that.
+It is a line that names the format, a line of JSON, the bytes of the arrays one after the other, and the SHA-256 of all that.
 The one written before is kept beside it, as `NAME.old`.
 """
 
@@ -29,7 +29,7 @@ CHECKSUM = 32
 
 
 def write(path: Path, state: Any) -> None:
-    """Replaces the file by one that holds `state`, a plain value (`plain.is_plain`).
+    """Replace the file by one that holds `state`, a plain value (`plain.is_plain`).
 
     Whenever the process dies or the disk is full, the state that was written last can be read.
 
@@ -58,7 +58,7 @@ def write(path: Path, state: Any) -> None:
 
 
 def read(path: Path) -> Any:
-    """What `write` was given last. If the file is damaged, what it was given before, with a warning.
+    """The state that was written last; if the file is damaged, the one before, with a warning.
 
     Raises:
         ValueError: If the file is none of ours, is truncated or was changed, and so is the older one.
@@ -84,7 +84,7 @@ def _copies(path: Path) -> tuple:
 
 
 def _keep(path: Path, old: Path) -> None:
-    """Gives the file a second name, for it must never lack its first."""
+    """Give the file a second name, for it must never lack its first."""
     old.unlink(missing_ok=True)
     if not path.exists():
         return
@@ -149,7 +149,7 @@ _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class _Unpacker:
-    """Makes what `_pack` was given; each array takes the next of the bytes, so that none is larger than the file."""
+    """The inverse of `_pack`; each array takes the next of the bytes, so that none is larger than the file."""
 
     def __init__(self, content: bytes | memoryview) -> None:
         self._content, self._place = content, 0
@@ -189,7 +189,7 @@ class _Unpacker:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name last, where the system lets a folder be opened."""
+    """Make the new name last, where the system lets a folder be opened."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -55,7 +55,7 @@ class Watch:
         return self._requested
 
     def start(self) -> None:
-        """Replaces the handlers, until `stop`."""
+        """Replace the handlers, until `stop`."""
         self._put_back()
         self._requested = self._error = None
         if threading.current_thread() is not threading.main_thread():
@@ -70,12 +70,12 @@ class Watch:
                 signal.signal(number, self._handle)
 
     def stop(self) -> None:
-        """Puts the former handlers back, and raises what a signal has asked for and `raise_if_requested` has not raised."""
+        """Put the former handlers back, and raise what a signal has requested and `raise_if_requested` has not raised."""
         self._put_back()
         self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raises what the signal has asked for, if one has come, and clears the flag."""
+        """Raise the exception of the signal, if one has come, and clear the flag."""
         error, self._requested, self._error = self._error, None, None
         if error is not None:
             self._put_back()
@@ -107,19 +107,19 @@ class Watch:
                 _announce(number)
 
     def _is_over(self, frame: Any) -> bool:
-        """Whether the `fit` that it was started in was left by an exception."""
+        """Return `True` if an exception has ended the `fit` that it was started in."""
         return self._callbacks is not None and not training_loop.is_running(self._callbacks(), frame)
 
     def _put_back(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number, former in self._replaced.items():
-                if signal.getsignal(number) == self._handle:  # else somebody has replaced ours
+                if signal.getsignal(number) == self._handle:  # else the program has replaced ours
                     signal.signal(number, former)
             self._replaced, self._callbacks = {}, None
 
 
 def _error_of(number: int, handler: Any, frame: Any) -> Any:
-    """What the signal would raise; `None` if the program's own handler raises nothing."""
+    """The exception that the signal would raise; `None` if the program's own handler raises nothing."""
     if handler is signal.default_int_handler:
         return KeyboardInterrupt()
     if handler is signal.SIG_DFL:
@@ -132,7 +132,7 @@ def _error_of(number: int, handler: Any, frame: Any) -> Any:
 
 
 def _deliver(number: int, handler: Any, frame: Any) -> None:
-    """Lets the signal have the effect that it has without a watch."""
+    """Let the signal have its effect without a watch."""
     if callable(handler):
         handler(number, frame)
     else:

@@ -16,7 +16,7 @@ def read_arrays(path: str | Path, required: Sequence[str], optional: Sequence[st
     """Named arrays of numbers, by name.
 
     Raises:
-        ValueError: If the file is no .npz file, is damaged, lacks a required array, or one of those asked for is no array of
+        ValueError: If the file is no .npz file, is damaged, lacks a required array, or one of them is no array of
             numbers, or larger than `LARGEST`.
     """
     with open(path, "rb") as file:

@@ -132,7 +132,7 @@ def included(name: str, excluded: Iterable, variables: Sequence, find_roles: Cal
 
 
 def refuse_complex(variables: Sequence) -> None:
-    """Raises an error for variables whose gradients have an imaginary part, which no method here has a formula for."""
+    """Raise an error for variables whose gradients have an imaginary part, which no method here has a formula for."""
     for variable in variables:
         if "complex" in keras.backend.standardize_dtype(variable.dtype):
             raise ValueError(f"Variables must be real. Received: {path(variable)}, dtype={variable.dtype}")

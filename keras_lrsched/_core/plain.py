@@ -16,7 +16,7 @@ CONTAINERS = (list, tuple, set, frozenset, collections.deque)
 
 
 def is_plain(value: Any, depth: int = 50) -> bool:
-    """Whether a value is plain. A structure that contains itself, or is deeper than `depth`, is not."""
+    """Return `True` if a value is plain. A structure that contains itself, or is deeper than `depth`, is not."""
     if type(value) in SCALARS:
         return True
     if isinstance(value, (np.ndarray, np.generic)):
@@ -29,7 +29,7 @@ def is_plain(value: Any, depth: int = 50) -> bool:
 
 
 def is_simple_dtype(name: str) -> bool:
-    """Whether a dtype is one of numbers or strings, and not a structure or Python's objects."""
+    """Return `True` if a dtype is one of numbers or strings, and not a structure or Python's objects."""
     try:
         dtype = np.dtype(name)
     except (TypeError, ValueError):

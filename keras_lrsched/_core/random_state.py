@@ -37,7 +37,7 @@ def restore_random_state(state: Any) -> None:
 
 
 def torch_random_state() -> list:
-    """What dropout without a seed draws from on PyTorch: the generator of the CPU, and those of all GPUs."""
+    """The states of PyTorch's generators, of the CPU and of all GPUs, from which dropout without a seed draws."""
     if keras.backend.backend() != "torch":
         return []
     import torch

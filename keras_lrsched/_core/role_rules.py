@@ -323,7 +323,7 @@ def _attributes(parent: Any, layer: Any) -> list:
 
 
 def _is_attention(layer: Any) -> bool:
-    """Whether a layer is one of attention, not a block around one that has such a name, too."""
+    """Return `True` if a layer is one of attention, not a block around one that has such a name, too."""
     return _is_called_attention(layer) and not any(_is_called_attention(each) for each in keras_private.children(layer))
 
 

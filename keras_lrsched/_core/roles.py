@@ -37,7 +37,7 @@ SOURCES = ("layer", "name", "shape", "given")
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """What a variable is to its layer.
+    """The role of a variable in its layer.
 
     Attributes:
         path: The path of the variable.
@@ -251,7 +251,7 @@ WORDS: dict[str, tuple[str, tuple]] = {
 
 
 def is_found(word: str, role: Any) -> bool:
-    """Whether a variable of some role is found by one of `WORDS`."""
+    """Return `True` if a variable of some role is found by one of `WORDS`."""
     field, values = WORDS[word]
     return getattr(role, field) in values
 
@@ -292,7 +292,7 @@ def _fields_by_path(path: str, shape: Sequence[int]) -> tuple:
 
 
 class _Owners:
-    """Which of some layers have which variables, and which layers are in which."""
+    """The layers that have variables, and the layers around them."""
 
     def __init__(self, layers: Sequence[keras.Layer], variables: Iterable | None = None) -> None:
         wanted = None if variables is None else {id(each) for each in variables}

@@ -15,7 +15,7 @@ class SeveralRunsError(ValueError):
 
 
 class RunFile:
-    """Appends rows to a CSV file; each run has the next number that is free, from 0.
+    """A CSV file that rows are appended to; each run has the next number that is free, from 0.
 
     A run that is resumed goes on under its own number: what it wrote after its state was saved is cut off.
 
@@ -28,7 +28,7 @@ class RunFile:
         self.begin_run()
 
     def begin_run(self) -> None:
-        """What is written next belongs to a new run."""
+        """Begin a new run."""
         self._run: int | None = None
         self._rows, self._is_ready = 0, False
 

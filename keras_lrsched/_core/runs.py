@@ -47,7 +47,7 @@ class RunIdentity:
         self._run, self._steps = Run(), 0
 
     def goes_on(self, model: Any) -> bool:
-        """Whether a `fit` that begins goes on with the run of the one that ended last."""
+        """Return `True` if a `fit` that begins goes on with the run of the one that ended last."""
         return self._run == Run(model) and self._steps == _steps(model)
 
     def end(self, model: Any) -> None:

@@ -218,7 +218,7 @@ class _Walk:
             ):
                 continue
             if isinstance(each, str) and name in _arguments(kind):
-                # Often a path: a run goes on to write where its script says, and not where a file does.
+                # Often a path: a run goes on to write to the path in its script, not to that in a file.
                 self._add(f"{path}.{name}", "object", lambda each=each: ("str", each), None)
                 continue
             understood = of_user or plain.is_plain(each) or _name_of_operation(each) is not None
@@ -231,7 +231,7 @@ class _Walk:
                     self._function(f"{path}.{name}", each)
 
     def _dataset(self, path: str, value: Any) -> None:
-        """What functions of a `tf.data` pipeline refer to, and the variables that they use."""
+        """Visit what functions of a `tf.data` pipeline refer to, and the variables that they use."""
         inputs, functions = keras_private.parts_of_dataset(value)
         for number, (function, _, variables) in enumerate(functions):
             self._function(f"{path}.function{number}", function)
@@ -241,7 +241,7 @@ class _Walk:
             self.visit(f"{path}.input{index}", each)
 
     def _function(self, path: str, value: Any) -> None:
-        """What the names in a function of the user's refer to: closures and global names."""
+        """Visit what the names in a function of the user's refer to: closures and global names."""
         owner, function = getattr(value, "__self__", None), _function_of(value)
         if owner is not None:
             self.visit(f"{path}.__self__", owner)
@@ -303,7 +303,7 @@ def _operation(value: Any) -> Any:
 
 
 def is_of_user(thing: Any) -> bool:
-    """Whether a class or function is part of the user's program, and of no installed package."""
+    """Return `True` if a class or function is part of the user's program, and of no installed package."""
     root = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
     if root in _NOT_OF_USER or root in sys.stdlib_module_names:
         return False

@@ -77,13 +77,13 @@ def increasing(name: str, values: Any, check: Callable) -> Any:
 
 
 def shorter(name: str, value: Any, limit_name: str, limit: Any) -> None:
-    """Raises unless `value`, a number of steps, leaves room for at least one more within `limit`."""
+    """Raise unless `value`, a number of steps, leaves room for at least one more within `limit`."""
     if non_negative_int(name, value) >= positive_int(limit_name, limit):
         raise ValueError(f"`{name}` must be less than `{limit_name}`. Received: {name}={value!r}, {limit_name}={limit!r}")
 
 
 def below(name: str, value: Any, limit_name: str, limit: Any) -> None:
-    """Raises unless `value`, a checked number, lies below `limit`, another."""
+    """Raise unless `value`, a checked number, lies below `limit`, another."""
     if value >= limit:
         raise ValueError(f"`{name}` must be below `{limit_name}`. Received: {name}={value!r}, {limit_name}={limit!r}")
 

@@ -140,7 +140,7 @@ def _classes_of(module):
 @functools.cache
 def _subclasses(kind):
     classes = [each for classes in _own_classes().values() for each in classes.values()]
-    return tuple(each for each in classes if issubclass(each, kind) and each is not kind)
+    return tuple(each for each in classes if kind in each.__mro__ and each is not kind)
 
 
 @functools.cache

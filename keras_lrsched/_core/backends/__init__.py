@@ -1,4 +1,4 @@
-"""What differs between the backends of Keras, from the module of the running one.
+"""Functions that differ between the backends of Keras, from the module of the running one.
 
 The three modules define the same functions; `tensorflow.py` documents them.
 """

@@ -28,13 +28,13 @@ def access_to_state(value: Any, assign: Callable | None = None) -> Any:
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether it is a `tf.data.Dataset`."""
+    """Return `True` if it is a `tf.data.Dataset`."""
     tf = sys.modules.get("tensorflow")
     return tf is not None and isinstance(value, tf.data.Dataset)
 
 
 def is_torch_data(value: Any) -> bool:
-    """Whether it is a PyTorch data loader, sampler or data set."""
+    """Return `True` if it is a PyTorch data loader, sampler or data set."""
     return "torch" in sys.modules and type(value).__module__.startswith("torch.utils.data")
 
 

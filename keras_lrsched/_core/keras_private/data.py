@@ -18,7 +18,7 @@ def element_spec(iterator: Any) -> Any:
 
 
 def packed_arrays(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """What `fit` makes of its arguments: x, (x,), (x, y) or (x, y, sample_weight), with one weight for each output.
+    """The arguments of `fit` as its adapter has them: x, (x,), (x, y) or (x, y, sample_weight), a weight for each output.
 
     Relies on `ArrayDataAdapter` and its `_inputs`. Seen in Keras 3.10 to 3.15.
 
@@ -104,7 +104,7 @@ def batch_watcher(iterator: Any) -> Any:
 
 
 def data_of_adapter(adapter: Any) -> tuple:
-    """What `fit` was given, as its data adapter keeps it: its kind, and the object or the arrays.
+    """The data of `fit` as its adapter has them: their kind, and the object or the arrays.
 
     The kinds are `"arrays"`, `"PyDataset"`, `"generator"` (with the batches that Keras has drawn ahead), `"tf.data"`,
     `"DataLoader"`, and `"other"`. Relies on the attributes `_inputs`, `py_dataset`, `_first_batches`, `_dataset` and

@@ -50,7 +50,7 @@ def parts_of_dataset(dataset: Any) -> tuple:
 
 
 def shuffles_anew(dataset: Any) -> bool:
-    """Whether a `tf.data.Dataset` is a `shuffle` whose order is another one in each pass.
+    """Return `True` if a `tf.data.Dataset` is a `shuffle` whose order is another one in each pass.
 
     Relies on the class name `_ShuffleDataset` and its `_reshuffle_each_iteration`. Seen in TensorFlow 2.18 to 2.21.
     """
@@ -58,7 +58,7 @@ def shuffles_anew(dataset: Any) -> bool:
 
 
 def repeats_for_ever(dataset: Any) -> bool:
-    """Whether a `tf.data.Dataset` is a `repeat` without an end.
+    """Return `True` if a `tf.data.Dataset` is a `repeat` without an end.
 
     Relies on the class name `_RepeatDataset` and its `_count`. Seen in TensorFlow 2.18 to 2.21.
     """
@@ -133,7 +133,7 @@ def is_compiled_by_xla() -> bool:
 
 
 def xla_optimization_barrier(tensors: Sequence) -> Any:
-    """The same tensors, which XLA computes all before it goes on with one of them.
+    """Return tensors, all of which XLA computes before it uses one of them.
 
     Relies on `gen_xla_ops.xla_optimization_barrier` of `tensorflow.compiler.tf2xla.ops`. Seen in TensorFlow 2.18 to 2.21.
     """

@@ -93,7 +93,7 @@ def set_iterations(optimizer: keras.optimizers.Optimizer, variable: Any) -> None
 
 
 def learning_rate_setting(optimizer: keras.optimizers.Optimizer) -> Any:
-    """What an optimizer was constructed with: a variable, a schedule or a function; `None` for one that has no such thing.
+    """The learning rate that an optimizer has: a variable, a schedule or a function; `None` if it has none.
 
     Relies on `Optimizer._learning_rate`. Seen in Keras 3.10 to 3.15.
     """
@@ -248,7 +248,7 @@ class OptimizerHooks(keras.optimizers.Optimizer):
 
 
 class LossScaleHooks(keras.optimizers.LossScaleOptimizer):
-    """What `LossScaleOptimizer` does with gradients that are finite and that are not, for subclasses to define.
+    """The steps of `LossScaleOptimizer` with finite gradients and with others, which subclasses define.
 
     Relies on `_common_apply`, the `cond` within it, and the methods `_stateful_handle_finite_grads`,
     `_stateful_handle_non_finite_grads`, `_stateless_handle_finite_grads` and `_stateless_handle_non_finite_grads` that it

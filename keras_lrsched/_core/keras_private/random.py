@@ -17,7 +17,7 @@ def global_seed_generator() -> Any:
 
 
 def existing_global_seed_generator() -> Any:
-    """The same; `None` if nothing has drawn from it yet.
+    """The global seed generator; `None` if nothing has drawn from it yet.
 
     Relies on `keras.src.backend.common.global_state` and its attribute "global_seed_generator". Seen in Keras 3.10 to 3.15.
     """
@@ -25,12 +25,12 @@ def existing_global_seed_generator() -> Any:
 
 
 def forget_global_seed_generator() -> None:
-    """Lets the next draw make a new generator. Relies on the same names as `existing_global_seed_generator`."""
+    """Let the next draw make a new generator. Relies on the same names as `existing_global_seed_generator`."""
     global_state.set_global_attribute("global_seed_generator", None)
 
 
 def random_seed() -> int | None:
-    """What `keras.utils.set_random_seed` was given last, or `None`.
+    """The last argument of `keras.utils.set_random_seed`, or `None`.
 
     Relies on `keras.src.utils.rng_utils.get_random_seed`. Seen in Keras 3.10 to 3.15.
     """

@@ -7,7 +7,7 @@ import keras
 
 
 def trains_by_own_step(model: keras.Model) -> bool:
-    """Whether the class of a model overrides `train_step`.
+    """Return `True` if the class of a model overrides `train_step`.
 
     Relies on the trainer of each backend being a base class of `keras.Model` that defines `train_step`. Seen in Keras 3.10
     to 3.15.
@@ -16,7 +16,7 @@ def trains_by_own_step(model: keras.Model) -> bool:
 
 
 def is_compiled_part_built(model: keras.Model) -> bool:
-    """Whether losses and metrics given to `compile` have their variables.
+    """Return `True` if losses and metrics given to `compile` have their variables.
 
     Relies on `_compile_loss` and `_compile_metrics` of the trainer. Seen in Keras 3.10 to 3.15.
     """
@@ -56,7 +56,7 @@ def state_between_steps(model: keras.Model, kind: str) -> Any:
 
 
 def compile_arguments(model: keras.Model) -> dict:
-    """What `compile` was given, by name. Relies on `Trainer._compile_config.config`. Seen in Keras 3.10 to 3.15."""
+    """The arguments of `compile`, by name. Relies on `Trainer._compile_config.config`. Seen in Keras 3.10 to 3.15."""
     config = getattr(model, "_compile_config", None)
     return {} if config is None else dict(config.config)
 

@@ -27,7 +27,7 @@ def callbacks_of_fit() -> list[keras.callbacks.Callback]:
 
 
 def place_first(callback: keras.callbacks.Callback) -> None:
-    """Lets `callback` be called before all others from the next event on; to be called in `set_model`.
+    """Let `callback` be called before all others from the next event on; to be called in `set_model`.
 
     A callback that is not in the list yet is added to it. Does nothing where there is no `CallbackList`.
     """
@@ -35,10 +35,10 @@ def place_first(callback: keras.callbacks.Callback) -> None:
 
 
 def place_last(callback: keras.callbacks.Callback) -> None:
-    """Lets `callback` be called after all others, those that Keras adds included; to be called in `set_model`.
+    """Let `callback` be called after all others, those that Keras adds included; to be called in `set_model`.
 
     Tools such as KerasTuner and MLflow append callbacks of their own, so that the order in which a user lists them is no
-    condition that can be asked for.
+    requirement that can be made.
     """
     _reorder(callback, lambda others: [*others, callback])
 
@@ -49,7 +49,7 @@ def initial_epoch() -> int:
 
 
 def is_validation_of_fit() -> bool:
-    """Whether the running `evaluate` is the validation of an epoch in `fit`, and no call by anybody else."""
+    """Return `True` if the running `evaluate` is the validation of an epoch in `fit`, and not a call from elsewhere."""
     callbacks = callback_list()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -75,7 +75,7 @@ def data_adapter(dataset: Any) -> Any:
 
 
 def is_running(callbacks: Any, frame: FrameType | None) -> bool:
-    """Whether a function that has this `CallbackList` as a variable, such as `fit`, has led to `frame`.
+    """Return `True` if a function that has this `CallbackList` as a variable, such as `fit`, has led to `frame`.
 
     Variables of a module do not count: they outlive a loop that has failed.
     """
@@ -112,12 +112,12 @@ def probing_adapter() -> Any:
 
 
 def is_looking_ahead() -> bool:
-    """Whether Keras, in any thread, reads data for something else than training: to learn their shapes, to evaluate."""
+    """Return `True` if Keras, in any thread, reads data for another purpose than training: for their shapes, to evaluate."""
     return any(map(_looks_ahead, sys._current_frames().values()))
 
 
 def phase() -> str | None:
-    """Which step of a Keras model is running, `"train"`, `"test"` or `"predict"`: the innermost; `None` outside of all."""
+    """The innermost running step of a Keras model: `"train"`, `"test"` or `"predict"`; `None` outside of all."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name, _, rest = frame.f_code.co_name.partition("_")
@@ -128,7 +128,7 @@ def phase() -> str | None:
 
 
 def is_building() -> bool:
-    """Whether Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
+    """Return `True` if Keras takes a batch only to build the model (JAX, PyTorch, `tf.distribute`)."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name in keras_private.BUILDING:
@@ -138,7 +138,7 @@ def is_building() -> bool:
 
 
 def is_exporting() -> bool:
-    """Whether the call stack has led here from an exporter: of Keras, TensorFlow, LiteRT, ONNX, JAX or PyTorch."""
+    """Return `True` if the call stack has led here from an exporter: of Keras, TensorFlow, LiteRT, ONNX, JAX or PyTorch."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(keras_private.EXPORTERS):

@@ -60,7 +60,7 @@ def make_step(model: keras.Model) -> None:
     variables that the optimizer has by then.
     """
     record = vars(model)[_HOOKS]
-    if model.train_function is not record.function:  # somebody else has let it be made anew
+    if model.train_function is not record.function:  # other code has let it be made anew
         record.reusable = None
     record.keys = [_key(hook) for hook in record.hooks]
     if record.reusable is not None and record.reusable.keys == record.keys:

@@ -24,7 +24,7 @@ def watch_metric_resets(model: keras.Model) -> "_CountsResets":
 
 
 class _CountsResets(keras.callbacks.Callback):
-    """Stands in for `model.reset_metrics`."""
+    """A replacement of `model.reset_metrics`."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class _StoresBatchSize:
 
 
 class _LeavesStep(keras.callbacks.Callback):
-    """Takes a hook out of the training step when `fit` ends."""
+    """A callback that removes a hook from the training step when `fit` ends."""
 
     def __init__(self, hook: Any) -> None:
         super().__init__()
