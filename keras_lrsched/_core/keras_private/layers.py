@@ -33,7 +33,7 @@ def layers_of(model: keras.Model) -> list:
 
 
 def has_value(variable: Any) -> bool:
-    """Return `True` if a variable has its value, which Keras removes before a step on JAX, and after an error does not restore.
+    """Return `True` if a variable has its value, which Keras removes before a step on JAX until its end, or an error.
 
     Relies on `Variable._value`, which `Trainer._purge_model_variables` sets to `None`. Seen in Keras 3.10 to 3.15.
     """
