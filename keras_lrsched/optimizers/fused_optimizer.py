@@ -1,4 +1,4 @@
-"""The base of optimizers that a compiled kernel can update, all variables in one call."""
+"""Base of optimizers that a compiled kernel can update, all variables in one call."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Unpack
@@ -30,6 +30,29 @@ class FusedOptimizer(Optimizer):
 
     Raises:
         RuntimeError: At the first update, if `fused` is `True` and there is no kernel for it.
+
+    Example:
+
+    Momentum, with the kernel of `SGD`:
+
+    >>> class HeavyBall(FusedOptimizer):
+    ...     state_names = ("m",)
+    ...     kernel = "sgd"
+    ...
+    ...     def __init__(self, learning_rate=0.01, momentum=0.9, **options):
+    ...         super().__init__(learning_rate, **options)
+    ...         self.momentum = momentum
+    ...
+    ...     def step(self, w, g, state, ctx):
+    ...         state.m = self.momentum * state.m + g
+    ...         return w - ctx.learning_rate * (state.m + ctx.weight_decay * w)
+    ...
+    ...     def kernel_parameters(self, t):
+    ...         return {"momentum": self.momentum, "nesterov": False}
+    >>> w = keras.Variable([1.0, -2.0])
+    >>> HeavyBall(0.5).apply([ops.array([1.0, 0.0])], [w])
+    >>> w.numpy()
+    array([ 0.5, -2. ], dtype=float32)
     """
 
     kernel = ""
@@ -49,19 +72,19 @@ class FusedOptimizer(Optimizer):
     # What a method defines
 
     def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
-        """The parameters of the kernel by their names in ops/kernels/update_rules.h; `t` counts from 1."""
+        """Return the parameters of the kernel by their names in ops/kernels/update_rules.h; `t` counts from 1."""
         raise NotImplementedError(f"{type(self).__name__} must implement `kernel_parameters(t)`.")
 
     def kernel_scale(self, gradients: Sequence[Tensor]) -> Tensor:
-        """By what the kernel multiplies the gradients."""
+        """Return the factor of the gradients in the kernel."""
         return 1.0
 
     def kernel_blocks(self, place: int) -> Sequence[int]:
-        """Of a variable whose second moment has one number a block: how many, and how many neighbors share one."""
+        """Return the numbers of blocks and of neighbors in each, of a variable with one second moment a block."""
         return ()
 
     def adapts(self, index: int, is_decayed: bool) -> bool:
-        """Whether a variable has a trust ratio."""
+        """Return whether a variable has a trust ratio."""
         return False
 
     # The update
@@ -70,7 +93,9 @@ class FusedOptimizer(Optimizer):
         self._calls_kernel = self._has_kernel(trainable_variables)
         super()._apply_gradients(grads, trainable_variables)
 
-    def _update_variables(self, grads, trainable_variables, learning_rate):
+    def _update_variables(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable], learning_rate: Any
+    ) -> None:
         if not self._calls_kernel:
             super()._update_variables(grads, trainable_variables, learning_rate)
             return
