@@ -48,8 +48,7 @@ class AnnealingLaw(Law):
     Raises:
         ValueError: If a number is negative or not finite, `decay` is not between 0 and 1, or `warmup` is unknown.
 
-    Reference: Tissue et al. 2024, arXiv:2408.11029. The formula and its S1 and S2 were checked against public code that is
-    not the authors' (zhes2Hen/Fit_Scaling_Laws); the paper's own fits were not.
+    Reference: Tissue et al. 2024, arXiv:2408.11029.
 
     Example:
 

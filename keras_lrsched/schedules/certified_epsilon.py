@@ -44,8 +44,7 @@ class CertifiedEpsilon(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2103.17268. The values are those of the official code, `eps_scheduler.py` of
-    Verified-Intelligence/auto_LiRPA, which was run.
+    Reference: arXiv:2103.17268; official code, Verified-Intelligence/auto_LiRPA.
 
     Example:
 

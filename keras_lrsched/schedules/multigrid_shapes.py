@@ -60,8 +60,7 @@ class MultigridShapes(PiecewiseConstant):
     Raises:
         ValueError: If an argument is out of its range, or a shape would get no epoch.
 
-    Reference: arXiv:1912.00998. Epochs and learning rates are those of the official code, `multigrid.py` of
-    facebookresearch/SlowFast, which was run. It restarts the short cycle with each epoch, we run it through.
+    Reference: arXiv:1912.00998; official code, facebookresearch/SlowFast.
 
     Example:
 

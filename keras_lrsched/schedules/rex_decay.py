@@ -45,7 +45,7 @@ class REXDecay(ProfileDecay):
     Raises:
         ValueError: If an argument is out of its range, or `warmup_steps` comes without `warmup_target`.
 
-    Reference: arXiv:2107.04197 (no official code; the formula is that of three independent implementations).
+    Reference: arXiv:2107.04197.
 
     Example:
 

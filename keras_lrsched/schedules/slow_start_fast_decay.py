@@ -41,8 +41,7 @@ class SlowStartFastDecay(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range, or the cooldown never reaches 0 and `alpha` is 0.
 
-    Reference: arXiv:2012.13628 for the idea (abstract only). The parameterization and its defaults are ours, unverified: do
-    not expect the paper's values.
+    Reference: arXiv:2012.13628, for the idea: the values are not the paper's.
 
     Example:
 

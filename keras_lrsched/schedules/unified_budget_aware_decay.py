@@ -42,8 +42,7 @@ class UnifiedBudgetAwareDecay(ProfileDecay):
     Raises:
         ValueError: If an argument is out of its range, or `warmup_steps` comes without `warmup_target`.
 
-    Reference: arXiv:2505.24452 (no official code found; most public "UBA" code is another formula). The paper's form with
-    several cycles is not implemented.
+    Reference: arXiv:2505.24452.
 
     Example:
 

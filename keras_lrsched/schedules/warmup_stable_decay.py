@@ -62,8 +62,8 @@ class WarmupStableDecay(PhasedSchedule):
     Raises:
         ValueError: If an argument is out of its range, or the cooldown never reaches 0 and `alpha` is 0.
 
-    Reference: arXiv:2404.06395 (MiniCPM), arXiv:2405.18392 (official code: epfml/schedules-and-scaling; the values are
-    those of that code), arXiv:2508.01483.
+    Reference: arXiv:2404.06395 (MiniCPM), arXiv:2405.18392 (official code, epfml/schedules-and-scaling),
+    arXiv:2508.01483.
 
     Example:
 

@@ -59,8 +59,7 @@ class WarmupStableDecaySimplified(PhasedSchedule):
         ValueError: If an argument is out of its range, a cooldown would have no length, the first period is too short for
             its warmup and cooldown, or the cooldown never reaches 0 and `alpha` is 0.
 
-    Reference: arXiv:2410.05192. The formula and the jump are those of the co-authors' library (code seen: `inv` schedule and
-    `cycles` of stanford-crfm/levanter), and so is the floor of 0.1; the paper's body was not read, nor its own code found.
+    Reference: arXiv:2410.05192; the co-authors' library, stanford-crfm/levanter.
 
     Example:
 
