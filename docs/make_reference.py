@@ -7,6 +7,7 @@ import argparse
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import dataclass, field
 from html import escape
 from types import ModuleType
@@ -64,11 +65,17 @@ class Method:
         return next((each.kind for each in self.entries if each.kind), self._kind_of_value())
 
     @property
+    def anchor(self):
+        """The public path, which other pages link to."""
+        return f"keras_lrsched.{self.room}.{self.name}"
+
+    @property
     def path(self):
-        """Where mkdocstrings finds it."""
-        if hasattr(importlib.import_module(f"keras_lrsched.{self.room}"), self.name):
-            return f"keras_lrsched.{self.room}.{self.name}"
-        return f"{self.value.__module__}.{self.name}"
+        """Where mkdocstrings, which reads the source, finds it: in the module that defines it."""
+        of_value = getattr(self.value, "__module__", None)
+        if of_value and of_value.startswith("keras_lrsched.") and hasattr(sys.modules[of_value], self.name):
+            return f"{of_value}.{self.name}"
+        return self.anchor
 
     @property
     def summary(self):
@@ -160,6 +167,8 @@ def _page(method):
     drawn = picture(method)
     if drawn:
         yield f'<div class="pictures">{drawn}</div>\n'
+    if method.path != method.anchor:
+        yield f'<a id="{method.anchor}"></a>\n'
     yield f"::: {method.path}\n"
 
 
