@@ -124,6 +124,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/python docs/check_words.py
 	$(BIN)/clang-format --dry-run --Werror ops/*/*.cc ops/*/*.h custom_ops_cuda/*.cu custom_ops_cuda/*.cc custom_ops_cuda/*.h \
 		tests/native/*.cc tests/native/*.h
 
