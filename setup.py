@@ -6,7 +6,7 @@ import runpy
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -25,11 +25,12 @@ class BuildPy(build_py):
             shutil.copytree(PREBUILT, Path(self.build_lib, "keras_lrsched", "_prebuilt"), dirs_exist_ok=True)
 
 
-class BdistWheel(bdist_wheel):
-    def finalize_options(self):
-        super().finalize_options()
-        self.root_is_pure = not PREBUILT
+class Platform(Distribution):
+    def has_ext_modules(self):
+        return bool(PREBUILT)
 
+
+class BdistWheel(bdist_wheel):
     def get_tag(self):
         """The libraries do not depend on the version of Python."""
         tag = super().get_tag()
@@ -52,5 +53,6 @@ setup(
     py_modules=["keras_lrsched_command"],
     packages=[*find_packages(include=["keras_lrsched*"]), *SOURCES],
     project_urls={name: REPOSITORY + path for name, path in PAGES.items() if REPOSITORY},
+    distclass=Platform,
     cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel},
 )

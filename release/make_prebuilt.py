@@ -1,8 +1,8 @@
 """Compiles the libraries that a wheel contains, with the frameworks of this environment, and adds them to a folder.
 
 What the folder has for other versions of a framework stays, so that a wheel may serve several: run it once in each of
-their environments. Libraries choose the instruction set when they are loaded. Those without a framework's C++ interface
-carry their own C++ runtime.
+their environments. Libraries choose the instruction set when they are loaded. The C++ runtime is linked dynamically, since
+a static one would need the newest C library.
 
 Run: python release/make_prebuilt.py build/prebuilt
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from keras_lrsched.kernels import _build, _prebuilt, _targets
 
 TARGETS = {"core": None, "jax": "jax", "tensorflow": "tensorflow", "tensorflow_xla": "tensorflow"}
-OWN_RUNTIME = ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL")
 
 
 def main():
@@ -50,8 +49,7 @@ def add(target, family, folder, objects):
     """Compiles a library into the folder, and returns its row of the manifest."""
     for binding in objects.glob("binding_*.o"):  # of another target; the kernels are the same
         binding.unlink()
-    flags = () if target.startswith("tensorflow") else OWN_RUNTIME
-    _build.build(target, family, objects, ("-s", *flags))
+    _build.build(target, family, objects, ("-s",))
     framework = _targets.framework(target)
     name = f"{family}_{target}{f'-{framework.version}' if framework.version else ''}.so"
     shutil.copy(objects / "library.so", folder / name)
