@@ -5,8 +5,23 @@ from typing import Any
 
 from keras import ops
 
-from keras_lrsched._core import backends, path_rules
+from keras_lrsched._core import backends, keras_private, path_rules
 from keras_lrsched._core.types import Tensor, Variable
+
+
+def skip_unless_finite(optimizer: Any, grads: Sequence[Tensor], variables: Sequence[Variable]) -> Tensor:
+    """Return whether an update is to be done, as a tensor, and count it if not.
+
+    Raises:
+        FloatingPointError: See `all_finite`.
+    """
+    finite = all_finite(grads, variables, raises=optimizer.nonfinite == "raise")
+    counter = keras_private.iterations(optimizer)
+    skipped = ops.cast(ops.logical_not(finite), counter.dtype)
+    optimizer.skipped_updates.assign_add(skipped)
+    # Keras will count this update although it is left out.
+    counter.assign_sub(skipped * (optimizer.gradient_accumulation_steps or 1))
+    return finite
 
 
 def all_finite(grads: Sequence[Tensor], variables: Sequence[Variable], raises: bool) -> Tensor:

@@ -14,7 +14,7 @@ from keras_lrsched._core.types import FindRoles, LearningRate, Multipliers, Patt
 from keras_lrsched.optimizers._arguments import checked_rate, from_config, refuse_schedules, to_config
 from keras_lrsched.optimizers._keras_adapter import KerasAdapter
 from keras_lrsched.optimizers._low_precision import stochastic_round, warn_of_lost_updates, wide_dtype
-from keras_lrsched.optimizers._nonfinite import all_finite
+from keras_lrsched.optimizers._nonfinite import skip_unless_finite
 from keras_lrsched.optimizers._options import show_inherited_arguments
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
 
@@ -251,7 +251,7 @@ class Optimizer(KerasAdapter):
     def _update_variables(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable], learning_rate: Any
     ) -> None:
-        finite = self._check_finite(grads, trainable_variables)
+        finite = None if self.nonfinite == "propagate" else skip_unless_finite(self, grads, trainable_variables)
         scalars = OptimizerState(self._scalars)
         common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)
         contexts = [self._make_context(v, g, scalars, *common) for v, g in zip(trainable_variables, grads, strict=True)]
@@ -316,17 +316,6 @@ class Optimizer(KerasAdapter):
             if condition is not None:
                 value = ops.where(condition, value, ops.convert_to_tensor(variable))
             self.assign(variable, value)
-
-    def _check_finite(self, grads: Sequence[Tensor], variables: Sequence[Variable]) -> Tensor | None:
-        """Whether the update is to be done, as a tensor; `None` if it is in any case."""
-        if self.nonfinite == "propagate":
-            return None
-        finite = all_finite(grads, variables, raises=self.nonfinite == "raise")
-        skipped = ops.cast(ops.logical_not(finite), keras_private.iterations(self).dtype)
-        self.skipped_updates.assign_add(skipped)
-        # Keras will count this update although it is left out.
-        keras_private.iterations(self).assign_sub(skipped * (self.gradient_accumulation_steps or 1))
-        return finite
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         super().finalize_variable_values(var_list)
