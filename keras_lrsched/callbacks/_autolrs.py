@@ -11,7 +11,7 @@ def forecast(losses: Any, step: float, passes: int = 10) -> float:
     """The loss at `step`, from the losses at 0, 1, ..., n - 1: a exp(b step) + c.
 
     Outliers of the first half are dropped in `passes` passes, a spline is laid through the rest, and an exponential through
-    the spline. With more than one pass, each looks at the 3% of points farthest from a spline, else at the farthest one.
+    the spline. With more than one pass, each considers the 3% of points farthest from a spline, else at the farthest one.
 
     Returns:
         A float; NaN if there is no fit.
@@ -41,7 +41,7 @@ def kept(losses: Any, passes: int) -> np.ndarray:
 def spline(losses: Any, positions: np.ndarray) -> np.ndarray:
     """The smoothing spline of degree 2 through some of the losses, at all positions."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the smoothing it is asked for may be out of reach
+        warnings.simplefilter("ignore", UserWarning)  # the requested smoothing may be out of reach
         return scipy.interpolate.UnivariateSpline(positions, losses[positions], k=2)(np.arange(len(losses)))
 
 

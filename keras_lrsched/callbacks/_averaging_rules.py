@@ -1,4 +1,4 @@
-"""How checkpoints of weights are averaged: as a running mean, or over a window of the last ones."""
+"""Averaging of checkpoints of weights: a running mean, or a window of the last ones."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def with_defaults(kind: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def rule(kind: str, options: dict[str, Any]) -> "RunningMean | Window":
-    """What averages the checkpoints."""
+    """The averaging rule of a kind."""
     match kind:
         case "ema":
             momentum = validation.beta("ema_momentum", options["ema_momentum"])

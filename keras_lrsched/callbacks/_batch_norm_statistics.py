@@ -15,7 +15,7 @@ BATCH_SIZE = 32
 
 
 def recompute_batch_norm(model: keras.Model, batches: Any) -> None:
-    """Replaces the moving mean and variance of each BatchNorm layer by their mean over the batches.
+    """Replace the moving mean and variance of each BatchNorm layer by their mean over the batches.
 
     The model is called on the inputs of each batch in training mode, in eager code. No weight changes, nor do the seeds of
     dropout. Each batch counts alike, so let them have one size. A frozen BatchNorm layer keeps its statistics.
@@ -42,7 +42,7 @@ def recompute_batch_norm(model: keras.Model, batches: Any) -> None:
     try:
         for number, inputs in enumerate(_inputs(batches), 1):
             for layer in layers:
-                layer.momentum = (number - 1) / number  # 0 for the first: it forgets what was there
+                layer.momentum = (number - 1) / number  # 0 for the first, which discards what was there
             _call(model, inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
@@ -55,7 +55,7 @@ def recompute_batch_norm(model: keras.Model, batches: Any) -> None:
 
 
 def check_batch_norm_data(model: keras.Model, batches: Any) -> None:
-    """Refuses data on which `recompute_batch_norm` would fail, when `fit` begins and not when it has ended.
+    """Raise for data on which `recompute_batch_norm` would fail, when `fit` begins and not when it has ended.
 
     Raises:
         ValueError: If the model has no BatchNorm, the data can be read only once or have no end, or the model cannot be

@@ -53,7 +53,7 @@ class BatchSizeControl(Controller):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._batches.hold_back()
+        self._batches.limit_prefetch()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         requested = self._shares * self._batches.requested_size_of(batch)
@@ -137,8 +137,8 @@ class MicroBatchController(GradientController):
         size = self._batch_values.batch_size
         if not size:
             raise ValueError(
-                f"{type(self).__name__} needs the number of samples of each batch, which is not known in a loop of one's "
-                f"own around a model with a `train_step` of its own. Received: model={type(self._trainer).__name__}"
+                f"{type(self).__name__} needs the number of samples of each batch, which is not known in a custom loop "
+                f"around a model with a custom `train_step`. Received: model={type(self._trainer).__name__}"
             )
         return size
 

@@ -12,7 +12,7 @@ from keras_lrsched._core.training_loop import watches
 
 
 class BatchValues:
-    """Reads the values of single batches out of the sums that Keras keeps for the epoch's means.
+    """Values of single batches, from the sums that Keras keeps for the epoch's means.
 
         value_t = (total_t - total_(t-1)) / (count_t - count_(t-1))
 
@@ -24,11 +24,11 @@ class BatchValues:
 
     On JAX the sums are taken out of the state of the compiled step, and no other variable is moved.
 
-    A `train_step` of one's own may log what it likes under any name. There, a value comes from the sums of the `Mean` whose
+    A custom `train_step` may log anything under any name. There, a value comes from the sums of the `Mean` whose
     result is what is logged, batch after batch, whatever its name; what is the result of none is the value of the batch.
 
     After `read`, `batch_size` is the number of samples of the batch: the length of the first axis of the first array. It is
-    0 if it is not known, in a loop of one's own with a `train_step` of one's own.
+    0 if it is not known, in a custom training loop with a custom `train_step`.
 
     Args:
         *names: `"loss"`, or the names that Keras' logs give to metrics: `"accuracy"`, `"output_1_accuracy"`.
@@ -45,7 +45,7 @@ class BatchValues:
         return type(self), tuple(self.names)  # a copy of a callback reads the values of another `fit`
 
     def start(self, model: keras.Model) -> None:
-        """Looks at a model that may have been compiled anew."""
+        """Begin with a model, which may have been compiled anew."""
         self._model: Any = model
         self._sums: Any = None
         self._candidates: Any = None
@@ -60,7 +60,7 @@ class BatchValues:
         self._sizes: Any = watches.watch_batch_size(model) if has_own_step else None
 
     def check_logs(self, check: Callable[[dict[str, Any]], None]) -> None:
-        """Lets a function of the logs raise before anything is trained, where a `train_step` of one's own is compiled.
+        """Register a function of the logs that may raise before training, where a custom `train_step` is compiled.
 
         It is called with them on TensorFlow only, when the step is traced.
         """

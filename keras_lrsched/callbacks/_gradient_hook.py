@@ -1,4 +1,4 @@
-"""How a callback's computation with gradients is put into the compiled step: it surrounds the optimizer's `apply`."""
+"""Computations of callbacks with gradients as part of the compiled step, around the optimizer's `apply`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from keras_lrsched._core.training_loop import inner_optimizer, step_hooks
 
 
 def add(model: keras.Model, hook: Any) -> None:
-    """Lets `hook.before_apply` and `hook.after_apply` surround each `apply` of the model's optimizer, traced or run.
+    """Call `hook.before_apply` and `hook.after_apply` around each `apply` of the model's optimizer, traced or run.
 
     A hook that makes variables calls `step_hooks.make_step(model)` when it has them.
     """
@@ -28,7 +28,7 @@ def add(model: keras.Model, hook: Any) -> None:
 
 
 def remove(model: keras.Model, hook: Any, variables: list[keras.Variable]) -> None:
-    """Undoes `add`, and takes from the optimizer the variables that the hook had there."""
+    """Undo `add`, and remove the hook's variables from the optimizer."""
     if hook not in step_hooks.hooks(model):
         return
     if hasattr(model, "jax_state_sync"):

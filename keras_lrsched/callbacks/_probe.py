@@ -28,7 +28,7 @@ def _draws_nothing(measure: Callable) -> Callable:
 
 
 class Probe:
-    """Measures a model on a batch, in inference mode, and changes nothing: no metric, no seed.
+    """Measurements of a model on a batch, in inference mode, that change nothing: no metric, no seed.
 
     Args:
         model: A compiled model whose weights exist.
@@ -52,7 +52,7 @@ class Probe:
 
     @_draws_nothing
     def check(self) -> None:
-        """Refuses a model that cannot be evaluated on the batch.
+        """Raise for a model that cannot be evaluated on the batch.
 
         Raises:
             ValueError: If it has no loss of the batch, for whatever reason.
@@ -69,7 +69,7 @@ class Probe:
                 f"outputs and their targets. {received}"
             ) from error
         if loss is None or tuple(loss.shape) != ():
-            raise ValueError(f"To be measured, a model needs a loss in `compile` that gives one number. {received}")
+            raise ValueError(f"To be measured, a model needs a loss in `compile` that returns a scalar. {received}")
 
     @_draws_nothing
     def logits(self) -> tuple[float, ...]:
@@ -144,7 +144,7 @@ def number_of_samples(data: Any) -> int:
 
 
 def _part(batch: Any, part: Any) -> dict[str, Any]:
-    """Some of the samples, as tensors."""
+    """A part of the samples, as tensors."""
     return {name: keras.tree.map_structure(lambda x: ops.convert_to_tensor(x[part]), it) for name, it in batch.items()}
 
 

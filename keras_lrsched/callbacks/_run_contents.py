@@ -1,4 +1,4 @@
-"""What a file of `TrainingState` holds of a run: the states of model, callbacks, data and random numbers."""
+"""The contents of a file of `TrainingState`: the states of model, callbacks, data and random numbers of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class RunContents:
         return {"saved": saved, "derived": derived, "unknown": self.unknown()}
 
     def unknown(self) -> dict[str, str]:
-        """What can be neither saved nor derived: a dictionary from paths to reasons."""
+        """State that can be neither saved nor derived: a dictionary from paths to reasons."""
         unknown = dict(self._tracked.unknown)
         if self._draws_differ:
             unknown["random numbers"] = "those of other processes than the first, which has another state of them"
@@ -142,7 +142,7 @@ class RunContents:
         if any(path.startswith("data.") and path != "data.first_batch" for path in changed):
             if state["batch"]:
                 raise ValueError(
-                    "The run was saved within an epoch, where only the same data can go on. "
+                    "The run was saved within an epoch, where only the same data can continue. "
                     f"Received: other data, and batch {state['batch']} of the epoch"
                 )
             return
@@ -196,7 +196,7 @@ def _restore_state(callback: Any, state: dict[str, Any]) -> None:
 
 
 def _restore_csv(callback: Any, state: dict[str, Any]) -> None:
-    """Let a `CSVLogger` go on behind the lines that it had written when the state was saved."""
+    """Let a `CSVLogger` continue after the lines that it had written when the state was saved."""
     callback.csv_file.close()
     Path(callback.filename).write_text(state["content"])
     callback.csv_file = open(callback.filename, "a", newline="")  # noqa: SIM115 - Keras closes it

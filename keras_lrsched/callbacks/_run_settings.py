@@ -72,8 +72,8 @@ def check(now: dict[str, Any], then: dict[str, Any], allow_changes: Iterable[str
     for path in differences(now, then, allow_changes):
         raise ValueError(
             f"`{path}` is not what it was in the saved run: {_shown(then, path)}. Received: {_shown(now, path)}. "
-            f'To go on with the new one, use TrainingState(..., allow_changes=["{path}"]); to train from the start, remove '
-            "the file"
+            f'To continue with the new one, use TrainingState(..., allow_changes=["{path}"]); to train from the start, '
+            "remove the file"
         )
 
 

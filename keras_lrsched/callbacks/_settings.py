@@ -42,12 +42,12 @@ class Setting:
         self._check()
 
     def exchange(self, stand_in: Any) -> None:
-        """Puts anything in the place of the value, past what the owner does when an attribute is set."""
+        """Put anything in the place of the value, bypassing what the owner does when an attribute is set."""
         for holder, key in self._places:
             holder[key] = stand_in
 
     def write(self, number: float) -> None:
-        """Sets the value for good."""
+        """Set the value itself."""
         if isinstance(self.value, keras.Variable):
             self.value.assign(number)
         else:
@@ -145,7 +145,7 @@ def _has_settings(item: Any) -> bool:
 
 
 def callbacks_in(model: keras.Model) -> list[Any]:
-    """The `ScheduleHyperparameter` callbacks that are at work in a model."""
+    """The `ScheduleHyperparameter` callbacks that are active in a model."""
     return [hook for hook in step_hooks.hooks(model) if hasattr(hook, "target")]
 
 
@@ -171,7 +171,7 @@ def updates(model: keras.Model, optimizer: keras.optimizers.Optimizer, args: tup
 class StandIn(keras.Variable):
     """A scalar variable for all that Keras and its backends do with one, whose value is any tensor it is given.
 
-    A comparison with a Python number is decided when the step is traced, once for all steps: it says what 0.5 would.
+    A comparison with a Python number is decided when the step is traced, once for all steps, with the result for 0.5.
     """
 
     _tensor = None

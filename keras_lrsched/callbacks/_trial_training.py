@@ -9,7 +9,7 @@ from keras_lrsched.callbacks._batch_values import BatchValues
 
 
 class TrialTraining:
-    """Trains a model on single batches within `fit`; what that changes is for the caller to put back.
+    """Training on single batches within `fit`; the caller restores what that changes.
 
     Args:
         model: The model.

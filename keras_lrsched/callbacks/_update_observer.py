@@ -1,4 +1,4 @@
-"""What each update used: learning rates and scheduled settings, observed once for all callbacks that record them."""
+"""Learning rates and scheduled settings that each step used, observed once for all callbacks that record them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Update(NamedTuple):
 
 
 class UpdateObserver(keras.callbacks.Callback):
-    """Observes what the optimizers of a model used in each batch.
+    """Observer of what the optimizers of a model used in each batch.
 
     It is placed before all other callbacks, so that none of them has changed anything since the step was run. A learning
     rate that is a variable is read after the step; one that follows a schedule is computed from the optimizer's counter as
@@ -84,7 +84,7 @@ class UpdateObserver(keras.callbacks.Callback):
         return list(used) if formula is None or not used else formula(np.array(used)).tolist()
 
     def last(self, target: str) -> float:
-        """What the last batch used, or would have used if its step had not been left out."""
+        """The value that the last batch used, or would have used if its step had not been skipped."""
         rows = max(len(self.updates), 1)
         return self.values(target, [self._used(target, rows - 1, rows)])[0]
 
@@ -108,7 +108,7 @@ class UpdateObserver(keras.callbacks.Callback):
             self._function_rate = _FunctionRate(self._trainer)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks up what may have been set since: optimizers, their learning rates, `ScheduleHyperparameter`s."""
+        """Find what may have been set since: optimizers, their learning rates, `ScheduleHyperparameter`s."""
         main = inner_optimizer(self._trainer.optimizer)
         self._optimizers = optimizers_of(self._trainer)
         self._counted = {id(it): it for it in (main, *self._optimizers.values()) if it is not None}
@@ -176,7 +176,7 @@ class UpdateObserver(keras.callbacks.Callback):
         return made if made >= 0 else self._batches  # a callback has set the counter back before the step
 
     def _used(self, target: str, row: int, rows: int) -> Any:
-        """What the step number `row`, of `rows` that the most active optimizer made, had of one target."""
+        """The value of a target in step number `row` of the `rows` that the most active optimizer made."""
         source = self._sources[target]
         if source.variable is not None:
             return self._numbers[target]
@@ -191,7 +191,7 @@ class UpdateObserver(keras.callbacks.Callback):
 
 @dataclass
 class _Source:
-    """Where the values of a target come from: a variable, or a formula of the steps that an optimizer has made."""
+    """The source of the values of a target: a variable, or a formula of the steps that an optimizer has made."""
 
     optimizer: Any
     formula: Callable | None = None
@@ -201,7 +201,7 @@ class _Source:
 
 
 class _FunctionRate:
-    """Stores within the compiled step what a learning rate that is a function gives."""
+    """Variable in which the compiled step stores the value of a learning rate that is a function."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model, self._optimizer = model, inner_optimizer(model.optimizer)

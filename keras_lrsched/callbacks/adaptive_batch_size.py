@@ -1,7 +1,7 @@
 """AdAdaGrad: the batch grows when the noise in its gradient is too large for it (Lau, Liu & Kolar 2024)."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -22,7 +22,7 @@ from keras_lrsched.data.scheduled_batches import LEAD
     kind="controller",
 )
 class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
-    """Sets the batch size by the norm test: where the test fails, the next batch is as large as it should have been.
+    """Batch size by the norm test: where the test fails, the next batch is as large as it should have been.
 
         V / b <= eta^2 |g|^2,  else  b = ceil(V / (eta^2 |g|^2))
 
@@ -101,7 +101,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
         self.every = validation.positive_int("every", every)
         self.powers_of_two = bool(powers_of_two)
         self.variance = self.square = self.weight = 0.0
-        self.first: int | None = None
+        self.first: Any = None
         self.wanted: int | None = None
         self.history: list[list[float]] = []
 
@@ -149,7 +149,7 @@ class AdaptiveBatchSize(BatchSizeControl, MicroBatchController):
 
     @property
     def _parts(self) -> int:
-        """How many small batches of processes make up the batch of an update."""
+        """The number of small batches of processes in the batch of an update."""
         return self.accumulation_steps * self._shares
 
 

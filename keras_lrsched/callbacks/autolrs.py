@@ -38,7 +38,7 @@ WORST = 3.0
     kind="controller",
 )
 class AutoLRS(Controller):
-    """Searches the learning rate of each stage of the training, by short trials from the same state.
+    """Search of the learning rate of each stage of the training, by short trials from the same state.
 
     A stage is a search and then T steps (`exploitation_steps`) with the rate it found. The search keeps model, optimizer and
     random state aside; trains `candidates` rates for S steps (`search_steps`) each from there; forecasts the loss of each
@@ -56,8 +56,8 @@ class AutoLRS(Controller):
 
     With `ScheduledBatches`, each candidate trains on the very batches that come next in `fit`. With other data, it trains
     on a new pass over them, which is the same for all candidates unless the data themselves are shuffled anew
-    (`tf.data`). A `tf.data` pipeline that a further pass changes warns: `fit` goes on as with another seed. Data of a
-    generator, which can be read only once, are refused.
+    (`tf.data`). A `tf.data` pipeline that a further pass changes causes a warning: `fit` continues as with another
+    seed. Data of a generator, which can be read only once, are refused.
 
     The forecast is the official one. Its smoothing depends on the scale of the loss, and it is a rough guide: of the losses
     2 exp(-t / 100) + 0.5, seen for 100 steps, it expects 0.385 at step 1000, where they are 0.500.
@@ -81,8 +81,8 @@ class AutoLRS(Controller):
         warmup_steps: Steps before the first stage, in which the rate rises from 0 on a line. Defaults to `0`.
         warmup_learning_rate: Where it rises to. Defaults to `max_learning_rate`.
         seed: A non-negative integer. Defaults to `0`.
-        monitor: The value in the logs of training and `evaluate` that is to fall, such as `"d_loss"` of a `train_step` of
-            one's own. Defaults to `"loss"`.
+        monitor: The value in the logs of training and `evaluate` that is to fall, such as `"d_loss"` of a custom
+            `train_step`. Defaults to `"loss"`.
 
     Attributes:
         stages: A list of dictionaries, one a search: `step`, at which it was; `tried`, a list of `[rate, forecast]`;
@@ -92,7 +92,7 @@ class AutoLRS(Controller):
     Raises:
         ImportError: At construction, without scikit-learn, unless `search="log_grid"`.
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
-            are a generator; in a training loop of one's own, which has no data to search on; at a search, if the loss is no
+            are a generator; in a custom training loop, which has no data to search on; at a search, if the loss is no
             number before anything was tried.
 
     Reference:
@@ -200,7 +200,7 @@ class AutoLRS(Controller):
         self._adapter = self._dataset = None
 
     def _undo_search_without_step(self) -> None:
-        """Where Keras finds the data at an end only then, `before_update` has come for a step that does not."""
+        """Undo a search before a step that does not follow, as Keras finds the data at an end only then."""
         if self.stages and self.left == self.stage_steps[1] and self.stages[-1]["step"] == self.step:
             self.search_steps_done -= self.stages.pop()["search_steps"]
             self.left = 0
@@ -285,12 +285,12 @@ class AutoLRS(Controller):
         logs = self.evaluate(data, **options)
         if self.monitor[0] not in logs:
             raise ValueError(
-                f"`monitor` must be a value that `evaluate` gives, {sorted(logs)}. Received: {self.monitor[0]!r}"
+                f"`monitor` must be a value that `evaluate` returns, {sorted(logs)}. Received: {self.monitor[0]!r}"
             )
         return float(logs[self.monitor[0]])
 
 
 def _variables_of_callbacks(model: keras.Model) -> list[tuple[keras.Variable, np.ndarray]]:
-    """What callbacks have in the compiled step, which is in no snapshot, with its values."""
+    """The variables of callbacks in the compiled step, which are in no snapshot, with their values."""
     variables = [each for each in model.optimizer.variables if getattr(each, "of_callback", False)]
     return [(each, np.array(keras.ops.convert_to_numpy(each))) for each in variables]

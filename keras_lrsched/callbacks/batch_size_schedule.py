@@ -40,7 +40,7 @@ class Share:
     kind="controller",
 )
 class BatchSizeSchedule(BatchSizeControl):
-    """Lets the batch size follow a schedule: batch t has round(schedule(t)) samples, fewer where a pass over the data ends.
+    """Batch size that follows a schedule: batch t has round(schedule(t)) samples, fewer where a pass over the data ends.
 
     With t, the batches before are counted, over all `fit`s on these data. When the size becomes k times what it was, the
     learning rate is multiplied by 1, sqrt(k) or k, at the same update.

@@ -17,7 +17,7 @@ from keras_lrsched.callbacks._settings import callbacks_in
 from keras_lrsched.callbacks.snapshot import Snapshot
 
 _SAVED = ("step", "partial")
-"""What every controller needs to go on, beside what its subclass has."""
+"""The state of every controller, in addition to that of its subclass."""
 
 
 class Controller(keras.callbacks.Callback):
@@ -148,12 +148,12 @@ class Controller(keras.callbacks.Callback):
 
     @property
     def accumulation_steps(self) -> int:
-        """How many batches make up an optimizer step."""
+        """The number of batches in an optimizer step."""
         return getattr(inner_optimizer(self._trainer.optimizer), "gradient_accumulation_steps", None) or 1
 
     @property
     def processes(self) -> int:
-        """How many processes train the model together, each on its own part of every batch."""
+        """The number of processes that train the model together, each on its own part of every batch."""
         return len(backends.all_gather(self._trainer, 0))
 
     def evaluate(
@@ -192,11 +192,11 @@ class Controller(keras.callbacks.Callback):
         return broadcast_from_first(logs)
 
     def state(self) -> dict[str, Any]:
-        """What a run that is resumed needs to go on: plain values and NumPy arrays."""
+        """The state that a resumed run needs: plain values and NumPy arrays."""
         return copy.deepcopy({name: getattr(self, name) for name in (*_SAVED, *self.saved)})
 
     def restore_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Restore what `state` returned."""
         names = {*_SAVED, *self.saved}
         if set(state) != names:
             raise ValueError(f"The state of {type(self).__name__} must have {sorted(names)}. Received: {sorted(state)}")
@@ -246,7 +246,7 @@ class Controller(keras.callbacks.Callback):
         return 1 if self.counts_batches else self.accumulation_steps
 
     def _batches_applied(self) -> int:
-        """How many batches the optimizer has got, if several make up a step."""
+        """The number of batches that the optimizer was called with, if several make up a step."""
         return 0 if self._batches_of_a_step == 1 else self._optimizer_steps()
 
     def _optimizer_steps(self) -> int:
@@ -254,7 +254,7 @@ class Controller(keras.callbacks.Callback):
         return 0 if optimizer is None else int(optimizer_value(self._trainer, keras_private.iterations(optimizer)))
 
     def _check_optimizer(self, epoch_ends: bool = False) -> None:
-        """Refuses a training step that does not use the learning rate that is set.
+        """Raise for a training step that does not use the learning rate that is set.
 
         At once if there is another optimizer that it may use; else at the end of the epoch, as it may accumulate gradients
         by itself.
@@ -282,7 +282,7 @@ class Controller(keras.callbacks.Callback):
         return self._run is not None and self._run != Run(model)
 
     def _begin_run(self) -> None:
-        """Puts the initial state back if the run is another than that of the `fit` before."""
+        """Restore the initial state if the run is another than that of the `fit` before."""
         self._keep_initial_state()
         model = self.model
         if self.is_of_another_run(model):
@@ -298,7 +298,7 @@ class Controller(keras.callbacks.Callback):
     def _refuse_what_cannot_work(self) -> None:
         name, model = type(self).__name__, self.model
         if model.steps_per_execution != 1:
-            raise ValueError(f"{name} needs to see every update. Received: steps_per_execution={model.steps_per_execution}")
+            raise ValueError(f"{name} needs every optimizer step. Received: steps_per_execution={model.steps_per_execution}")
         if not self.works_on_replicas and backends.replicas_of(model) > 1:
             raise ValueError(f"{name} works with one replica. Received: num_replicas_in_sync={backends.replicas_of(model)}")
         if self.sets_learning_rate:
@@ -314,7 +314,7 @@ def _means(batches: list[dict[str, float]]) -> dict[str, float]:
 
 
 def refuse_backups(name: str) -> None:
-    """Refuses Keras' callbacks from whose files a run goes on without the state of other callbacks."""
+    """Raise for Keras' callbacks from whose files a run continues without the state of other callbacks."""
     callbacks = training_loop.callback_list()
     for callback in [] if callbacks is None else callbacks.callbacks:
         saves, kinds = type(callback).__name__, {each.__name__ for each in type(callback).__mro__}

@@ -29,22 +29,22 @@ POWERS = {"sqrt": 0.5, "linear": 1.0}
     kind="recorder",
 )
 class CriticalBatchSize(Controller):
-    """Measures how large the batch may be without loss, at the end of epochs, and leaves the training as it was.
+    """Measurement of the critical batch size at the end of epochs, by training branches that leave the run as it was.
 
     From the same state, one branch for each k trains on the same samples with batches of k B and the learning rate f(k) eta,
     f(k) = sqrt(k) or k. With L_k the loss of its last batch, smoothed by an exponential average,
 
         k* = the largest k with L_k <= L_j + tolerance for all j < k,   critical batch size = k* B
 
-    Training with k* B and f(k*) eta should go on as well as with B. The paper doubles B, and takes sqrt(2) eta, whenever the
-    critical size has grown beyond 2 B. It assumes that what has recovered after `samples` stays so. The samples are those
-    that `fit` would draw next, as far as its data can tell; B is the number of samples of an optimizer step, the size of
+    Training with k* B and f(k*) eta should continue as well as with B. The paper doubles B, and takes sqrt(2) eta, whenever
+    the critical size has grown beyond 2 B. It assumes that what has recovered after `samples` stays so. The samples are
+    those that `fit` would draw next, as far as its data allow; B is the number of samples of an optimizer step, the size of
     their first batch times `gradient_accumulation_steps` and the number of processes that train together: all sizes are of
     the whole batch. When the data end within a branch, a batch is smaller, as it is in `fit`.
 
     A measurement makes a further pass over data other than `ScheduledBatches`. A `tf.data` pipeline that this changes warns:
     one with a `shuffle` that is another one in each pass, a Python function, or Keras layers with random numbers. The
-    training then goes on as with another seed.
+    training then continues as with another seed.
 
     Each measurement costs `samples` times the number of branches; on JAX, or with `jit_compile`, also compiling.
 
@@ -63,7 +63,7 @@ class CriticalBatchSize(Controller):
 
     Raises:
         ValueError: At construction, if an argument is out of its range; when `fit` begins, as `Controller`, or if its data
-            are a generator, or the largest batch is more than `samples`; at a measurement, if the data do not tell the size
+            are a generator, or the largest batch is more than `samples`; at a measurement, if the data do not have the size
             of their batches before, or batches have samples of other shapes.
 
     Reference: arXiv:2505.23971, from its abstract and a detailed summary. That `samples` should be about 2 billion tokens
@@ -148,7 +148,7 @@ class CriticalBatchSize(Controller):
         return k ** POWERS[self.learning_rate_rule]
 
     def _samples_ahead(self) -> tuple[list, int]:
-        """As many samples as a branch trains on in this process, and the size of a batch."""
+        """The samples that a branch trains on in this process, and the size of a batch."""
         samples = self.samples // self.processes
         parts: list = []
         for batch in batches_ahead(self._adapter):
@@ -178,7 +178,7 @@ class CriticalBatchSize(Controller):
 
     @property
     def _parts(self) -> int:
-        """How many batches that processes train on make up one optimizer step."""
+        """The number of batches of all processes in one optimizer step."""
         return self.accumulation_steps * self.processes
 
     def _branch(self, data: Any, batch_size: int) -> Iterator[float]:

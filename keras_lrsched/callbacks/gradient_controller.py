@@ -1,4 +1,4 @@
-"""What callbacks share that compute from the gradients of each update, which Keras hands to no callback."""
+"""The base of callbacks that compute with the gradients of each step, which Keras passes to no callback."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ class GradientController(Controller):
     """Base of callbacks whose `before_apply` and `after_apply` are part of the compiled training step.
 
     While `fit` runs, they surround the optimizer's `apply`: at every batch, inside of a `LossScaleOptimizer`, which leaves
-    out the batches whose gradients are not finite. What they keep from one batch to the next, or tell the other hooks, lies
+    out the batches whose gradients are not finite. What they keep from one batch to the next, or pass to other hooks, lies
     in variables that `begin` makes by `add_variable`. For the compiled step these belong to the optimizer; no file and no
     `Snapshot` holds them, the state of the callback does.
 
@@ -64,7 +64,7 @@ class GradientController(Controller):
 
         Args:
             gradients: Float32 tensors or wider: not clipped yet, without the factor of a loss scale. Under gradient
-                accumulation, those of this batch; `of_update` tells what the update will use.
+                accumulation, those of this batch; `of_update` returns what the update will use.
             variables: The `keras.Variable`s they belong to, in the same order; those without a gradient are left out.
         """
 
@@ -95,7 +95,7 @@ class GradientController(Controller):
 
     @property
     def step_key(self) -> tuple | None:
-        """What the compiled step depends on, beside the model; see `training_loop`."""
+        """The settings that the compiled step depends on, beside the model; see `training_loop`."""
         if self.step_settings is None:
             return None
         return (type(self), *(getattr(self, name) for name in self.step_settings))
@@ -123,7 +123,7 @@ class GradientController(Controller):
         return variable
 
     def build_optimizer(self) -> None:
-        """Creates the variables of the model and the optimizer, for a `begin` that needs them; before `super().begin()`."""
+        """Create the variables of the model and the optimizer, for a `begin` that needs them; before `super().begin()`."""
         training_loop.build(self.model)
         if not self.optimizer.built:
             raise ValueError(
@@ -136,12 +136,12 @@ class GradientController(Controller):
         return optimizer_value(self._trainer, variable)
 
     def applied(self) -> int:
-        """How many batches the optimizer has got, over all `fit`s."""
+        """The number of batches that the optimizer was called with, over all `fit`s."""
         return int(self.read(keras_private.iterations(inner_optimizer(self._trainer.optimizer))))
 
     @property
     def accumulation_steps(self) -> int:
-        """How many batches make up an update."""
+        """The number of batches in an update."""
         return inner_optimizer(self._trainer.optimizer).gradient_accumulation_steps or 1
 
     @property
@@ -175,7 +175,7 @@ class GradientController(Controller):
         self.leave_step()
 
     def leave_step(self) -> None:
-        """Takes the hook out of the training step."""
+        """Remove the hook from the training step."""
         if self._trainer is not None:
             _gradient_hook.remove(self._trainer, self, list(self._variables.values()))
             self._trainer, self._variables, self.is_in_step = None, {}, False

@@ -21,7 +21,7 @@ from keras_lrsched.callbacks._batch_size import MicroBatchController, unbiased
     kind="recorder",
 )
 class GradientNoiseScale(MicroBatchController):
-    """Estimates the simple noise scale of the gradient, and changes nothing:
+    """Estimate of the simple noise scale of the gradient:
 
         B_simple = S / |G|^2
 

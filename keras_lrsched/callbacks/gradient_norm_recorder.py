@@ -27,7 +27,7 @@ COLUMNS = ("step", "gradient_norm")
     kind="recorder",
 )
 class GradientNormRecorder(GradientController):
-    """Records the norm of the gradient of every update, over all weights, before clipping:
+    """Record of the norm of the gradient of every update, over all weights, before clipping:
 
         l2: G_t = (sum g_i^2)^(1/2) (for SGD),   l1: G_t = sum |g_i| (for Adam)
 
@@ -38,10 +38,11 @@ class GradientNormRecorder(GradientController):
     out is not recorded. Under gradient accumulation it is that of the mean, once an update.
 
     The file is written as the run goes: a run that is killed keeps all but the last `flush_every` updates. Each `fit` is a
-    run of its own, with the next number in the column `run`, and the list below begins anew; unless it goes on with the same
-    optimizer from where the last one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run goes on
-    under its number, and no update is there twice. Where several processes train together, the first one writes; the norm is
-    that of the gradient of all. Norms that are not finite are left out of the file, as a schedule cannot be made from them.
+    run of its own, with the next number in the column `run`, and the list below begins anew; unless it continues with the
+    same optimizer from where the last one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run
+    continues under its number, and no update is there twice. Where several processes train together, the first one writes;
+    the norm is that of the gradient of all. Norms that are not finite are left out of the file, as a schedule cannot be made
+    from them.
 
     Args:
         path: A `.csv` file to write or to add to, with the columns `step`, `gradient_norm` and `run`. Defaults to `None`,

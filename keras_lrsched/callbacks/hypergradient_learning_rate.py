@@ -29,7 +29,7 @@ RANGE = (-0.8, 4.0)
     kind="controller",
 )
 class HypergradientLearningRate(GradientController):
-    """Raises the learning rate while gradients point along the last update, and lowers it when they turn back.
+    """Gradient descent on the learning rate: it rises while gradients point along the last update, and falls otherwise.
 
     Let g be the gradient of all weights, u the direction of the last update, at first 0, and b the
     `hypergradient_learning_rate`. Before each update, with h = <g, u>, or <g, u> / (|g| |u|) if `normalize`,
@@ -171,7 +171,7 @@ class HypergradientLearningRate(GradientController):
         known = isinstance(optimizer, (keras.optimizers.SGD, keras.optimizers.Adam))
         if not known or getattr(optimizer, "amsgrad", False):
             raise ValueError(
-                "HypergradientLearningRate knows the update directions of Keras' SGD, Adam without AMSGrad, and AdamW. "
+                "HypergradientLearningRate supports Keras' SGD, Adam without AMSGrad, and AdamW. "
                 f"Received: optimizer={type(optimizer).__name__}, amsgrad={getattr(optimizer, 'amsgrad', False)}"
             )
         if optimizer.gradient_accumulation_steps:

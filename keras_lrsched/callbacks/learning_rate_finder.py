@@ -24,7 +24,7 @@ from keras_lrsched.callbacks.snapshot import Snapshot
     kind="controller",
 )
 class LearningRateFinder(Controller):
-    """Trains some steps with a rising learning rate, records the losses, ends that `fit`, and puts everything back.
+    """Learning-rate range test: train some steps with a rising rate, record the losses, end that `fit`, restore everything.
 
     Step i = 0, ..., n - 1 has the learning rate
 
@@ -55,7 +55,7 @@ class LearningRateFinder(Controller):
         stop_factor: Above 1. Defaults to `4.0`, as in fastai.
         skip_begin: Steps at the start that `suggestion` leaves out. Defaults to `10`.
         skip_end: Steps at the end that `suggestion` leaves out. Defaults to `5`, as in fastai.
-        monitor: The value in the logs that is to fall, such as `"d_loss"` of a `train_step` of one's own. Defaults to
+        monitor: The value in the logs that is to fall, such as `"d_loss"` of a custom `train_step`. Defaults to
             `"loss"`.
 
     Attributes:
@@ -180,7 +180,7 @@ class LearningRateFinder(Controller):
         return float(rates[np.argmin(curve)])
 
     def plot(self, ax: Any = None) -> Any:
-        """Draws the losses, smoothed too, and both suggestions; gives the Matplotlib axes."""
+        """Draw the losses, smoothed too, and both suggestions; return the Matplotlib axes."""
         if ax is None:
             from matplotlib import pyplot as plt
 

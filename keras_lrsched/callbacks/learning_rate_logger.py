@@ -21,7 +21,7 @@ FLUSH_EVERY = 1000
     kind="recorder",
 )
 class LearningRateLogger(keras.callbacks.Callback):
-    """Logs the learning rate that every update used, and what each `ScheduleHyperparameter` of the same `fit` set.
+    """Log of the learning rate that every update used, and of what each `ScheduleHyperparameter` of the same `fit` set.
 
     Each has the name of its path in the model: `optimizer.weight_decay`, for a model with several optimizers
     `d_optimizer.learning_rate`, for a `MultiOptimizer` `optimizer.optimizers.adam.learning_rate`; only the learning rate of
@@ -33,19 +33,19 @@ class LearningRateLogger(keras.callbacks.Callback):
     rate of the *next* update. So that they show what was used as well, it is in `logs` a second time as
     `learning_rate_used`.
 
-    The values of all updates go, if asked for, into a CSV file with the columns `epoch`, `step`, `learning_rate`, ..., `run`
+    The values of all updates go, on request, into a CSV file with the columns `epoch`, `step`, `learning_rate`, ..., `run`
     and into TensorBoard event files with the same names. `step` is the number of training steps before this one, as in
     `schedule(step)`; under gradient accumulation one step is one batch, and the last batch of an update has the rate that
     the update uses. A step that is left out because of gradients that are not finite is no update. The value of an optimizer
     that makes no step in a batch is left empty.
 
     Values are observed after each step, before other callbacks may change them: it makes no difference where in the list
-    this callback or those that set the rate are. A rate that a training step of one's own changes after its own update is
+    this callback or those that set the rate are. A rate that a custom training step changes after its own update is
     seen changed.
 
     Files are written at the end of an epoch, by the first process of those that train together. Each `fit` is a run of its
-    own, with the next number in `run`, unless it goes on with the same optimizer from where the last one ended. With
-    `TrainingState`, a resumed run goes on under its number, and no row is there twice.
+    own, with the next number in `run`, unless it continues with the same optimizer from where the last one ended. With
+    `TrainingState`, a resumed run continues under its number, and no row is there twice.
 
     Args:
         path: CSV file to write or to add to. Defaults to `None`, for none.
@@ -123,12 +123,12 @@ class LearningRateLogger(keras.callbacks.Callback):
             self._writer = None
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on with its rows."""
+        """The state that a resumed run needs to continue its rows."""
         self._flush()
         return {"file": None if self._file is None else self._file.state(), "last": dict(self._last)}
 
     def restore_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Restore what `state` returned."""
         self._updates, self._last = [], dict(state["last"])
         if self._file is not None and state["file"] is not None:
             self._file.restore_state(state["file"])

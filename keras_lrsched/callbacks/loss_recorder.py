@@ -22,11 +22,11 @@ COLUMNS = ("step", "loss", "learning_rate", "batch_size", "tokens")
     kind="recorder",
 )
 class LossRecorder(keras.callbacks.Callback):
-    """Records the loss of each batch, with the learning rate, batch size and tokens of its update.
+    """Record of the loss of each batch, with the learning rate, batch size and tokens of its update.
 
     `logs["loss"]` in a batch callback is the mean over the epoch so far. The loss of the batch itself is the difference of
     the sums behind two such means. These are float32, so a single loss loses digits as an epoch grows: it is good to about
-    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbors. A `train_step` of one's own may
+    1e-5 after 100 updates, 1e-3 after 10,000. The errors cancel in a mean over neighbors. A custom `train_step` may
     log a mean of another name, or the loss of the batch itself: both are recognized.
 
     The learning rate is the one that the batch used, observed before other callbacks may change it. Under gradient
@@ -35,16 +35,17 @@ class LossRecorder(keras.callbacks.Callback):
 
     With `path`, the updates go into a CSV file that `keras_lrsched.laws.LossCurve.load` reads. It is written as the run
     goes: a run that is killed keeps all but the last `flush_every` updates. Each `fit` is a run of its own, with the next
-    number in the column `run`, and the lists below begin anew; unless it goes on with the same optimizer from where the last
-    one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run goes on under its number, and no update
-    is there twice. Where several processes train together, the first one writes; losses and batch sizes are those of all.
+    number in the column `run`, and the lists below begin anew; unless it continues with the same optimizer from where the
+    last one ended, as in a loop of `fit(epochs=1)`. With `TrainingState`, a resumed run continues under its number, and no
+    update is there twice. Where several processes train together, the first one writes; losses and batch sizes are those of
+    all.
 
     Args:
         path: A CSV file to write or to add to. Defaults to `None`, for none.
         flush_every: Updates between two writes. Defaults to `100`.
         tokens_per_example: What an example counts in tokens. Defaults to `None`: the length of the model's input if that is
             one sequence of integers; else no tokens are recorded.
-        monitor: The name in the logs of what is recorded as the loss: for a `train_step` of one's own that logs none, for
+        monitor: The name in the logs of what is recorded as the loss: for a custom `train_step` that logs none, for
             instance `"d_loss"`. Defaults to `"loss"`.
         learning_rate: For a model with several optimizers, the path of the learning rate to record, for instance
             `"d_optimizer.learning_rate"`. Defaults to `None`: that of `model.optimizer`, or of the only optimizer that makes
@@ -105,7 +106,7 @@ class LossRecorder(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.steps_per_execution != 1:
             raise ValueError(
-                f"LossRecorder needs to see every update. Received: steps_per_execution={self.model.steps_per_execution}"
+                f"LossRecorder needs every optimizer step. Received: steps_per_execution={self.model.steps_per_execution}"
             )
         self._values.start(self.model)
         self._values.check_logs(self._refuse_logs)
@@ -140,7 +141,7 @@ class LossRecorder(keras.callbacks.Callback):
         self._identity.end(self.model)
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on with its rows."""
+        """The state that a resumed run needs to continue its rows."""
         self._flush()
         return {
             "loss": list(self.loss),
@@ -151,7 +152,7 @@ class LossRecorder(keras.callbacks.Callback):
         }
 
     def restore_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Restore what `state` returned."""
         self.loss, self.learning_rate = list(state["loss"]), list(state["learning_rate"])
         self.batch_size, self._first_step = list(state["batch_size"]), state["first_step"]
         self._written = len(self.loss)
@@ -173,7 +174,7 @@ class LossRecorder(keras.callbacks.Callback):
             )
 
     def _rate(self) -> float:
-        """What the batch used; NaN if no optimizer has made a step yet and there are several, or none."""
+        """The learning rate that the batch used; NaN if no optimizer has made a step yet and there are several, or none."""
         known, moved = self._observer.targets, self._observer.learning_rates
         target = self.target
         if target is None:

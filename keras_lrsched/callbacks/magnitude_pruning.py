@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights become 0, more and more of them while training goes on (Zhu & Gupta 2017)."""
+"""Magnitude pruning: the smallest weights become 0, more and more of them during training (Zhu & Gupta 2017)."""
 
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from keras_lrsched.schedules.schedule import as_schedule, compute
     kind="controller",
 )
 class MagnitudePruning(GradientController):
-    """Sets the round(sparsity(t) n) weights of n that are smallest in magnitude to 0 before update t, and keeps them there.
+    """Pruning by magnitude: the round(sparsity(t) n) smallest of n weights are set to 0 before update t, and stay there.
 
     Whenever the schedule's value changes, the weights to prune are chosen anew: `SparsityRamp(..., frequency=100)` does so
     every 100 updates. In between, the pruned ones are set back to 0 within the compiled step, after each update. What was
@@ -31,7 +31,7 @@ class MagnitudePruning(GradientController):
     All weights named kernel (of dense, convolutional, recurrent and attention layers) are pruned; biases, embeddings and
     normalization are not. There is nothing to strip: after `fit` the model is a plain one with zeros in it, and files saved
     on the way hold no more than its weights. A model that has no weights yet is built from the data of `fit`. A later `fit`
-    with this callback goes on with the schedule at `optimizer.iterations`.
+    with this callback continues the schedule at `optimizer.iterations`.
 
     With learning-rate rewinding, let the optimizer have `LearningRateRewinding(schedule, T, k, cycles)`, and the sparsity
     steps at T, T + k, ...: the weights are pruned before these updates, which replay the schedule's last k. Under gradient
@@ -145,7 +145,7 @@ class MagnitudePruning(GradientController):
 
 
 def _largest(sizes: np.ndarray, sparsity: float) -> np.ndarray:
-    """Which numbers are left, when the smallest are taken; of equal ones, the first."""
+    """A mask of the entries that remain when the smallest are pruned; of equal ones, the first are."""
     keep = np.ones(sizes.size, bool)
     keep[np.argsort(sizes, kind="stable")[: round(sparsity * sizes.size)]] = False
     return keep

@@ -26,7 +26,7 @@ from keras_lrsched.precision.recipes import ForwardOnly
     kind="controller",
 )
 class PrecisionSchedule(Controller):
-    """Lets a model compute by one recipe after another, in phases.
+    """Training in phases of precision, by one recipe after another.
 
     Phases end at given steps, or when gradients drown in the noise of their quantization: at each check, with g the gradient
     of the loss on a sample with exact backward products, and g_q that with those of the recipe,

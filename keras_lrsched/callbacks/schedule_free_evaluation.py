@@ -1,4 +1,4 @@
-"""With a Schedule-Free optimizer: the averaged weights where results are taken, the others where training goes on."""
+"""With a Schedule-Free optimizer: the averaged weights where results are taken, the others where training continues."""
 
 from typing import Any
 
@@ -25,11 +25,11 @@ from keras_lrsched.optimizers._schedule_free import ScheduleFree
     kind="averager",
 )
 class ScheduleFreeEvaluation(keras.callbacks.Callback):
-    """Evaluates, predicts and saves with the averaged weights x of a Schedule-Free optimizer, and trains with y.
+    """Evaluation, prediction and saving with the averaged weights x of a Schedule-Free optimizer, which trains with y.
 
     x is in the model during `evaluate`, also that of `fit`, from an epoch's end to the next one's begin, and after `fit`. So
     what callbacks save or compare at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) is x, which `val_loss` is
-    of, wherever in the list they stand. What is saved then can be used as it is; training that goes on from it, also from
+    of, wherever in the list they stand. What is saved then can be used as it is; training that continues from it, also from
     a file, goes back to y. Weights that are set from outside take the place of those that the model has at that time, x
     or y, and move the other by as much.
 
@@ -67,7 +67,7 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
     """
 
     keeps_schedule_free_average = True
-    """What a Schedule-Free optimizer looks for where weights of an earlier epoch are restored."""
+    """The attribute by which a Schedule-Free optimizer finds this callback when weights of an epoch are restored."""
 
     def __init__(self, batch_norm_data: Any = None, keep_average: bool = True) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
 
 
 def _refuse_best_weights() -> None:
-    """Refuses callbacks that set the weights when `fit` ends: to x of an epoch, where the optimizer has y by then."""
+    """Raise for callbacks that set the weights when `fit` ends: to x of an epoch, where the optimizer has y by then."""
     for callback in training_loop.callbacks_of_fit():
         if getattr(callback, "restore_best_weights", False):
             raise ValueError(

@@ -27,7 +27,7 @@ from keras_lrsched.schedules.schedule import as_schedule, compute
     kind="controller",
 )
 class ScheduleHyperparameter(keras.callbacks.Callback):
-    """Sets a number of the optimizer, of a layer or of the loss from a schedule, at every update.
+    """Schedule of a numeric setting of the optimizer, of a layer or of the loss, applied at every update.
 
     With t = `optimizer.iterations` before the update, update t + 1 uses schedule(t), also in a run that is resumed. Under
     gradient accumulation t counts updates, not batches. In a model with several optimizers, a setting of one of them, such
@@ -92,10 +92,10 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self.schedule = as_schedule("schedule", schedule)
         refuse_per_update("ScheduleHyperparameter", "schedule", self.schedule)
         self.optimizer = optimizer
-        self._at_work = False
+        self._is_active = False
 
     def value(self, step: Any) -> Any:
-        """What update `step + 1` uses, in NumPy float64; `step` may be an array."""
+        """The value that update `step + 1` uses, in NumPy float64; `step` may be an array."""
         return compute(self.schedule, np.asarray(step), np)
 
     def set_model(self, model: keras.Model) -> None:
@@ -112,12 +112,12 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             training_loop.build(self.model)
         step_hooks.add_hook(self.model, self)
         step_hooks.make_step(self.model)
-        self._at_work = True
+        self._is_active = True
         self._updates_before = self._updates()
 
     @property
     def step_key(self) -> tuple | None:
-        """What the compiled step depends on, beside the model, see `training_loop`; `None` for other people's schedules."""
+        """The settings that the compiled step depends on, see `training_loop`; `None` for a user's own schedules."""
         try:
             config = keras.saving.serialize_keras_object(self.schedule)
             text = json.dumps(config, sort_keys=True)
@@ -126,9 +126,9 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         return (type(self), self.target, self.optimizer, text) if _is_known(config) else None
 
     def leave_step(self) -> None:
-        """Takes the schedule out of the training step."""
+        """Remove the schedule from the training step."""
         step_hooks.remove_hook(self._trainer, self)
-        self._at_work = False
+        self._is_active = False
         del self._setting, self._stand_in, self._trainer, self.counter  # so that the callback can be copied
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -136,7 +136,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
             self._refuse_what_is_not_read()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._at_work:
+        if self._is_active:
             self._update()
             self.model.make_test_function()
 
@@ -146,7 +146,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         self._update()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._at_work:
+        if self._is_active:
             self._update()
             self.leave_step()
 
@@ -200,7 +200,7 @@ class ScheduleHyperparameter(keras.callbacks.Callback):
         return inner_optimizer(self.model.optimizer)
 
     def _update(self) -> None:
-        """Writes what the last update used into the setting, for all that is not a training step."""
+        """Set the setting to what the last update used, for all that is not a training step."""
         step = int(ops.convert_to_numpy(self.counter.iterations)) - 1
         if step < 0:
             return

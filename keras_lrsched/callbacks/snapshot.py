@@ -24,7 +24,7 @@ class Snapshot:
 
     Args:
         model: A compiled model. Outside of `fit`, its weights must exist.
-        metrics: Whether the metrics are held too. Defaults to `False`: the means in Keras' logs go on over what was
+        metrics: Whether the metrics are held too. Defaults to `False`: the means in Keras' logs continue over what was
             trained, whether it is kept or not.
         others: Whether state beyond the variables of the model and of `model.optimizer` is held. Defaults to `True`.
 
@@ -79,7 +79,7 @@ class Snapshot:
 
 
 def known_of(model: keras.Model) -> list[Any]:
-    """What a snapshot of a model holds by itself, and the generators that `random_state` holds."""
+    """The variables that a snapshot of a model holds, and the generators that `random_state` holds."""
     optimizer = [] if model.optimizer is None else [model.optimizer, *model.optimizer.variables]
     generators = [np.random.mtrand._rand, random._inst]
     return [*model.variables, *model.metrics_variables, *optimizer, *generators]

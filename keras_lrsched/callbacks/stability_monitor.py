@@ -1,4 +1,4 @@
-"""Watches for what comes before a run diverges: a sharp loss, growing logits, a noisy gradient, values that are NaN."""
+"""Detection of signs before a run diverges: a sharp loss, growing logits, a noisy gradient, values that are NaN."""
 
 import math
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from keras_lrsched.callbacks.snapshot import Snapshot
     kind="recorder",
 )
 class StabilityMonitor(Controller):
-    """Measures on a fixed batch how stable the training is, and stops it or lowers the learning rate when it is not.
+    """Monitor of the stability of the training on a fixed batch, which may stop it or lower the learning rate.
 
     After the first update, and again each `every` updates, on the probe batch `data`, in inference mode:
 
@@ -35,7 +35,7 @@ class StabilityMonitor(Controller):
     The run is unstable when the loss of a batch or a measured value is not finite, which is looked at in each update and
     after each measurement; or when a measured value is above its limit. Then `action` is taken. With `rollback`, values
     that are not finite first bring back all weights and the state of the optimizer from the last measurement that was
-    finite; the data go on. Weights that are not finite cannot be mended by a lower rate, so without `rollback`, `"lower"`
+    finite; the data continue. Weights that are not finite cannot be mended by a lower rate, so without `rollback`, `"lower"`
     then stops the run.
 
     Each step of the power iteration costs two to three gradients of the probe batch, so choose `every` by its size. The
@@ -52,12 +52,12 @@ class StabilityMonitor(Controller):
         power_iterations: Steps of the power iteration in a measurement. Defaults to `5`.
         max_sharpness: A limit. Defaults to `None`.
         max_logit: A limit. Defaults to `None`.
-        action: `"stop"` to stop the training, `"lower"` to multiply the learning rate by `factor`, or `None` to go on.
+        action: `"stop"` to stop the training, `"lower"` to multiply the learning rate by `factor`, or `None` to continue.
             Defaults to `None`.
         factor: What `"lower"` multiplies the learning rate by, between 0 and 1. Defaults to `0.5`.
         rollback: Whether to keep a copy of weights and optimizer state in the memory of the host, and to go back to it.
             Defaults to `False`.
-        monitor: The value in the logs that has to be finite, such as `"d_loss"` of a `train_step` of one's own. Defaults to
+        monitor: The value in the logs that has to be finite, such as `"d_loss"` of a custom `train_step`. Defaults to
             `"loss"`.
 
     Attributes:
@@ -140,16 +140,16 @@ class StabilityMonitor(Controller):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
-        self._tell(logs)
+        self._add_to_logs(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self._tell(logs)
+        self._add_to_logs(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._probe = None  # what it has compiled cannot be copied
 
-    def _tell(self, logs: dict[str, Any] | None) -> None:
+    def _add_to_logs(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:
             logs.update(self.measured, instabilities=self.instabilities)
 

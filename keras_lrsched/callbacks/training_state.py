@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on, when it is started again, as if it had not been."""
+"""Exact resumption of a run that was killed at any moment."""
 
 import warnings
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from keras_lrsched.callbacks._run_contents import RunContents, can_be_resumed, o
     kind="checkpoint",
 )
 class TrainingState(keras.callbacks.Callback):
-    """Saves all state of a run to one file, and goes on from that file when the same script is started again.
+    """Checkpoint of all state of a run, from which it continues exactly when the same script is started again.
 
     On a CPU, a run that is killed and started again ends with the same weights, bit for bit, as one that was not; where that
     cannot be, a warning names what is not saved. The file holds
@@ -38,7 +38,7 @@ class TrainingState(keras.callbacks.Callback):
     - the generators of random numbers of Python, NumPy, Keras and PyTorch, and all that hang on the model, its loss, its
       layers, the callbacks and the data, or that functions of these refer to;
     - attributes of these objects (numbers, arrays, lists, sets, deques, dictionaries) that the training has changed; what it
-      leaves as it was, such as `patience` or an array of validation images, remains what the script says;
+      leaves as it was, such as `patience` or an array of validation images, remains as in the script;
     - the state of callbacks that have the methods `state` and `restore_state`, the history, and the file of a `CSVLogger`;
     - the place in the data, for `ScheduledBatches` and any data with the methods `state`, `restore_state` and `trained`.
 
@@ -46,17 +46,17 @@ class TrainingState(keras.callbacks.Callback):
 
     A saved run is continued only by the same script. Settings are compared with those of the saved run: of layers, their
     wiring and code, of all optimizers, the loss, the metrics, the data and their first batch, the seed. The first difference
-    raises, unless `allow_changes` names it: then the run goes on with what the script says. `epochs`, the arguments of other
-    callbacks, and validation data follow the script. To go on for longer, raise `epochs`; a run that `EarlyStopping` has
-    ended goes on if `epochs` or an argument of a callback is another one.
+    raises, unless `allow_changes` names it: then the run continues with the values of the script. `epochs`, the arguments of
+    other callbacks, and validation data follow the script. To train for longer, raise `epochs`; a run that `EarlyStopping`
+    has ended continues if `epochs` or an argument of a callback is another one.
 
     A finished run that is started again trains nothing and has the final weights. Within one process, each further `fit` of
     the same model is a run of its own with the same path, as in a loop of `fit(epochs=1)`. When the script is started again,
-    those that were finished train nothing, and the code between them sees the weights of the latest. A finished run of
+    those that were finished train nothing, and the code between them gets the weights of the latest. A finished run of
     another model in the same process, such as the one of the fold before, is an error: give each fold a path.
 
     The file is replaced in one step and carries a checksum, and the one before is kept as `path` + `".old"`: a process that
-    is killed while it writes, or a disk that is full, leaves the last good file. If the newest is damaged, the run goes on
+    is killed while it writes, or a disk that is full, leaves the last good file. If the newest is damaged, the run continues
     from the older one, with a warning that names both. If neither copy is whole, that is an error and not a fresh start; to
     train from the start, remove the file. It is read as data only: it cannot run code. While a process trains, others that
     are given the same path raise.
@@ -143,7 +143,7 @@ class TrainingState(keras.callbacks.Callback):
         self._warned: set[str] = set()
 
     def report(self) -> dict[str, Any]:
-        """What is saved, what follows from the script, and what can be neither saved nor derived.
+        """List the state that is saved, that follows from the script, and that can be neither saved nor derived.
 
         Returns:
             A dictionary: `"saved"` is a list of paths, `"derived"` and `"unknown"` are dictionaries from paths to reasons.
@@ -296,7 +296,7 @@ class TrainingState(keras.callbacks.Callback):
             self._contents.restore_history(then["history"])
             warnings.warn(
                 f"Run {number + 1} with {str(self.path)!r} was finished by an earlier process, and trains nothing. Until "
-                f"run {state['fit'] + 1} goes on, code between them sees the weights of that run",
+                f"run {state['fit'] + 1} continues, code between them gets the weights of that run",
                 stacklevel=2,
             )
             keras_private.set_initial_epoch(self.model, epochs)
@@ -368,7 +368,7 @@ _ENTRIES = {
 
 
 def _ended(state: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a run when another one with the same path begins."""
+    """The entries that are kept of a run when another one with the same path begins."""
     history = next((saved for saved in state["callbacks"].values() if isinstance(saved, dict) and "history" in saved), None)
     return {"settings": state["settings"], "history": history}
 

@@ -1,4 +1,4 @@
-"""VolSched: cosine annealing, corrected at intervals by how quiet the training metric has become."""
+"""VolSched: cosine annealing, corrected at intervals by the volatility of the training metric."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MEMORY = 10
     kind="controller",
 )
 class VolSched(Controller):
-    """Raises the learning rate when the training metric gets quiet, and lowers it when it gets restless.
+    """Cosine decay whose learning rate is raised when the training metric becomes less volatile, and lowered when more.
 
     Let a_i be the metric of batch i, r_i = ln(a_i / a_(i-1)), and N = `every`. After every N updates, with the
     volatilities s_N = std(last N r_i) and s_all = std(all r_i of the last 10 N batches),

@@ -27,7 +27,7 @@ from keras_lrsched.schedules.profiles import Profile
     kind="averager",
 )
 class WeightAveraging(Controller):
-    """Averages the weights while it trains on; evaluates, predicts and saves with the average.
+    """Averaging of the weights during training; evaluation, prediction and saving use the average.
 
     After update `start`, and again each `every` updates, the weights are taken in as a checkpoint w_n, n = 1, 2, ...
 
@@ -45,10 +45,10 @@ class WeightAveraging(Controller):
     after `fit`. So what callbacks save or compare at the end of an epoch (`ModelCheckpoint`, `EarlyStopping`) are the
     averaged weights that `val_loss` is of, wherever in the list they stand; a `ModelCheckpoint` that saves within an epoch
     saves the weights of the training. With `every="epoch"`, the checkpoint of an epoch is taken in before the validation of
-    that epoch; in a training loop of one's own, in `on_epoch_end`.
+    that epoch; in a custom training loop, in `on_epoch_end`.
 
-    After `fit`, hand this callback to `predict` or `evaluate` to use the average for just that call; before the first
-    checkpoint, these use the weights as they are. A further `fit` of the same model goes on with the average; with
+    After `fit`, pass this callback to `predict` or `evaluate` to use the average for just that call; before the first
+    checkpoint, these use the weights as they are. A further `fit` of the same model continues the average; with
     `keep_average`, it trains on from the averaged weights, so for `fit(epochs=1)` in a loop use `keep_average=False`. For
     another model, or another optimizer, the average begins anew.
 
@@ -129,7 +129,7 @@ class WeightAveraging(Controller):
 
     @property
     def averages(self) -> dict[str, Any]:
-        """What has been averaged so far."""
+        """The state of the averages."""
         return self.rule.state()
 
     @averages.setter
@@ -185,7 +185,7 @@ class WeightAveraging(Controller):
         self._swap_out()
 
     def _take_in(self, at_epoch_end: bool = False) -> None:
-        """Takes the weights in, if they are due and have not been taken in yet.
+        """Add the weights to the average, if they are due and were not added yet.
 
         It waits until all callbacks have seen the update, for one of them may go back to earlier weights.
         """

@@ -1,4 +1,4 @@
-"""Which samples make up batch t of an endless stream of passes over the data, when sizes change on the way."""
+"""The samples of batch t of an endless stream of passes over the data, when sizes change on the way."""
 
 import copy
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class BatchStream:
         return self._plan[index]
 
     def change(self, index: int, **change: Any) -> None:
-        """From batch `index` on, `size=` another size, or `to=` a place, as (start, number), where the stream goes on."""
+        """From batch `index` on, `size=` another size, or `to=` a place, as (start, number), where the stream continues."""
         self._changes.setdefault(index, {}).update(change)
         del self._plan[index:]
 
@@ -65,12 +65,12 @@ class BatchStream:
         return other
 
     def advance(self, done: int) -> None:
-        """Puts the origin behind `done` batches."""
+        """Move the origin behind `done` batches."""
         self._origin, self._changes = self._after(done)
         self._plan = []
 
     def batches_in_a_pass(self) -> int:
-        """How many batches it takes to see as many samples as there are."""
+        """The number of batches that hold as many samples as there are."""
         batches = samples = 0
         while samples < self.num_samples:
             samples += self.entry(batches).size
@@ -84,7 +84,7 @@ class BatchStream:
         return sizes[-1] if sizes else self.entry(0).requested
 
     def state(self, done: int) -> dict[str, Any]:
-        """What `restore_state` needs for a stream whose origin is behind `done` batches of this one."""
+        """The state for `restore_state` of a stream whose origin is behind `done` batches of this one."""
         origin, changes = self._after(done)
         return {"origin": list(origin), "changes": [[index, change] for index, change in sorted(changes.items())]}
 

@@ -33,7 +33,7 @@ def description(iterator: Any) -> dict[str, Any]:
 
 
 def unsaved_order(iterator: Any) -> dict[str, str]:
-    """What the order of the data depends on and no file can hold: a dictionary from a path to the reason.
+    """State that the order of the data depends on and no file can hold: a dictionary from a path to the reason.
 
     It is of interest for data that cannot be resumed by themselves.
     """
@@ -72,7 +72,7 @@ def _unsaved_in_pipeline(path: str, dataset: Any) -> dict[str, str]:
 
 
 def changed_by_a_pass(adapter: Any) -> dict[str, str]:
-    """What a further pass over the data of `fit` changes in the passes after it: a dictionary from a path to the reason.
+    """State that a further pass over the data of `fit` changes: a dictionary from a path to the reason.
 
     Random operations of TensorFlow in the functions of a pipeline are not there: each pass has its own.
     """
@@ -93,7 +93,7 @@ def _changed_in_pipeline(path: str, dataset: Any) -> dict[str, str]:
 
 def _digest_of_first_batch(kind: str, data: Any) -> str | None:
     """A fingerprint of the first batch, if it can be had without a trace; else `None`."""
-    with contextlib.suppress(Exception):  # data of the user's, which may fail at what Keras does not ask of them
+    with contextlib.suppress(Exception):  # data of the user's, which may fail at what Keras does not require of them
         if kind == "arrays":
             return _digest(tree.map_structure(lambda array: array[:: max(1, len(array) // ROWS)][:ROWS], data))
         if kind == "generator":
@@ -151,7 +151,7 @@ def _operations(graph: Any) -> set[str]:
 
 
 def data_adapter(name: str) -> Any:
-    """What stands between `fit` and its data.
+    """The data adapter of the running `fit`.
 
     Args:
         name: The name of the callback that needs it.
@@ -165,7 +165,7 @@ def data_adapter(name: str) -> Any:
     adapter = getattr(training_loop.epoch_iterator(), "data_adapter", None)
     if adapter is None:
         raise ValueError(
-            f"{name} trains on the data of `fit`, so it cannot be used in a training loop of one's own: call `model.fit`. "
+            f"{name} trains on the data of `fit`, so it cannot be used in a custom training loop: call `model.fit`. "
             "Received: no running `fit`"
         )
     if type(adapter).__name__ == "GeneratorDataAdapter":

@@ -33,7 +33,7 @@ class MaskedLanguageModelMasking(ScheduledBatches):
     `SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")` for the mean over the chosen tokens.
 
     Whatever is drawn depends on the seed and t only. So the data themselves follow the schedule, without a callback; a
-    resumed run (`TrainingState`) sees the same masks; and `masked` does the same in a pipeline of one's own.
+    resumed run (`TrainingState`) has the same masks; and `masked` does the same in a custom pipeline.
 
     Args:
         tokens: An array of integers, of shape (samples, length).

@@ -1,4 +1,4 @@
-"""Batches whose size may change during `fit`, and which know where they are."""
+"""Batches whose size may change during `fit`, and whose position can be saved."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ class ScheduledBatches(keras.utils.PyDataset):
     """Shuffled batches of arrays, of a size that follows a schedule or is set by a callback during `fit`.
 
     The data are a stream of passes, each in an order that only `seed` and the number of the pass decide. A batch ends with
-    its pass. So batch t is known before it is made, and a run can be resumed at any batch (`TrainingState`).
+    its pass. So batch t is determined before it is made, and a run can be resumed at any batch (`TrainingState`).
 
     An epoch of `fit` is one pass, as many batches as that takes, or `steps_per_epoch` batches, after which the next epoch
-    goes on. (`fit` itself is not given `steps_per_epoch`.)
+    continues. (`fit` itself is not given `steps_per_epoch`.)
 
     `fit(ScheduledBatches(x, y, sample_weight))` gives the training step what `fit(x, y, sample_weight)` gives it: x by
     itself where there are no targets, the same dictionaries, lists and tuples, the same dtypes, one weight for each output.
@@ -81,7 +81,7 @@ class ScheduledBatches(keras.utils.PyDataset):
         self.steps_per_epoch = steps_per_epoch and validation.positive_int("steps_per_epoch", steps_per_epoch)
         self._stream = BatchStream(self.num_samples, batch_size)
         self._changed = threading.Condition()  # batches are fetched by another thread than the one that trains
-        self._within = self._held = self._to_be_held = False
+        self._within = self._is_limited = self._to_be_limited = False
         self._trained: int | None = None
         self._length = self._left = 0
         self._counts = False  # whether the epoch counts as a whole, when it ends, without calls of `trained`
@@ -94,8 +94,8 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     def __getitem__(self, i: int) -> Any:
         with self._changed:
-            if self._held:
-                self._changed.wait_for(lambda: not self._held or i < (self._trained or 0) + LEAD, PATIENCE)
+            if self._is_limited:
+                self._changed.wait_for(lambda: not self._is_limited or i < (self._trained or 0) + LEAD, PATIENCE)
             if i >= len(self):
                 raise IndexError(f"This epoch has {len(self)} batches. Received: i={i}")
             entry = self._stream.entry(i)
@@ -130,7 +130,7 @@ class ScheduledBatches(keras.utils.PyDataset):
 
         Each iteration over it is an epoch. Within `fit`, the place in the data is exactly that of `fit(batches)`: `peek`,
         `state`, `restore_state` and `trained` mean the same, so `TrainingState(path, data=batches)` resumes at any batch.
-        Transformations must hand over the batches one by one (`map`, `prefetch`). An epoch must have the same number of
+        Transformations must pass on the batches one by one (`map`, `prefetch`). An epoch must have the same number of
         batches each time: where the size may change, give `steps_per_epoch`.
 
         Without calls of `trained`, an epoch of `fit` that has begun counts as a whole. Outside of `fit`, one counts when its
@@ -161,14 +161,14 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     @property
     def __array_interface__(self) -> NoReturn:
-        """What NumPy reads that is to make an array of these batches, as `fit` of KerasHub's tasks does."""
+        """Raise instead of making an array of these batches, as `fit` of KerasHub's tasks does."""
         raise ValueError(
             "Batches are no array. To a program that makes a dataset of what it is given, give `to_tf_dataset()` or "
             "`to_grain()` of ScheduledBatches. Received: the ScheduledBatches themselves"
         )
 
     def begin_reading(self, length: int | None = None) -> Any:
-        """Begins an epoch in another form, or a look at what comes, if Keras only looks: an iteration over batches.
+        """Begin an epoch in another form, or only a preview of it, where Keras reads one: an iteration over batches.
 
         Args:
             length: The number of batches in an epoch that the form was made for. Defaults to `None`, for any.
@@ -196,16 +196,16 @@ class ScheduledBatches(keras.utils.PyDataset):
 
     # What callbacks do
 
-    def hold_back(self) -> None:
-        """Lets the batches of the next epoch be fetched no more than a few ahead of what `trained` tells.
+    def limit_prefetch(self) -> None:
+        """Limit prefetching: the batches of the next epoch are fetched at most a few ahead of the count that `trained` sets.
 
         Then `set_batch_size` and `rewind` have an effect within the epoch, `LEAD` batches later, in every run alike. To be
         called in `on_epoch_begin`.
         """
-        self._to_be_held = True
+        self._to_be_limited = True
 
     def trained(self, batches: Any) -> None:
-        """Tells how many batches of this epoch have been trained, in `on_train_batch_end`."""
+        """Set how many batches of this epoch have been trained, in `on_train_batch_end`."""
         with self._changed:
             self._trained = max(self._trained or 0, batches)
             self._changed.notify_all()
@@ -217,15 +217,17 @@ class ScheduledBatches(keras.utils.PyDataset):
             return self._stream.batch_size
 
     def set_batch_size(self, batch_size: int) -> None:
-        """Changes the size: `LEAD` batches from now if the epoch is held back, else from the next epoch on."""
+        """Change the size: `LEAD` batches from now if prefetching is limited, else from the next epoch on."""
         if self._stream.schedule is not None:
             raise ValueError("The batch size follows a schedule, so it cannot be set: construct with an integer.")
         size = self._stream.checked(batch_size)
         with self._changed:
-            self._stream.change((self._done() + LEAD if self._held else self._length) if self._within else 0, size=size)
+            self._stream.change(
+                (self._done() + LEAD if self._is_limited else self._length) if self._within else 0, size=size
+            )
 
     def follow(self, schedule: Callable[[int], float]) -> None:
-        """Lets the size follow a schedule, or a function of the number of batches before, from the next epoch on."""
+        """Follow a schedule of the size, or a function of the number of batches before, from the next epoch on."""
         with self._changed:
             if self._within:
                 raise ValueError("Within an epoch, the batch size cannot begin to follow a schedule.")
@@ -238,22 +240,22 @@ class ScheduledBatches(keras.utils.PyDataset):
             return [entry.start, entry.number]
 
     def rewind(self, mark: Sequence[int], after: int = 0) -> None:
-        """Lets the data go on at a mark, `after` batches from now: at least `LEAD` within an epoch, which is held back."""
+        """Continue at a mark, `after` batches from now: at least `LEAD` within an epoch, where prefetching is limited."""
         with self._changed:
-            if self._within and not (self._held and after >= LEAD):
+            if self._within and not (self._is_limited and after >= LEAD):
                 raise ValueError(
-                    f"Within an epoch, `hold_back` must come before it, and `after` be at least {LEAD}: batches are fetched "
-                    f"in advance. Received: after={after}"
+                    f"Within an epoch, `limit_prefetch` must come before it, and `after` be at least {LEAD}: batches are "
+                    f"fetched in advance. Received: after={after}"
                 )
             self._stream.change(self._done() + after, to=list(mark))
 
     def state(self) -> dict[str, Any]:
-        """Where the stream is, as plain values."""
+        """The position in the stream, as plain values."""
         with self._changed:
             return self._state(self._stream, self._done(), self._length - self._done() if self._within else self._left)
 
     def restore_state(self, state: dict[str, Any]) -> None:
-        """Goes on from where `state` was called; what was left of that epoch is the next epoch."""
+        """Continue from where `state` was called; what was left of that epoch is the next epoch."""
         for name in ("seed", "num_samples"):
             if state[name] != getattr(self, name):
                 raise ValueError(
@@ -278,12 +280,12 @@ class ScheduledBatches(keras.utils.PyDataset):
         with self._changed:
             self._length = self._left or self._full_length()
             self._begin_epoch(counts=True)
-            self._held, self._to_be_held = self._to_be_held, False
+            self._is_limited, self._to_be_limited = self._to_be_limited, False
         iterator = training_loop.epoch_iterator()
         if iterator is not None:
             _refuse_steps_per_epoch(iterator)
             keras_private.set_number_of_batches(iterator, self._length)  # Keras counts the batches once, when `fit` begins,
-            iterator.data_adapter.shuffle = False  # and takes them in random order, unless `fit` is told not to
+            iterator.data_adapter.shuffle = False  # and takes them in random order, unless `fit` gets `shuffle=False`
 
     def on_epoch_end(self) -> None:
         with self._changed:
@@ -293,20 +295,20 @@ class ScheduledBatches(keras.utils.PyDataset):
         self._within, self._trained, self._left, self._counts, self._reading = True, None, 0, counts, None
 
     def _close_epoch(self) -> None:
-        """Ends the epoch, if one has begun; without calls of `trained`, it counts as a whole or not at all."""
+        """End the epoch, if one has begun; without calls of `trained`, it counts as a whole or not at all."""
         if self._within:
             self._stream.advance(self._length if self._counts and self._trained is None else self._done())
-            self._within = self._held = False
+            self._within = self._is_limited = False
             self._trained = self._reading = None
             self._changed.notify_all()
 
     def _plan_epoch(self) -> None:
-        """Says how many batches an epoch of `fit` has whose length Keras cannot see, so that it ends with the last one."""
+        """Set the number of batches of an epoch of `fit` whose length is unknown to Keras, so that it ends with the last."""
         with self._changed:
             keras_private.set_number_of_batches(training_loop.epoch_iterator(), self._left or self._full_length())
 
     def _end_of_epoch(self) -> int:
-        """Ends an epoch that `fit` has read in another form: the number of batches in the next."""
+        """End an epoch that `fit` has read in another form; return the number of batches in the next."""
         self.on_epoch_end()
         return self._full_length()
 
@@ -334,7 +336,7 @@ class ScheduledBatches(keras.utils.PyDataset):
             raise ValueError(f"On several replicas, give `fit` ScheduledBatches. Received: num_replicas_in_sync={replicas}")
         if length is not None and keras_private.number_of_batches(iterator) != length:
             raise ValueError(
-                "What is made of the dataset must hand over its batches one by one, by `map` and `prefetch`. "
+                "What is made of the dataset must pass on its batches one by one, by `map` and `prefetch`. "
                 f"Received: {keras_private.number_of_batches(iterator)} batches instead of {length}"
             )
 

@@ -1,4 +1,4 @@
-"""Searches on many workers: population based training and parallel candidates on Ray; what they find is a schedule."""
+"""Searches on many workers, population based training and parallel candidates on Ray, whose result is a schedule."""
 
 from keras_lrsched.tune.parallel_autolrs import ParallelAutoLRS
 from keras_lrsched.tune.policy import Policy

@@ -22,7 +22,7 @@ OURS = ("epochs", "initial_epoch")
 
 
 class Member:
-    """Trains a model round by round. All it is lies in a `TrainingState` file, and what made it so in a `Policy`.
+    """Model that is trained round by round. Its state lies in a `TrainingState` file, and its past settings in a `Policy`.
 
     A setting is scheduled and not assigned, so that the learning rate in the file, which is the one of the round before or
     of another member, has no effect.
@@ -60,7 +60,7 @@ class Member:
         """
         rounds = 1 + (len(self.policy.ends) if self.policy else 0)
         scheduled = [ScheduleHyperparameter(target, value) for target, value in settings.items()]
-        runs.forget(self._state)  # a round goes on with the run of the one before, which another member may have begun
+        runs.forget(self._state)  # a round continues the run of the one before, which another member may have begun
         state = TrainingState(self._state, allow_changes=("seed", "model", "optimizer", "loss", "data.first_batch"))
         callbacks = [*self._fit.get("callbacks", ()), *scheduled, state]
         ours = {"epochs": rounds * self._epochs, "callbacks": callbacks}
@@ -80,7 +80,7 @@ class Member:
         self.policy.save(Path(folder) / POLICY)
 
     def load(self, folder: str | PathLike) -> None:
-        """Becomes what was saved, of this member or of another one."""
+        """Load what was saved, of this member or of another one."""
         shutil.copyfile(Path(folder) / STATE, self._state)
         self.policy = Policy.load(Path(folder) / POLICY)
 
@@ -91,7 +91,7 @@ def _judged(value: Any, mode: Literal["min", "max"]) -> tuple[float, float]:
 
 
 class Worker:
-    """What trains members in another process. It keeps nothing from round to round."""
+    """Worker that trains members in another process, without state from round to round."""
 
     def __init__(
         self,

@@ -19,9 +19,9 @@ RETRIES = 2
 """How often a job is done again after the worker that did it was lost, and how many workers may be lost as they start."""
 
 PATIENCE = 60.0
-"""Seconds until a warning that fewer workers run than were asked for."""
+"""Seconds until a warning that fewer workers run than were requested."""
 
-HOPELESS = 600.0
+GIVE_UP_AFTER = 600.0
 """Seconds until an error if no worker runs and no node of the cluster is large enough for one; it may be about to grow."""
 
 
@@ -60,7 +60,7 @@ def pool(worker: type, arguments: tuple, workers: int, resources: dict[str, Any]
 
 
 class Pool:
-    """Workers that do jobs. It goes on with those there are, while others wait for room or are started again.
+    """Workers that run jobs. Those that run are used, while others wait for room or are started again.
 
     Ray would restart a lost worker itself, but its job would have to wait for it, for ever if its node has left.
 
@@ -111,7 +111,7 @@ class Pool:
         return [outcomes[index] for index in range(len(values))]
 
     def close(self) -> None:
-        """End all workers, also those that are at work."""
+        """End all workers, also those that are busy."""
         for worker in self._workers:
             self._kill(worker)
 
@@ -129,16 +129,16 @@ class Pool:
 
     def _finished(self, running: list) -> list[Any]:
         """Those of the running jobs that are over, after one is or a worker has started."""
-        timeout = min(PATIENCE, HOPELESS) if self._starting else None
+        timeout = min(PATIENCE, GIVE_UP_AFTER) if self._starting else None
         done, _ = self._ray.wait([*running, *self._starting], num_returns=1, timeout=timeout)
         for reference in set(done) & set(self._starting):
-            self._welcome(reference)
+            self._add_started(reference)
         if not done:
-            self._complain(len(running))
+            self._warn_of_missing(len(running))
         return [reference for reference in done if reference in running]
 
-    def _welcome(self, reference: Any) -> None:
-        """Takes a worker that has started among the idle ones, or starts another one if it has not survived that."""
+    def _add_started(self, reference: Any) -> None:
+        """Add a worker that has started to the idle ones, or start another one if it was lost."""
         worker = self._starting.pop(reference)
         try:
             self._ray.get(reference)
@@ -150,23 +150,23 @@ class Pool:
         else:
             self._idle.append(worker)
 
-    def _complain(self, busy: int) -> None:
+    def _warn_of_missing(self, busy: int) -> None:
         waited, here = time.monotonic() - self._waiting_since, busy + len(self._idle)
-        if not here and waited >= HOPELESS and not self._fits_a_node():
+        if not here and waited >= GIVE_UP_AFTER and not self._fits_a_node():
             raise RuntimeError(
                 f"No node of the Ray cluster is large enough for a worker after {waited:.0f} s: {self._figures()}"
             )
         if here != self._warned_of:
             self._warned_of = here
-            goes_on = f"The search goes on with {here}" if here else "The search waits for the first"
+            rest = f"The search continues with {here}" if here else "The search waits for the first"
             warnings.warn(
-                f"{here} of {self._asked} workers run after {waited:.0f} s. {goes_on}; those that are missing join when the "
+                f"{here} of {self._asked} workers run after {waited:.0f} s. {rest}; those that are missing join when the "
                 f"Ray cluster has room for them: {self._figures()}",
                 stacklevel=2,
             )
 
     def _figures(self) -> str:
-        """What workers take, and what of it is free, such as `CPU: 1 a worker, 0 free of 4`."""
+        """The resources of workers, and how much of them is free, such as `CPU: 1 a worker, 0 free of 4`."""
         free, total = self._ray.available_resources(), self._ray.cluster_resources()
         return "; ".join(
             f"{name}: {amount:g} a worker, {free.get(name, 0):g} free of {total.get(name, 0):g}"
@@ -183,7 +183,7 @@ class Pool:
 
 
 def same_backend(backend: str) -> None:
-    """Refuses a worker whose Keras runs on another backend than the program that started it."""
+    """Raise on a worker whose Keras runs on another backend than the program that started it."""
     if keras.backend.backend() != backend:
         raise ValueError(
             "The workers of a Ray cluster must use the backend of the program: leave KERAS_BACKEND out of the `runtime_env` "
@@ -198,14 +198,14 @@ def _with_backend(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _demand(options: dict[str, Any]) -> dict[str, float]:
-    """What a worker takes, by Ray's names of resources."""
+    """The resources of a worker, by Ray's names."""
     named = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
     return {name: amount for name, amount in {**named, **(options.get("resources") or {})}.items() if amount}
 
 
 @contextlib.contextmanager
 def _connected(ray: Any, cpus: int) -> Iterator[None]:
-    """Connects to Ray, unless the program is: to the cluster that is there, or to one of this machine with `cpus`."""
+    """Connect to Ray, unless the program is: to the cluster that is there, or to one of this machine with `cpus`."""
     if ray.is_initialized():
         yield
         return
@@ -237,7 +237,7 @@ def _connect(ray: Any, cpus: int, options: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[Callable[[], Any]]:
-    """Yields a function that undoes what `ray.init` does to SIGTERM: it replaces the handler of the program for good.
+    """Yield a function that undoes what `ray.init` does to SIGTERM: it replaces the handler of the program for good.
 
     Where the program has none, SIGTERM raises `SystemExit` until the end of the block, so that the workers are ended, too.
     """

@@ -54,7 +54,7 @@ class ParallelAutoLRS(AutoLRS):
     Raises:
         ImportError: When `fit` begins, without Ray; else as `AutoLRS`.
         ValueError: As `AutoLRS`; also when `fit` begins, if a `ScheduleHyperparameter` or a callback that reads gradients
-            is at work, which the workers know nothing of.
+            is active, which the workers do not have.
 
     Reference:
         arXiv 2105.10762, as `AutoLRS`. There the candidates follow each other.
@@ -211,7 +211,7 @@ class ParallelAutoLRS(AutoLRS):
 
 
 class Worker:
-    """What trains candidates in another process."""
+    """Worker that trains candidates in another process."""
 
     def __init__(self, make_model: Callable[[], keras.Model], backend: str, options: dict[str, Any]) -> None:
         same_backend(backend)

@@ -68,7 +68,7 @@ class Policy:
         return [ScheduleHyperparameter(target, schedule) for target, schedule in self.schedules().items()]
 
     def save(self, path: str | PathLike) -> None:
-        """Writes a JSON file, which `load` reads."""
+        """Write a JSON file, which `load` reads."""
         content = {"settings": self.settings, "ends": self.ends, "seed": self.seed}
         Path(path).expanduser().write_text(json.dumps(content) + "\n", encoding="utf-8")
 

@@ -20,7 +20,7 @@ from keras_lrsched.tune.progress import SEARCH, Progress, load_outcome
 
 @dataclass(frozen=True)
 class Discovery:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         policy: The settings of the best member and of all that it was copied from, as a `Policy`.
@@ -38,7 +38,7 @@ class Discovery:
 
 
 class PopulationBasedTraining:
-    """Trains a population of models at once; from time to time the worst go on from copies of the best, with other settings.
+    """Population based training: of models trained at once, the worst become copies of the best, with other settings.
 
     A round is some epochs of `fit`. After each, the members are ranked by a metric. Each of the worst `quantile_fraction`
     becomes a copy of a random one of the best `quantile_fraction`, weights, optimizer and all (exploit). Each of its
@@ -124,16 +124,16 @@ class PopulationBasedTraining:
         workers: int = 2,
         resources: dict[str, Any] | None = None,
     ) -> Discovery:
-        """Trains the population.
+        """Train the population.
 
         Args:
             make: A function without arguments that returns a compiled model and a dictionary of arguments for `fit`:
                 data, `validation_data`, `callbacks`, ... It is called on the workers, before each round. Give
-                `ScheduledBatches`, so that a copy goes on in its data too.
+                `ScheduledBatches`, so that a copy continues in its data too.
             folder: A folder that the program and all workers share: a new or empty one, or one in which the same search was
-                interrupted. That search goes on, with the members that had finished their round. In the end the folder has
+                interrupted. That search continues, with the members that had finished their round. In the end the folder has
                 `policy.json`, `best.state`, and a file for each setting that `Tabulated.load` reads.
-            workers: How many members are trained at once. With less room on a Ray cluster, the search goes on with the
+            workers: How many members are trained at once. With less room on a Ray cluster, the search continues with the
                 workers that fit, and warns. Defaults to `2`.
             resources: What one worker takes, as options of `ray.remote`. Defaults to `None`: `{"num_cpus": 1}`.
 
@@ -161,7 +161,7 @@ class PopulationBasedTraining:
     def evolve(self, train: Callable[[list[tuple]], list[tuple[float, float]]], folder: Path) -> Discovery:
         """The search, where `train` makes one round of members: of a list of arguments of `Worker.train`.
 
-        It goes on with what an interrupted one has left in the folder.
+        It continues an interrupted one from what that has left in the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
         progress = Progress.load(folder, self._arguments())
@@ -182,7 +182,7 @@ class PopulationBasedTraining:
     def _round(
         self, train: Callable[[list[tuple]], list[tuple[float, float]]], folder: Path, progress: Progress
     ) -> list[tuple[float, float]]:
-        """Trains in the next round those members that had not finished it before an interruption: the outcomes of all."""
+        """Train those members that had not finished the next round before an interruption; return the outcomes of all."""
         places = [_rounds(folder) / str(progress.rounds) / str(i) for i in range(self.population)]
         outcomes = [load_outcome(place) for place in places]
         left = [i for i, outcome in enumerate(outcomes) if outcome is None]
@@ -203,7 +203,7 @@ class PopulationBasedTraining:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _advance(self, progress: Progress, outcomes: list[tuple[float, float]], numbers: np.random.Generator) -> None:
-        """Notes the outcomes of a round, and chooses what the next one begins with."""
+        """Record the outcomes of a round, and choose what the next one begins with."""
         values, scores = ([pair[i] for pair in outcomes] for i in range(2))
         if max(scores) == -math.inf:
             raise ValueError(
@@ -252,7 +252,7 @@ def _rounds(folder: Path) -> Path:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder that is neither empty nor one in which a search was interrupted."""
+    """Raise for a folder that is neither empty nor one in which a search was interrupted."""
     names = {path.name for path in folder.iterdir()}
     if SEARCH in names or not names - {f"{SEARCH}.lock", f"{SEARCH}.new"}:
         return
@@ -268,7 +268,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _written(place: Path, folder: Path, progress: Progress, best: int) -> Discovery:
-    """The best member, in files of its own; the others, and what an interrupted search goes on from, are removed."""
+    """The best member, in files of its own; the others, and what an interrupted search continues from, are removed."""
     shutil.copyfile(place / STATE, folder / "best.state")
     policy = Policy.load(place / POLICY)
     for target, schedule in policy.schedules().items():

@@ -1,4 +1,4 @@
-"""How far a search has come: a file from which it goes on after an interruption."""
+"""Progress of a search: a file from which it continues after an interruption."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ SEARCH, OUTCOME = "search.json", "outcome.json"
 
 @dataclass
 class Progress:
-    """All that decides how a search goes on, beside the files of its members.
+    """State of a search, beside the files of its members.
 
     Attributes:
         settings: Of each member, in the next round.
-        sources: The member whose files of the last round each member goes on from; `None` in the first round.
+        sources: The member whose files of the last round each member continues from; `None` in the first round.
         numbers: The state of the random numbers.
         values: The metric of each member after each round that is over: a list of lists.
         scores: The scores of the members after the last round that is over.
@@ -36,18 +36,18 @@ class Progress:
 
     @property
     def rounds(self) -> int:
-        """How many rounds are over."""
+        """The number of rounds that are over."""
         return len(self.values)
 
     def save(self, folder: Path, search: dict[str, Any]) -> None:
-        """Writes it, with the arguments of the search, so that what was there stays whole until it is replaced."""
+        """Write the file, with the arguments of the search; the former one stays whole until it is replaced."""
         new = folder / f"{SEARCH}.new"
         new.write_text(json.dumps({"search": search, **dataclasses.asdict(self)}) + "\n", encoding="utf-8")
         os.replace(new, folder / SEARCH)
 
     @classmethod
     def load(cls, folder: Path, search: dict[str, Any]) -> "Progress | None":
-        """What `save` wrote in the folder; `None` if nothing.
+        """The progress that `save` wrote in the folder; `None` if there is none.
 
         Raises:
             ValueError: If the search had other arguments, or the file holds no search.
@@ -63,19 +63,19 @@ class Progress:
         if changed:
             differences = "; ".join(f"{name}={ours[name]!r}, there {name}={value!r}" for name, value in changed.items())
             raise ValueError(
-                "The folder holds a search with other arguments, which cannot go on with these: give their values, or a new "
-                f"`folder`. Received: {differences:.300}"
+                "The folder holds a search with other arguments, which cannot continue with these: give their values, or a "
+                f"new `folder`. Received: {differences:.300}"
             )
         return progress
 
 
 def save_outcome(place: Path, outcome: tuple[float, float]) -> None:
-    """Writes the metric and the score of a member that has finished a round beside its files."""
+    """Write the metric and the score of a member that has finished a round beside its files."""
     (place / OUTCOME).write_text(json.dumps(outcome) + "\n", encoding="utf-8")
 
 
 def load_outcome(place: str | PathLike) -> tuple[float, float] | None:
-    """What `save_outcome` wrote; `None` if the round was not finished."""
+    """The outcome that `save_outcome` wrote; `None` if the round was not finished."""
     path = Path(place) / OUTCOME
     if not path.exists():
         return None

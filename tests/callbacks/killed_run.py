@@ -55,7 +55,7 @@ class GrowsBatch(Controller):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        self.batches.hold_back()
+        self.batches.limit_prefetch()
 
     def on_train_batch_end(self, batch, logs=None):
         self.batches.trained(batch + 1)

@@ -301,7 +301,7 @@ def test_refuses_a_scheduled_learning_rate():
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it itself on PyTorch")
 def test_refuses_steps_per_execution():
     model = linear_model(keras.optimizers.SGD(0.1), steps_per_execution=2)
-    assert refused(model).endswith("needs to see every update. Received: steps_per_execution=2")
+    assert refused(model).endswith("needs every optimizer step. Received: steps_per_execution=2")
 
 
 def test_refuses_several_optimizers():

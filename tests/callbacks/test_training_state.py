@@ -486,7 +486,7 @@ runs.lock(Path(sys.argv[1])); print("locked", flush=True); time.sleep(60)
 def test_settings_that_may_change_are_those_of_the_script(tmp_path):
     fit(linear(optimizer=keras.optimizers.SGD(0.25)), tmp_path / "state")
     other = linear(optimizer=keras.optimizers.SGD(0.5, momentum=0.9))
-    with pytest.raises(ValueError, match=r"`optimizer.learning_rate` is not .* '0.25'. Received: '0.5'. To go on"):
+    with pytest.raises(ValueError, match=r"`optimizer.learning_rate` is not .* '0.25'. Received: '0.5'. To continue"):
         fit(other, tmp_path / "state", epochs=2)
     with pytest.raises(ValueError, match=r"`optimizer.momentum` is not"):
         fit(other, tmp_path / "state", epochs=2, allow_changes=["optimizer.learning_rate"])

@@ -26,7 +26,7 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epochs.append(0)
         if self.held:
-            self.batches.hold_back()
+            self.batches.limit_prefetch()
         if self.at_epoch:
             self.at_epoch(epoch)
 

@@ -144,7 +144,7 @@ def test_goes_on_with_the_workers_there_are(monkeypatch):
     with pytest.warns(UserWarning, match="1 of 2 workers run after 0 s") as caught:
         assert run(ray, [lambda number: number] * 4) == [1, 1, 1, 1]
     assert [str(each.message) for each in caught] == [
-        "1 of 2 workers run after 0 s. The search goes on with 1; those that are missing join when the Ray cluster has room "
+        "1 of 2 workers run after 0 s. The search continues with 1; those that are missing join when the Ray cluster has room "
         "for them: CPU: 1 a worker, 0 free of 1"
     ]
     assert set(calls) == {on_ray.PATIENCE}
@@ -153,7 +153,7 @@ def test_goes_on_with_the_workers_there_are(monkeypatch):
 def test_no_node_is_large_enough(monkeypatch):
     ray = FakeRay(room=1)
     monkeypatch.setattr(ray, "wait", lambda references, num_returns, timeout: ([], references))
-    monkeypatch.setattr(on_ray, "HOPELESS", 0.0)
+    monkeypatch.setattr(on_ray, "GIVE_UP_AFTER", 0.0)
     message = (
         "No node of the Ray cluster is large enough for a worker after 0 s: CPU: 2 a worker, 0 free of 1; x: 1 a worker, 0"
     )
@@ -170,7 +170,7 @@ def test_a_busy_cluster_is_waited_for(monkeypatch):
         return ([], references) if len(calls) < 4 else wait(references, num_returns, timeout)
 
     monkeypatch.setattr(ray, "wait", busy)
-    monkeypatch.setattr(on_ray, "HOPELESS", 0.0)
+    monkeypatch.setattr(on_ray, "GIVE_UP_AFTER", 0.0)
     with pytest.warns(UserWarning, match="0 of 1 workers run after 0 s. The search waits for the first"):
         assert run(ray, [lambda number: number], workers=1) == [1]
 
