@@ -21,7 +21,7 @@ from rich.table import Table
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.study.workloads.digits import Digits
 from keras_lrsched.tune import PopulationBasedTraining
-from keras_lrsched.tune.member import Member
+from keras_lrsched.tune._member import Member
 
 RATE, RANGE = "optimizer.learning_rate", (1e-3, 1.0)
 FACTORS = (2.0, 0.5)

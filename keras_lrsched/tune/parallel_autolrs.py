@@ -16,7 +16,7 @@ from keras_lrsched.callbacks import AutoLRS, Snapshot
 from keras_lrsched.callbacks._settings import callbacks_in
 from keras_lrsched.data._fit_data import batches_ahead
 from keras_lrsched.schedules import Tabulated
-from keras_lrsched.tune.on_ray import load_ray, pool, same_backend
+from keras_lrsched.tune._ray_pool import load_ray, pool, same_backend
 
 
 class ParallelAutoLRS(AutoLRS):

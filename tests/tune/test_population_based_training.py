@@ -11,8 +11,8 @@ import pytest
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune import Policy, PopulationBasedTraining, population_based_training
-from keras_lrsched.tune.member import Member, Worker
-from keras_lrsched.tune.progress import save_outcome
+from keras_lrsched.tune._member import Member, Worker
+from keras_lrsched.tune._progress import save_outcome
 
 RATE, MOMENTUM = "optimizer.learning_rate", "optimizer.momentum"
 SETTINGS = {RATE: (1e-3, 1.0), MOMENTUM: [0.5, 0.9, 0.95]}

@@ -13,9 +13,9 @@ import keras
 
 from keras_lrsched._core import runs
 from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState
-from keras_lrsched.tune.on_ray import same_backend
+from keras_lrsched.tune._progress import save_outcome
+from keras_lrsched.tune._ray_pool import same_backend
 from keras_lrsched.tune.policy import Policy
-from keras_lrsched.tune.progress import save_outcome
 
 STATE, POLICY = "member.state", "policy.json"
 OURS = ("epochs", "initial_epoch")
