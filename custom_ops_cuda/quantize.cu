@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) amax_of(Plan p, const T* x, uint32_t
     const uint32_t largest = amax_of_block(p, x, block, team);
     if (p.source == kOfRow) {
       if (team.lane == 0 && block < p.blocks) atomicMax(amax + place_of(p, block).scale, largest);
-    } else if (p.source == kOfTensor || largest < kInfinity) {  // in NVFP4, blocks with NaN or infinity have no say
+    } else if (p.source == kOfTensor || largest < kInfinity) {  // in NVFP4, blocks with NaN or infinity do not count
       own = max(own, largest);
     }
   });

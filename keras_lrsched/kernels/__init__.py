@@ -1,12 +1,15 @@
-"""The one door to compiled code: finds, builds, loads and calls it, or says why not.
+"""Compiled code: it is found or built, loaded and called here, or there is a reason why not.
 
 `KERAS_LRSCHED_FUSED` is `auto` (the default: compiled code where it can be had, else plain Keras operations, with a warning
 if the compiler is what is missing), `1` (an error where it cannot be had) or `0` (never).
 """
 
+from collections.abc import Mapping, Sequence
+
 import keras
 from keras import ops
 
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.kernels import _loading
 from keras_lrsched.kernels._build import BuildError, mode
 from keras_lrsched.kernels._lists import state_codes, update_parameters, updates_of_codes
@@ -19,8 +22,8 @@ DTYPES = ("float32", "bfloat16")
 """Those of variables and gradients that `update` takes."""
 
 
-def reason_against(variables):
-    """Why `update` cannot be called on these variables, where it would be called; `None` if it can."""
+def reason_against(variables: Sequence[Variable]) -> str | None:
+    """Reason why `update` cannot be called on these variables, where it would be called; `None` if it can."""
     if mode() == "0":
         return "KERAS_LRSCHED_FUSED is 0."
     dtypes = set(map(keras.backend.standardize_dtype, {variable.dtype for variable in variables})) - set(DTYPES)
@@ -29,15 +32,25 @@ def reason_against(variables):
     return cannot_call("update", "update", variables)
 
 
-def takes_codes(method, kind, block_size):
+def takes_codes(method: str, kind: str, block_size: int) -> bool:
     """Whether `update` can have the state of a method in 8 bits, in blocks of that many neighbors, where it has float32."""
     if kind not in state_codes() or method not in updates_of_codes() or _loading.has_gpu():
         return False
     return 128 <= block_size <= 4096 and block_size & (block_size - 1) == 0
 
 
-def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding=False, blocks=()):
-    """Updates all variables of an optimizer and their state.
+def update(
+    method: str,
+    variables: Sequence[Variable],
+    slots: Sequence[Sequence[Variable]],
+    gradients: Sequence[Tensor],
+    rates: Tensor,
+    parameters: Mapping[str, Tensor],
+    seed: Tensor,
+    stochastic_rounding: bool = False,
+    blocks: Sequence[int] = (),
+) -> None:
+    """Update all variables of an optimizer and their state.
 
     Args:
         method: The name of an update in ops/kernels/update_rules.h.
@@ -63,7 +76,7 @@ def update(method, variables, slots, gradients, rates, parameters, seed, stochas
     binding("update").update(method, variables, slots, gradients, rates, ordered, seed, stochastic_rounding, blocks)
 
 
-def parameters_in_order(method, parameters):
+def parameters_in_order(method: str, parameters: Mapping[str, Tensor]) -> list[Tensor]:
     """The values of named parameters in the order of the kernel."""
     known = update_parameters()
     if method not in known:

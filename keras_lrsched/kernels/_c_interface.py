@@ -76,7 +76,7 @@ def load(family: str) -> ctypes.CDLL:
 
 
 def _spread(function: Callable[[int, int], object], count: int, threads: int) -> None:
-    """Calls `function(begin, end)` for all of `count`, in so many threads."""
+    """Call `function(begin, end)` for all of `count`, in so many threads."""
     borders = [count * part // threads for part in range(threads + 1)]
     first, *others = itertools.pairwise(borders)
     waiting = [pool(threads).submit(function, *part) for part in others]
@@ -124,7 +124,7 @@ def update(
     stochastic_rounding: bool = False,
     threads: int = 1,
 ) -> None:
-    """Updates in place what `tensors` point to; `parameters` are in the order of update_rules.h."""
+    """Update in place what `tensors` point to; `parameters` are in the order of update_rules.h."""
     kernels, n = load("update"), len(tensors)
     number = kernels.klr_find_method(method.encode())
     if number < 0 or len(parameters) != kernels.klr_parameter_count(number):
@@ -198,7 +198,7 @@ def stored_sizes(quantizer: Quantizer) -> StoredSizes:
 
 
 def quantize(quantizer: Quantizer, x: int, codes: int, scales: int, tensor_scale: int | None, threads: int = 1) -> None:
-    """Reads and writes at addresses; `tensor_scale` is written for NVFP4."""
+    """Read and write at addresses; `tensor_scale` is written for NVFP4."""
     kernels, own = load("quantize"), ctypes.byref(quantizer)
     fitted = _fit(quantizer, x, threads)
     _each_chunk(quantizer, threads, lambda begin, end: kernels.klr_quantize(own, x, fitted, begin, end, codes, scales))
@@ -207,14 +207,14 @@ def quantize(quantizer: Quantizer, x: int, codes: int, scales: int, tensor_scale
 
 
 def fake_quantize(quantizer: Quantizer, x: int, y: int, threads: int = 1) -> None:
-    """Reads and writes at addresses."""
+    """Read and write at addresses."""
     kernels, own = load("quantize"), ctypes.byref(quantizer)
     fitted = _fit(quantizer, x, threads)
     _each_chunk(quantizer, threads, lambda begin, end: kernels.klr_fake_quantize(own, x, fitted, begin, end, y))
 
 
 def dequantize(quantizer: Quantizer, codes: int, scales: int, tensor_scale: int | None, y: int, threads: int = 1) -> None:
-    """Reads and writes at addresses."""
+    """Read and write at addresses."""
     kernels = load("quantize")
     common = ctypes.byref(quantizer), codes, scales, tensor_scale
     _each_chunk(quantizer, threads, lambda begin, end: kernels.klr_dequantize(*common, begin, end, y))
@@ -251,18 +251,18 @@ class Product(ctypes.Structure):
 
 
 def check_product(product: Product) -> None:
-    """Raises a `ValueError` if sizes and scales do not fit."""
+    """Raise a `ValueError` if sizes and scales do not fit."""
     if error := load("matmul").klr_matmul_error(ctypes.byref(product)):
         raise ValueError(f"Product of {product.m} x {product.k} and {product.k} x {product.n}: {error.decode()}.")
 
 
 def scratch_size(product: Product) -> int:
-    """How many bytes `multiply` needs, with room to begin at a multiple of 64."""
+    """The number of bytes that `multiply` needs, with room to begin at a multiple of 64."""
     return load("matmul").klr_matmul_scratch(ctypes.byref(product)) + 64
 
 
 def multiply(product: Product, scratch: int, threads: int = 1) -> None:
-    """Writes the product. `scratch` is the address of as many bytes as `scratch_size` returns."""
+    """Write the product. `scratch` is the address of as many bytes as `scratch_size` returns."""
     kernels, pointer = load("matmul"), ctypes.byref(product)
     scratch = -(-scratch // 64) * 64
     threads = threads if product.m * product.n * product.k >= LARGE_PRODUCT else 1

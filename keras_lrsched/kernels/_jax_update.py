@@ -2,17 +2,19 @@
 
 import ctypes
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.kernels._build import library, mode
 
 TARGET = "keras_lrsched_update"
 
 
-def unavailable(variables):
-    """Why these variables cannot be updated here, or `None`."""
+def unavailable(variables: Sequence[Variable]) -> str | None:
+    """Reason why these variables cannot be updated here, or `None`."""
     import keras
 
     if jax.default_backend() not in ("cpu", "gpu"):
@@ -20,13 +22,13 @@ def unavailable(variables):
     if jax.default_backend() == "gpu" and mode() != "1":
         return "The CUDA kernels have been compiled, but never run: KERAS_LRSCHED_FUSED=1 tries them."
     if keras.distribution.distribution() is not None:
-        return "Under a `keras.distribution` the update is left to JAX, which knows how to share it out."
+        return "Under a `keras.distribution` the update is left to JAX, which partitions it."
     return None
 
 
 @functools.cache
-def load(place):
-    """Builds and loads what is needed."""
+def load(place: str) -> None:
+    """Build and load what is needed."""
     handler = ctypes.CDLL(str(library("jax"))).keras_lrsched_update
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="cpu")
     if place == "gpu":
@@ -34,7 +36,17 @@ def load(place):
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(handler), platform="CUDA")
 
 
-def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
+def update(
+    method: str,
+    variables: Sequence[Variable],
+    slots: Sequence[Sequence[Variable]],
+    gradients: Sequence[Tensor],
+    rates: Tensor,
+    parameters: Tensor,
+    seed: Tensor,
+    stochastic_rounding: bool,
+    blocks: Sequence[int],
+) -> None:
     """As `keras_lrsched.kernels.update`."""
     targets = [*variables, *(slot for same in zip(*slots, strict=True) for slot in same)]
     old = [variable.value for variable in targets]

@@ -1,15 +1,19 @@
 """Quantization in TensorFlow: ops without state, eagerly, in graphs, and in what XLA compiles."""
 
 import functools
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import tensorflow as tf
 
+from keras_lrsched._core.types import Tensor
 from keras_lrsched.kernels import _loading
 from keras_lrsched.kernels._build import library, mode
 
 
-def unavailable(tensors):
-    """Why these tensors have no kernel here, or `None`."""
+def unavailable(tensors: Sequence[Tensor]) -> str | None:
+    """Reason why these tensors have no kernel here, or `None`."""
     del tensors
     if tf.config.list_logical_devices("GPU"):
         if _loading.place() != "xla":
@@ -19,40 +23,40 @@ def unavailable(tensors):
     return None
 
 
-def load(place):
-    """Builds and loads what is needed; where XLA compiles, its part, too, which takes longer."""
+def load(place: str) -> None:
+    """Build and load what is needed; where XLA compiles, its part, too, which takes longer."""
     _ops()
     if place == "xla":
         _load_for_xla()
 
 
-def rotates():
+def rotates() -> bool:
     """Whether kernels take Hadamard transforms: those of CUDA do not."""
     return not tf.config.list_logical_devices("GPU")
 
 
-def quantize(x, numbers, seed, signs, has_bytes):
+def quantize(x: Tensor, spec: Sequence[int], seed: Tensor, signs: Tensor, has_bytes: bool) -> tuple[Tensor, Tensor, Tensor]:
     """As `keras_lrsched.kernels.quantize.quantize`, but with codes and scales as rows."""
     return _ops().keras_lrsched_quantize(
-        x=x, seed=seed, signs=signs, scale_type=tf.uint8 if has_bytes else tf.float32, numbers=list(numbers)
+        x=x, seed=seed, signs=signs, scale_type=tf.uint8 if has_bytes else tf.float32, numbers=list(spec)
     )
 
 
-def fake_quantize(x, numbers, seed, signs):
+def fake_quantize(x: Tensor, spec: Sequence[int], seed: Tensor, signs: Tensor) -> Tensor:
     """As `keras_lrsched.kernels.quantize.fake_quantize`."""
-    return _ops().keras_lrsched_fake_quantize(x=x, seed=seed, signs=signs, numbers=list(numbers))
+    return _ops().keras_lrsched_fake_quantize(x=x, seed=seed, signs=signs, numbers=list(spec))
 
 
-def dequantize(codes, scales, tensor_scale, shape, numbers):
+def dequantize(codes: Tensor, scales: Tensor, tensor_scale: Tensor, shape: Sequence[Any], spec: Sequence[int]) -> Tensor:
     """As `keras_lrsched.kernels.quantize.dequantize`."""
     sizes = [-1 if size is None else size for size in shape]
     return _ops().keras_lrsched_dequantize(
-        codes=codes, scales=scales, tensor_scale=tensor_scale, sizes=sizes, numbers=list(numbers)
+        codes=codes, scales=scales, tensor_scale=tensor_scale, sizes=sizes, numbers=list(spec)
     )
 
 
 @functools.cache
-def _ops():
+def _ops() -> ModuleType:
     loaded = tf.load_op_library(str(library("tensorflow", "quantize")))
     for name in ("KerasLrschedQuantize", "KerasLrschedFakeQuantize", "KerasLrschedDequantize"):
         tf.no_gradient(name)
@@ -60,6 +64,6 @@ def _ops():
 
 
 @functools.cache
-def _load_for_xla():
+def _load_for_xla() -> None:
     target = "tensorflow_xla_cuda" if tf.config.list_logical_devices("GPU") else "tensorflow_xla"
     tf.load_library(str(library(target, "quantize")))

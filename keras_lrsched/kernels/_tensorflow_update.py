@@ -1,16 +1,18 @@
 """The update in TensorFlow: one op on all resource variables, eagerly, in graphs, and in what XLA compiles."""
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_lrsched._core.backends import raw_variable
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.kernels import _loading
 from keras_lrsched.kernels._build import library, mode
 
 
-def unavailable(variables):
-    """Why these variables cannot be updated here, or `None`."""
+def unavailable(variables: Sequence[Variable]) -> str | None:
+    """Reason why these variables cannot be updated here, or `None`."""
     if tf.config.list_logical_devices("GPU"):
         if _loading.place() != "xla":
             return "TensorFlow variables on a GPU have a kernel with jit_compile only."
@@ -21,14 +23,24 @@ def unavailable(variables):
     return None
 
 
-def load(place):
-    """Builds and loads what is needed; where XLA compiles, its part, too, which takes longer."""
+def load(place: str) -> None:
+    """Build and load what is needed; where XLA compiles, its part, too, which takes longer."""
     _op()
     if place == "xla":
         _load_for_xla()
 
 
-def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
+def update(
+    method: str,
+    variables: Sequence[Variable],
+    slots: Sequence[Sequence[Variable]],
+    gradients: Sequence[Tensor],
+    rates: Tensor,
+    parameters: Tensor,
+    seed: Tensor,
+    stochastic_rounding: bool,
+    blocks: Sequence[int],
+) -> None:
     """As `keras_lrsched.kernels.update`."""
     _op()(
         variables=[raw_variable(variable).handle for variable in variables],
@@ -44,10 +56,10 @@ def update(method, variables, slots, gradients, rates, parameters, seed, stochas
 
 
 @functools.cache
-def _op():
+def _op() -> Callable:
     return tf.load_op_library(str(library("tensorflow"))).keras_lrsched_update
 
 
 @functools.cache
-def _load_for_xla():
+def _load_for_xla() -> None:
     tf.load_library(str(library("tensorflow_xla_cuda" if tf.config.list_logical_devices("GPU") else "tensorflow_xla")))

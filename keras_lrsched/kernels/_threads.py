@@ -6,7 +6,7 @@ import os
 
 
 @functools.cache
-def pool(threads):
+def pool(threads: int) -> concurrent.futures.ThreadPoolExecutor:
     """An executor of so many threads, one for all families."""
     return concurrent.futures.ThreadPoolExecutor(threads)
 

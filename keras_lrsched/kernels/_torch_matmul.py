@@ -1,25 +1,30 @@
 """Products of int8 matrices that PyTorch holds on CPU, by their addresses."""
 
+from collections.abc import Sequence
+
 import torch
 
+from keras_lrsched._core.types import Tensor
 from keras_lrsched.kernels import _c_interface as core
 
 
-def unavailable(tensors, output):
-    """Why these tensors have no kernel here, or `None`."""
+def unavailable(tensors: Sequence[Tensor], output: str) -> str | None:
+    """Reason why these tensors have no kernel here, or `None`."""
     del output
     devices = {tensor.device.type for tensor in tensors} - {"cpu"}
     return f"PyTorch tensors on {', '.join(sorted(devices))} have no kernel." if devices else None
 
 
-def load(place):
-    """Builds and loads what is needed."""
+def load(place: str) -> None:
+    """Build and load what is needed."""
     del place
     core.load("matmul")
 
 
 @torch.no_grad()
-def multiply(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
+def multiply(
+    a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor, transpose_a: bool, transpose_b: bool, output: str
+) -> Tensor:
     """As `keras_lrsched.kernels.matmul.multiply`."""
     tensors = [each.detach().contiguous() for each in (a, b, a_scales, b_scales)]
     m, k = a.shape[::-1] if transpose_a else a.shape

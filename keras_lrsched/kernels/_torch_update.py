@@ -1,14 +1,17 @@
 """The update of PyTorch tensors on CPU, by their addresses."""
 
+from collections.abc import Sequence
+
 import torch
 
+from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.kernels import _c_interface as core
 
 DTYPES = {torch.float32: core.FLOAT32, torch.bfloat16: core.BFLOAT16}
 
 
-def unavailable(variables):
-    """Why these variables cannot be updated here, or `None`."""
+def unavailable(variables: Sequence[Variable]) -> str | None:
+    """Reason why these variables cannot be updated here, or `None`."""
     values = [variable.value for variable in variables]
     devices = {value.device.type for value in values} - {"cpu"}
     if devices:
@@ -17,14 +20,24 @@ def unavailable(variables):
     return f"Kernels need contiguous tensors, which these are not: {', '.join(views)}." if views else None
 
 
-def load(place):
-    """Builds and loads what is needed."""
+def load(place: str) -> None:
+    """Build and load what is needed."""
     del place
     core.load("update")
 
 
 @torch.no_grad()
-def update(method, variables, slots, gradients, rates, parameters, seed, stochastic_rounding, blocks):
+def update(
+    method: str,
+    variables: Sequence[Variable],
+    slots: Sequence[Sequence[Variable]],
+    gradients: Sequence[Tensor],
+    rates: Tensor,
+    parameters: Tensor,
+    seed: Tensor,
+    stochastic_rounding: bool,
+    blocks: Sequence[int],
+) -> None:
     """As `keras_lrsched.kernels.update`."""
     kernels = core.load("update")
     gradients = [gradient.detach().contiguous() for gradient in gradients]
@@ -39,7 +52,8 @@ def update(method, variables, slots, gradients, rates, parameters, seed, stochas
             raise ValueError(f"The state of the variable {variable.path} is not contiguous.")
         slots = [each.data_ptr() for each in states]
         parts: list = []
-        code, code_block, own_blocks = 0, 0, (1, 1)
+        code, code_block = 0, 0
+        own_blocks: Sequence[int] = (1, 1)
         if kernels.klr_in_blocks(kernels.klr_find_method(method.encode())):
             own_blocks = blocks[2 * i : 2 * i + 2]
         elif blocks:

@@ -1,10 +1,13 @@
-"""The door to compiled products of int8 matrices, and to those of FP8 matrices that JAX has on GPUs; see
-`keras_lrsched.kernels` for the setting.
+"""Compiled products of int8 matrices, and the products of FP8 matrices of JAX on GPUs; see `keras_lrsched.kernels` for the
+setting.
 """
+
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
+from keras_lrsched._core.types import Tensor
 from keras_lrsched.kernels._build import mode
 from keras_lrsched.kernels._loading import binding, cannot_call, place
 
@@ -16,7 +19,7 @@ FP8 = {"E4M3": "float8_e4m3fn", "E5M2": "float8_e5m2"}
 """The dtype of each FP8 element."""
 
 
-def multiplies_fp8(left, right):
+def multiplies_fp8(left: str, right: str) -> bool:
     """Whether matrices of these two elements are multiplied as they are: on JAX where a GPU has such products, or, without a
     gain, anywhere if `KERAS_LRSCHED_FUSED` is 1. No GPU multiplies two matrices of E5M2.
     """
@@ -25,7 +28,7 @@ def multiplies_fp8(left, right):
     return mode() == "1" or binding("matmul").gpu_has_fp8()
 
 
-def multiply_fp8(a, b, left, right, scale):
+def multiply_fp8(a: Tensor, b: Tensor, left: str, right: str, scale: Tensor) -> Tensor:
     """a b^T scale in float32, for FP8 matrices of shapes (m, k) and (n, k) whose elements are `left` and `right`.
 
     Args:
@@ -38,7 +41,7 @@ def multiply_fp8(a, b, left, right, scale):
     return binding("matmul").multiply_fp8(a, b, FP8[left], FP8[right], scale)
 
 
-def usable(tensors, output):
+def usable(tensors: Sequence[Tensor], output: str) -> bool:
     """Whether there is compiled code for these tensors.
 
     Args:
@@ -56,8 +59,15 @@ def usable(tensors, output):
     return reason is None
 
 
-def multiply(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=False):
-    """The compiled product; see `keras_lrsched.precision.int8_matmul`, which also does without compiled code."""
+def multiply(
+    a: Tensor,
+    b: Tensor,
+    a_scales: Tensor | None = None,
+    b_scales: Tensor | None = None,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> Tensor:
+    """The compiled product; see `keras_lrsched.precision.int8_matmul`, which falls back to Keras operations."""
     output = check(a, b, a_scales, b_scales, transpose_a, transpose_b)
     binding("matmul").load(place())
     empty = ops.zeros((0,), "float32")
@@ -65,8 +75,8 @@ def multiply(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=
     return binding("matmul").multiply(a, b, *scales, bool(transpose_a), bool(transpose_b), output)
 
 
-def check(a, b, a_scales, b_scales, transpose_a, transpose_b):
-    """What the product is: `"int32"`, `"scaled"` or `"blocks"`. Sizes that are not known yet are left to the kernel.
+def check(a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor, transpose_a: bool, transpose_b: bool) -> str:
+    """The kind of the product: `"int32"`, `"scaled"` or `"blocks"`. Sizes that are not known yet are left to the kernel.
 
     Raises:
         ValueError: If matrices or scales do not fit.
@@ -95,7 +105,7 @@ def check(a, b, a_scales, b_scales, transpose_a, transpose_b):
     return output
 
 
-def _output(a_scales, b_scales):
+def _output(a_scales: Tensor | None, b_scales: Tensor | None) -> str:
     if a_scales is None and b_scales is None:
         return "int32"
     if a_scales is None or b_scales is None:
@@ -113,11 +123,11 @@ def _output(a_scales, b_scales):
     return "scaled"
 
 
-def _check_blocks(name, scales, sizes):
+def _check_blocks(name: str, scales: Tensor, sizes: Sequence[int | None]) -> None:
     blocks = tuple(None if size is None else -(-size // BLOCK) for size in sizes)
     if not all(map(_fits, scales.shape, blocks)):
         raise ValueError(f"`{name}` must have the shape {blocks}. Received: shape={tuple(scales.shape)}")
 
 
-def _fits(size, other):
+def _fits(size: int | None, other: int | None) -> bool:
     return size is None or other is None or size == other

@@ -43,7 +43,7 @@ typedef struct {
   int32_t instruction_set;  // a number for `klr_matmul_instruction_set`, or -1: the best there is
 } klr_matmul;
 
-// What is wrong with sizes and scales, or null. The other functions want nothing to be wrong.
+// What is wrong with sizes and scales, or null. The other functions require null.
 KLR_API const char* klr_matmul_error(const klr_matmul* product);
 
 // How many bytes of scratch memory the product needs; they should begin at a multiple of 64.

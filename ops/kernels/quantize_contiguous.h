@@ -121,8 +121,8 @@ struct InRows {
         n(piece.block_columns(cut)),
         scales(columns / n) {}
 
-  // The numbers, rotated if the quantizer says so: in the tensor itself if they lie there as in the buffer. Several rows never
-  // do: if they are a power of two apart, few of them fit into a cache at once.
+  // The numbers, rotated if the quantizer has a transform: in the tensor itself if they lie there as in the buffer. Several
+  // rows never do: if they are a power of two apart, few of them fit into a cache at once.
   template <class T>
   const float* read(const klr_quantizer& q, const T* x, float* __restrict buffer) const {
     const T* from = x + piece.first(cut);

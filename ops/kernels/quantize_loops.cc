@@ -126,7 +126,7 @@ uint32_t amax_of(const Quantizing& q, const T* x, int64_t begin, int64_t end) {
       largest = all > largest ? all : largest;
       return;
     }
-    in.find_largest(numbers, amax);  // in NVFP4, blocks with NaN or infinity have no say
+    in.find_largest(numbers, amax);  // in NVFP4, blocks with NaN or infinity do not count
     for (int64_t i = 0; i < in.scales; ++i) largest = amax[i] < kInfinity && amax[i] > largest ? amax[i] : largest;
   });
   return largest;

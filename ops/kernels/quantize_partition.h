@@ -1,6 +1,7 @@
 // Pieces of a tensor: where they are. Their numbers are float32 in a buffer, filled with zeros up to whole blocks.
 //
-// A step goes over a whole piece before the next does, so that compilers make full vectors of those that know no blocks.
+// A step goes over a whole piece before the next does, so that compilers make full vectors of those that do not depend on
+// blocks.
 #pragma once
 
 #include <string.h>

@@ -106,7 +106,7 @@ REGISTER_OP("KerasLrschedFakeQuantize")
       return absl::OkStatus();
     });
 
-// `outer` is -1 where only the number of rows of codes says it.
+// `outer` is -1 where it follows from the number of rows of codes.
 REGISTER_OP("KerasLrschedDequantize")
     .Input("codes: uint8")
     .Input("scales: scale_type")

@@ -24,7 +24,8 @@ struct Operands {
   const uint32_t* seed;
 };
 
-// Checks and collects them. `copy(to, from, bytes)` is called where a result has a buffer of its own; it says whether it could.
+// Checks and collects them. `copy(to, from, bytes)` is called where a result has a buffer of its own; it returns whether it
+// could.
 template <class Copy>
 ffi::Error ReadOperands(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, std::string_view name,
                         ffi::Span<const int64_t> blocks, Copy copy, Operands* operands) {
