@@ -1,4 +1,4 @@
-"""Draws every schedule into docs/methods/gallery.png, and writes gallery.md beside it: formulas and references.
+"""The gallery: every schedule in docs/methods/gallery.png, and gallery.md beside it: formulas and references.
 
 Run: make gallery
 """

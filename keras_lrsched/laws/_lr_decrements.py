@@ -12,14 +12,14 @@ class LRDecrements(NamedTuple):
     """For each of M updates t (rows), the falls d before it in N groups (columns).
 
     A sum over all updates k <= t of (lr_(k-1) - lr_k) * F(lr_k, S_k(t)) with a smooth F becomes a sum over columns of
-    `fall * F(rate, since)`. A group of rises is kept apart from one of falls, so that a single step in the rate, whatever
-    group it lies in, keeps its place exactly.
+    `fall * F(rate, since)`. A group of rises is kept apart from one of falls, so that a single step in the learning
+    rate, whatever group it lies in, keeps its place exactly.
     """
 
     fall: np.ndarray
-    """How far the rate falls within the group (M, N); negative for a rise."""
+    """How far the learning rate falls within the group (M, N); negative for a rise."""
     rate: np.ndarray
-    """The rate after the fall: its mean over the group, weighted with the falls."""
+    """The learning rate after the fall: its mean over the group, weighted with the falls."""
     since: np.ndarray
     """The sum of the rates from the fall on, up to and with update t; the same mean."""
 
@@ -35,7 +35,7 @@ def lr_decrements(learning_rate: np.ndarray, at: np.ndarray) -> LRDecrements:
 
 
 def warmup_end(learning_rate: np.ndarray) -> int:
-    """The update at which the first rise of the rate ends: where it first is as high as before its first fall.
+    """The update at which the first rise of the learning rate ends: where it first is as high as before its first fall.
 
     A rise may pause, as it does in steps of an epoch, or of several batches under gradient accumulation.
     """

@@ -25,9 +25,9 @@ def lr_integrals(learning_rate: np.ndarray, decay: float = 0.999, warmup: str = 
     Args:
         learning_rate: The rates of all updates, an array.
         decay: Defaults to `0.999`.
-        warmup: What counts in the first rise of the rate. Its peak, as if there were no warmup: `"peak"`; its own rates in
-            S1 and its peak in S2: `"sum"`; its own rates in both, so that S2 becomes negative: `"full"`. Defaults to
-            `"peak"`.
+        warmup: What counts in the first rise of the learning rate. Its peak, as if there were no warmup: `"peak"`; its
+            own rates in S1 and its peak in S2: `"sum"`; its own rates in both, so that S2 becomes negative: `"full"`.
+            Defaults to `"peak"`.
 
     Example:
 

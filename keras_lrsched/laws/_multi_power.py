@@ -105,8 +105,8 @@ FLAT = (0.6, 0.8, 0.9)
 def optimize(law, total_steps, peak_learning_rate, warmup_steps, floor, knots):
     """`MultiPowerLaw.optimize`.
 
-    The rate is peak * exp(-(x_1 + ... + x_j)) at knot j, x >= 0, and a straight line between knots: it never rises, stays
-    above 0, and a flat stretch is x = 0, a bound that L-BFGS-B meets exactly.
+    The learning rate is peak * exp(-(x_1 + ... + x_j)) at knot j, x >= 0, and a straight line between knots: it never
+    rises, stays above 0, and a flat stretch is x = 0, a bound that L-BFGS-B meets exactly.
     """
     validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
     steps, warmup_steps = int(total_steps), int(warmup_steps)
@@ -162,7 +162,7 @@ def _final_loss(law, rates, spent_before):
 class PiecewiseLinear:
     """A schedule of many updates as straight lines between few knots.
 
-    Half of the knots lie evenly, half ever denser towards the end, where the rate falls most.
+    Half of the knots lie evenly, half ever denser towards the end, where the learning rate falls most.
 
     Attributes:
         place: The updates that are knots.

@@ -31,12 +31,13 @@ class AnnealingLaw(Law):
         S1(t) = lr_0 + ... + lr_t
         S2(t) = m_0 + ... + m_t,  m_0 = 0,  m_t = decay * m_(t-1) + (lr_(t-1) - lr_t)
 
-    The loss falls with the learning rate that has been spent, and falls further after each drop of the rate, over about
-    1 / (1 - decay) updates. S2 grows without end only with the drops, to (how far the rate fell) / (1 - decay).
+    The loss falls with the learning rate that has been spent, and falls further after each drop of the learning rate,
+    over about 1 / (1 - decay) updates. S2 grows without end only with the drops, to (how far the learning rate fell) /
+    (1 - decay).
 
-    A rise of the rate counts as a loss. Warmup is such a rise, of a loss that does not happen: `warmup="peak"` treats it as
-    if it had the peak rate, `"sum"` leaves it out of S2 but adds its own rates in S1, `"full"` keeps it in both. Numbers
-    belong to the convention and the decay that they were fitted with.
+    A rise of the learning rate counts as a loss. Warmup is such a rise, of a loss that does not happen: `warmup="peak"`
+    treats it as if it had the peak rate, `"sum"` leaves it out of S2 but adds its own rates in S1, `"full"` keeps it in
+    both. Numbers belong to the convention and the decay that they were fitted with.
 
     There is no `optimize`: whether the schedules with the lowest predicted loss are good in training is not verified.
 
@@ -89,8 +90,8 @@ class AnnealingLaw(Law):
         squares of the relative errors for the best of a grid of alpha.
 
         Args:
-            curves: One or more `LossCurve`s; at least one in which the rate falls. Points before the end of warmup are not
-                used.
+            curves: One or more `LossCurve`s; at least one in which the learning rate falls. Points before the end of
+                warmup are not used.
             decay: The paper's lambda, or several to choose from. The paper has 0.999, for runs of tens of thousands of
                 updates, and tried 0.99 to 0.9999. Defaults to `(0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)`.
             warmup: See the class. Defaults to `"peak"`.
@@ -98,7 +99,7 @@ class AnnealingLaw(Law):
             points: Each curve is averaged into at most this many pieces. Defaults to `400`.
 
         Raises:
-            ValueError: If there are too few points, or no rate falls.
+            ValueError: If there are too few points, or no learning rate falls.
 
         Warns:
             RegimeWarning: If the curves bend as no law of this kind can.

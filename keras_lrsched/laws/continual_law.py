@@ -129,7 +129,7 @@ class ContinualLaw(Law):
             points: Each curve is averaged into at most this many pieces. Defaults to `400`.
 
         Raises:
-            ValueError: If there are too few points, or no rate falls.
+            ValueError: If there are too few points, or no learning rate falls.
 
         Warns:
             RegimeWarning: If the law misses the curves of the continual phase.
@@ -140,7 +140,7 @@ class ContinualLaw(Law):
         """The same law after another pre-training: a `LossCurve`, or the rates of all its updates.
 
         Raises:
-            ValueError: If the law was fitted without the losses of a pre-training in which the rate fell.
+            ValueError: If the law was fitted without the losses of a pre-training in which the learning rate fell.
         """
         if self.fitted and not self.C1:
             raise ValueError(

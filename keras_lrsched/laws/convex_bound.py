@@ -51,8 +51,8 @@ class ConvexBound(Law):
     `fit` for D, G and the minimum.
 
     Omega_T is about the weights that update T starts from. Its rate eta_T enters only the bound, which is loose where it is
-    far below the rate before. Updates with rate 0 change nothing and are left out; before the first other one, the bound is
-    that of the first.
+    far below the learning rate before. Updates with rate 0 change nothing and are left out; before the first other one,
+    the bound is that of the first.
 
     Args:
         distance: D, positive. Defaults to `1.0`.
@@ -209,7 +209,7 @@ class ConvexBound(Law):
             A `Tabulated`, which `compile` takes.
 
         Warns:
-            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to.
+            ExtrapolationWarning: If the run is longer, or its learning rate higher, than those that the law was fitted to.
         """
         best = self._best(total_steps, peak_learning_rate, warmup_steps)
         self._warn_of_extrapolation(best)

@@ -76,11 +76,11 @@ class Law:
             A NumPy array, one loss for each of `at`; that of update t counts the rates up to and with update t.
 
         Raises:
-            ValueError: If a rate is negative or not finite, all are 0, or `at` lies outside of the run.
+            ValueError: If a learning rate is negative or not finite, all are 0, or `at` lies outside of the run.
 
         Warns:
-            ExtrapolationWarning: If the run is longer, or its rate higher, than those that the law was fitted to, or if a
-                predicted loss is below 0.
+            ExtrapolationWarning: If the run is longer, or its learning rate higher, than those that the law was fitted
+                to, or if a predicted loss is below 0.
         """
         learning_rate = rates(schedule, total_steps)
         at = np.arange(len(learning_rate)) if at is None else updates("at", at)
@@ -217,7 +217,7 @@ def rates(schedule: RunRates, total_steps: int | None = None) -> np.ndarray:
     """The rate of every update of a run, in float64.
 
     Raises:
-        ValueError: If a rate is negative or not finite, all are 0, or there are not as many as `total_steps`.
+        ValueError: If a learning rate is negative or not finite, all are 0, or there are not as many as `total_steps`.
     """
     if np.ndim(schedule) == 1:
         values = np.array(schedule, float)
@@ -230,7 +230,7 @@ def rates(schedule: RunRates, total_steps: int | None = None) -> np.ndarray:
         values = np.array(compute(schedule, np.arange(validation.positive_int("total_steps", total_steps)), np), float)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad) or not np.any(values > 0):
-        what = f"{values[bad[0]]} at update {bad[0]} of" if len(bad) else "no rate above 0 in"
+        what = f"{values[bad[0]]} at update {bad[0]} of" if len(bad) else "no learning rate above 0 in"
         raise ValueError(f"Learning rates must be finite, not negative, and not all 0. Received: {what} {schedule!r:.200}")
     return values
 

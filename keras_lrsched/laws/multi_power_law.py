@@ -37,14 +37,14 @@ class MultiPowerLaw(Law):
         LD(t) = sum over k = 1..t of (lr_(k-1) - lr_k) * G(lr_k^-gamma * S_k(t)),  S_k(t) = lr_k + ... + lr_t
         G(x)  = 1 - (C * x + 1)^-beta
 
-    The loss falls with the learning rate that has been spent, S1, and falls further after each drop of the rate, the more
-    the longer ago the drop lies. S_k is summed over groups of old updates, which costs less than 3e-5 in the losses
-    of the paper's runs.
+    The loss falls with the learning rate that has been spent, S1, and falls further after each drop of the learning
+    rate, the more the longer ago the drop lies. S_k is summed over groups of old updates, which costs less than 3e-5 in
+    the losses of the paper's runs.
 
-    Warmup is a rise of the rate, which the sum LD would count as a loss that does not happen. `warmup="full"` keeps it, as
-    in the official fit: it adds about B * peak to every prediction, which L0 makes up for. `warmup="sum"` leaves the first
-    rise out of LD, as in the official search for the best schedule. Parameters belong to the convention that they were
-    fitted with: with the wrong one, all predictions are off by about B * peak.
+    Warmup is a rise of the learning rate, which the sum LD would count as a loss that does not happen. `warmup="full"`
+    keeps it, as in the official fit: it adds about B * peak to every prediction, which L0 makes up for. `warmup="sum"`
+    leaves the first rise out of LD, as in the official search for the best schedule. Parameters belong to the convention
+    that they were fitted with: with the wrong one, all predictions are off by about B * peak.
 
     A rate of 0 has no power -gamma. Its limit is used, with a warning: nothing changes from there on.
 
@@ -116,14 +116,14 @@ class MultiPowerLaw(Law):
         published ones, unless the curves differ.
 
         Args:
-            curves: One or more `LossCurve`s; at least one in which the rate falls, and better one in which it falls at once.
-                Points before the end of warmup are not used.
+            curves: One or more `LossCurve`s; at least one in which the learning rate falls, and better one in which it
+                falls at once. Points before the end of warmup are not used.
             warmup: See the class. Defaults to `"sum"`.
             skip: The first part of each run that is not used either, in [0, 1]. Defaults to `0.3`.
             points: Each curve is averaged into this many pieces. Defaults to `400`.
 
         Raises:
-            ValueError: If there are too few points, or no rate falls.
+            ValueError: If there are too few points, or no learning rate falls.
 
         Warns:
             RegimeWarning: If the curves bend as no law of this kind can.
@@ -143,9 +143,9 @@ class MultiPowerLaw(Law):
         Args:
             total_steps: Updates of the run.
             peak_learning_rate: The highest learning rate.
-            warmup_steps: Updates of linear warmup, W: the rate peak * t / W at update t < W. Defaults to `0`.
+            warmup_steps: Updates of linear warmup, W: the learning rate peak * t / W at update t < W. Defaults to `0`.
             floor: The lowest learning rate. Defaults to `1e-10`.
-            knots: Places between which the rate is a straight line. Defaults to `400`.
+            knots: Places between which the learning rate is a straight line. Defaults to `400`.
 
         Returns:
             A `Tabulated`, which `compile` takes.

@@ -68,7 +68,7 @@ class ContinuedPretraining(ProfileDecay):
 
     @classmethod
     def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
-        """Reaches the floor when the budget ends. The paper has no warmup; `warmup_steps` come in front."""
+        """A decay to the floor at the end of the budget. The paper has no warmup; `warmup_steps` come in front."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         schedule = cls(peak_learning_rate, total_steps - warmup_steps, **options)
         return Warmup(schedule, warmup_steps) if warmup_steps else schedule

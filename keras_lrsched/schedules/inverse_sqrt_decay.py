@@ -89,7 +89,7 @@ class InverseSqrtDecay(Schedule):
 
     @classmethod
     def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
-        """Decays from the end of the warmup on; without one, from a tenth of the budget."""
+        """A decay from the end of the warmup on; without one, from a tenth of the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if not warmup_steps:
             return cls(peak_learning_rate, max(1, total_steps // 10), **options)

@@ -78,6 +78,6 @@ class MiniCPMDecay(WarmupStableDecay):
     def for_budget(
         cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, decay_fraction: float = 0.1, **options: Any
     ) -> Schedule:
-        """Decays over the last tenth of the budget, to a sixteenth of the peak (in four half-lives, which is our choice)."""
+        """A decay over the last tenth of the budget, to a sixteenth of the peak (four half-lives, which is our choice)."""
         steps = split_budget(total_steps, warmup_steps, decay_fraction)
         return cls(peak_learning_rate, *steps, **{"half_life": steps[-1] / 4, **options})

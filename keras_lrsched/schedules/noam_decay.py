@@ -58,7 +58,7 @@ class NoamDecay(InverseSqrtDecay):
     def for_budget(
         cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, d_model: int = 512, **options: Any
     ) -> Schedule:
-        """Reaches the peak at t = `warmup_steps`. Without a warmup the schedule is nothing: `0` means a tenth of all."""
+        """The peak at t = `warmup_steps`. The schedule needs a warmup: `0` stands for a tenth of the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = (warmup_steps or total_steps // 10) + 1
         scale = validation.positive_float("peak_learning_rate", peak_learning_rate) * (d_model * rise) ** 0.5

@@ -43,7 +43,7 @@ class PerUpdate(Schedule):
 
 
 def refuse_per_update(owner: str, name: str, schedule: Any) -> None:
-    """Checks that a schedule for what counts updates does not count them once more.
+    """Check that a schedule for what counts updates does not count them once more.
 
     Raises:
         ValueError: If the schedule is a `PerUpdate`, or has one inside, with more than one step.

@@ -119,7 +119,7 @@ class ProfileDecay(PhasedSchedule):
 
     @classmethod
     def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
-        """Reaches the floor when the budget ends."""
+        """A decay to the floor at the end of the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         if warmup_steps:
             options = {"warmup_target": peak_learning_rate, "warmup_steps": warmup_steps, **options}

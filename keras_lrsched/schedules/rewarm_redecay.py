@@ -73,6 +73,6 @@ class RewarmRedecay(PhasedSchedule):
 
     @classmethod
     def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
-        """Reaches the floor, a tenth of the peak, when the budget ends."""
+        """A decay to the floor, a tenth of the peak, at the end of the budget."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         return cls(peak_learning_rate, warmup_steps, total_steps - warmup_steps, **options)

@@ -75,7 +75,7 @@ class SlowStartFastDecay(PhasedSchedule):
 
     @classmethod
     def for_budget(cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, **options: Any) -> Schedule:
-        """Rises over `warmup_steps`, or half of the budget if that is 0, and falls over the rest; our proportions."""
+        """A rise over `warmup_steps`, or half of the budget if that is 0, and a fall over the rest; our proportions."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         rise = warmup_steps or max(1, total_steps // 2)
         return cls(peak_learning_rate, rise, max(1, total_steps - rise), **options)

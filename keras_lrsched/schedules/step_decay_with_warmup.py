@@ -81,7 +81,7 @@ class StepDecayWithWarmup(Schedule):
     def for_budget(
         cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, batch_scale: float = 32.0, **options: Any
     ) -> Schedule:
-        """Falls at 3, 6 and 8 ninths of the budget, but behind the warmup, which rises from a 32nd of the peak."""
+        """Steps at 3, 6 and 8 ninths of the budget, but behind the warmup, which rises from a 32nd of the peak."""
         validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
         base = validation.positive_float("peak_learning_rate", peak_learning_rate) / validation.at_least_one(
             "batch_scale", batch_scale

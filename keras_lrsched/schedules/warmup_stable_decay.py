@@ -100,7 +100,7 @@ class WarmupStableDecay(PhasedSchedule):
     def for_budget(
         cls, peak_learning_rate: float, total_steps: int, warmup_steps: int = 0, decay_fraction: float = 0.2, **options: Any
     ) -> Schedule:
-        """Cools down over the last `decay_fraction` of the budget, 20 % by default."""
+        """A cooldown over the last `decay_fraction` of the budget, 20 % by default."""
         return cls(peak_learning_rate, *split_budget(total_steps, warmup_steps, decay_fraction), **options)
 
 
