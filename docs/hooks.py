@@ -53,6 +53,7 @@ def with_files(markdown, page, config, files):
     def link(match):
         path = (FOLDER / page.file.src_uri).parent.joinpath(match[1]).resolve()
         inside = path.relative_to(FOLDER.parent).as_posix()
+        inside += ".txt" if path.suffix == ".md" else ""  # or MkDocs would take it for a page
         if path.is_relative_to(FOLDER):
             return match[0]
         if files.get_file_from_path(f"files/{inside}") is None:

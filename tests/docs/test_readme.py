@@ -50,3 +50,13 @@ def test_counts_are_those_of_the_results():
     counts = re.search(r"^(\d+) claims: (\d+) agree, (\d+) weaker, (\d+) do not show", results, flags=re.M)
     words = " ".join(README.split())
     assert "of {}, {} agree, {} show weakly, {} do not show at this scale".format(*counts.groups()) in words
+
+
+def test_versions_are_those_of_setup_cfg():
+    cfg = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    first, after = re.search(r"keras>=3\.(\d+),<3\.(\d+)$", cfg, flags=re.M).groups()
+    lowest = {
+        name: re.search(rf"^{name} = {name}>=([\d.]+)$", cfg, flags=re.M)[1] for name in ("tensorflow", "jax", "torch")
+    }
+    line = "Keras 3.{} to 3.{}, on TensorFlow from {tensorflow}, JAX from {jax} or PyTorch from {torch}."
+    assert line.format(first, int(after) - 1, **lowest) in README
