@@ -35,8 +35,6 @@ PAGES = (
     "docs/internals/*.md",
 )
 GENERATED = {"results.md"}
-ROOMS = ("_core", "laws", "optimizers", "schedules")
-"""Those whose docstrings are checked; the others follow."""
 
 
 def problems():
@@ -46,9 +44,8 @@ def problems():
             if path.name not in GENERATED:
                 text = path.read_text(encoding="utf-8")
                 yield from _words(path, CODE.sub(_blank, text), 1)
-    for room in ROOMS:
-        for path in sorted((ROOT / "keras_lrsched" / room).rglob("*.py")):
-            yield from _docstrings(path)
+    for path in sorted((ROOT / "keras_lrsched").rglob("*.py")):
+        yield from _docstrings(path)
 
 
 def _docstrings(path):

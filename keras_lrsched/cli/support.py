@@ -1,4 +1,4 @@
-"""What all commands share: how arguments are read, and how a mistake of the user becomes one line."""
+"""Helpers of all commands: reading arguments, and one line for a mistake of the user."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from keras_lrsched._core import registry
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be done; the message is the one line that says why."""
+    """A request of the user that cannot be fulfilled; the message is the one line with the reason."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -183,7 +183,7 @@ def usage_errors(*kinds):
 
 @contextlib.contextmanager
 def silent_stderr():
-    """Keeps what TensorFlow's libraries write to the file descriptor itself, before they can be told not to."""
+    """Keeps what TensorFlow's libraries write to the file descriptor itself, before they can be silenced."""
     try:
         kept = os.dup(2)
     except OSError:  # no stderr at all

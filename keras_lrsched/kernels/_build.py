@@ -29,7 +29,7 @@ TIME_LIMIT = 900
 
 
 def mode():
-    """What `KERAS_LRSCHED_FUSED` says: `"auto"`, `"1"` or `"0"`; `"0"` while a model is exported, so that
+    """The value of `KERAS_LRSCHED_FUSED`: `"auto"`, `"1"` or `"0"`; `"0"` while a model is exported, so that
     the export has operations of its framework only."""
     if is_exporting():
         return "0"

@@ -26,7 +26,7 @@ UNMAPPED_USER = 65534
 
 
 class BuildError(Exception):
-    """Why there is no library."""
+    """Raised where there is no library, with the reason."""
 
 
 def folder():
@@ -112,7 +112,7 @@ def store_failure(path, reason, log):
 
 
 def failure(path):
-    """Why a library could not be built before, or `None`."""
+    """The reason for which a library could not be built before, or `None`."""
     try:
         return _failure_file(path).read_text(encoding="utf-8", errors="replace").partition("\n")[0] or None
     except FileNotFoundError:

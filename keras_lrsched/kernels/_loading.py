@@ -36,7 +36,7 @@ def has_gpu():
 
 
 def cannot_call(family, what, *arguments):
-    """Why a family of kernels cannot be called, or `None`.
+    """The reason for which a family of kernels cannot be called, or `None`.
 
     Args:
         family: A key of `keras_lrsched.kernels._targets.FAMILIES`.

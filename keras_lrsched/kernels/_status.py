@@ -1,4 +1,4 @@
-"""What is built, why not, and where."""
+"""A list of what is built, where, and for what reason not."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What each library is compiled from: its sources, its flags, and the version of the framework that it belongs to.
+"""The parts of each library: its sources, its flags, and the version of the framework that it belongs to.
 
 A target is how a library is called: `"core"` (the C interface), `"jax"`, `"tensorflow"`, `"tensorflow_xla"`, `"jax_cuda"` or
 `"tensorflow_xla_cuda"`. A family is a set of kernels that are compiled together.
@@ -54,11 +54,11 @@ TENSORFLOW_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-n
 
 
 class Framework(NamedTuple):
-    """What the binary interface of a target depends on.
+    """Dependencies of the binary interface of a target.
 
     Args:
         version: The version of the framework; empty for the C interface, which has none.
-        build: What tells builds of one version apart.
+        build: Distinguishes builds of one version.
         folder: Where it is installed; flags with this folder are not part of a library's identity.
     """
 
@@ -97,7 +97,7 @@ def installed_version(target):
 
 
 def seconds(target, family):
-    """How long a build takes, about."""
+    """Approximate duration of a build."""
     about = 2 * SECONDS[family].get(target, 120) // min(os.cpu_count() or 2, 4)
     return max(5, round(about, -1) if about > 20 else about)
 
@@ -179,7 +179,7 @@ def dispatch(family, lacking=()):
 
 
 def bindings(target, family):
-    """What calls the kernels from a framework, and CUDA's kernels."""
+    """Sources that call the kernels from a framework, and CUDA's kernels."""
     cuda = [(f"custom_ops_cuda/{family}.cu", CUDA)] if target.endswith("cuda") else []
     return {f"binding_{number}": job for number, job in enumerate([*cuda, *_bindings(target, family)])}
 

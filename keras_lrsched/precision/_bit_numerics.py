@@ -43,7 +43,7 @@ def decode(element, codes):
 
 
 def code_of_nan(element):
-    """What `decode` makes NaN of."""
+    """Codes that `decode` turns into NaN."""
     return element.nan
 
 

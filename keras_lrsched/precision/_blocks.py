@@ -11,7 +11,7 @@ from keras_lrsched.precision._packing import GROUP
 
 
 class Blocks:
-    """How a tensor of some shape is cut into the blocks of a format.
+    """The partition of a tensor of some shape into the blocks of a format.
 
     Blocked tensors have the shape (rows, columns / c, c), with all other axes together as rows; for blocks of several rows
     (others, rows / r, r, columns / c, c).

@@ -24,7 +24,7 @@ class Blockwise8:
         self.block_size, self.signed = block_size, signed
 
     def parts(self, shape):
-        """What is stored of a moment of this shape: shapes and dtypes by name. Zeros stand for a moment of zeros."""
+        """Arrays that store a moment of this shape: shapes and dtypes by name. Zeros stand for a moment of zeros."""
         return {"codes": (shape, "uint8"), "absmax": ((_blocks(shape, self.block_size),), "float32")}
 
     def encode(self, x):
@@ -68,7 +68,7 @@ KINDS: dict[str, type[Any]] = {coder.kind: coder for coder in (Blockwise8, Coat)
 
 
 class CodedMoment(Base):
-    """What an optimizer takes for a float32 variable: it is decoded when it is read, and encoded when it is set.
+    """A stand-in for a float32 variable of an optimizer: it is decoded when it is read, and encoded when it is set.
 
     Args:
         coder: A `Blockwise8` or `Coat`.

@@ -135,7 +135,7 @@ def trust_factor(values, codes, element):
 
 
 def estimator_factor(gradient, coded, element):
-    """What the estimator `"dge"` or `"trust"` multiplies the gradient with, for `Coded` blocks."""
+    """The factor of the gradient by the estimator `"dge"` or `"trust"`, for `Coded` blocks."""
     if gradient == "dge":
         return dge_factor(coded.values, element)
     return trust_factor(coded.values, coded.codes, element)

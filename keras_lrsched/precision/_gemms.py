@@ -96,7 +96,7 @@ class GemmSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How a layer multiplies its inputs with its kernel. A subclass may have variables, which the layer keeps."""
+    """The product of a layer's inputs with its kernel. A subclass may have variables, which the layer keeps."""
 
     def variables(self, layer):
         """name -> arguments of `add_weight`, for each variable that the rule wants."""

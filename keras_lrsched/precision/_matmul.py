@@ -192,7 +192,7 @@ def _differ(one, other):
 
 
 def _kind(format):
-    """How scales come to integers: `"scaled"`, `"blocks"`, or `None` where there are no integers."""
+    """The way in which scales are applied to integers: `"scaled"`, `"blocks"`, or `None` where there are no integers."""
     if format.element.name != "INT8" or format.scale != "float32":
         return None
     if format.block == (compiled.BLOCK, compiled.BLOCK):

@@ -29,7 +29,7 @@ class Operand:
 
     @property
     def element_bits(self):
-        """How many bits a number has in a product, as far as hardware would know; 16 for one that stays."""
+        """Number of bits of an operand in a product on hardware; 16 for one that stays."""
         return 16
 
     @property

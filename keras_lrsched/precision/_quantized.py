@@ -19,7 +19,7 @@ from keras_lrsched.precision.formats import Format, get_format
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """What `quantize` returns. Two are equal if they are one object; on JAX it is a pytree of its arrays.
+    """The result of `quantize`. Two are equal if they are one object; on JAX it is a pytree of its arrays.
 
     Attributes:
         codes: uint8. The quantized axis is the last; it is filled with zeros up to whole blocks (and the axis before it, for

@@ -21,7 +21,7 @@ SMALLEST = 2.0**-126
 
 @dataclasses.dataclass(frozen=True)
 class Expansion:
-    """How each group was expanded: three float32 numbers for each."""
+    """The expansion of each group: three float32 numbers for each."""
 
     scale: Any
     k: Any

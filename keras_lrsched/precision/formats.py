@@ -90,7 +90,7 @@ class Format:
 
     @property
     def rows(self):
-        """How many rows share a scale, of those that `axis` is cut into: 1 for formats that know one axis only."""
+        """Number of rows that share a scale, of those that `axis` is cut into: 1 for formats with blocks along one axis."""
         return 1 if self.block is None else self.block[0]
 
     @property
@@ -100,7 +100,7 @@ class Format:
 
     @property
     def bits_per_value(self):
-        """How much memory a number takes in a tensor of whole blocks; scales of whole axes and tensors are left out."""
+        """Memory of a number in a tensor of whole blocks; scales of whole axes and tensors are left out."""
         if self.block is None or self.block[1] is None:
             return float(self.element.bits)
         return self.element.bits + (32 if self.scale == "float32" else 8) / (self.block[0] * self.block[1])

@@ -21,7 +21,7 @@ TABLES = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationReport:
-    """What `quantize_model` did: paths of layers. Every matrix that is trained lies in a layer of one of the three.
+    """The result of `quantize_model`: paths of layers. Every matrix that is trained lies in a layer of one of the three.
 
     Attributes:
         recipe: The `Recipe`.

@@ -1,4 +1,4 @@
-"""What a paper claims, and whether it shows here: one row of the table of results."""
+"""Claims of papers, and whether they show here: one row each in the table of results."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What quantized layers share: a recipe, and a product for it."""
+"""The base of quantized layers: a recipe, and a product for it."""
 
 import dataclasses
 import functools
@@ -142,7 +142,7 @@ class Quantized(keras.layers.Layer):
 
     @property
     def recipe_variables(self):
-        """What recipes have added, each once."""
+        """Variables that recipes have added, each once."""
         return list({id(variable): variable for _, product in self.gemms() for variable in product.variables}.values())
 
     @property

@@ -65,7 +65,7 @@ def quantized_base(plain):
 
 
 def _names(base):
-    """What a subclass may not have of its own: its computation, and where its weights are."""
+    """Names that a subclass may not define: its computation, and where its weights are."""
     return [name for name in ("__call__", "call", "build", "kernel", "embeddings", "quantized_call") if hasattr(base, name)]
 
 

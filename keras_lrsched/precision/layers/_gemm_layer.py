@@ -47,7 +47,7 @@ class GemmLayer(keras.layers.Layer):
             store[name] = variable
 
     def load_own_variables(self, store):
-        """What a file does not have keeps its start, so that it may be one of another recipe, or of none."""
+        """Load a file; what it does not have keeps its start, so that it may be one of another recipe, or of none."""
         found = {name: store[name] for name in self.named_variables if name in store.keys()}  # noqa: SIM118
         for name, value in found.items():
             if tuple(value.shape) != tuple(self.named_variables[name].shape):

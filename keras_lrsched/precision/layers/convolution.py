@@ -78,7 +78,7 @@ def _windows(x, axis, n, stride, rate):
 
 
 def _padding(places, size, strides, dilation, padding):
-    """What Keras puts before and after each axis. With `"same"` there are ceil(places / stride) results."""
+    """The padding of Keras before and after each axis. With `"same"` there are ceil(places / stride) results."""
     for n, k, stride, rate in zip(places, size, strides, dilation, strict=True):
         span = (k - 1) * rate
         if padding == "causal":

@@ -157,7 +157,7 @@ class Bounded(Operand):
 
 
 def channels(layer):
-    """How many input channels a layer's kernel has: positions of a convolution share them."""
+    """Number of input channels of a layer's kernel: positions of a convolution share them."""
     if isinstance(layer, keras.layers.EinsumDense):
         _, summed, _, _, _, axes = matrix_form(layer.equation, 8)
         return math.prod(layer.kernel.shape[axes.index(axis)] for axis in summed)
