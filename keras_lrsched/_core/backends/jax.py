@@ -170,5 +170,9 @@ def bitcast(x: Any, dtype: str) -> Any:
     return jax.lax.bitcast_convert_type(x, dtype)
 
 
+def count_not_above(ordered: Any, x: Any) -> Any:
+    return keras.ops.searchsorted(ordered, x, side="right")
+
+
 def host_value(variable: Any) -> Any:
     return np.asarray(keras.ops.convert_to_numpy(variable))

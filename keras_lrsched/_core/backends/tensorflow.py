@@ -271,6 +271,14 @@ def bitcast(x: Any, dtype: str) -> Any:
     return tf.bitcast(x, dtype)
 
 
+def count_not_above(ordered: Any, x: Any) -> Any:
+    """Return for each element of `x` how many of the ordered values are not above it: `keras.ops.searchsorted` to the right.
+
+    That of Keras 3.10 takes no symbolic tensors of TensorFlow.
+    """
+    return tf.searchsorted(ordered, x, side="right")
+
+
 def host_value(variable: Any) -> Any:
     """Return a variable or tensor as a NumPy array; that of TensorFlow in a fifth of the time of `convert_to_numpy`."""
     if isinstance(variable, keras.Variable):

@@ -4,7 +4,7 @@ import dataclasses
 
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import backends, validation
 from keras_lrsched._core.philox import random_bits
 from keras_lrsched._core.registry import register
 from keras_lrsched.precision._gemms import Rule
@@ -113,7 +113,7 @@ class SampledRows(Rule):
         winners = ops.cast(ops.argmin(of_others / ops.cast(k - place, "float32")), "int32")
         of_others = ops.take(of_others, winners)
 
-        drawn = ops.searchsorted(sums, _uniform(k, seed) * of_others, side="right")
+        drawn = backends.count_not_above(sums, _uniform(k, seed) * of_others)
         drawn = ops.minimum(ops.cast(drawn, "int32"), last - winners)
         norm = ops.take(norms, drawn)
         weight = of_others / (ops.where(norm > 0, norm, 1.0) * ops.cast(k - winners, "float32"))
