@@ -1,9 +1,8 @@
 """Optimizers whose formula contains the loss of the batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private
@@ -34,7 +33,7 @@ class LossAwareOptimizer(Optimizer):
         self._next_loss = ops.cast(loss, "float32")
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        return super().scale_loss(_when_differentiated(loss, self.set_loss))
+        return super().scale_loss(backends.call_when_differentiated(loss, self.set_loss))
 
     def _apply_gradients(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]) -> None:
         self._take_loss()
@@ -55,33 +54,3 @@ class LossAwareOptimizer(Optimizer):
             before = ops.where(is_first, 0.0, ops.convert_to_tensor(self._scalars["loss"]))
             loss = before + loss / self.gradient_accumulation_steps
         self._scalars["loss"].assign(loss)
-
-
-if keras.backend.backend() == "jax":
-    import jax
-
-    def _when_differentiated(x: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
-        """`x`; `receive(x)` is called in the backward pass.
-
-        Within `jax.grad`, where the loss is scaled, its value cannot be kept for later. In the backward pass it is outside.
-        """
-
-        @jax.custom_vjp
-        def identity(x: Tensor) -> Tensor:
-            return x
-
-        def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
-
-        def backward(x: Tensor, gradient: Tensor) -> tuple[Tensor]:
-            receive(x)
-            return (gradient,)
-
-        identity.defvjp(forward, backward)
-        return identity(x)
-
-else:
-
-    def _when_differentiated(x: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
-        receive(x)
-        return x

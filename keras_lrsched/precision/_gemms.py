@@ -6,12 +6,13 @@ from typing import Any
 from keras import ops
 
 from keras_lrsched._core import validation
+from keras_lrsched._core.backends import barrier
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision._hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision._matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
 from keras_lrsched.precision._operands import IDENTITY, Operand, QuantizedOperand, along, numbers, seed_of, transposed
 from keras_lrsched.precision._quantized import QuantizedTensor
-from keras_lrsched.precision._residuals import custom_gradient, read_later
+from keras_lrsched.precision._residuals import custom_gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _later(operand, dy):
     """A `QuantizedOperand` for a backward pass that starts with `dy`."""
     if not isinstance(operand.values, QuantizedTensor):
         return operand
-    codes = read_later(operand.values.codes, dy)
+    codes = barrier(operand.values.codes, dy)
     return QuantizedOperand(dataclasses.replace(operand.values, codes=codes), operand.factor)
 
 

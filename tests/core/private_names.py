@@ -23,7 +23,9 @@ import keras
 import keras_lrsched
 
 FRAMEWORKS = ("keras", "tensorflow", "jax", "jaxlib", "torch")
-PRIVATE_MODULES = re.compile(r"keras\.src\b|tensorflow\.python\b|jax\._src\b|jax\.extend\b|__internal__|torch\._\w")
+PRIVATE_MODULES = re.compile(
+    r"keras\.src\b|tensorflow\.(python|compiler)\b|jax\._src\b|jax\.extend\b|__internal__|torch\._\w"
+)
 PACKAGE = pathlib.Path(keras_lrsched.__file__).parent
 ALLOWED = ("_core/keras_private.py", "_core/keras_private/")
 

@@ -152,6 +152,22 @@ def forget_compiled(variables: Sequence, message: str) -> None:
     jax.clear_caches()
 
 
+def call_when_differentiated(x: Any, function: Callable[[Any], None]) -> Any:
+    @jax.custom_vjp
+    def identity(x: Any) -> Any:
+        return x
+
+    def forward(x: Any) -> tuple:
+        return x, x
+
+    def backward(x: Any, gradient: Any) -> tuple:
+        function(x)
+        return (gradient,)
+
+    identity.defvjp(forward, backward)
+    return identity(x)
+
+
 # Residuals of a backward pass
 
 

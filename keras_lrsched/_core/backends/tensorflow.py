@@ -244,6 +244,16 @@ def forget_compiled(variables: Sequence, message: str) -> None:
     keras_private.forget_tensorflow_traces(variables, message)
 
 
+def call_when_differentiated(x: Any, function: Callable[[Any], None]) -> Any:
+    """Return `x`, and call a function with it: at once; on JAX in the backward pass.
+
+    Within `jax.grad`, where a loss is scaled, its value cannot be stored for later; in the backward pass it is a value of
+    the function outside.
+    """
+    function(x)
+    return x
+
+
 # Residuals of a backward pass
 
 

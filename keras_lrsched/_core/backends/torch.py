@@ -155,6 +155,11 @@ def forget_compiled(variables: Sequence, message: str) -> None:
     keras_private.forget_torch_compiled()
 
 
+def call_when_differentiated(x: Any, function: Callable[[Any], None]) -> Any:
+    function(x)
+    return x
+
+
 # Residuals of a backward pass
 
 
