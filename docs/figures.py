@@ -66,11 +66,16 @@ def plot(series, x_label, y_label, *, y_start=None, x_log=False, caption=""):
     y = axis(y_label, [value for each in series for value in each.y], start=y_start)
     inner = [*_axes(x, y), *(_drawn(each, x, y) for each in series)]
     named = list({(each.label, each.style): each for each in series if each.label}.values())
-    legend = "".join(f'<span class="plot-key plot-{each.style}">{escape(each.label)}</span>' for each in named)
+    legend = "".join(map(_key, named))
     text = f"<figcaption>{legend} {caption}</figcaption>" if legend or caption else ""
     label = f"{y_label} against {x_label}"
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(inner)}</svg>'
     return f'<figure class="plot">{svg}{text}</figure>'
+
+
+def _key(series):
+    points = " plot-points" if series.points else ""
+    return f'<span class="plot-key plot-{series.style}{points}">{escape(series.label)}</span>'
 
 
 def _axes(x, y):

@@ -1,5 +1,7 @@
-"""Prepares docstrings for the site: references become paragraphs with links, doctests become blocks of code."""
+"""Prepares docstrings for the site: references become paragraphs with links, doctests blocks; completes signatures."""
 
+import importlib
+import inspect
 import re
 
 import griffe
@@ -13,6 +15,19 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj, **others):
         if obj.docstring:
             obj.docstring.value = with_code(with_links(with_reference(obj.docstring.value)))
+
+    def on_class_members(self, *, cls, **others):
+        """Put arguments that a constructor takes by `**options: Unpack[...]` into its signature, as `inspect` has it."""
+        init = cls.members.get("__init__")
+        if init is None or init.is_alias:
+            return
+        for options in [each for each in init.parameters if "Unpack" in str(each.annotation or "")]:
+            del init.parameters[options.name]
+            value = getattr(importlib.import_module(cls.module.path), cls.name)
+            for name, each in inspect.signature(value).parameters.items():
+                if each.kind is each.KEYWORD_ONLY and name not in init.parameters:
+                    kind = griffe.ParameterKind.keyword_only
+                    init.parameters.add(griffe.Parameter(name, kind=kind, default=repr(each.default)))
 
 
 def with_reference(text):
