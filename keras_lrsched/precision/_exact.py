@@ -1,7 +1,7 @@
 """Arithmetic on float32 that gives the same bits on every backend, also for numbers below 2^-126.
 
-Compiled code may flush such numbers to zero: XLA and TensorFlow's kernels on CPUs do. So scaling by a power of two works on
-the bits, and products and quotients are taken between significands in [1, 2), with the exponents added apart.
+Compiled code may flush such numbers to zero: XLA and TensorFlow's kernels on CPUs do. Quantizers compute with blocks of
+small numbers in units of 2^-64, see `lifted` and `lowered`. `ldexp` works on the bits of all numbers.
 """
 
 import numpy as np
@@ -45,20 +45,51 @@ def float32(number):
     return ops.convert_to_tensor(number, "float32")
 
 
+LIFT = 2.0**64
+SMALL = (127 - 60) << 23
+"""The bits of 2^-60. Blocks whose largest magnitude is below are lifted."""
+
+
+def is_small(size):
+    """Whether numbers are to be lifted, from the bits of their magnitude."""
+    return ops.logical_and(size > 0, size < SMALL)
+
+
+def lifted(x, small):
+    """x 2^64 where `small`, else x, where numbers below 2^-126 become zero: exact for |x| < 2^63 where it is lifted."""
+    size = magnitude(x)
+    subnormal = ops.cast(size, "float32") * ops.where(small, LIFT * 2.0**-149, 0.0)
+    subnormal = ops.where(bits(x) < 0, -subnormal, subnormal)
+    return ops.where(size < 1 << 23, subnormal, x * ops.where(small, LIFT, 1.0))
+
+
+def lowered(x, small):
+    """x 2^-64 where `small`, rounded to the nearest, ties to even, where that is below 2^-126; else x. For |x| < 2^42."""
+    size = magnitude(x)
+    units = floats(size) * (2.0**149 / LIFT)  # of the smallest float32
+    result = ops.where(units < 2.0**23, ops.cast(ops.round(units), "int32"), bits(units) - (149 << 23))
+    return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), ops.where(small, result, size)))
+
+
+def largest_factor(small):
+    """The largest float32, for factors of numbers that are lifted where `small`."""
+    return ops.where(small, FLOAT32_MAX / LIFT, FLOAT32_MAX)
+
+
+def quotient(x, y):
+    """x / y, for normal numbers with a normal quotient; one of both may be a scalar or broadcast."""
+    # Compilers take an inexact reciprocal instead where either looks like fewer numbers than there are quotients:
+    # TensorFlow's graph optimizer if x is a constant, XLA if y is broadcast.
+    if not len(x.shape):
+        return floats(ops.bitwise_or(bits(x), _zeros(y))) / y
+    return x / floats(ops.bitwise_or(bits(y), _zeros(x)))
+
+
 def shift_to_nearest(x, places):
     """x / 2^places for integers x >= 0 and 0 <= places <= 30, to the nearest integer, ties to even."""
     odd = ops.bitwise_and(ops.right_shift(x, places), 1)
     half = ops.right_shift(ops.left_shift(ops.ones_like(places), places), 1)
     return ops.right_shift(x + ops.where(places > 0, half - 1 + odd, 0), places)
-
-
-def split(x):
-    """`x` as a significand, with 1 <= |significand| < 2, and an exponent. Zero, infinity and NaN have the exponent 0."""
-    size = magnitude(x)
-    field, mantissa = _normalized(size)
-    regular = ops.logical_and(size > 0, is_finite(size))
-    significand = floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), ops.bitwise_or(mantissa, 127 << 23)))
-    return ops.where(regular, significand, x), ops.where(regular, field - 127, 0)
 
 
 def ldexp(x, exponent):
@@ -71,21 +102,6 @@ def ldexp(x, exponent):
     result = ops.where(field > 0, ops.where(field > 254, INFINITY, normal), subnormal)
     result = ops.where(ops.logical_and(size > 0, is_finite(size)), result, size)
     return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), result))
-
-
-def multiply(x, y):
-    """x y."""
-    (x, x_exponent), (y, y_exponent) = split(x), split(y)
-    return ldexp(x * y, x_exponent + y_exponent)
-
-
-def divide(x, y):
-    """x / y."""
-    (x, x_exponent), (y, y_exponent) = split(x), split(y)
-    # Compilers take an inexact reciprocal instead where either looks like fewer numbers than there are quotients:
-    # TensorFlow's graph optimizer if x is a constant, XLA if y is broadcast.
-    x, y = floats(ops.bitwise_or(bits(x), _zeros(y))), floats(ops.bitwise_or(bits(y), _zeros(x)))
-    return ldexp(x / y, x_exponent - y_exponent)
 
 
 def _zeros(x):

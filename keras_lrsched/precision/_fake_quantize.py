@@ -10,6 +10,7 @@ from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision._hadamard import checked_signs, hadamard
 from keras_lrsched.precision._quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
 from keras_lrsched.precision._residuals import unless_exporting
+from keras_lrsched.precision._shared import shared
 from keras_lrsched.precision.elements import E2M1
 from keras_lrsched.precision.formats import get_format
 
@@ -72,11 +73,8 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
             y = compiled.fake_quantize(rotated, format, blocks, seed, fused_signs)
         else:
             rotated = hadamard(ops.cast(x, "float32"), rotation, axis, signs) if rotation else x
-            numerics = numerics_of_numbers(rounding)
-            coded, _ = encode(rotated, format, axis, rounding, seed, numerics)
-            y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format, numerics))
-            if gradient != "ste" and not is_exporting():
-                factor = ops.cast(blocks.join(estimator_factor(gradient, coded, format.element)), dtype)
+            y, factor = plain(rotated, seed, format=format, axis=axis, rounding=rounding, gradient=gradient)
+            factor = None if factor is None else ops.cast(factor, dtype)
 
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
@@ -86,6 +84,17 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
         return _saturated(y, dtype), grad
 
     return quantized(ops.convert_to_tensor(x))
+
+
+@shared
+def plain(x, seed, *, format, axis, rounding, gradient):
+    """-> (the numbers of the format, and the factor of the gradient or `None`), in Keras operations."""
+    numerics = numerics_of_numbers(rounding)
+    coded, blocks = encode(x, format, axis, rounding, seed, numerics)
+    y = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format, numerics))
+    if gradient == "ste" or is_exporting():  # an export has no gradient
+        return y, None
+    return y, blocks.join(estimator_factor(gradient, coded, format.element))
 
 
 def _saturated(y, dtype):

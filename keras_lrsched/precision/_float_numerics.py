@@ -1,6 +1,6 @@
 """The arithmetic of quantizers in comparisons, products, quotients and `round` of float32 numbers alone: for exports.
 
-The converters of ONNX and LiteRT have no operations on bits. The functions are those of `bit_numerics` and give the same
+The converters of ONNX and LiteRT have no operations on bits. The functions are those of `_bit_numerics` and give the same
 numbers, bit for bit but for the sign of zeros, as long as no number and no scale is below 2^-126, which runtimes may flush
 to zero, or above 2^127, whose reciprocal they may flush. In place of a code stands the number that it means; a power of two
 stands for its exponent.
@@ -34,11 +34,28 @@ def floats(magnitudes):
     return magnitudes
 
 
-def multiply(x, y):
-    return x * y
+def is_small(magnitudes):
+    """No numbers are to be lifted."""
+    del magnitudes
+    return False
 
 
-def divide(x, y):
+def lifted(x, small):
+    del small
+    return x
+
+
+def lowered(x, small):
+    del small
+    return x
+
+
+def largest_factor(small):
+    del small
+    return FLOAT32_MAX
+
+
+def quotient(x, y):
     """x / y, for y >= 0 if x is one number."""
     if not len(x.shape):
         # Optimizers of graphs take an inexact reciprocal where x is the constant 1. The choice below changes no quotient.
@@ -86,9 +103,9 @@ def next_power_of_two(x):
     return ops.where(x > 0, ops.where(x > power, 2 * power, power), 0.0)
 
 
-def lift(x, condition, power):
-    """x 2^power where the condition holds, else x."""
-    return x * ops.where(condition, 2.0**power, 1.0)
+def lift(x, condition):
+    """x 2^64 where the condition holds, else x."""
+    return x * ops.where(condition, 2.0**64, 1.0)
 
 
 exponent = power_of_two_below

@@ -8,9 +8,9 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.training_loop import is_exporting
-from keras_lrsched.precision._fake_quantize import estimator_factor, fake_quantize
+from keras_lrsched.precision._fake_quantize import fake_quantize, plain
 from keras_lrsched.precision._hadamard import hadamard
-from keras_lrsched.precision._quantized import QuantizedTensor, decode, dequantize, encode, quantize
+from keras_lrsched.precision._quantized import QuantizedTensor, dequantize, quantize
 from keras_lrsched.precision.formats import Format, get_format
 
 
@@ -103,10 +103,8 @@ class Cast(Operand):
     def quantize(self, x, axis, seed):
         if self.gradient == "ste" or is_exporting():  # an export has no gradient
             return QuantizedOperand(fake_quantize(x, self.format, axis, self.rounding, seed))
-        format = get_format(self.format)
-        coded, blocks = encode(x, format, axis, self.rounding, seed)
-        values = blocks.join(decode(coded.codes, coded.scales, coded.tensor_scale, format))
-        return QuantizedOperand(values, blocks.join(estimator_factor(self.gradient, coded, format.element)))
+        settings = {"axis": axis, "rounding": self.rounding, "gradient": self.gradient}
+        return QuantizedOperand(*plain(x, seed, format=get_format(self.format), **settings))
 
     def quantize_rotated(self, x, axis, seed, rotation, signs):
         if self.gradient != "ste":

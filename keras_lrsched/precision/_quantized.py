@@ -14,6 +14,7 @@ from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision import _bit_numerics, _float_numerics, _packing, _scales
 from keras_lrsched.precision._blocks import Blocks
 from keras_lrsched.precision._hadamard import checked_signs, hadamard
+from keras_lrsched.precision._shared import shared
 from keras_lrsched.precision.formats import Format, get_format
 
 
@@ -102,11 +103,7 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, sign
     if compiled.usable(format, blocks, [x]):
         codes, stored, tensor_scale = compiled.quantize(x, format, blocks, key, signs)
         return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), int(axis), tensor_scale)
-    coded, blocks = encode(x, format, axis, rounding, key)
-    stored = blocks.join_scales(coded.scales)
-    codes = _packing.pack(blocks.join_codes(coded.codes), format.element.bits)
-    stored = stored if format.scale == "float32" else ops.cast(stored, "uint8")
-    tensor_scale = None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ())
+    codes, stored, tensor_scale = _quantize(x, key, format=format, axis=int(axis), rounding=rounding)
     return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), int(axis), tensor_scale)
 
 
@@ -135,9 +132,27 @@ def dequantize(x):
     blocks = Blocks(x.shape, x.format, x.axis)
     if compiled.usable(x.format, blocks, [x.codes, x.scales], writes=False):
         return compiled.dequantize(x.codes, x.scales, x.tensor_scale, x.shape, x.format, blocks)
-    codes = blocks.split_codes(_packing.unpack(x.codes, x.format.element.bits))
-    stored = x.scales if x.format.scale == "float32" else ops.cast(x.scales, "int32")
-    return blocks.join(decode(codes, blocks.split_scales(stored), x.tensor_scale, x.format))
+    is_known = all(isinstance(size, int) for size in x.shape)  # else sizes are tensors of this graph
+    plain = _dequantize if is_known else _dequantize.__wrapped__
+    return plain(x.codes, x.scales, x.tensor_scale, shape=x.shape, format=x.format, axis=x.axis)
+
+
+@shared
+def _quantize(x, key, *, format, axis, rounding):
+    """-> codes, scales and the scale of the tensor, in Keras operations."""
+    coded, blocks = encode(x, format, axis, rounding, key)
+    stored = blocks.join_scales(coded.scales)
+    codes = _packing.pack(blocks.join_codes(coded.codes), format.element.bits)
+    stored = stored if format.scale == "float32" else ops.cast(stored, "uint8")
+    return codes, stored, None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ())
+
+
+@shared
+def _dequantize(codes, stored, tensor_scale, *, shape, format, axis):
+    blocks = Blocks(shape, format, axis)
+    codes = blocks.split_codes(_packing.unpack(codes, format.element.bits))
+    stored = stored if format.scale == "float32" else ops.cast(stored, "int32")
+    return blocks.join(decode(codes, blocks.split_scales(stored), tensor_scale, format))
 
 
 @dataclasses.dataclass(frozen=True)
