@@ -7,8 +7,6 @@ import numbers
 
 from keras import ops
 
-from keras_lrsched.precision._packing import GROUP
-
 
 class Blocks:
     """The partition of a tensor of some shape into the blocks of a format.
@@ -82,3 +80,37 @@ def _not_zero(n):
 def _up_to(n, multiple):
     """`n` rounded up; without a negative quotient, which ONNX rounds towards zero."""
     return (n + multiple - 1) // multiple * multiple
+
+
+GROUP = {4: 2, 6: 4, 8: 1}
+"""How many codes fill whole bytes."""
+
+
+def pack(codes, bits):
+    """int32 codes as uint8; the last axis must hold whole groups."""
+    if bits == 8:
+        return ops.cast(codes, "uint8")
+    groups = ops.reshape(codes, (*_regrouped(codes, GROUP[bits], 1), GROUP[bits]))
+    word = sum(ops.left_shift(groups[..., i], i * bits) for i in range(GROUP[bits]))
+    count = GROUP[bits] * bits // 8
+    parts = [ops.bitwise_and(ops.right_shift(word, 8 * i), 255) for i in range(count)]
+    joined = ops.reshape(ops.stack(parts, axis=-1), _regrouped(word, 1, count))
+    return ops.cast(joined, "uint8")
+
+
+def unpack(packed, bits):
+    """The int32 codes that `pack` put into bytes."""
+    packed = ops.cast(packed, "int32")
+    if bits == 8:
+        return packed
+    count = GROUP[bits] * bits // 8
+    groups = ops.reshape(packed, (*_regrouped(packed, count, 1), count))
+    word = sum(ops.left_shift(groups[..., i], 8 * i) for i in range(count))
+    codes = [ops.bitwise_and(ops.right_shift(word, i * bits), 2**bits - 1) for i in range(GROUP[bits])]
+    return ops.reshape(ops.stack(codes, axis=-1), _regrouped(word, 1, GROUP[bits]))
+
+
+def _regrouped(x, divisor, factor):
+    """The shape of `x` with another last axis, which a graph may not know."""
+    *leading, last = ops.shape(x)
+    return (*leading, last // divisor * factor)

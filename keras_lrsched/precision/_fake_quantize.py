@@ -1,5 +1,7 @@
 """Quantization that training can go through: the numbers of a format, with the gradient of an estimator."""
 
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -8,11 +10,23 @@ from keras_lrsched._core.registry import register
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
 from keras_lrsched.precision._hadamard import checked_signs, hadamard
-from keras_lrsched.precision._quantized import as_floats, decode, encode, numerics_of_numbers, prepare, rotate
+from keras_lrsched.precision._quantized import (
+    Coded,
+    Rounding,
+    Seed,
+    as_floats,
+    decode,
+    encode,
+    numerics_of_numbers,
+    prepare,
+    rotate,
+)
 from keras_lrsched.precision._residuals import unless_exporting
 from keras_lrsched.precision._shared import shared
-from keras_lrsched.precision.elements import E2M1
-from keras_lrsched.precision.formats import get_format
+from keras_lrsched.precision.elements import E2M1, Element
+from keras_lrsched.precision.formats import Format, get_format
+
+Gradient = Literal["ste", "dge", "trust"]
 
 
 @register(
@@ -22,7 +36,16 @@ from keras_lrsched.precision.formats import get_format
     against="the papers; `trust` (arXiv:2502.05003) for the scales of the format, see `quest` for the authors' own",
     kind="quantizer",
 )
-def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="ste", rotation=0, signs=None):
+def fake_quantize(
+    x: Any,
+    format: str | Format,
+    axis: int = -1,
+    rounding: Rounding = "nearest",
+    seed: Seed = None,
+    gradient: Gradient = "ste",
+    rotation: int = 0,
+    signs: Any = None,
+) -> Any:
     """`dequantize(quantize(x, ...))` in the dtype of `x`, with an estimator of the gradient.
 
     In a model that is being exported, numbers that are rounded to the nearest are the same, but computed without operations
@@ -87,7 +110,7 @@ def fake_quantize(x, format, axis=-1, rounding="nearest", seed=None, gradient="s
 
 
 @shared
-def plain(x, seed, *, format, axis, rounding, gradient):
+def plain(x: Any, seed: Any, *, format: Format, axis: int, rounding: Rounding, gradient: Gradient) -> tuple[Any, Any]:
     """-> (the numbers of the format, and the factor of the gradient or `None`), in Keras operations."""
     numerics = numerics_of_numbers(rounding)
     coded, blocks = encode(x, format, axis, rounding, seed, numerics)
@@ -97,7 +120,7 @@ def plain(x, seed, *, format, axis, rounding, gradient):
     return y, blocks.join(estimator_factor(gradient, coded, format.element))
 
 
-def _saturated(y, dtype):
+def _saturated(y: Any, dtype: str) -> Any:
     """`y` in the dtype of the input: in float16, a number that was rounded up to 2^16 would be infinite."""
     if keras.backend.standardize_dtype(dtype) == "float16":
         y = ops.where(ops.isfinite(y), ops.clip(y, -65504.0, 65504.0), y)
@@ -112,7 +135,7 @@ def _saturated(y, dtype):
     against="the values in the tests of Azure/MS-AMP",
     kind="gradient estimator",
 )
-def dge_factor(x, element=E2M1, k=5, cap=3.0):
+def dge_factor(x: Any, element: Element = E2M1, k: int = 5, cap: float = 3.0) -> Any:
     """The derivative of the differentiable gradient estimator, for numbers in units of the element.
 
         min( |2 (|x| - l) / d - 1|^(1/k - 1) / k, cap )
@@ -137,13 +160,13 @@ def dge_factor(x, element=E2M1, k=5, cap=3.0):
     return ops.minimum(ops.power(distance, 1 / k - 1) / k, cap)
 
 
-def trust_factor(values, codes, element):
+def trust_factor(values: Any, codes: Any, element: Element) -> Any:
     """1 where rounding moved a number by no more than half the gap at the top of the grid, else 0."""
     near = ops.absolute(element.decode(codes) - values) <= element.top_gap / 2
     return ops.cast(near, "float32")
 
 
-def estimator_factor(gradient, coded, element):
+def estimator_factor(gradient: Gradient, coded: Coded, element: Element) -> Any:
     """The factor of the gradient by the estimator `"dge"` or `"trust"`, for `Coded` blocks."""
     if gradient == "dge":
         return dge_factor(coded.values, element)

@@ -1,8 +1,9 @@
 """Matrix products whose operands are quantized, in the forward pass and in both products of the backward pass."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
+import keras
 from keras import ops
 
 from keras_lrsched._core import validation
@@ -12,7 +13,8 @@ from keras_lrsched.precision._hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision._matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
 from keras_lrsched.precision._operands import IDENTITY, Operand, QuantizedOperand, along, numbers, seed_of, transposed
 from keras_lrsched.precision._quantized import QuantizedTensor
-from keras_lrsched.precision._residuals import custom_gradient
+from keras_lrsched.precision._residuals import custom_gradient, read_later
+from keras_lrsched.precision.formats import Format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +35,24 @@ class GemmSpec:
     rotation: int = 0
     signs: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.one_of("rotation", self.rotation, (0, *SIZES))
 
-    def quantize(self, left, right, seed):
+    def quantize(self, left: Any, right: Any, seed: Any) -> tuple[QuantizedOperand, QuantizedOperand, Any]:
         """Both operands as `QuantizedOperand`, after the rotation, and its signs."""
         signs = self._signs(seed)
         left = self._quantize(self.left, left, 1, seed_of(seed, 0), signs)
         right = self._quantize(self.right, right, 0, seed_of(seed, 1), signs)
         return left, right, signs
 
-    def encode(self, left, right, seed):
+    def encode(self, left: Any, right: Any, seed: Any) -> tuple[QuantizedTensor, QuantizedTensor, Any]:
         """The same, but as `QuantizedTensor`s; for operands with a `code_format`."""
         signs = self._signs(seed)
         left = self.left.encode(self._rotate(left, 1, signs), 1, seed_of(seed, 0))
         right = self.right.encode(self._rotate(right, 0, signs), 0, seed_of(seed, 1))
         return left, right, signs
 
-    def multiply(self, left, right, seed):
+    def multiply(self, left: Any, right: Any, seed: Any) -> Any:
         """The product, in float32; of integers and of FP8 numbers as such, where there is a product of these.
 
         An operand that stays as it is, or is quantized already, may be a `QuantizedTensor`.
@@ -62,34 +64,34 @@ class GemmSpec:
         left, right, _ = self.quantize(left, right, seed)
         return ops.matmul(left.values, right.values)
 
-    def multiplies_codes(self, left, right):
+    def multiplies_codes(self, left: Any, right: Any) -> bool:
         """Whether both operands are encoded for which there is a product of their own."""
-        formats = _format(self.left, left), _format(self.right, right)
-        if self.rotation or None in formats:
+        one, other = _format(self.left, left), _format(self.right, right)
+        if self.rotation or one is None or other is None:
             return False
-        return has_fp8_product(*formats) or (self.has_codes and has_integer_product(*formats))
+        return has_fp8_product(one, other) or (self.has_codes and has_integer_product(one, other))
 
     @property
-    def has_codes(self):
+    def has_codes(self) -> bool:
         """Whether both operands have codes; in exports, products are of the numbers."""
         return None not in (self.left.code_format, self.right.code_format) and not is_exporting()
 
-    def _quantize(self, operand, x, axis, seed, signs):
+    def _quantize(self, operand: Operand, x: Any, axis: int, seed: Any, signs: Any) -> QuantizedOperand:
         if not self.rotation:
             return QuantizedOperand(numbers(x)) if operand.is_encoded(x) else operand.quantize(numbers(x), axis, seed)
         return operand.quantize_rotated(_fill(numbers(x), axis, self.rotation), axis, seed, self.rotation, signs)
 
-    def _rotate(self, x, axis, signs):
+    def _rotate(self, x: Any, axis: int, signs: Any) -> Any:
         return hadamard(_fill(x, axis, self.rotation), self.rotation, axis, signs) if self.rotation else x
 
-    def rotate_back(self, x, axis, signs, size):
+    def rotate_back(self, x: Any, axis: int, signs: Any, size: int) -> Any:
         """The opposite of the rotation, for an axis that had `size` entries."""
         if not self.rotation:
             return x
         x = hadamard(x, self.rotation, axis, signs, inverse=True)
         return x[:, :size] if axis else x[:size]
 
-    def _signs(self, seed):
+    def _signs(self, seed: Any) -> Any:
         if isinstance(self.signs, str):
             return random_signs(self.rotation, seed_of(seed, 2))
         return self.signs
@@ -99,12 +101,12 @@ class GemmSpec:
 class Rule:
     """The product of a layer's inputs with its kernel. A subclass may have variables, which the layer keeps."""
 
-    def variables(self, layer):
-        """name -> arguments of `add_weight`, for each variable that the rule wants."""
+    def variables(self, layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
+        """name -> arguments of `add_weight`, for each variable of the rule."""
         del layer
         return {}
 
-    def __call__(self, x, w, variables, seed, training):
+    def __call__(self, x: Any, w: Any, variables: Any, seed: Any, training: bool) -> Any:
         """x w, for float32 matrices x (tokens, inputs) and w (inputs, outputs)."""
         raise NotImplementedError
 
@@ -129,14 +131,14 @@ class LinearGemms(Rule):
     fprop: GemmSpec = GemmSpec()
     dgrad: GemmSpec = GemmSpec()
     wgrad: GemmSpec = GemmSpec()
-    residuals: str = "original"
+    residuals: Literal["original", "quantized"] = "original"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         validation.one_of("residuals", self.residuals, ("original", "quantized"))
         if self.fprop.rotation and self.residuals == "original":
             raise ValueError("A rotated forward product needs residuals='quantized'. Received: residuals='original'")
 
-    def __call__(self, x, w, variables=None, seed=None, training=True):
+    def __call__(self, x: Any, w: Any, variables: Any = None, seed: Any = None, training: bool = True) -> Any:
         @custom_gradient
         def multiplied(x, w):
             y, left, right, signs = self._forward(x, w, seed_of(seed, 0))
@@ -149,24 +151,25 @@ class LinearGemms(Rule):
 
         return multiplied(x, w)
 
-    def _forward(self, x, w, seed):
+    def _forward(self, x: Any, w: Any, seed: Any) -> tuple[Any, QuantizedOperand, QuantizedOperand, Any]:
         """-> the product, both operands as the backward pass starts from them, and the signs of a rotation."""
         if self.residuals == "quantized" and self.fprop.has_codes:
-            left, right, signs = self.fprop.encode(x, w, seed)
-            return product_of_codes(left, right), QuantizedOperand(left), QuantizedOperand(right), signs
+            a, b, signs = self.fprop.encode(x, w, seed)
+            return product_of_codes(a, b), QuantizedOperand(a), QuantizedOperand(b), signs
         if self.residuals == "original" and self.fprop.multiplies_codes(x, w):
-            left, right, _ = self.fprop.encode(x, w, seed)
-            y = product_as_codes(left, right)
-            left = left if self.fprop.left.shares_codes_with(self.wgrad.left) else x
-            right = right if self.fprop.right.shares_codes_with(self.dgrad.right) else w
-            return y, QuantizedOperand(left), QuantizedOperand(right), None
+            a, b, _ = self.fprop.encode(x, w, seed)
+            left = a if self.fprop.left.shares_codes_with(self.wgrad.left) else x
+            right = b if self.fprop.right.shares_codes_with(self.dgrad.right) else w
+            return product_as_codes(a, b), QuantizedOperand(left), QuantizedOperand(right), None
         left, right, signs = self.fprop.quantize(x, w, seed)
         y = ops.matmul(left.values, right.values)
         if self.residuals == "original":
             left, right = QuantizedOperand(x, left.factor), QuantizedOperand(w, right.factor)
         return y, left, right, signs
 
-    def _backward(self, dy, size, left, right, signs, seed):
+    def _backward(
+        self, dy: Any, size: int, left: QuantizedOperand, right: QuantizedOperand, signs: Any, seed: Any
+    ) -> tuple[Any, Any]:
         left, right = (_later(each, dy) for each in (left, right))
         dx = self.dgrad.multiply(dy, transposed(right.values), seed_of(seed, 16))
         dw = self.wgrad.multiply(transposed(left.values), dy, seed_of(seed, 32))
@@ -175,26 +178,26 @@ class LinearGemms(Rule):
         return dx, dw
 
 
-def product_as_codes(left, right):
+def product_as_codes(left: QuantizedTensor, right: QuantizedTensor) -> Any:
     """That of two `QuantizedTensor`s whose codes have a product of their own."""
     if has_fp8_product(left.format, right.format):
         return matmul(along(left, 1), along(right, 0))
     return multiply_integers(left, right)
 
 
-def product_of_codes(left, right):
+def product_of_codes(left: QuantizedTensor, right: QuantizedTensor) -> Any:
     """That of two `QuantizedTensor`s: of FP8 numbers where there is one, else of the float32 numbers that they stand for."""
     if has_fp8_product(left.format, right.format):
         return product_as_codes(left, right)
     return ops.matmul(numbers(left), numbers(right))
 
 
-def _format(operand, x):
+def _format(operand: Operand, x: Any) -> Format | None:
     """In which `Format` a product sees `x`; `None` for numbers that are not in one."""
     return x.format if operand is IDENTITY and isinstance(x, QuantizedTensor) else operand.code_format
 
 
-def _later(operand, dy):
+def _later(operand: QuantizedOperand, dy: Any) -> QuantizedOperand:
     """A `QuantizedOperand` for a backward pass that starts with `dy`."""
     if not isinstance(operand.values, QuantizedTensor):
         return operand
@@ -202,11 +205,11 @@ def _later(operand, dy):
     return QuantizedOperand(dataclasses.replace(operand.values, codes=codes), operand.factor)
 
 
-def _times(x, factor):
+def _times(x: Any, factor: Any) -> Any:
     return x if factor is None else x * factor
 
 
-def _fill(x, axis, multiple):
+def _fill(x: Any, axis: int, multiple: int) -> Any:
     """`x` with zeros after its entries along `axis`, up to a multiple."""
     size = ops.shape(x)[axis]
     missing = (size + multiple - 1) // multiple * multiple - size  # no negative quotient: ONNX rounds it towards zero
@@ -215,6 +218,6 @@ def _fill(x, axis, multiple):
     return ops.pad(x, [(0, missing) if i == axis else (0, 0) for i in range(2)])
 
 
-def matrix(x):
+def matrix(x: Any) -> Any:
     """A tensor as a float32 matrix: all axes but the last together."""
     return ops.cast(ops.reshape(x, (-1, x.shape[-1])), "float32")

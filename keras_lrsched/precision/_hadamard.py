@@ -1,5 +1,7 @@
 """Hadamard transforms of groups along an axis: outliers spread over their group, and matrix products do not change."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -22,7 +24,7 @@ NVFP4_SIGNS = (1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1)
     against="rotated numbers of NVIDIA/TransformerEngine; the signs are those of arXiv:2509.25149",
     kind="rotation",
 )
-def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
+def hadamard(x: Any, size: int = 128, axis: int = -1, signs: Any = None, inverse: bool = False) -> Any:
     """Each group of `size` numbers along `axis`, times an orthonormal Hadamard matrix.
 
         x diag(signs) H / sqrt(size),  H = [[H', H'], [H', -H']]
@@ -65,7 +67,7 @@ def hadamard(x, size=128, axis=-1, signs=None, inverse=False):
     return ops.cast(ops.moveaxis(ops.reshape(x, shape), -1, axis), dtype)
 
 
-def checked_signs(x, size, axis, signs):
+def checked_signs(x: Any, size: int, axis: int, signs: Any) -> Any:
     """The signs of a transform as a float32 tensor, if the transform fits the axis of `x`."""
     validation.one_of("size", size, SIZES)
     columns = x.shape[axis]
@@ -77,7 +79,7 @@ def checked_signs(x, size, axis, signs):
     return signs
 
 
-def random_signs(size, seed):
+def random_signs(size: int, seed: Any) -> Any:
     """`size` numbers 1 or -1, in float32, from a seed.
 
     Args:
@@ -96,7 +98,7 @@ def random_signs(size, seed):
     return 1.0 - 2.0 * ops.cast(bits < 0, "float32")
 
 
-def _butterfly(x, size):
+def _butterfly(x: Any, size: int) -> Any:
     leading = ops.shape(x)[:-1]
     step = 1
     while step < size:

@@ -2,12 +2,15 @@
 others as the float32 numbers that they stand for.
 """
 
+from typing import Any
+
 from keras import ops
 
 from keras_lrsched._core.backends import view
 from keras_lrsched._core.registry import register
 from keras_lrsched.kernels import matmul as compiled
 from keras_lrsched.precision._quantized import QuantizedTensor, dequantize
+from keras_lrsched.precision.formats import Format
 
 EXACT = 1024
 """So many products of int8 numbers have a sum that float32 holds exactly, in whatever order they are added."""
@@ -20,7 +23,7 @@ EXACT = 1024
     against="the papers: LLM.int8() for rows and columns, Jetfire (arXiv:2403.12422) for blocks",
     kind="product",
 )
-def matmul(a, b):
+def matmul(a: QuantizedTensor, b: QuantizedTensor) -> Any:
     """The product of two quantized tensors, in float32.
 
         y[..., n] = sum_k a[..., k] b[k, n]
@@ -74,30 +77,32 @@ def matmul(a, b):
     return ops.reshape(y, (*others, n))
 
 
-def multiply_integers(a, b):
+def multiply_integers(a: QuantizedTensor, b: QuantizedTensor) -> Any:
     """The product of two matrices in INT8 (m, k) and (k, n); those of a square format may have codes along either axis."""
     transposed = a.axis % 2 == 0, b.axis % 2 == 0
     y = int8_matmul(_matrix(a), _matrix(b), _scales(a), _scales(b), *transposed)
     return y[: a.shape[0], : b.shape[1]] if _kind(a.format) == "blocks" else y
 
 
-def has_integer_product(left, right):
+def has_integer_product(left: Format, right: Format) -> bool:
     """Whether `matmul` multiplies tensors of these two `Format`s as integers."""
     return _kind(left) is not None and _kind(left) == _kind(right)
 
 
-def has_fp8_product(left, right):
+def has_fp8_product(left: Format, right: Format) -> bool:
     """Whether `matmul` multiplies tensors of these two `Format`s as FP8 numbers, here and now."""
     have_one_scale = all(format.block is None and format.scale == "float32" for format in (left, right))
     return have_one_scale and compiled.multiplies_fp8(left.element.name, right.element.name)
 
 
-def _multiply_fp8(a, b):
+def _multiply_fp8(a: QuantizedTensor, b: QuantizedTensor) -> Any:
     left, right = (ops.reshape(x.codes, (-1, ops.shape(x.codes)[-1])) for x in (a, b))
     return compiled.multiply_fp8(left, right, a.format.element.name, b.format.element.name, a.scales * b.scales)
 
 
-def int8_matmul(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose_b=False):
+def int8_matmul(
+    a: Any, b: Any, a_scales: Any = None, b_scales: Any = None, transpose_a: bool = False, transpose_b: bool = False
+) -> Any:
     """The product of two int8 matrices, compiled where that can be had.
 
         s[m, n] = sum_k a[m, k] b[k, n]                                                 without scales, in int32
@@ -133,11 +138,11 @@ def int8_matmul(a, b, a_scales=None, b_scales=None, transpose_a=False, transpose
     return plain(a, b, a_scales, b_scales, transpose_a, transpose_b, output)
 
 
-def _constant(x):
+def _constant(x: Any) -> Any:
     return None if x is None else ops.stop_gradient(ops.convert_to_tensor(x))
 
 
-def plain(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
+def plain(a: Any, b: Any, a_scales: Any, b_scales: Any, transpose_a: bool, transpose_b: bool, output: str) -> Any:
     """`int8_matmul` in Keras operations."""
     a, b = (ops.transpose(x) if transposed else x for x, transposed in ((a, transpose_a), (b, transpose_b)))
     if output == "blocks":
@@ -150,23 +155,23 @@ def plain(a, b, a_scales, b_scales, transpose_a, transpose_b, output):
     return ops.cast(sums, "float32") * (ops.reshape(a_scales, (-1, 1)) * ops.reshape(b_scales, (1, -1)))
 
 
-def _sum_integers(a, b):
+def _sum_integers(a: Any, b: Any) -> Any:
     if a.shape[1] is None or b.shape[0] is None:  # no loop can go over parts that a graph cannot count
         return ops.matmul(ops.cast(a, "int32"), ops.cast(b, "int32"))
 
-    def add(sums, pair):
+    def add(sums: Any, pair: Any) -> tuple[Any, None]:
         return sums + ops.cast(ops.matmul(*pair), "int32"), None
 
     return ops.scan(add, ops.zeros((ops.shape(a)[0], ops.shape(b)[1]), "int32"), _cut(a, b, EXACT))[0]
 
 
-def _sum_blocks(a, b, a_scales, b_scales):
+def _sum_blocks(a: Any, b: Any, a_scales: Any, b_scales: Any) -> Any:
     m, n = ops.shape(a)[0], ops.shape(b)[1]
     left, right = _cut(a, b, compiled.BLOCK)
     left_scales = ops.repeat(ops.transpose(a_scales), compiled.BLOCK, axis=1)[:, :m]
     right_scales = ops.repeat(b_scales, compiled.BLOCK, axis=1)[:, :n]
 
-    def product(block):
+    def product(block: Any) -> Any:
         left, right, left_scales, right_scales = block
         return ops.matmul(left, right) * (left_scales[..., :, None] * right_scales[..., None, :])
 
@@ -176,7 +181,7 @@ def _sum_blocks(a, b, a_scales, b_scales):
     return ops.scan(lambda sums, block: (sums + product(block), None), ops.zeros((m, n), "float32"), blocks)[0]
 
 
-def _cut(a, b, size):
+def _cut(a: Any, b: Any, size: int) -> tuple[Any, Any]:
     """Parts of k, in float32 and the last one filled with zeros: (parts, m, size) and (parts, size, n)."""
     missing = -ops.shape(a)[1] % size
     a = ops.pad(ops.cast(a, "float32"), [(0, 0), (0, missing)])
@@ -186,12 +191,12 @@ def _cut(a, b, size):
     return a, ops.reshape(b, (parts, size, ops.shape(b)[1]))
 
 
-def _differ(one, other):
+def _differ(one: Any, other: Any) -> bool:
     """Whether two sizes are known to differ; a graph may not know them."""
     return isinstance(one, int) and isinstance(other, int) and one != other
 
 
-def _kind(format):
+def _kind(format: Format) -> str | None:
     """The way in which scales are applied to integers: `"scaled"`, `"blocks"`, or `None` where there are no integers."""
     if format.element.name != "INT8" or format.scale != "float32":
         return None
@@ -200,16 +205,16 @@ def _kind(format):
     return "scaled" if format.block is None or format.block == (1, None) else None
 
 
-def _matrix(x):
+def _matrix(x: QuantizedTensor) -> Any:
     """The codes as an int8 matrix, the quantized axis last."""
     return ops.reshape(view(x.codes, "int8"), (-1, ops.shape(x.codes)[-1]))
 
 
-def _scales(x):
+def _scales(x: QuantizedTensor) -> Any:
     """One scale for the tensor, one a row of the matrix, or a matrix of those of blocks."""
     return ops.reshape(x.scales, (-1, ops.shape(x.scales)[-1]) if _kind(x.format) == "blocks" else (-1,))
 
 
-def _rows(x, axis):
+def _rows(x: Any, axis: int) -> Any:
     x = ops.moveaxis(x, axis, -1)
     return ops.reshape(x, (-1, ops.shape(x)[-1]))

@@ -1,7 +1,8 @@
 """A tensor in a low-precision format, and the way there and back."""
 
 import dataclasses
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
 
 import keras
 from keras import ops
@@ -11,11 +12,15 @@ from keras_lrsched._core.philox import key_of, random_bits
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.kernels import quantize as compiled
-from keras_lrsched.precision import _bit_numerics, _float_numerics, _packing, _scales
-from keras_lrsched.precision._blocks import Blocks
+from keras_lrsched.precision import _bit_numerics, _float_numerics, _scales
+from keras_lrsched.precision._blocks import Blocks, pack, unpack
 from keras_lrsched.precision._hadamard import checked_signs, hadamard
 from keras_lrsched.precision._shared import shared
 from keras_lrsched.precision.formats import Format, get_format
+
+Rounding = Literal["nearest", "stochastic"]
+Seed: TypeAlias = "int | keras.random.SeedGenerator | Any | None"
+"""An integer, a generator, a tensor of two 32-bit integers, or `None`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +62,15 @@ if keras.backend.backend() == "jax":
     deviations="`ceil` and `even` follow the description in pytorch/ao; `four_over_six` (arXiv:2512.02010) adds in pairs",
     kind="quantizer",
 )
-def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, signs=None):
+def quantize(
+    x: Any,
+    format: str | Format,
+    axis: int = -1,
+    rounding: Rounding = "nearest",
+    seed: Seed = None,
+    rotation: int = 0,
+    signs: Any = None,
+) -> "QuantizedTensor":
     """`x` in a low-precision format.
 
         codes = encode(x / scale)
@@ -107,7 +120,7 @@ def quantize(x, format, axis=-1, rounding="nearest", seed=None, rotation=0, sign
     return QuantizedTensor(codes, stored, format, tuple(ops.shape(x)), int(axis), tensor_scale)
 
 
-def dequantize(x):
+def dequantize(x: QuantizedTensor) -> Any:
     """The numbers that a `QuantizedTensor` stands for, in float32 and in their original shape.
 
         scale decode(code)
@@ -132,25 +145,23 @@ def dequantize(x):
     blocks = Blocks(x.shape, x.format, x.axis)
     if compiled.usable(x.format, blocks, [x.codes, x.scales], writes=False):
         return compiled.dequantize(x.codes, x.scales, x.tensor_scale, x.shape, x.format, blocks)
-    is_known = all(isinstance(size, int) for size in x.shape)  # else sizes are tensors of this graph
-    plain = _dequantize if is_known else _dequantize.__wrapped__
-    return plain(x.codes, x.scales, x.tensor_scale, shape=x.shape, format=x.format, axis=x.axis)
+    return _dequantize(x.codes, x.scales, x.tensor_scale, *x.shape, format=x.format, axis=x.axis)
 
 
 @shared
-def _quantize(x, key, *, format, axis, rounding):
+def _quantize(x: Any, key: Any, *, format: Format, axis: int, rounding: Rounding) -> tuple[Any, Any, Any]:
     """-> codes, scales and the scale of the tensor, in Keras operations."""
     coded, blocks = encode(x, format, axis, rounding, key)
     stored = blocks.join_scales(coded.scales)
-    codes = _packing.pack(blocks.join_codes(coded.codes), format.element.bits)
+    codes = pack(blocks.join_codes(coded.codes), format.element.bits)
     stored = stored if format.scale == "float32" else ops.cast(stored, "uint8")
     return codes, stored, None if coded.tensor_scale is None else ops.reshape(coded.tensor_scale, ())
 
 
 @shared
-def _dequantize(codes, stored, tensor_scale, *, shape, format, axis):
+def _dequantize(codes: Any, stored: Any, tensor_scale: Any, *shape: Any, format: Format, axis: int) -> Any:
     blocks = Blocks(shape, format, axis)
-    codes = blocks.split_codes(_packing.unpack(codes, format.element.bits))
+    codes = blocks.split_codes(unpack(codes, format.element.bits))
     stored = stored if format.scale == "float32" else ops.cast(stored, "int32")
     return blocks.join(decode(codes, blocks.split_scales(stored), tensor_scale, format))
 
@@ -168,7 +179,9 @@ class Coded:
     tensor_scale: Any
 
 
-def encode(x, format, axis, rounding, seed, numerics=_bit_numerics):
+def encode(
+    x: Any, format: Format, axis: int, rounding: Rounding, seed: Any, numerics: ModuleType = _bit_numerics
+) -> tuple["Coded", Blocks]:
     """-> (`Coded`, `Blocks`)."""
     validation.one_of("rounding", rounding, ("nearest", "stochastic"))
     x = as_float32(x)
@@ -182,12 +195,12 @@ def encode(x, format, axis, rounding, seed, numerics=_bit_numerics):
     return Coded(codes, fitted.values, fitted.scales, fitted.tensor_scale), blocks
 
 
-def decode(codes, block_scales, tensor_scale, format, numerics=_bit_numerics):
+def decode(codes: Any, block_scales: Any, tensor_scale: Any, format: Format, numerics: ModuleType = _bit_numerics) -> Any:
     """Blocked codes -> blocked float32 numbers."""
     return _scales.apply(numerics.decode(format.element, codes), block_scales, tensor_scale, format, numerics)
 
 
-def numerics_of_numbers(rounding="nearest"):
+def numerics_of_numbers(rounding: Rounding = "nearest") -> ModuleType:
     """The arithmetic that quantizes numbers whose codes nobody sees: without operations on bits while a model is exported.
 
     Stochastic rounding has its random numbers from operations on bits in any case.
@@ -195,7 +208,7 @@ def numerics_of_numbers(rounding="nearest"):
     return _float_numerics if rounding == "nearest" and is_exporting() else _bit_numerics
 
 
-def prepare(x, format, axis, rounding, seed):
+def prepare(x: Any, format: Format, axis: int, rounding: Rounding, seed: Seed) -> tuple[Any, Blocks, Any]:
     """-> (a tensor in float32 or bfloat16, its `Blocks`, and for stochastic rounding the seed as a tensor)."""
     validation.one_of("rounding", rounding, ("nearest", "stochastic"))
     x = as_floats(x)
@@ -203,7 +216,7 @@ def prepare(x, format, axis, rounding, seed):
     return x, blocks, ops.stack(key_of(seed)) if rounding == "stochastic" else None
 
 
-def rotate(x, format, blocks, rotation, signs):
+def rotate(x: Any, format: Format, blocks: Blocks, rotation: int, signs: Any) -> tuple[Any, Any]:
     """-> (`x`, and the signs of a rotation that compiled code does with the rest; or `x` after it, and `None`)."""
     if not rotation:
         return x, None
@@ -213,12 +226,12 @@ def rotate(x, format, blocks, rotation, signs):
     return hadamard(ops.cast(x, "float32"), rotation, blocks.axis, signs), None
 
 
-def as_float32(x):
+def as_float32(x: Any) -> Any:
     """A tensor, checked and in float32."""
     return ops.cast(as_floats(x), "float32")
 
 
-def as_floats(x):
+def as_floats(x: Any) -> Any:
     """A tensor, checked, and in float32 unless it is in bfloat16."""
     if isinstance(x, QuantizedTensor):
         raise ValueError(f"`x` is quantized already, to {x.format.name}. Dequantize it first.")

@@ -1,5 +1,7 @@
 """QuEST: a grid that fits a normal distribution, and a gradient that is trusted where rounding moved little."""
 
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -29,7 +31,7 @@ CLIPS = {
     against="`TrustQuantizer`, `HalfHadamardTrustQuantizer` and `HadamardTrustQuantizer`",
     kind="quantizer",
 )
-def quest(x, bits=4, rotation="half"):
+def quest(x: Any, bits: int = 4, rotation: Literal["half", "full", "none"] = "half") -> Any:
     """`x` on a centered grid of 2^bits levels, after a Hadamard transform of its last axis.
 
         h = x H,  s = sqrt(mean h^2),  a = c_bits s + 1e-8,  d = 2 a / (2^bits - 1)
@@ -65,7 +67,7 @@ def quest(x, bits=4, rotation="half"):
     return ops.cast(hadamard(y, 128, inverse=True) if rotation == "full" else y, dtype)
 
 
-def on_grid(x, bits, axis=-1):
+def on_grid(x: Any, bits: int, axis: int = -1) -> tuple[Any, Any]:
     """-> (`x` on its grid of 2^bits levels, 1 where the gradient is trusted and else 0), without a transform."""
     clip, steps = CLIPS[bits], 2**bits - 1
     deviation = ops.sqrt(ops.mean(ops.square(x), axis=axis, keepdims=True))
@@ -75,7 +77,7 @@ def on_grid(x, bits, axis=-1):
     return y, ops.cast(ops.absolute(y - x) <= deviation * (clip / steps), "float32")
 
 
-def _trusted(x, bits):
+def _trusted(x: Any, bits: int) -> Any:
     @unless_exporting
     def quantized(x):
         y, mask = on_grid(x, bits)

@@ -14,7 +14,7 @@ from keras_lrsched._core.training_loop import is_exporting
 
 
 def shared(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a function of tensors or `None`, by position, and of settings, by keyword, without state or a gradient."""
+    """Decorate a function without state or gradient: of tensors, sizes or `None` by position, of settings by keyword."""
 
     @functools.wraps(function)
     def call(*tensors: Any, **settings: Hashable) -> Any:

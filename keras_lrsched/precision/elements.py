@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -50,31 +51,31 @@ class Element:
     nan: int | None = None
     infinity: int | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.name
 
-    def magnitude(self, code):
+    def magnitude(self, code: int) -> float:
         """The value of a code without its sign bit."""
         field, mantissa = divmod(code, 2**self.mantissa)
         return math.ldexp(mantissa + 2**self.mantissa * (field > 0), max(field, 1) - 1 + self.min_exponent - self.mantissa)
 
     @property
-    def max(self):
+    def max(self) -> float:
         """The largest finite value."""
         return self.magnitude(self.max_code)
 
     @property
-    def max_exponent(self):
+    def max_exponent(self) -> int:
         """The exponent of the largest finite value."""
         return math.frexp(self.max)[1] - 1
 
     @property
-    def top_gap(self):
+    def top_gap(self) -> float:
         """The distance between the two largest finite values."""
         return self.max - self.magnitude(self.max_code - 1)
 
     @functools.cache  # noqa: B019 - the few elements live as long as the module
-    def values(self):
+    def values(self) -> np.ndarray:
         """The value of every code, from 0 up."""
         half = 2 ** (self.bits - 1)
         positive = np.array([self.magnitude(code) for code in range(half)])
@@ -86,7 +87,7 @@ class Element:
             positive[self.nan] = math.nan
         return np.concatenate([positive, -positive]).astype("float32")
 
-    def encode(self, x, noise=None):
+    def encode(self, x: Any, noise: Any = None) -> Any:
         """The codes of float32 numbers, as int32: the nearest value, ties to even; what is too large becomes the largest.
 
         `noise`, random integers below 2^30, rounds up or down with probabilities that make the expected value `x`.
@@ -99,11 +100,11 @@ class Element:
             return ops.bitwise_and(ops.where(negative, -code, code), 2**self.bits - 1)
         return ops.where(negative, code + 2 ** (self.bits - 1), code)
 
-    def decode(self, code):
+    def decode(self, code: Any) -> Any:
         """The values of codes, in float32."""
         return ops.take(ops.convert_to_tensor(self.values()), ops.cast(code, "int32"))
 
-    def _magnitude_code(self, size, noise=None, round_down=False):
+    def _magnitude_code(self, size: Any, noise: Any = None, round_down: bool = False) -> Any:
         exponent = ops.right_shift(size, 23) - 127
         significand = ops.where(exponent > -127, ops.bitwise_or(ops.bitwise_and(size, _exact.MANTISSA), 1 << 23), 0)
         below = ops.maximum(self.min_exponent - exponent, 0)
@@ -119,7 +120,7 @@ class Element:
             steps = ops.right_shift(significand + ops.right_shift(noise, 30 - places), places)
         return ops.left_shift(exponent + below - self.min_exponent, self.mantissa) + steps
 
-    def interval(self, x):
+    def interval(self, x: Any) -> tuple[Any, Any]:
         """The two neighboring values >= 0 between which |x| lies; the two largest where |x| is beyond them."""
         lower = ops.minimum(self._magnitude_code(_exact.magnitude(x), round_down=True), self.max_code - 1)
         values = ops.convert_to_tensor(np.array([self.magnitude(code) for code in range(self.max_code + 1)], "float32"))

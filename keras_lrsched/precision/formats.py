@@ -1,10 +1,11 @@
 """Formats: an element type, the block of numbers that shares a scale, and how the scale is found."""
 
 import dataclasses
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched.precision import elements
-from keras_lrsched.precision._packing import GROUP
+from keras_lrsched.precision._blocks import GROUP
 from keras_lrsched.precision.elements import Element
 
 SCALE_RULES = {
@@ -69,7 +70,7 @@ class Format:
     scale: str
     scale_rule: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.element, Element):
             raise ValueError(f"`element` must be an `Element`. Received: element={self.element!r}")
         validation.one_of("scale", self.scale, tuple(SCALE_RULES))
@@ -78,7 +79,7 @@ class Format:
         if self.block is not None:
             self._check_block(*self.block)
 
-    def _check_block(self, rows, columns):
+    def _check_block(self, rows: int, columns: int | None) -> None:
         validation.positive_int("rows of the block", rows)
         if columns is not None and validation.positive_int("columns of the block", columns) % GROUP[self.element.bits]:
             raise ValueError(
@@ -89,24 +90,24 @@ class Format:
             raise ValueError(f"`block` with more than one row must say how many columns. Received: block={self.block}")
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Number of rows that share a scale, of those that `axis` is cut into: 1 for formats with blocks along one axis."""
         return 1 if self.block is None else self.block[0]
 
     @property
-    def is_square(self):
+    def is_square(self) -> bool:
         """Whether a matrix has the same codes and scales along both of its axes."""
         return self.block is None or self.block[0] == self.block[1]
 
     @property
-    def bits_per_value(self):
+    def bits_per_value(self) -> float:
         """Memory of a number in a tensor of whole blocks; scales of whole axes and tensors are left out."""
         if self.block is None or self.block[1] is None:
             return float(self.element.bits)
         return self.element.bits + (32 if self.scale == "float32" else 8) / (self.block[0] * self.block[1])
 
 
-def _granular(prefix, element, **blocks):
+def _granular(prefix: str, element: Element, **blocks: Any) -> list[Format]:
     """A format for each of several sizes of a block, with a float32 scale."""
     return [Format(prefix + suffix, element, block, "float32", rule) for suffix, (block, rule) in blocks.items()]
 
@@ -145,7 +146,7 @@ FORMATS = {
 """The named formats."""
 
 
-def get_format(name, **changes):
+def get_format(name: str | Format, **changes: Any) -> Format:
     """The named format, or a `Format` as it is, with some of its fields changed.
 
     Args:

@@ -1,7 +1,6 @@
 """Recipes: which product of which layer is computed in which formats."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -149,7 +148,6 @@ def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
-@functools.cache
 def _name_of(kind: type[Recipe]) -> str:
     entries = registry.entries("precision", KIND)
     return next((entry.name for entry in entries if entry.target is kind and entry.name), kind.__name__)

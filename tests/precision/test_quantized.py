@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import FORMATS, dequantize, fake_quantize, get_format, quantize
-from keras_lrsched.precision._packing import unpack
+from keras_lrsched.precision._blocks import unpack
 from tests.precision.compiled import MODES, quickly, runner
 from tests.precision.vectors import (
     MX_CASES,

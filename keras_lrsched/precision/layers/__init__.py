@@ -9,6 +9,8 @@ from keras_lrsched.precision.layers._conversion import (
     forget_in_configuration,
     keep_in_configuration,
     quantized_base,
+    resume_rematerialization,
+    stop_rematerialization,
 )
 from keras_lrsched.precision.layers._gemm_layer import fits
 from keras_lrsched.precision.layers.attention import QuantizedGroupQueryAttention, QuantizedMultiHeadAttention, projections
@@ -34,6 +36,8 @@ __all__ = [
     "matrix_form",
     "projections",
     "quantized_base",
+    "resume_rematerialization",
+    "stop_rematerialization",
 ]
 
 if hasattr(keras.layers, "ReversibleEmbedding"):  # since Keras 3.12

@@ -18,3 +18,5 @@ from ._conversion import keep_in_configuration as keep_in_configuration
 from .einsum_dense import matrix_form as matrix_form
 from .attention import projections as projections
 from ._conversion import quantized_base as quantized_base
+from ._conversion import resume_rematerialization as resume_rematerialization
+from ._conversion import stop_rematerialization as stop_rematerialization

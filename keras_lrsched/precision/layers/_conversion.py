@@ -169,3 +169,21 @@ def after_build(layer, function):
         function()
 
     layer.build = build_first
+
+
+def stop_rematerialization(model):
+    """Let no layer that has quantized layers in it be rematerialized as a whole; those beside them still are."""
+    for layer in keras_private.layers_of(model):
+        if any(isinstance(inner, Quantized) for inner in keras_private.layers_of(layer)):
+            vars(layer)["rematerialized_call"] = _called_once
+
+
+def resume_rematerialization(model):
+    """Undo `stop_rematerialization`."""
+    for layer in keras_private.layers_of(model):
+        if vars(layer).get("rematerialized_call") is _called_once:
+            del vars(layer)["rematerialized_call"]
+
+
+def _called_once(layer_call, *args, **kwargs):
+    return layer_call

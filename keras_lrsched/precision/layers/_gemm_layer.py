@@ -1,12 +1,14 @@
 """The layer inside a quantized layer: it multiplies by a rule, and keeps what the rule remembers."""
 
+import functools
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_lrsched._core import backends, keras_private
+from keras_lrsched._core import backends, keras_private, training_loop
 from keras_lrsched.precision._gemms import matrix
-from keras_lrsched.precision._phase import is_training
 
 SEEDS_PER_CALL = 64
 
@@ -109,3 +111,34 @@ def _int32(seed):
 def _is_seen_in_forward_passes(variable):
     """Whether a forward pass writes a variable, and not an optimizer by the gradient of the whole batch."""
     return not variable.trainable or getattr(variable, "overwrite_with_gradient", False)
+
+
+def is_training(training, tensors):
+    """The phase of a call: what `training` says, else the running step of `fit`, `evaluate` or `predict`.
+
+    Models whose `call` takes no `training`, and steps that call parts of a model without it, do not pass it on. Outside of
+    Keras' steps, a call of which a gradient may be taken counts as training, with one warning; on PyTorch, where all calls
+    look like that, it counts as inference.
+
+    Args:
+        training: What the layer was given; `None` if nothing.
+        tensors: The inputs and weights of the call.
+    """
+    if training is not None:
+        return bool(training)
+    phase = training_loop.phase()
+    if phase is not None:
+        return phase == "train"
+    if not keras_private.is_differentiated(tensors):
+        return False
+    _warn()
+    return True
+
+
+@functools.cache
+def _warn():
+    warnings.warn(
+        "A quantized layer was called without `training` where a gradient may be taken: it counts as training. Pass "
+        "`training=True` or `training=False` to be sure.",
+        stacklevel=2,
+    )

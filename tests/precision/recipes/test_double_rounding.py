@@ -4,9 +4,8 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import LayerContext, get_recipe
-from keras_lrsched.precision._learned_scale import LearnedScale
 from keras_lrsched.precision.recipes import DoubleRounding
-from keras_lrsched.precision.recipes.double_rounding import SharedScale
+from keras_lrsched.precision.recipes.double_rounding import LearnedScale, SharedScale
 from tests.precision.compiled import gradient, quickly
 from tests.precision.recipes.life import batches, check_life, tiny_model, values
 from tests.precision.vectors import VECTORS

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision._packing import pack, unpack
+from keras_lrsched.precision._blocks import pack, unpack
 
 
 def test_the_first_element_has_the_low_bits():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision._order import order_statistics
+from keras_lrsched.precision.recipes.fp4_dge import order_statistics
 
 
 @pytest.mark.parametrize("seed", [0, 1])
