@@ -1,5 +1,8 @@
 """Loss scaling for float16 as fairseq does it: it gives up where the loss has to be scaled down without end."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -73,14 +76,14 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
 
     def __init__(
         self,
-        inner_optimizer,
-        initial_scale=2.0**15,
-        dynamic_growth_steps=2000,
-        name=None,
-        tolerance=0.0,
-        min_scale=1e-4,
-        **options,
-    ):
+        inner_optimizer: keras.optimizers.Optimizer | str | Mapping[str, Any],
+        initial_scale: float = 2.0**15,
+        dynamic_growth_steps: int = 2000,
+        name: str | None = None,
+        tolerance: float = 0.0,
+        min_scale: float = 1e-4,
+        **options: Any,
+    ) -> None:
         inner = keras.optimizers.get(inner_optimizer)
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"The loss is scaled already. Received: inner_optimizer={inner_optimizer!r}")
@@ -93,7 +96,7 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
         self.min_scale = validation.positive_float("min_scale", min_scale)
         validation.below("min_scale", self.min_scale, "initial_scale", self.initial_scale)
 
-    def build(self, var_list):
+    def build(self, var_list: Any) -> None:
         if self.built:
             return
         self.batches_since_change = self._add_counter("batches_since_change")
@@ -101,12 +104,12 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
         self.aborts = self._add_counter("aborts")
         super().build(var_list)
 
-    def _add_counter(self, name):
+    def _add_counter(self, name: str | None) -> Any:
         return self.add_variable((), dtype="int", name=name)
 
     # After a batch
 
-    def raise_if_aborted(self):
+    def raise_if_aborted(self) -> None:
         """Raises the error that compiled code could not raise, once.
 
         Raises:
@@ -116,17 +119,17 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
             self.aborts.assign(0)
             raise FloatingPointError(self._message())
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Any) -> None:
         super().finalize_variable_values(var_list)
         self.raise_if_aborted()
 
-    def _message(self):
+    def _message(self) -> str:
         return (
             f"The loss scale has come down to its minimum of {self.min_scale}: gradients were not finite again and again. "
             "The loss probably explodes. Lower the learning rate, clip gradients, or take larger batches."
         )
 
-    def _apply_finite(self, grads, trainable_variables):
+    def _apply_finite(self, grads: Any, trainable_variables: Any) -> None:
         variables = trainable_variables or keras_private.trained_by(self)
         scale = ops.copy(ops.convert_to_tensor(self.dynamic_scale))
         unscaled = [
@@ -142,7 +145,7 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
         self.step_counter.assign(ops.where(grows, 0, self.step_counter + 1))
         self.batches_since_change.assign(ops.where(grows, 0, self.batches_since_change + 1))
 
-    def _skip_step(self):
+    def _skip_step(self) -> None:
         batches, overflows = self.batches_since_change + 1, self.overflows_since_change + 1
         lowers = ops.cast(overflows, "float32") >= self.tolerance * ops.cast(batches, "float32")
         old = ops.minimum(
@@ -156,7 +159,7 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
         self.overflows_since_change.assign(ops.where(lowers, 0, overflows))
         self._abort_if(too_low)
 
-    def _abort_if(self, too_low):
+    def _abort_if(self, too_low: Any) -> None:
         """Raises, or counts where compiled code cannot raise."""
         try:
             aborts = bool(ops.convert_to_numpy(too_low))
@@ -167,9 +170,9 @@ class LossScaleOptimizer(keras_private.LossScaleHooks):
         if aborts:
             raise FloatingPointError(self._message())
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
         self.aborts.assign(0)  # those of the run that wrote the file
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "tolerance": self.tolerance, "min_scale": self.min_scale}

@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
@@ -87,7 +89,15 @@ class QuantizedState(Wrapper):
     (0.5, 2.03125)
     """
 
-    def __init__(self, optimizer, kind, block_size=None, min_size=4096, exclude_from_quantization=None, name=None):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer | str | Mapping[str, Any],
+        kind: str,
+        block_size: int | None = None,
+        min_size: int = 4096,
+        exclude_from_quantization: str | Iterable[str] | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(optimizer, name)
         self.kind = validation.one_of("kind", kind, tuple(KINDS))
         self.block_size = None if block_size is None else validation.positive_int("block_size", block_size)
@@ -98,7 +108,7 @@ class QuantizedState(Wrapper):
         if isinstance(self.inner_optimizer, FusedOptimizer) and not self._has_kernel():  # kernels would read float32
             self.inner_optimizer.fused = False
 
-    def _refuse(self, optimizer):
+    def _refuse(self, optimizer: Any) -> None:
         inner = self.inner_optimizer
         if isinstance(inner, QuantizedState):
             raise ValueError(f"The state is quantized already. Received: optimizer={optimizer!r}")
@@ -116,7 +126,7 @@ class QuantizedState(Wrapper):
             if getattr(inner, option, None) is True:
                 raise ValueError(f"QuantizedState does not go with {option}=True here. Received: optimizer={optimizer!r}")
 
-    def _has_kernel(self):
+    def _has_kernel(self) -> bool:
         """Whether there is a compiled update that reads these codes."""
         size = self.block_size or KINDS[self.kind].block_size
         method = getattr(self.inner_optimizer, "kernel", "")
@@ -124,7 +134,7 @@ class QuantizedState(Wrapper):
 
     # State
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         if self.built or not variables:
             return
         if backends.replicas() > 1:
@@ -148,14 +158,14 @@ class QuantizedState(Wrapper):
         if not is_ours:  # ours read and write each moment once, and use it as they computed it
             keras_private.replace_update_step(inner, self._update_step, self._update_one_by_one)
 
-    def _is_fit(self, variable):
+    def _is_fit(self, variable: Any) -> bool:
         dtype = keras.backend.standardize_dtype(variable.dtype)
         return math.prod(variable.shape) >= self.min_size and dtype in ("float32", "bfloat16", "float16")
 
-    def _moments_through(self, make):
+    def _moments_through(self, make: Any) -> Any:
         """`make`, except that moments to be quantized never exist in float32."""
 
-        def make_or_code(variable, name=None, *args, **options):
+        def make_or_code(variable: Any, name: str | None = None, *args: Any, **options: Any) -> Any:
             if (
                 name not in self._signs
                 or keras_private.variable_key(self, variable) not in self._coded
@@ -166,7 +176,7 @@ class QuantizedState(Wrapper):
 
         return make_or_code
 
-    def _make_moment(self, variable, name):
+    def _make_moment(self, variable: Any, name: str | None) -> Any:
         coder = KINDS[self.kind](self.block_size or KINDS[self.kind].block_size, self._signs[name])
         parts = {
             part: self.inner_optimizer.add_variable(
@@ -181,37 +191,37 @@ class QuantizedState(Wrapper):
         self._coded_moments.setdefault(keras_private.variable_key(self, variable), []).append(moment)
         return moment
 
-    def _all_moments(self):
+    def _all_moments(self) -> Any:
         return [moment for each in self._coded_moments.values() for moment in each]
 
     # The update
 
-    def _update_step(self, gradient, variable, learning_rate):
+    def _update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """That of an optimizer of Keras, which sets moments and goes on with what it reads from them."""
         with contextlib.ExitStack() as stack:
             for moment in self._coded_moments.get(keras_private.variable_key(self, variable), ()):
                 stack.enter_context(moment.in_float32())
             type(self.inner_optimizer).update_step(self.inner_optimizer, gradient, variable, learning_rate)
 
-    def _update_one_by_one(self, grads, variables, learning_rate):
+    def _update_one_by_one(self, grads: Any, variables: Any, learning_rate: Any) -> None:
         """In place of the updates of Keras on PyTorch, which change the tensors of all variables together."""
         for gradient, variable in zip(grads, variables, strict=True):
             self._update_step(gradient, variable, learning_rate)
 
-    def before_update(self, steps):
+    def before_update(self, steps: Any) -> Any:
         """The state, if the inner optimizer may leave this update out: encoding what was decoded need not give it back."""
         if getattr(self.inner_optimizer, "nonfinite", "propagate") == "propagate":
             return None
         return [ops.copy(ops.convert_to_tensor(v)) for v in (self.inner_optimizer.skipped_updates, *self._parts())]
 
-    def after_update(self, steps, before):
+    def after_update(self, steps: Any, before: Any) -> None:
         if before is None:
             return
         skipped = ops.not_equal(self.inner_optimizer.skipped_updates, before[0])
         for part, old in zip(self._parts(), before[1:], strict=True):
             part.assign(ops.where(skipped, old, ops.convert_to_tensor(part)))
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         for index, variable in enumerate(self.variables):
             shape = tuple(store[str(index)].shape) if str(index) in store.keys() else None  # noqa: SIM118
             if shape is not None and shape != tuple(variable.shape):
@@ -222,9 +232,9 @@ class QuantizedState(Wrapper):
                 )
         super().load_own_variables(store)
 
-    def _parts(self):
+    def _parts(self) -> Any:
         return [part for moment in self._all_moments() for part in moment.parts.values()]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("kind", "block_size", "min_size", "exclude_from_quantization")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place
 from keras_lrsched.precision.layers.attention import QuantizedAttention
-from keras_lrsched.precision.recipe import LayerContext, get_recipe
+from keras_lrsched.precision.recipe import LayerContext, Recipe, get_recipe
 
 
 class Converted(keras.layers.Layer):
@@ -19,14 +21,14 @@ class Converted(keras.layers.Layer):
 
     plain: type
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         with training_loop.as_class(self, self.plain):
             config = keras.saving.serialize_keras_object(self)
         config.pop("compile_config", None)  # which the configuration around this one has
         return {"plain": config, "names": _names_within(self), "layers": _records(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
         layer = keras.saving.deserialize_keras_object(config["plain"], custom_objects=custom_objects)
         _convert_again(layer, config["names"], config["layers"])
         return layer
@@ -38,7 +40,7 @@ keras.saving.register_keras_serializable(package="keras_lrsched")(Converted)
 _FORMS: dict[type, type] = {}
 
 
-def saved_form(plain):
+def saved_form(plain: type) -> type:
     """The class of layers of the class `plain` that have converted layers, or are converted themselves."""
     if plain in _FORMS:
         return _FORMS[plain]
@@ -51,7 +53,7 @@ def saved_form(plain):
     return kind
 
 
-def quantized_base(plain):
+def quantized_base(plain: type) -> type | None:
     """The quantized form of the class that `plain` is a subclass of, if it computes as that does; else `None`.
 
     Of subclasses of attention, the projections are converted.
@@ -64,12 +66,12 @@ def quantized_base(plain):
     return None
 
 
-def _names(base):
+def _names(base: type) -> list[str]:
     """Names that a subclass may not define: its computation, and where its weights are."""
     return [name for name in ("__call__", "call", "build", "kernel", "embeddings", "quantized_call") if hasattr(base, name)]
 
 
-def flattened(layer):
+def flattened(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer and all layers within it, but not what lies within those that have a quantized form; each once, no inputs."""
     found = {layer: None}
     if not isinstance(layer, Quantized) and type(layer) not in QUANTIZED:
@@ -79,7 +81,7 @@ def flattened(layer):
     return list(found)
 
 
-def keep_in_configuration(model):
+def keep_in_configuration(model: keras.Model) -> None:
     """Let the configuration of a model and of each layer in it have the converted layers within, also where it makes them.
 
     Whatever does not have them in its configuration gets their recipes and contexts into it. What Keras cannot save at all
@@ -90,7 +92,7 @@ def keep_in_configuration(model):
             convert_in_place(part, saved_form(type(part)))
 
 
-def _has_in_configuration(part):
+def _has_in_configuration(part: keras.layers.Layer) -> bool:
     """Whether all converted layers in a layer or model are in its configuration; or no configuration can be made."""
     inside = flattened(part)
     converted = {layer for layer in inside if isinstance(layer, Quantized)}
@@ -103,14 +105,14 @@ def _has_in_configuration(part):
     return not converted or not known
 
 
-def forget_in_configuration(model):
+def forget_in_configuration(model: keras.Model) -> None:
     """Undo `keep_in_configuration`."""
     for part in flattened(model):
         if isinstance(part, Converted) and not isinstance(part, Quantized):
             convert_in_place(part, part.plain)
 
 
-def _records(part):
+def _records(part: keras.layers.Layer) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
@@ -122,7 +124,7 @@ def _records(part):
     ]
 
 
-def _convert_again(part, names, records):
+def _convert_again(part: keras.layers.Layer, names: Any, records: Any) -> None:
     """Converts the layers that were converted when the configuration was made; once they are there."""
     if _names_within(part) != names and not part.built:
         after_build(part, functools.partial(_convert_again, part, names, records))
@@ -144,11 +146,11 @@ def _convert_again(part, names, records):
         convert_in_place(part, saved_form(type(part)))
 
 
-def _names_within(part):
+def _names_within(part: keras.layers.Layer) -> list[str]:
     return [type(layer).__name__ for layer in flattened(part)]
 
 
-def convert(layer, recipe, context):
+def convert(layer: keras.layers.Layer, recipe: Recipe | None, context: LayerContext) -> None:
     """Converts one layer, which computes by a recipe from now on or, if it has no weights yet, from when it is built."""
     convert_in_place(layer, QUANTIZED[type(layer)] if type(layer) in QUANTIZED else saved_form(type(layer)))
     if layer.built:
@@ -158,12 +160,12 @@ def convert(layer, recipe, context):
         after_build(layer, functools.partial(layer.use, recipe, context))
 
 
-def after_build(layer, function):
+def after_build(layer: keras.layers.Layer, function: Callable[[], None]) -> None:
     """Call a function after a layer has been built."""
     build = layer.build
 
     @functools.wraps(build)
-    def build_first(*args, **kwargs):
+    def build_first(*args: Any, **kwargs: Any) -> None:
         layer.build = build
         build(*args, **kwargs)
         function()
@@ -171,19 +173,19 @@ def after_build(layer, function):
     layer.build = build_first
 
 
-def stop_rematerialization(model):
+def stop_rematerialization(model: keras.Model) -> None:
     """Let no layer that has quantized layers in it be rematerialized as a whole; those beside them still are."""
     for layer in keras_private.layers_of(model):
         if any(isinstance(inner, Quantized) for inner in keras_private.layers_of(layer)):
             vars(layer)["rematerialized_call"] = _called_once
 
 
-def resume_rematerialization(model):
+def resume_rematerialization(model: keras.Model) -> None:
     """Undo `stop_rematerialization`."""
     for layer in keras_private.layers_of(model):
         if vars(layer).get("rematerialized_call") is _called_once:
             del vars(layer)["rematerialized_call"]
 
 
-def _called_once(layer_call, *args, **kwargs):
+def _called_once(layer_call: Any, *args: Any, **kwargs: Any) -> Any:
     return layer_call

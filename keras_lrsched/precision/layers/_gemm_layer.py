@@ -2,13 +2,15 @@
 
 import functools
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_lrsched._core import backends, keras_private, training_loop
-from keras_lrsched.precision._gemms import matrix
+from keras_lrsched.precision._gemms import Rule, matrix
+from keras_lrsched.precision.recipe import LayerContext
 
 SEEDS_PER_CALL = 64
 
@@ -27,7 +29,9 @@ class GemmLayer(keras.layers.Layer):
             used further. Defaults to `None`.
     """
 
-    def __init__(self, rule, context, owner, known=None):
+    def __init__(
+        self, rule: Rule, context: LayerContext, owner: keras.layers.Layer, known: "GemmLayer | None" = None
+    ) -> None:
         super().__init__(dtype="float32", name=f"{owner.name}_gemm")
         self.rule = rule
         self.context = context
@@ -36,19 +40,19 @@ class GemmLayer(keras.layers.Layer):
         self.state = {name: self._variable(name, spec, known) for name, spec in rule.variables(owner).items()}
         self.built = True
 
-    def _variable(self, name, spec, known):
+    def _variable(self, name: str, spec: Any, known: Any) -> Any:
         variable = None if known is None else known.named_variables.get(name)
         return variable if fits(variable, spec) else self.add_weight(name=name, **spec)
 
     @property
-    def named_variables(self):
+    def named_variables(self) -> dict[str, Any]:
         return {"calls": self.calls, **self.state}
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         for name, variable in self.named_variables.items():
             store[name] = variable
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Load a file; what it does not have keeps its start, so that it may be one of another recipe, or of none."""
         found = {name: store[name] for name in self.named_variables if name in store.keys()}  # noqa: SIM118
         for name, value in found.items():
@@ -60,7 +64,7 @@ class GemmLayer(keras.layers.Layer):
         for name, value in found.items():
             self.named_variables[name].assign(value)
 
-    def call(self, inputs, kernel, training=None):
+    def call(self, inputs: Any, kernel: Any, training: bool | None = None) -> Any:
         training = is_training(training, (inputs, kernel))
         x, w = matrix(inputs), ops.cast(kernel, "float32")
         if x.shape[0] == 0:
@@ -76,7 +80,7 @@ class GemmLayer(keras.layers.Layer):
         outputs = self.rule(x, w, self.state, seed, training)
         return ops.reshape(outputs, (*ops.shape(inputs)[:-1], kernel.shape[-1]))
 
-    def _refuse_replicas(self):
+    def _refuse_replicas(self) -> None:
         """Each replica would have statistics of its own part of the batch, and files those of one of them."""
         if backends.is_batch_sharded() and any(map(_is_seen_in_forward_passes, self.state.values())):
             raise ValueError(
@@ -84,11 +88,11 @@ class GemmLayer(keras.layers.Layer):
                 f"without any, such as fp8_current or mxfp8. Received: layer={self.path}, several replicas"
             )
 
-    def rematerialized_call(self, layer_call, *args, **kwargs):
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the call itself: a second run would count twice and draw other random numbers."""
         return layer_call
 
-    def _refuse_what_would_count_twice(self):
+    def _refuse_what_would_count_twice(self) -> None:
         if keras_private.is_recomputed():
             raise ValueError(
                 "What is around a quantized layer is rematerialized, which calls it again in the backward pass, with other "
@@ -96,24 +100,24 @@ class GemmLayer(keras.layers.Layer):
             )
 
 
-def fits(variable, spec):
+def fits(variable: Any, spec: Any) -> bool:
     """Whether a variable is what `add_weight` would make of a specification; `None` is not."""
     if variable is None or bool(spec.get("trainable", True)) != bool(variable.trainable):
         return False
     return tuple(variable.shape) == tuple(spec["shape"]) and spec.get("dtype", "float32") == variable.dtype
 
 
-def _int32(seed):
+def _int32(seed: int) -> np.int32:
     """The lowest 32 bits of a seed, with a sign: what a cast makes of it on every backend but JAX, which refuses it."""
     return np.int32((seed + 2**31) % 2**32 - 2**31)
 
 
-def _is_seen_in_forward_passes(variable):
+def _is_seen_in_forward_passes(variable: Any) -> bool:
     """Whether a forward pass writes a variable, and not an optimizer by the gradient of the whole batch."""
     return not variable.trainable or getattr(variable, "overwrite_with_gradient", False)
 
 
-def is_training(training, tensors):
+def is_training(training: bool | None, tensors: Any) -> bool:
     """The phase of a call: what `training` says, else the running step of `fit`, `evaluate` or `predict`.
 
     Models whose `call` takes no `training`, and steps that call parts of a model without it, do not pass it on. Outside of
@@ -136,7 +140,7 @@ def is_training(training, tensors):
 
 
 @functools.cache
-def _warn():
+def _warn() -> None:
     warnings.warn(
         "A quantized layer was called without `training` where a gradient may be taken: it counts as training. Pass "
         "`training=True` or `training=False` to be sure.",

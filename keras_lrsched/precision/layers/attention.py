@@ -4,12 +4,13 @@ import keras
 
 from keras_lrsched._core import keras_private
 from keras_lrsched.precision.layers._base import QUANTIZED, Quantized, convert_in_place, quantizes
+from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 
 class QuantizedAttention(Quantized):
     """Mixed into an attention layer: its projections are quantized layers, which it makes when it is built."""
 
-    def use(self, recipe, context):
+    def use(self, recipe: Recipe | None, context: LayerContext) -> None:
         self.context = context
         self.recipe = recipe
         for number, layer in enumerate(projections(self)):
@@ -17,18 +18,18 @@ class QuantizedAttention(Quantized):
                 convert_in_place(layer, QUANTIZED[type(layer)])
             layer.use(recipe, context.part(number))
 
-    def prepare(self, recipe):
+    def prepare(self, recipe: Recipe | None) -> None:
         for layer in projections(self):
             layer.prepare(recipe)
 
-    def forget(self):
+    def forget(self) -> None:
         super().forget()
         for layer in projections(self):
             layer.forget()
             convert_in_place(layer, layer.plain)
 
 
-def projections(attention):
+def projections(attention: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers in an attention layer that multiply with a kernel: of queries, keys, values and outputs, and of a gate.
 
     No property of the layer: Keras saves layers under the first attribute that has them.

@@ -28,7 +28,7 @@ class QuantizedConvolution(Quantized):
     bias: Any
     activation: Any
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         if self.gemm is None:
             return super().call(inputs)
         channels_first = self.data_format == "channels_first"
@@ -42,11 +42,11 @@ class QuantizedConvolution(Quantized):
         y = ops.moveaxis(y, -1, 1) if channels_first else y
         return y if self.activation is None else self.activation(y)
 
-    def _adapter(self, x):
+    def _adapter(self, x: Any) -> Any:
         return ops.matmul(ops.matmul(x, ops.reshape(self.lora_kernel_a, (-1, self.lora_rank))), self.lora_kernel_b)
 
 
-def patches(x, size, strides, dilation, padding):
+def patches(x: Any, size: Any, strides: Any, dilation: Any, padding: Any) -> Any:
     """(batch, *places, channels) -> (batch, *results, positions of the kernel times channels)."""
     if padding != "valid":
         x = ops.pad(x, [(0, 0), *_padding(x.shape[1:-1], size, strides, dilation, padding), (0, 0)])
@@ -56,7 +56,7 @@ def patches(x, size, strides, dilation, padding):
     return ops.reshape(x, (*ops.shape(x)[: rank + 1], math.prod(x.shape[rank + 1 :])))
 
 
-def _windows(x, axis, n, stride, rate):
+def _windows(x: Any, axis: int, n: int, stride: int, rate: int) -> Any:
     """Adds an axis for the `n` positions of the kernel along `axis`, before the channels."""
     shape = ops.shape(x)
     before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
@@ -77,7 +77,7 @@ def _windows(x, axis, n, stride, rate):
     return ops.stack(taken, axis=-2)
 
 
-def _padding(places, size, strides, dilation, padding):
+def _padding(places: Any, size: Any, strides: Any, dilation: Any, padding: Any) -> Any:
     """The padding of Keras before and after each axis. With `"same"` there are ceil(places / stride) results."""
     for n, k, stride, rate in zip(places, size, strides, dilation, strict=True):
         span = (k - 1) * rate

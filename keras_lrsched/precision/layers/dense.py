@@ -1,5 +1,7 @@
 """Dense in low precision."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -23,7 +25,7 @@ class QuantizedDense(Quantized, keras.layers.Dense):
     True
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         if self.gemm is None:
             return super().call(inputs, training=training)
         x = ops.cast(self.gemm(inputs, self._kernel), self.compute_dtype)

@@ -1,6 +1,7 @@
 """EinsumDense in low precision: the equation as one product of matrices."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -26,7 +27,7 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
         ValueError: At the first call, if the equation is not a product of matrices.
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         if self.gemm is None:
             return super().call(inputs, training=training)
         x = ops.cast(self._multiply(inputs, self._kernel), self.compute_dtype)
@@ -35,14 +36,14 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
-    def _adapter(self, inputs):
+    def _adapter(self, inputs: Any) -> Any:
         a, b = self.lora_kernel_a, self.lora_kernel_b
         kernel_axes, result = self.equation.replace(" ", "").split(",")[1].split("->")
         if kernel_axes[-1] != result[-1]:
             return ops.einsum(self.equation, inputs, ops.matmul(a, b))
         return ops.matmul(ops.einsum(self.equation, inputs, a), b)
 
-    def _multiply(self, x, w):
+    def _multiply(self, x: Any, w: Any) -> Any:
         tokens, summed, outputs, result, x_axes, w_axes = matrix_form(self.equation, len(x.shape))
         x = ops.transpose(x, [x_axes.index(axis) for axis in tokens + summed])
         w = ops.transpose(w, [w_axes.index(axis) for axis in summed + outputs])
@@ -53,7 +54,7 @@ class QuantizedEinsumDense(Quantized, keras.layers.EinsumDense):
         return ops.transpose(y, [(tokens + outputs).index(axis) for axis in result])
 
 
-def matrix_form(equation, rank):
+def matrix_form(equation: str, rank: int) -> tuple[list[str], list[str], list[str], list[str], str, str]:
     """The names of the axes: tokens, summed, outputs, and of the result, the inputs and the kernel."""
     operands, result = equation.replace(" ", "").split("->")
     x_axes, w_axes = operands.split(",")

@@ -1,5 +1,7 @@
 """An embedding that is also the head of its model, with the head's product in low precision."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -20,7 +22,7 @@ class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
         **kwargs: As for `ReversibleEmbedding`.
     """
 
-    def call(self, inputs, reverse=False):
+    def call(self, inputs: Any, reverse: bool = False) -> Any:
         if not reverse or self.gemm is None:
             return super().call(inputs, reverse=reverse)
         kernel = (
@@ -33,5 +35,5 @@ class QuantizedReversibleEmbedding(Quantized, keras.layers.ReversibleEmbedding):
             return logits
         return ops.multiply(ops.tanh(ops.divide(logits, self.logit_soft_cap)), self.logit_soft_cap)
 
-    def _adapter(self, inputs):
+    def _adapter(self, inputs: Any) -> Any:
         return ops.matmul(ops.matmul(inputs, ops.transpose(self.lora_embeddings_b)), ops.transpose(self.lora_embeddings_a))

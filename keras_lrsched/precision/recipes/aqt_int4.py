@@ -89,7 +89,7 @@ class BoundedProduct(Rule):
     statistics_steps: int
     average_rate: float
 
-    def variables(self, layer):
+    def variables(self, layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
         fixed = {"initializer": "zeros", "trainable": False, "autocast": False}
         return {
             "batches": {"shape": (), "dtype": "int32", **fixed},
@@ -97,7 +97,7 @@ class BoundedProduct(Rule):
             "lowest": {"shape": (), "dtype": "float32", **fixed},
         }
 
-    def __call__(self, x, w, variables, seed, training):
+    def __call__(self, x: Any, w: Any, variables: Any, seed: Any, training: bool) -> Any:
         # Copies: assigning to a variable may change what was read from it before.
         batches, bound, lowest = (
             ops.copy(ops.convert_to_tensor(variables[each])) for each in ("batches", "bound", "lowest")
@@ -114,7 +114,7 @@ class BoundedProduct(Rule):
         inputs = Bounded(self.activation_bits, bounds, lowest >= 0, is_fixed)
         return LinearGemms(GemmSpec(inputs, ChannelIntegers(self.weight_bits)), residuals="quantized")(x, w)
 
-    def _observe(self, x, batches, bound, lowest):
+    def _observe(self, x: Any, batches: Any, bound: Any, lowest: Any) -> Any:
         """Bounds and lowest number after a batch."""
         largest = ops.max(ops.reshape(ops.max(ops.absolute(x), axis=0), (-1, bound.shape[0])), axis=0)
         average = bound + self.average_rate * (largest - bound)
@@ -127,7 +127,7 @@ class ChannelIntegers(Operand):
 
     bits: int
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         largest = 2 ** (self.bits - 1) - 1
         bound = ops.max(ops.absolute(x), axis=axis, keepdims=True)
         scale = largest / ops.where(bound > 0, bound, 1.0)
@@ -143,7 +143,7 @@ class Bounded(Operand):
     unsigned: Any
     is_fixed: Any
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         signed_largest = 2.0 ** (self.bits - 1) - 1
         levels = ops.where(self.unsigned, 2.0**self.bits, signed_largest)
         lowest = ops.where(self.unsigned, 0.0, -signed_largest)
@@ -156,7 +156,7 @@ class Bounded(Operand):
         return QuantizedOperand(ops.where(stays, x, codes / scale), ops.cast(ops.logical_or(stays, inside), "float32"))
 
 
-def channels(layer):
+def channels(layer: keras.layers.Layer) -> int:
     """Number of input channels of a layer's kernel: positions of a convolution share them."""
     if isinstance(layer, keras.layers.EinsumDense):
         _, summed, _, _, _, axes = matrix_form(layer.equation, 8)

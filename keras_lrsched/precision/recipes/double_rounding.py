@@ -67,7 +67,7 @@ class DoubleRounding(Recipe):
     0.01
     """
 
-    bits: tuple = (8, 6, 4)
+    bits: tuple[int, ...] = (8, 6, 4)
 
     def __post_init__(self) -> None:
         bits = [validation.positive_int("bits", each) for each in self.bits]
@@ -80,12 +80,12 @@ class DoubleRounding(Recipe):
             return None
         return SharedScale(self.bits, tuple(map(self.rate_factor, self.bits)))
 
-    def rate_factor(self, bits):
+    def rate_factor(self, bits: int) -> float:
         """eta_b."""
         fewer = self.bits[0] - validation.one_of("bits", bits, self.bits)
         return 5 * 10.0 ** (-(fewer + 1) // 2) if fewer % 2 else 10.0 ** (-fewer // 2)
 
-    def learning_rate(self, learning_rate, gradients, bits):
+    def learning_rate(self, learning_rate: Any, gradients: Any, bits: int) -> Any:
         """The paper's learning rate of scales, for a training loop that sees the gradients by all of them.
 
             eta_b max(learning_rate - mean(min(|clip(gradient, -1, 1)|, 1)), 0)
@@ -95,7 +95,7 @@ class DoubleRounding(Recipe):
         size = ops.mean(ops.minimum(ops.absolute(ops.convert_to_tensor(gradients, "float32")), 1.0))
         return self.rate_factor(bits) * ops.maximum(learning_rate - size, 0.0)
 
-    def set_bits(self, model, bits):
+    def set_bits(self, model: keras.Model, bits: int) -> None:
         """Sets the bit width with which the layers of a model compute in inference."""
         validation.one_of("bits", bits, self.bits)
         products = recipe_gemms(model)
@@ -113,7 +113,7 @@ class SharedScale(Rule):
     bits: tuple
     factors: tuple
 
-    def variables(self, layer):
+    def variables(self, layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
         fixed = {"shape": (), "initializer": "zeros", "trainable": False, "autocast": False}
         moves = {"shape": (len(self.bits),), "initializer": "zeros", "dtype": "float32", "autocast": False}
         first = keras.initializers.Constant(self.bits[0])
@@ -127,7 +127,7 @@ class SharedScale(Rule):
             "input_scale_moves": moves,
         }
 
-    def __call__(self, x, w, variables, seed, training):
+    def __call__(self, x: Any, w: Any, variables: Any, seed: Any, training: bool) -> Any:
         chosen = self._chosen(variables, training)
         largest = {}
         for name, tensor in (("largest_weight", w), ("largest_input", x)):
@@ -147,20 +147,20 @@ class SharedScale(Rule):
         inputs = LearnedScale(grid, largest["largest_input"] / grid.highest, factors * chosen, chosen, x.shape[1])
         return ops.matmul(inputs(x, moves[1]), weights(w, moves[0]))
 
-    def weight_grid(self, chosen):
+    def weight_grid(self, chosen: Any) -> Any:
         most = self.bits[0]
         step = _pick(chosen, [2.0 ** (most - bits) for bits in self.bits])
         lowest = _pick(chosen, [-(2.0 ** (bits - 1)) for bits in self.bits])
         highest = _pick(chosen, [2.0 ** (bits - 1) - 1 for bits in self.bits])
         return Grid(float32(-(2.0 ** (most - 1))), float32(2.0 ** (most - 1) - 1), step, lowest, highest)
 
-    def input_grid(self, chosen, signed):
+    def input_grid(self, chosen: Any, signed: Any) -> Any:
         lowest = ops.where(signed, _pick(chosen, [-(2.0 ** (bits - 1)) for bits in self.bits]), 0.0)
         signed_highest = _pick(chosen, [2.0 ** (bits - 1) - 1 for bits in self.bits])
         highest = ops.where(signed, signed_highest, _pick(chosen, [2.0**bits - 1 for bits in self.bits]))
         return Grid(lowest, highest, float32(1.0), lowest, highest)
 
-    def _chosen(self, variables, training):
+    def _chosen(self, variables: Any, training: bool | None) -> Any:
         """1 at the bit width of this call, 0 at the others."""
         if training:
             positions = ops.arange(len(self.bits), dtype="int32")
@@ -169,7 +169,7 @@ class SharedScale(Rule):
         return ops.cast(widths == ops.convert_to_tensor(variables["inference_bits"]), "float32")
 
 
-def _pick(chosen, numbers):
+def _pick(chosen: Any, numbers: Any) -> Any:
     return ops.sum(chosen * ops.convert_to_tensor(numbers, "float32"))
 
 
@@ -182,7 +182,7 @@ class Grid(NamedTuple):
     last_lowest: Any
     last_highest: Any
 
-    def round(self, x):
+    def round(self, x: Any) -> Any:
         """-> numbers of the grid, and whether `x` was within its range, as 0 or 1."""
         whole = ops.minimum(ops.maximum(ops.round(x), self.lowest), self.highest)
         steps = whole / self.step
@@ -203,15 +203,15 @@ class LearnedScale(NamedTuple):
     chosen: Any
     size: int
 
-    def __call__(self, x, moves):
+    def __call__(self, x: Any, moves: Any) -> Any:
         @unless_exporting
-        def rounded(x, moves):
+        def rounded(x: Any, moves: Any) -> Any:
             start = ops.where(self.start > 0, self.start, 1.0)
             scale = start * ops.maximum(1 + ops.sum(self.factors * moves), 0.01)
             scaled = x / scale
             result, inside = self.grid.round(scaled)
 
-            def grad(*args, upstream=None):
+            def grad(*args: Any, upstream: Any = None) -> Any:
                 dy = args[0] if upstream is None else upstream
                 by_scale = ops.sum(dy * (result - scaled * inside)) * start / ops.sqrt(self.size * self.grid.highest)
                 return dy * inside, by_scale * self.chosen

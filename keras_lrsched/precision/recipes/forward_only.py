@@ -1,6 +1,7 @@
 """Another recipe's forward product, with backward products as they are."""
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -54,5 +55,5 @@ class ForwardOnly(Recipe):
         return LinearGemms(rule.fprop, GemmSpec(), GemmSpec(), residuals="quantized")
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(keras.saving.deserialize_keras_object(config["recipe"]))

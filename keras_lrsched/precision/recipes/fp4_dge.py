@@ -1,6 +1,7 @@
 """FP4 with a differentiable gradient estimator for weights, and with the outliers of activations apart."""
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -31,10 +32,10 @@ class Compensated(Operand):
     quantile: float
 
     @property
-    def element_bits(self):
+    def element_bits(self) -> int:
         return self.inner.element_bits
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         n = ops.prod(ops.cast(ops.shape(x), "int32"))
         high, low = (ops.cast(quantile * ops.cast(n, "float32"), "int32") for quantile in (self.quantile, 1 - self.quantile))
         limits = order_statistics(x, ops.stack([low, ops.minimum(high, n - 1)]))
@@ -91,7 +92,7 @@ class FP4DGE(Recipe):
         return LinearGemms(forward, GemmSpec(wide, narrow), GemmSpec(narrow, wide))
 
 
-def order_statistics(x, ranks):
+def order_statistics(x: Any, ranks: Any) -> Any:
     """The numbers that sorted float32 numbers have at `ranks`, int32, counted from zero.
 
     Bits are found from the highest: one is set if no more numbers than the rank are below what that gives. On a CPU, these
@@ -104,7 +105,7 @@ def order_statistics(x, ranks):
         return ops.stack([ops.take(ordered, ranks[i]) for i in range(ranks.shape[0])])
     keys = _in_order(bits(ops.reshape(x, (-1,))))
 
-    def find_bit(i, found):
+    def find_bit(i: Any, found: Any) -> Any:
         candidates = found + ops.left_shift(ops.ones_like(found), 31 - i)  # the first goes from -2^31 to 0
         below = ops.stack([ops.sum(ops.cast(keys < candidates[j], "int32")) for j in range(found.shape[0])])
         return ops.where(below <= ranks, candidates, found)
@@ -112,6 +113,6 @@ def order_statistics(x, ranks):
     return floats(_in_order(ops.fori_loop(0, 32, find_bit, ops.full(ranks.shape, -(2**31), "int32"))))
 
 
-def _in_order(bits):
+def _in_order(bits: Any) -> Any:
     """From bits of float32 numbers to integers in the same order, or back."""
     return ops.where(bits < 0, ops.bitwise_xor(bits, 0x7FFFFFFF), bits)

@@ -6,7 +6,7 @@ from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Cast
-from keras_lrsched.precision.elements import E2M1, E4M3, E5M2
+from keras_lrsched.precision.elements import E2M1, E4M3, E5M2, Element
 from keras_lrsched.precision.formats import Format
 from keras_lrsched.precision.recipe import LayerContext, Recipe
 
@@ -59,5 +59,5 @@ class FP4TargetPrecision(Recipe):
         narrow, wide = self._cast(E4M3), self._cast(E5M2)
         return LinearGemms(GemmSpec(forward, forward), GemmSpec(wide, narrow), GemmSpec(narrow, wide))
 
-    def _cast(self, element):
+    def _cast(self, element: Element) -> Cast:
         return Cast(Format(f"{element}_BLOCK{self.block_size}", element, (1, self.block_size), "float32"))

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_lrsched._core import validation
@@ -13,7 +14,7 @@ from keras_lrsched.precision._exact import FLOAT32_MAX, is_finite, magnitude
 from keras_lrsched.precision._gemms import GemmSpec, LinearGemms, Rule
 from keras_lrsched.precision._operands import Operand, QuantizedOperand, numbers
 from keras_lrsched.precision._quantized import QuantizedTensor
-from keras_lrsched.precision.formats import get_format
+from keras_lrsched.precision.formats import Format, get_format
 from keras_lrsched.precision.recipe import LayerContext, Recipe
 
 LARGEST = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
@@ -87,7 +88,7 @@ class FP8Delayed(Recipe):
         return DelayedScaling(int(self.amax_history_length), self.amax_algorithm, int(self.margin))
 
     @staticmethod
-    def take_amaxes(gradients, variables):
+    def take_amaxes(gradients: Any, variables: Any) -> list[tuple[Any, Any]]:
         """For training loops with an optimizer that is not Keras': sets the variables that a gradient overwrites.
 
         Args:
@@ -114,7 +115,7 @@ class DelayedScaling(Rule):
     algorithm: str
     margin: int
 
-    def variables(self, layer):
+    def variables(self, layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
         fixed = {"dtype": "float32", "trainable": False, "autocast": False}
         scales = {f"{name}_scale": {"shape": (), "initializer": "ones", **fixed} for name in TENSORS}
         histories = {f"{name}_amax_history": {"shape": (self.length,), "initializer": "zeros", **fixed} for name in TENSORS}
@@ -122,7 +123,7 @@ class DelayedScaling(Rule):
         amax = {"shape": (), "initializer": "zeros", **fixed, **overwritten}
         return {**scales, **histories, "gradient_amax": amax}
 
-    def __call__(self, x, w, variables, seed, training):
+    def __call__(self, x: Any, w: Any, variables: Any, seed: Any, training: bool) -> Any:
         # Copies: assigning to a variable may change what was read from it before.
         scales = {name: ops.copy(ops.convert_to_tensor(variables[f"{name}_scale"])) for name in TENSORS}
         amax = ops.copy(ops.convert_to_tensor(variables["gradient_amax"]))
@@ -135,7 +136,7 @@ class DelayedScaling(Rule):
         y = LinearGemms(GemmSpec(inputs, kernel), GemmSpec(gradient), GemmSpec(right=gradient), residuals="quantized")(x, w)
         return y if is_exporting() else _with_amax(y, amax)
 
-    def _update(self, name, amax, variables):
+    def _update(self, name: str, amax: Any, variables: Any) -> Any:
         """The scale of a tensor after a step with this `amax`."""
         scale, history = variables[f"{name}_scale"], variables[f"{name}_amax_history"]
         new_scale, new_history = self.updated(
@@ -145,7 +146,7 @@ class DelayedScaling(Rule):
         history.assign(new_history)
         return new_scale
 
-    def updated(self, scale, history, amax, largest):
+    def updated(self, scale: Any, history: Any, amax: Any, largest: Any) -> Any:
         """-> scale and history after a step, from those before it."""
         rolled = ops.concatenate([history[1:], ops.reshape(amax, (1,))])
         past = ops.max(rolled) if self.algorithm == "max" else amax
@@ -163,17 +164,17 @@ class Scaled(Operand):
     scale: Any
 
     @property
-    def code_format(self):
+    def code_format(self) -> Format:
         return get_format(FORMATS[self.dtype])
 
-    def encode(self, x, axis, seed):
+    def encode(self, x: Any, axis: int, seed: Any) -> QuantizedTensor:
         largest = LARGEST[self.dtype]
         x = ops.stop_gradient(x)
         inside = ops.where(is_finite(magnitude(x)), ops.clip(x * self.scale, -largest, largest), float("nan"))
         codes = ops.cast(inside, self.dtype)
         return QuantizedTensor(codes, 1 / self.scale, self.code_format, tuple(ops.shape(x)))
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         if not is_exporting():
             return QuantizedOperand(numbers(self.encode(x, axis, seed)))
         values = _float_numerics.encode(self.code_format.element, x * self.scale)
@@ -181,15 +182,15 @@ class Scaled(Operand):
 
 
 @ops.custom_gradient
-def _with_amax(y, amax):
+def _with_amax(y: Any, amax: Any) -> Any:
     """`y`; the gradient of `amax` is the largest magnitude of that by `y`."""
 
-    def grad(*args, upstream=None):
+    def grad(*args: Any, upstream: Any = None) -> Any:
         dy = args[0] if upstream is None else upstream
         return dy, _amax(dy)
 
     return y, grad
 
 
-def _amax(x):
+def _amax(x: Any) -> Any:
     return ops.max(ops.absolute(ops.stop_gradient(x)))

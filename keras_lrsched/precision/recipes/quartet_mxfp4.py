@@ -1,6 +1,7 @@
 """Quartet: MXFP4 fitted to the standard deviation forward, and unbiased backward."""
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -29,7 +30,7 @@ class FittedMXFP4(Operand):
 
     element_bits = E2M1.bits
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         x = blocks.split(x)
         mean = ops.mean(x, axis=blocks.axes, keepdims=True)
@@ -51,7 +52,7 @@ class UnbiasedMXFP4(Operand):
 
     element_bits = E2M1.bits
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         blocks = Blocks(tuple(ops.shape(x)), MXFP4, axis)
         noise = blocks.split(rounding_noise(ops.shape(x), seed))
         x = blocks.split(x)

@@ -1,6 +1,7 @@
 """QuEST: a grid that fits normal numbers, and a gradient that is trusted where rounding moved little."""
 
 import dataclasses
+from typing import Any
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -17,10 +18,10 @@ class OnGrid(Operand):
     bits: int
 
     @property
-    def element_bits(self):
+    def element_bits(self) -> int:
         return self.bits
 
-    def quantize(self, x, axis, seed):
+    def quantize(self, x: Any, axis: int, seed: Any) -> QuantizedOperand:
         return QuantizedOperand(*_quest.on_grid(x, self.bits, axis))
 
 

@@ -1,6 +1,7 @@
 """WTA-CRS: the kernel's gradient from a few rows of the inputs, so that only these need to be kept."""
 
 import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -83,15 +84,15 @@ class SampledRows(Rule):
     ratio: float
     minimal_rows: int
 
-    def __call__(self, x, w, variables, seed, training):
+    def __call__(self, x: Any, w: Any, variables: Any, seed: Any, training: bool) -> Any:
         if not training:
             return ops.matmul(x, w)
         rows, weights = self.sample(x, seed)
         kept = ops.take(ops.stop_gradient(x), rows, axis=0) * weights[:, None]
 
         @ops.custom_gradient
-        def with_kernel(y, w):
-            def grad(*args, upstream=None):
+        def with_kernel(y: Any, w: Any) -> Any:
+            def grad(*args: Any, upstream: Any = None) -> Any:
                 dy = args[0] if upstream is None else upstream
                 return dy, ops.matmul(ops.transpose(kept), ops.take(dy, rows, axis=0))
 
@@ -100,7 +101,7 @@ class SampledRows(Rule):
         # Apart from the kernel's gradient, so that no backend has a reason to keep x.
         return with_kernel(ops.matmul(x, ops.stop_gradient(w)), w)
 
-    def sample(self, x, seed):
+    def sample(self, x: Any, seed: Any) -> Any:
         """-> the indices of k rows, and their weights."""
         norms = ops.sqrt(ops.sum(ops.square(ops.stop_gradient(x)), axis=1))
         order = ops.argsort(norms)  # the smallest first: their sums are what must be exact
@@ -120,7 +121,7 @@ class SampledRows(Rule):
         is_winner = place < winners
         return ops.take(order, ops.where(is_winner, last - place, drawn)), ops.where(is_winner, 1.0, weight)
 
-    def rows(self, n):
+    def rows(self, n: int) -> Any:
         """k, for n rows; a tensor where a graph does not know n."""
         if isinstance(n, int):
             return min(max(round(self.ratio * n), self.minimal_rows), n)
@@ -128,7 +129,7 @@ class SampledRows(Rule):
         return ops.minimum(ops.maximum(wanted, self.minimal_rows), n)
 
 
-def _uniform(k, seed):
+def _uniform(k: int, seed: Any) -> Any:
     """`k` numbers between 0 and 1, both excluded."""
     bits = ops.bitwise_and(ops.right_shift(random_bits((k,), seed), 8), 2**24 - 1)
     return (ops.cast(bits, "float32") + 0.5) * 2.0**-24
