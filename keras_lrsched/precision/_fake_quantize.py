@@ -88,7 +88,7 @@ def fake_quantize(
     is_compiled = gradient == "ste" and compiled.usable(format, blocks, [floats])
 
     @unless_exporting
-    def quantized(x):
+    def quantized(x: Any) -> Any:
         dtype = keras.backend.standardize_dtype(x.dtype)
         factor = None
         if is_compiled:
@@ -99,7 +99,7 @@ def fake_quantize(
             y, factor = plain(rotated, seed, format=format, axis=axis, rounding=rounding, gradient=gradient)
             factor = None if factor is None else ops.cast(factor, dtype)
 
-        def grad(*args, upstream=None):
+        def grad(*args: Any, upstream: Any = None) -> Any:
             upstream = args[0] if upstream is None else upstream
             upstream = upstream if factor is None else upstream * factor
             return hadamard(upstream, rotation, axis, signs, inverse=True) if rotation else upstream

@@ -140,11 +140,11 @@ class LinearGemms(Rule):
 
     def __call__(self, x: Any, w: Any, variables: Any = None, seed: Any = None, training: bool = True) -> Any:
         @custom_gradient
-        def multiplied(x, w):
+        def multiplied(x: Any, w: Any) -> Any:
             y, left, right, signs = self._forward(x, w, seed_of(seed, 0))
             size = x.shape[1]  # not x itself, which would stay in memory
 
-            def grad(*args, upstream=None):
+            def grad(*args: Any, upstream: Any = None) -> Any:
                 return self._backward(args[0] if upstream is None else upstream, size, left, right, signs, seed)
 
             return y, grad

@@ -79,10 +79,10 @@ def on_grid(x: Any, bits: int, axis: int = -1) -> tuple[Any, Any]:
 
 def _trusted(x: Any, bits: int) -> Any:
     @unless_exporting
-    def quantized(x):
+    def quantized(x: Any) -> Any:
         y, mask = on_grid(x, bits)
 
-        def grad(*args, upstream=None):
+        def grad(*args: Any, upstream: Any = None) -> Any:
             return (args[0] if upstream is None else upstream) * mask
 
         return y, grad

@@ -170,7 +170,7 @@ def paths(layers: Iterable[Layer]) -> tuple[str, ...]:
     return tuple(map(path_of, layers))
 
 
-def path_of(layer):
+def path_of(layer: Layer) -> str:
     return layer.path or layer.name
 
 

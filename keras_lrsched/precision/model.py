@@ -229,8 +229,8 @@ def _needs_another_build(model: keras.Model, recipe: Recipe, contexts: Mapping[k
     for layer, context in [(part, context) for each, context in contexts.items() for part in with_kernels(each)]:
         rule = recipe.rule(context)
         new = {} if rule is None else rule.variables(layer)
-        known = layer.gemm_of(recipe) if isinstance(layer, Quantized) else None
-        known = {} if known is None else known.named_variables
+        gemm = layer.gemm_of(recipe) if isinstance(layer, Quantized) else None
+        known = {} if gemm is None else gemm.named_variables
         if any(spec.get("trainable", True) and not quantized.fits(known.get(name), spec) for name, spec in new.items()):
             if int(optimizer.iterations) > 0:
                 raise ValueError(

@@ -165,7 +165,7 @@ class QuantizedState(Wrapper):
     def _moments_through(self, make: Any) -> Any:
         """`make`, except that moments to be quantized never exist in float32."""
 
-        def make_or_code(variable: Any, name: str | None = None, *args: Any, **options: Any) -> Any:
+        def make_or_code(variable: Any, name: Any = None, *args: Any, **options: Any) -> Any:
             if (
                 name not in self._signs
                 or keras_private.variable_key(self, variable) not in self._coded

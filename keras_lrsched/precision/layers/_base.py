@@ -19,13 +19,13 @@ QUANTIZED: dict[type, type] = {}
 """The quantized form of each class of layers."""
 
 
-def quantizes(plain: type) -> Callable[[type], type]:
+def quantizes(plain: Any) -> Callable[[Any], Any]:
     """A decorator of the quantized form of the class `plain`.
 
     The form has the `__name__` of the class, since files of weights are laid out by it: those of either load into the other.
     """
 
-    def register(kind: type) -> type:
+    def register(kind: Any) -> Any:
         QUANTIZED[plain] = kind
         kind.plain = plain
         kind.__signature__ = _with_recipe(inspect.signature(plain))
@@ -51,7 +51,7 @@ def _building(build: Any) -> Any:
     with."""
 
     @functools.wraps(build)
-    def build_and_use(self, *args: Any, **kwargs: Any) -> None:
+    def build_and_use(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
         self.use(*self._first)
 
@@ -61,7 +61,7 @@ def _building(build: Any) -> Any:
 def _read_in_calls(kernel: Any) -> Any:
     """The property `kernel` of a plain layer, with a warning where the call of a layer around reads it."""
 
-    def read(self) -> Any:
+    def read(self: Any) -> Any:
         if self.gemm is not None and keras_private.is_calling():
             warnings.warn(
                 f"A layer around {self.path} reads its kernel. A product that it takes itself does not follow "
@@ -96,24 +96,26 @@ class Quantized(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.recipe = None
+        self.recipe: Recipe | None = None
         self._first = (None if recipe is None else get_recipe(recipe), _context(context))
         self.context = self._first[1]
 
     def use(self, recipe: Recipe | None, context: LayerContext) -> None:
-        """Switches to a recipe, or with `None` to the precision of the dtype policy. What rules remember is kept."""
+        """Switch to a recipe, or with `None` to the precision of the dtype policy. Variables of rules stay."""
         self.context = context
         self.prepare(recipe)
         self.recipe = recipe
-        if self.gemm is not None:
+        if recipe is not None and self.gemm is not None:
             self.__dict__[_memory(recipe)] = self.gemm  # under which files store it
 
     def prepare(self, recipe: Recipe | None) -> None:
-        """Adds what the recipe remembers, if the layer does not have it yet.
+        """Add the variables of the recipe, if the layer does not have it yet.
 
         A recipe with other settings goes on with the variables of the one before that have the same name, shape and dtype.
         """
-        rule = None if recipe is None else recipe.rule(self.context)
+        if recipe is None:
+            return
+        rule = recipe.rule(self.context)
         if rule is None or self._gemm_by(recipe, rule) is not None:
             return
         known = self.gemm_of(recipe)
@@ -143,10 +145,11 @@ class Quantized(keras.layers.Layer):
             del self.__dict__[name]
 
     @property
-    def gemm(self) -> GemmLayer | None:
+    def gemm(self) -> Any:
         """The layer that multiplies, or `None` where the recipe leaves this layer as it is."""
-        rule = None if self.recipe is None else self.recipe.rule(self.context)
-        return None if rule is None else self._gemm_by(self.recipe, rule)
+        recipe = self.recipe
+        rule = None if recipe is None else recipe.rule(self.context)
+        return None if recipe is None or rule is None else self._gemm_by(recipe, rule)
 
     def __dir__(self) -> list[str]:
         # Files have it once, under the name of its recipe.
