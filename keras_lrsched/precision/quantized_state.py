@@ -176,7 +176,7 @@ class QuantizedState(Wrapper):
 
         return make_or_code
 
-    def _make_moment(self, variable: Any, name: str | None) -> Any:
+    def _make_moment(self, variable: Any, name: str) -> Any:
         coder = KINDS[self.kind](self.block_size or KINDS[self.kind].block_size, self._signs[name])
         parts = {
             part: self.inner_optimizer.add_variable(
