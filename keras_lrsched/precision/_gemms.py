@@ -13,7 +13,7 @@ from keras_lrsched.precision._hadamard import SIZES, hadamard, random_signs
 from keras_lrsched.precision._matmul import has_fp8_product, has_integer_product, matmul, multiply_integers
 from keras_lrsched.precision._operands import IDENTITY, Operand, QuantizedOperand, along, numbers, seed_of, transposed
 from keras_lrsched.precision._quantized import QuantizedTensor
-from keras_lrsched.precision._residuals import custom_gradient, read_later
+from keras_lrsched.precision._residuals import custom_gradient
 from keras_lrsched.precision.formats import Format
 
 
