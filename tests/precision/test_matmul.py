@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import dequantize, int8matmul, matmul, quantize
+from keras_lrsched.precision import dequantize, int8_matmul, matmul, quantize
 from keras_lrsched.precision._matmul import plain
 from tests.kernels.test_matmul import laid_out, problem
 from tests.precision.compiled import quickly
@@ -96,7 +96,7 @@ def test_plain_is_exact(output, layout):
 
 def test_extremes_are_exact(either):
     a, b = np.full((2, 131071), -128, "int8"), np.full((131071, 3), -128, "int8")
-    np.testing.assert_array_equal(ops.convert_to_numpy(int8matmul(a, b)), 2**14 * 131071)
+    np.testing.assert_array_equal(ops.convert_to_numpy(int8_matmul(a, b)), 2**14 * 131071)
 
 
 def assert_same(got, expected, format):
@@ -124,7 +124,7 @@ def assert_same(got, expected, format):
 )
 def test_what_does_not_fit_is_refused(change, message, either):
     with pytest.raises(ValueError, match=message):
-        int8matmul(**{"a": np.zeros((2, 3), "int8"), "b": np.zeros((3, 5), "int8"), **change})
+        int8_matmul(**{"a": np.zeros((2, 3), "int8"), "b": np.zeros((3, 5), "int8"), **change})
 
 
 def test_quantized_tensors_that_do_not_fit_are_refused():
@@ -142,10 +142,10 @@ def test_an_error_where_compiled_code_is_demanded(monkeypatch):
 
     monkeypatch.setattr(_loading.binding("matmul"), "unavailable", lambda tensors, output: "It is switched off.")
     a = ops.zeros((2, 2), "int8")
-    np.testing.assert_array_equal(ops.convert_to_numpy(int8matmul(a, a)), 0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(int8_matmul(a, a)), 0)
     monkeypatch.setenv("KERAS_LRSCHED_FUSED", "1")
     with pytest.raises(RuntimeError, match="switched off"):
-        int8matmul(a, a)
+        int8_matmul(a, a)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's tape")
@@ -154,7 +154,7 @@ def test_the_tape_passes_by():
 
     scales = tf.Variable(tf.ones((2,)))
     with tf.GradientTape() as tape:
-        y = int8matmul(tf.ones((2, 3), tf.int8), tf.ones((3, 2), tf.int8), scales, scales)
+        y = int8_matmul(tf.ones((2, 3), tf.int8), tf.ones((3, 2), tf.int8), scales, scales)
     assert tape.gradient(y, scales) is None
 
 
@@ -163,4 +163,4 @@ def test_scales_are_constants():
     import jax
 
     a = np.ones((2, 3), "int8")
-    np.testing.assert_array_equal(jax.grad(lambda s: int8matmul(a, a.T.copy(), s, s).sum())(np.ones(2, "float32")), 0)
+    np.testing.assert_array_equal(jax.grad(lambda s: int8_matmul(a, a.T.copy(), s, s).sum())(np.ones(2, "float32")), 0)
