@@ -37,7 +37,8 @@ class ProcessGroup:
             os.killpg(self._watcher.pid, signal.SIGKILL)
         for process in (*self._started, self._watcher):
             process.wait()
-        self._watcher.stdin.close()
+        if self._watcher.stdin is not None:
+            self._watcher.stdin.close()
 
     def start(self, command, log, folder=None):
         """Starts a command, whose output goes to the file `log`.

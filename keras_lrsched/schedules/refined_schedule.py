@@ -85,7 +85,7 @@ class RefinedSchedule(Schedule):
                 "A refined schedule needs two or more `gradient_norms` that are not all 0, and two or more updates. "
                 f"Received: gradient_norms={gradient_norms!r:.200}, total_steps={total_steps}"
             )
-        norms = _smoothed(self.gradient_norms, self.tau)
+        norms = _smoothed(np.array(self.gradient_norms), self.tau)
         at = np.linspace(0, len(norms) - 1, self.total_steps)
         shape = _refined(np.interp(at, np.arange(len(norms)), norms), POWERS[self.norm])
         self._schedule = Tabulated(self.peak_learning_rate * shape)
