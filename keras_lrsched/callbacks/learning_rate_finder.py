@@ -119,6 +119,8 @@ class LearningRateFinder(Controller):
         sample_weight: Any = None,
         class_weight: dict[int, float] | None = None,
         shuffle: bool = True,
+        steps_per_epoch: int | None = None,
+        verbose: int | str = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         fit_options: dict[str, Any] | None = None,
     ) -> float:
@@ -132,18 +134,25 @@ class LearningRateFinder(Controller):
             sample_weight: Defaults to `None`.
             class_weight: Defaults to `None`.
             shuffle: Defaults to `True`.
+            steps_per_epoch: As in `model.fit`. Defaults to `None`.
+            verbose: As in `model.fit`. Defaults to `0`.
             callbacks: Further callbacks. Defaults to `()`.
             fit_options: Further arguments of `model.fit`, by name. Defaults to `None`.
 
         Returns:
             The suggestion by steepest descent.
         """
-        given = {"batch_size": batch_size, "sample_weight": sample_weight, "class_weight": class_weight}
+        given = {
+            "batch_size": batch_size,
+            "sample_weight": sample_weight,
+            "class_weight": class_weight,
+            "steps_per_epoch": steps_per_epoch,
+        }
         options = {name: value for name, value in given.items() if value is not None} | (fit_options or {})
         if not shuffle:
             options["shuffle"] = False
         batches = getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None) or 1
-        options = {"verbose": 0, "epochs": self.total_steps * batches, **options}  # an epoch has a batch at least
+        options = {"verbose": verbose, "epochs": self.total_steps * batches, **options}  # an epoch has a batch at least
         try:
             model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), *callbacks, self]})
         finally:

@@ -169,7 +169,11 @@ def test_no_compiler_outlives_the_process_that_started_it(cache, tmp_path, monke
     write_compiler(tmp_path / "slow", 'sleep 1000 & echo $! >> "$PIDS"; wait')
     monkeypatch.setenv("CXX", str(tmp_path / "slow"))
     monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
-    process = subprocess.Popen([sys.executable, "-c", BUILD_FOREVER], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILD_FOREVER],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell ignores it in the background
+    )
     until(lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 3)
     pids = (tmp_path / "pids").read_text().split()
     assert all(is_running(pid) for pid in pids)

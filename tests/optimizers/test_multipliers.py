@@ -99,7 +99,7 @@ def test_mup_arguments():
         multipliers.mup({}, {}, rule="lion")
     with pytest.raises(ValueError, match="same number of axes"):
         multipliers.mup_multiplier((2,), (2, 2), "adam")
-    with pytest.raises(ValueError, match="two wide axes at most"):
+    with pytest.raises(ValueError, match="at most two wide axes"):
         multipliers.mup_multiplier((2, 2, 2), (4, 4, 4), "adam")
 
 

@@ -141,7 +141,7 @@ def test_statistics_of_one_replica_are_refused(name):
     layer = QuantizedDense(32, recipe=get_recipe(name), context={"index": 1, "count": 3})
     layer.build((None, 32))
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_lrsched._core.backends.replicas", lambda: 2)
+        patch.setattr("keras_lrsched._core.backends.is_batch_sharded", lambda: True)
         with pytest.raises(ValueError, match="such as fp8_current or mxfp8"):
             layer(X, training=True)
         layer(X, training=False)
