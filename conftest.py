@@ -2,11 +2,15 @@
 
 import pytest
 
-collect_ignore_glob = [f"keras_lrsched/kernels/{backend}_*.py" for backend in ("tensorflow", "jax", "torch")]
+collect_ignore_glob = [
+    *(f"keras_lrsched/kernels/_{backend}_*.py" for backend in ("tensorflow", "jax", "torch")),
+    *(f"keras_lrsched/_core/backends/{backend}.py" for backend in ("tensorflow", "jax", "torch")),
+]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def names_in_examples(doctest_namespace):
     import keras
+    import numpy
 
-    doctest_namespace["keras"] = keras
+    doctest_namespace.update(keras=keras, np=numpy)

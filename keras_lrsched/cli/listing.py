@@ -87,38 +87,54 @@ def _show_method(room: str, row: dict[str, Any]) -> None:
     print(f"{inspect.cleandoc(ast.get_docstring(node) or '').partition('Args:')[0].strip()}\n")
 
 
-def _classes(room: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
-    """The classes and functions of a room by name, from its source."""
+def _statements(room: str) -> Iterator[ast.stmt]:
+    """The statements of all modules of a room."""
     folder = Path(registry.__file__).parent.parent / room
-    modules = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))]
-    return {node.name: node for each in modules for node in each.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    for path in sorted(folder.rglob("*.py")):
+        yield from ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def _classes(room: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
+    """The classes and functions of a room by name."""
+    return {node.name: node for node in _statements(room) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def _shown(default: ast.expr | None, room: str) -> str:
+    """A default as it is written; of a constant of a module, its value."""
+    if default is None:
+        return "required"
+    if isinstance(default, ast.Name):
+        for node in _statements(room):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == default.id:
+                return ast.unparse(node.value)
+    return ast.unparse(default)
 
 
 def _arguments(room: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]]:
     """Name and default of each argument; of a class without a constructor, those of the class that it inherits from."""
     if isinstance(node, ast.FunctionDef):
-        yield from _of_function(node)
+        yield from _of_function(node, room)
         return
     constructor = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
     if constructor is not None:
-        yield from _of_function(constructor)
+        yield from _of_function(constructor, room)
         return
     for each in node.body:  # fields of a dataclass
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and _is_dataclass(node):
-            yield each.target.id, ast.unparse(each.value) if each.value else "required"
+            yield each.target.id, _shown(each.value, room)
     for base in node.bases:
         parent = _classes(room).get(ast.unparse(base).rpartition(".")[2])
         if parent is not None:
             yield from _arguments(room, parent)
 
 
-def _of_function(node: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+def _of_function(node: ast.FunctionDef, room: str) -> Iterator[tuple[str, str]]:
     positional = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
     both = [*zip(positional, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
     for argument, default in both:
         if argument.arg != "self":
-            yield argument.arg, ast.unparse(default) if default is not None else "required"
+            yield argument.arg, _shown(default, room)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
