@@ -247,15 +247,15 @@ class TestPool:
             with pool(FakeRay(room=2)):
                 inside = signal.getsignal(signal.SIGTERM)
             assert signal.getsignal(signal.SIGTERM) is former
+            if former is signal.SIG_DFL:  # the workers are ended, too
+                with pytest.raises(SystemExit, match="143"):
+                    inside(signal.SIGTERM, None)
+                with pytest.raises(SystemExit, match="143"), pool(FakeRay(room=2)):
+                    swallowed()
+            else:
+                assert inside is former
         finally:
             signal.signal(signal.SIGTERM, kept)
-        if former is signal.SIG_DFL:  # the workers are ended, too
-            with pytest.raises(SystemExit, match="143"):
-                inside(signal.SIGTERM, None)
-            with pytest.raises(SystemExit, match="143"), pool(FakeRay(room=2)):
-                swallowed()
-        else:
-            assert inside is former
 
 
 @pytest.mark.parametrize(
