@@ -29,8 +29,8 @@ faults: .venv/backends
 # The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
 # gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/distributed $(ALSO)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks \
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/data tests/distributed $(ALSO)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/data \
 		tests/distributed $(ALSO) tests/precision
 
 # Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/benchmarks/programs.md shows it. A
