@@ -52,7 +52,7 @@ def test_four_devices_end_where_one_does_with_all_optimizers():
 def test_callbacks_see_the_whole_batch_and_decide_alike(processes, tmp_path):
     results = run("data_parallel.py", "callbacks", tmp_path, workers=processes)
     for result in results:
-        assert result["told"] == {"loss": 0.1, "accuracy": -1.0}  # as the first process has it
+        assert result["received"] == {"loss": 0.1, "accuracy": -1.0}  # as the first process has it
         assert max(result[name] for name in ("weights", "loss", "seen", "norms", "recorded")) < 1e-5
         assert result["rates"][0] == result["rates"][1]
         assert len(set(result["rates"][0])) > 1
