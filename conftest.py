@@ -1,4 +1,4 @@
-"""What is not collected, as each of these modules needs one backend and has no examples; and what examples may use."""
+"""Modules that are not collected, since each needs one backend and has no examples; names that examples may use."""
 
 import sys
 

@@ -91,7 +91,7 @@ def _controller(method, rate, budget):
 
 
 def _found(trainer, rate, seed):
-    """What the range test suggests, and the updates that it took."""
+    """The suggestion of the range test, and the updates that it took."""
     finder = LearningRateFinder(rate / AROUND, rate * AROUND, total_steps=100)
     label = schedules.get("constant", rate, 100)
     trainer.run(Job(trainer.workload, 100, seed, "finder", label), evaluations=1, controller=finder)

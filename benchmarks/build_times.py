@@ -1,4 +1,4 @@
-"""How long the first use of compiled code takes, and the second one in a new process.
+"""Times of the first use of compiled code, and of the second one in a new process.
 
 Each library is built into an empty cache, in a process of its own; then loaded from there by others. "Import" is the import
 of the package, after Keras, with a first `Lion` update, less the same with KERAS_LRSCHED_FUSED=0.

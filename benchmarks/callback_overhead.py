@@ -1,4 +1,4 @@
-"""What callbacks that only read cost, beside the same `fit` without them, on the character language model.
+"""Cost of callbacks that only read, beside the same `fit` without them, on the character language model.
 
 Each row is one long `fit` in a thread of its own. The threads take turns, never two at a time: a block of updates without
 the callback, a block with it, then the next row; which of the two comes first alternates. A round goes through all rows.

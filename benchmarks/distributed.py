@@ -1,4 +1,4 @@
-"""What a second process brings, and what it saves to average weights now and then in place of gradients at each update.
+"""Gain of a second process, and of averaging weights now and then in place of gradients at each update.
 
 A perceptron of 300,000 weights is trained with AdamW in a `strategy.run` loop under `MultiWorkerMirroredStrategy`, over
 loopback, one thread a process. Each process has its own batch of the same size, so two do twice the work of one:
@@ -52,7 +52,7 @@ def main():
 
 
 def launched(number, steps):
-    """What the first of so many processes has measured."""
+    """The measurements of the first of so many processes."""
     ports = []
     for _ in range(number):
         with socket.socket() as each:

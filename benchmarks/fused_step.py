@@ -139,7 +139,7 @@ def keras_row(optimizer, jit):
 
 
 def empty_row(name):
-    """What a call costs: a function of TensorFlow that gets the same variables, gradients and state, and updates nothing."""
+    """Cost of a call: a function of TensorFlow that gets the same variables, gradients and state, and updates nothing."""
 
     def make(shapes):
         variables = [keras.Variable(value) for value in values(shapes, 0, 0.02)]

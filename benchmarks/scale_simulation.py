@@ -152,7 +152,7 @@ class Model:
 
 
 def qsr(name, ratio):
-    """How often workers average under a schedule with peak 1, and how that compares with each step and every H_base."""
+    """Number of averages under a schedule with peak 1, beside one at each step and one every H_base."""
     averages = _period(name, ratio).averages()
     lengths = np.diff([0, *averages])
     return {

@@ -1,4 +1,4 @@
-"""What a schedule costs, beside Keras' CosineDecay with the same warmup.
+"""Cost of a schedule, beside Keras' CosineDecay with the same warmup.
 
 One row a schedule. All are measured in the same run and in turn, the median of the repetitions is shown:
 

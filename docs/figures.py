@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 46
 
 @dataclass
 class Series:
-    """What is drawn: a line, or points, with its name in the legend."""
+    """A line, or points, with its name in the legend."""
 
     x: list[float]
     y: list[float]

@@ -1,4 +1,4 @@
-"""What MkDocs adds to the pages of this folder: generated pages and files, links to files of the repository, pictures."""
+"""Additions of MkDocs to the pages of this folder: generated pages and files, links to files of the repository, pictures."""
 
 import re
 import sys

@@ -61,7 +61,7 @@ def built(entry, peak, total_steps, warmup_steps, **options):
 
 
 def grid():
-    """What is the same for all schedules."""
+    """The data that all schedules share."""
     rows = [{"name": entry.name, "title": entry.title} for entry in entries()]
     return {"schedules": rows, "steps": STEPS, "peaks": PEAKS, "warmups": WARMUPS, "points": POINTS}
 

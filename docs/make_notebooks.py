@@ -57,7 +57,7 @@ def install_cell():
 
 
 def is_install_cell(cell):
-    """Whether a cell, as `json` or nbformat read it, installs the package."""
+    """Return `True` if a cell, as `json` or nbformat reads it, installs the package."""
     return "install" in cell["metadata"].get("tags", ())
 
 

@@ -114,7 +114,7 @@ def title_of(room):
 
 
 def nav(room):
-    """What stands in the navigation: the page of the room, and its methods by kind."""
+    """Entries of the navigation: the page of the room, and its methods by kind."""
     parts = [{kind.capitalize(): [{each.name: address(room, each.name)} for each in some]} for kind, some in by_kind(room)]
     methods = next(iter(parts[0].values())) if len(parts) == 1 else parts
     return {title_of(room): [address(room), *methods]}

@@ -1,4 +1,4 @@
-"""How long the first update by a kernel takes in a new process without a compiler, from the end of the import.
+"""Time of the first update by a kernel in a new process without a compiler, from the end of the import.
 
 Each figure is the median of five processes with an empty cache. Fails if a kernel is not called, or takes over a second.
 

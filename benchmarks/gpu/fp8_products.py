@@ -25,7 +25,7 @@ def training_step(rule):
 
 
 def operands(rule, x, w, dy):
-    """What the three products of a step multiply, in float64: both tensors, and the gradient, as they are quantized."""
+    """The operands of the three products of a step, in float64: both tensors and the gradient, quantized and dequantized."""
 
     def numbers(x, element):
         q = jax.jit(lambda x: parts(quantize(x, element)))(x)

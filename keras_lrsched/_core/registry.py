@@ -29,7 +29,7 @@ CHECKED: dict[str, str] = {
     "read": "compared with code or paper by reading",
     "memory": "from memory or secondary sources: neither code nor paper was at hand",
 }
-"""How a method was checked, from the strongest evidence to the weakest."""
+"""Kinds of check of a method, from the strongest evidence to the weakest."""
 
 T = TypeVar("T")
 

@@ -247,7 +247,7 @@ WORDS: dict[str, tuple[str, tuple]] = {
     "query_key": ("block", ("query", "key")),
     "value_output": ("block", ("value", "attention_output", "query_key_value")),
 }
-"""What may stand after `"role:"` in the rules of optimizers: a field of `Role`, and its values that are found."""
+"""Words after `"role:"` in the rules of optimizers: a field of `Role`, and its values that are found."""
 
 
 def is_found(word: str, role: Any) -> bool:

@@ -70,7 +70,7 @@ class FileRun:
     model: Any
     """A weak reference."""
     number: int
-    """How many runs with this path the process has finished before."""
+    """Number of runs with this path that the process has finished before."""
     finished: bool = False
 
 

@@ -278,7 +278,7 @@ class _Walk:
 _MUTABLE = (np.ndarray, list, dict, set, collections.deque)
 
 _OF_CALLBACKS = ("model", "_model", "params")
-"""What Keras gives to each callback."""
+"""Attributes that Keras gives to each callback."""
 
 _FOLLOWED = (
     keras.Operation,

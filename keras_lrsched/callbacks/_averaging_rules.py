@@ -15,7 +15,7 @@ DEFAULTS: dict = {
     "lawa": {"every": "epoch", "num_checkpoints": 5},
     "wsm": {"every": "epoch", "num_checkpoints": 5, "cooldown": "one_minus_sqrt"},
 }
-"""What each kind takes."""
+"""Options of each kind."""
 
 
 def with_defaults(kind: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _of_layers(model: keras.Model) -> dict[str, Any]:
 
 
 _PARTS = ("layers", "input_layers", "output_layers", "build_input_shape", "dtype", "module")
-"""What the configuration of a model has of its layers, which are described by themselves."""
+"""Parts of a model's configuration that describe its layers, which are compared by themselves."""
 
 _LEFT_OUT = (
     *(

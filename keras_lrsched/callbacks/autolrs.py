@@ -19,7 +19,7 @@ from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.data._fit_data import batches_ahead, data_adapter
 
 VALIDATIONS = 16
-"""How often a candidate is validated."""
+"""Number of validations of a candidate."""
 
 WORST = 3.0
 """A forecast counts as at most this multiple of the loss before the search, so that a diverging one spoils no other."""

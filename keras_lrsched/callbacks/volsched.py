@@ -11,7 +11,7 @@ from keras_lrsched._core.registry import register
 from keras_lrsched.callbacks.controller import Controller
 
 MEMORY = 10
-"""How many intervals of the metric the long-run volatility is taken over."""
+"""Number of intervals of the metric in the long-run volatility."""
 
 
 @register(

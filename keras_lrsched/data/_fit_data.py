@@ -15,7 +15,7 @@ from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched._core.tracked_state import TrackedState
 
 ROWS = 64
-"""How many rows of an array a digest looks at, evenly spaced."""
+"""Number of rows of an array, evenly spaced, in a digest."""
 
 
 def description(iterator: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from keras_lrsched.data._batch_stream import BatchStream, Entry
 from keras_lrsched.data._samples import Samples, common_length
 
 LEAD = 4
-"""How many batches from now a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
+"""Number of batches until a new size takes effect within an epoch: TensorFlow has fetched the next ones already."""
 
 PATIENCE = 20.0
 """Seconds after which a batch is handed out although training has not come near it: the `fit` has been interrupted."""

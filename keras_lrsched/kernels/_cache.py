@@ -22,7 +22,7 @@ BUILD = ".build-"
 """In the name of a folder in which a library is being built, after that of the library."""
 
 UNMAPPED_USER = 65534
-"""Who owns, as seen from a container that maps users, the files of users that it does not map, such as root's."""
+"""Owner, as seen from a container that maps users, of the files of users that it does not map, such as root's."""
 
 
 class BuildError(Exception):

@@ -17,7 +17,7 @@ class LRDecrements(NamedTuple):
     """
 
     fall: np.ndarray
-    """How far the learning rate falls within the group (M, N); negative for a rise."""
+    """Fall of the learning rate within the group (M, N); negative for a rise."""
     rate: np.ndarray
     """The learning rate after the fall: its mean over the group, weighted with the falls."""
     since: np.ndarray

@@ -18,7 +18,7 @@ LOWEST, HIGHEST = np.log([1e-8, 1e-8, 1e-3, 1e-8, 1e-4, 1e-3, 1e-3]), np.log([1e
 TYPICAL = np.log([2.07, 0.592, 0.644])
 """C, beta and gamma of the published laws, which hardly differ from one another: their means."""
 TRUST = 0.01
-"""How much a point pays for the squared differences from TYPICAL (of logarithms), in units of (0.1 % of the loss)^2."""
+"""Penalty of a point for the squared differences from TYPICAL (of logarithms), in units of (0.1 % of the loss)^2."""
 
 
 class Points(NamedTuple):

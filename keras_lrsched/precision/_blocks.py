@@ -83,7 +83,7 @@ def _up_to(n, multiple):
 
 
 GROUP = {4: 2, 6: 4, 8: 1}
-"""How many codes fill whole bytes."""
+"""Number of codes that fill whole bytes."""
 
 
 def pack(codes, bits):

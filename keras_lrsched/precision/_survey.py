@@ -1,4 +1,4 @@
-"""Which layers of a model a recipe can quantize, and the context of each."""
+"""The layers of a model that a recipe can quantize, and the context of each."""
 
 import re
 from collections.abc import Iterable

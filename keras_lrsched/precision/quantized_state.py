@@ -28,7 +28,7 @@ MOMENTS = {
     optimizers.Lion: {"momentum": True},
     optimizers.RectifiedAdam: {"m": True, "v": False},
 }
-"""Which state of which optimizers is kept in 8 bits, and whether it has a sign."""
+"""The state of each optimizer that is kept in 8 bits, and whether it has a sign."""
 
 
 @register(

@@ -1,7 +1,6 @@
 """Schedules by name, with options in the usual proportions for a budget: `rex:a=0.1:b=0.9`."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,11 +56,10 @@ def get(
         return keras.optimizers.schedules.deserialize(dict(identifier))
     if not isinstance(identifier, str):
         raise ValueError(f"`identifier` must be a name, a config or a schedule. Received: identifier={identifier!r}")
-    name, *words = identifier.split(":")
-    if name == "file":
-        return _from_file(identifier.partition(":")[2], total_steps)
-    entry = _find(name)
-    options = dict(_option(word, identifier) for word in words)
+    if identifier.startswith("file:"):
+        return _from_file(identifier.removeprefix("file:"), total_steps)
+    entry = _find(identifier.partition(":")[0])
+    name, options = registry.parse(identifier)
     if peak_learning_rate is None or total_steps is None:
         raise ValueError(
             f"{name!r} needs a budget. Received: peak_learning_rate={peak_learning_rate}, total_steps={total_steps}"
@@ -114,13 +112,3 @@ def _from_file(path: str, total_steps: int | None) -> Tabulated:
     if total_steps not in (None, schedule.total_steps):
         raise ValueError(f"The schedule in {path!r} is one for {schedule.total_steps} updates. Received: {total_steps}")
     return schedule
-
-
-def _option(word: str, text: str) -> tuple[str, Any]:
-    key, equals, value = word.partition("=")
-    if not (key and equals and value):
-        raise ValueError(f"Write options as name:option=value. Received: {text!r}")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value

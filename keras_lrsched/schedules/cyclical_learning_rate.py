@@ -23,7 +23,7 @@ SCALES = {
     "triangular2": lambda count, gamma, xp: _power(0.5, count - 1, xp),
     "exp_range": lambda count, gamma, xp: _power(gamma, count, xp),
 }
-"""What the height of a cycle is multiplied by; `count` is the number of the cycle, from 1, or of the iteration, from 0."""
+"""Factor of the height of a cycle; `count` is the number of the cycle, from 1, or of the iteration, from 0."""
 
 
 @register(

@@ -34,7 +34,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     total_steps: int | None = None
-    """How many updates the schedule was made for; `None` if it has no end."""
+    """Number of updates that the schedule was made for; `None` if it has no end."""
 
     def compute(self, step: Any, xp: Any) -> Any:
         """The formula. `step` is an array of `xp`, which is `numpy` (float64 results) or `keras.ops` (float32)."""

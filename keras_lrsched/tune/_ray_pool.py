@@ -16,7 +16,7 @@ import keras
 from keras_lrsched._core import validation
 
 RETRIES = 2
-"""How often a job is done again after the worker that did it was lost, and how many workers may be lost as they start."""
+"""Number of times that a job is repeated after its worker was lost, and of workers that may be lost as they start."""
 
 PATIENCE = 60.0
 """Seconds until a warning that fewer workers run than were requested."""

@@ -80,7 +80,7 @@ def test_both_names_of_a_line():
         ("", "Unknown schedule ''. Known: "),
         ("rex:c=1", "'rex' has no option 'c'. It has: alpha, a, b, "),
         ("constant:alpha=0.1", "'constant' has no option 'alpha'. It has: none."),
-        ("rex:a", "Write options as name:option=value. Received: 'rex:a'"),
+        ("rex:a", "Options are given as name:option=value. Received: 'rex:a'"),
         ("rex:a=", "Received: 'rex:a='"),
         ("rex:=1", "Received: 'rex:=1'"),
         ("rex:", "Received: 'rex:'"),

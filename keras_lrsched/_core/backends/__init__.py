@@ -1,6 +1,6 @@
 """Functions that differ between the backends of Keras, from the module of the running one.
 
-The three modules define the same functions; `tensorflow.py` documents them.
+The three modules define the same functions, which a test compares; `tensorflow.py` documents them.
 """
 
 from collections.abc import Callable
@@ -12,113 +12,11 @@ from keras import ops
 from keras_lrsched._core.backends.variables import raw_variable
 
 if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
-    from keras_lrsched._core.backends.tensorflow import (
-        after,
-        all_gather,
-        assert_in_graph,
-        asserted_in_graph,
-        assign_mean_of_replicas,
-        assign_on_each_replica,
-        barrier,
-        bitcast,
-        broadcast_from_first,
-        call_when_differentiated,
-        compile_function,
-        cond,
-        count_not_above,
-        custom_gradient,
-        dense,
-        disable_all_reduce,
-        forget_compiled,
-        hessian_product,
-        host_value,
-        is_batch_sharded,
-        is_first_worker,
-        is_sparse,
-        multiply_by_replicas,
-        no_gradient,
-        processes,
-        replicas,
-        replicas_of,
-        require_replicas,
-        run_on_replicas,
-        strategy_scope,
-        sum_over_replicas,
-        used_rows,
-        value_and_gradient,
-    )
+    from keras_lrsched._core.backends.tensorflow import *
 elif keras.backend.backend() == "jax":
-    from keras_lrsched._core.backends.jax import (
-        after,
-        all_gather,
-        assert_in_graph,
-        asserted_in_graph,
-        assign_mean_of_replicas,
-        assign_on_each_replica,
-        barrier,
-        bitcast,
-        broadcast_from_first,
-        call_when_differentiated,
-        compile_function,
-        cond,
-        count_not_above,
-        custom_gradient,
-        dense,
-        disable_all_reduce,
-        forget_compiled,
-        hessian_product,
-        host_value,
-        is_batch_sharded,
-        is_first_worker,
-        is_sparse,
-        multiply_by_replicas,
-        no_gradient,
-        processes,
-        replicas,
-        replicas_of,
-        require_replicas,
-        run_on_replicas,
-        strategy_scope,
-        sum_over_replicas,
-        used_rows,
-        value_and_gradient,
-    )
+    from keras_lrsched._core.backends.jax import *
 else:
-    from keras_lrsched._core.backends.torch import (
-        after,
-        all_gather,
-        assert_in_graph,
-        asserted_in_graph,
-        assign_mean_of_replicas,
-        assign_on_each_replica,
-        barrier,
-        bitcast,
-        broadcast_from_first,
-        call_when_differentiated,
-        compile_function,
-        cond,
-        count_not_above,
-        custom_gradient,
-        dense,
-        disable_all_reduce,
-        forget_compiled,
-        hessian_product,
-        host_value,
-        is_batch_sharded,
-        is_first_worker,
-        is_sparse,
-        multiply_by_replicas,
-        no_gradient,
-        processes,
-        replicas,
-        replicas_of,
-        require_replicas,
-        run_on_replicas,
-        strategy_scope,
-        sum_over_replicas,
-        used_rows,
-        value_and_gradient,
-    )
+    from keras_lrsched._core.backends.torch import *
 
 
 def gradient(function: Callable, values: list) -> list:

@@ -156,7 +156,7 @@ class Rows:
         self.dtype, self.name = whole.dtype, getattr(whole, "path", whole.name)
 
     def of(self, variables: dict) -> dict:
-        """The same rows of other variables, by name."""
+        """Return the same rows of other variables, by name."""
         return {name: Rows(variable, self.indices) for name, variable in variables.items()}
 
     def assign(self, value: Any) -> None:

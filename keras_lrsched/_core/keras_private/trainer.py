@@ -111,7 +111,7 @@ EXPORTERS = (
     "torch.export.",
     "torch.onnx.",
 )
-"""How the names of modules begin that trace a model in order to export it."""
+"""Prefixes of the names of modules that trace a model in order to export it."""
 
 
 def replace_building(model: keras.Model, build: Callable) -> None:

@@ -213,7 +213,7 @@ def recipe_gemms(model: keras.Model) -> list[GemmLayer]:
 
 
 _MEMORY = "memory_of_"
-"""How attributes begin that have what a recipe remembers, which Keras saves by the names of attributes."""
+"""Prefix of the attributes that hold the state of a recipe, which Keras saves by the names of attributes."""
 
 
 def _memory(recipe: Recipe) -> str:

@@ -25,7 +25,7 @@ class Workload:
     budgets: tuple[int, ...]
     """Numbers of updates that `compare` trains for by default."""
     metric: str
-    """What is reported next to the validation loss: a key of `evaluate`'s result, such as `val_accuracy`."""
+    """The metric that is reported next to the validation loss: a key of `evaluate`'s result, such as `val_accuracy`."""
     target: float
     """A value of `metric` that a good run reaches."""
     larger_is_better: bool = True
