@@ -284,7 +284,8 @@ def draw(runs, path: Path):
             low, high = ax.get_ylim()
             ax.yaxis.set_major_formatter("{x:g}")  # 2.5 and not 2.5 x 10^0
             ax.yaxis.set_minor_formatter("{x:g}" if high / low < 10 else "")
-        validation.set_xlabel("update")
+        for ax in (rate, training, validation):
+            ax.set_xlabel("update")
         end.set_xlabel("validation loss at the end: each seed, and the mean")
         end.set_yticks(range(len(labels)), labels)
         end.set_ylim(len(labels) - 0.5, -0.5)
@@ -292,7 +293,7 @@ def draw(runs, path: Path):
         end.locator_params(axis="x", nbins=5)  # labels of four digits side by side
     for ax, title in zip(axes[:3, 0], ("learning rate", "training loss, smoothed", "validation loss"), strict=True):
         ax.set_ylabel(title)
-    if few:  # else the bottom panel says which color is whose
+    if few:  # else the bottom panel names the colors
         axes[0, 0].legend(fontsize="small", frameon=False)
     figure.suptitle(runs[0].job.workload.title)
     figure.savefig(path, dpi=110)
