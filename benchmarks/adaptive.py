@@ -1,6 +1,6 @@
 """Controllers that choose the learning rate while training, against a tuned cosine, from good and bad first guesses.
 
-Each method is told one learning rate: the workload's own, a tenth of it, or ten times it. Constant and cosine use it as it
+Each method is given one learning rate: the workload's own, a tenth of it, or ten times it. Constant and cosine use it as it
 is; VolSched and the hypergradient start from it; AutoLRS and the finder search around it, a factor of 100 to either side.
 
     python benchmarks/adaptive.py --out FOLDER

@@ -24,7 +24,7 @@ WORDS = {
     r"go(?:es)? without": "falls back, uses plain operations",
     r"fp4_zhou2025|fp4_msr2025|nvfp4_2025|pareto_resnet_int4": "fp4_target_precision, fp4_dge, nvfp4, aqt_int4",
 }
-OPENINGS = ("What", "How", "Why", "Who")
+OPENINGS = ("What", "How", "Which", "Why", "Who")
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
@@ -35,6 +35,8 @@ PAGES = (
     "docs/internals/*.md",
 )
 GENERATED = {"results.md"}
+FOLDERS = ("keras_lrsched", "tests", "benchmarks", "docs", "release")
+"""Of modules whose docstrings are read."""
 
 
 def problems():
@@ -44,18 +46,20 @@ def problems():
             if path.name not in GENERATED:
                 text = path.read_text(encoding="utf-8")
                 yield from _words(path, CODE.sub(_blank, text), 1)
-    for path in sorted((ROOT / "keras_lrsched").rglob("*.py")):
-        yield from _docstrings(path)
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield from _docstrings(path)
 
 
 def _docstrings(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
-            line = node.body[0].lineno
-            if text.split(None, 1)[0] in OPENINGS:
-                yield f"{_place(path, line)}: opens with {text.split(None, 1)[0]!r}: use a noun phrase or an imperative"
-            yield from _words(path, CODE.sub(_blank, text), line)
+    """Those of modules, classes and functions, and the strings below attributes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                opening = next(iter(text.split()), "")
+                if opening in OPENINGS:
+                    yield f"{_place(path, node.lineno)}: opens with {opening!r}: use a noun phrase or an imperative"
+                yield from _words(path, CODE.sub(_blank, text), node.lineno)
 
 
 def _words(path, text, line):

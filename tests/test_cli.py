@@ -131,7 +131,7 @@ def test_an_empty_backend_is_none(capsys, monkeypatch):
 
 
 def test_doctor_lives_without_a_backend(capsys, monkeypatch):
-    """What is missing is a line of its table, and its exit code is 1."""
+    """A missing part is a line of its table, and its exit code is 1."""
     monkeypatch.setenv("KERAS_BACKEND", "caffe")
     assert cli.main(["doctor"]) == 1
     out, err = capsys.readouterr()

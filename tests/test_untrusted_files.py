@@ -309,7 +309,7 @@ def changed(content, chance):
 @pytest.mark.parametrize("tries", [30, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_that_were_changed(tmp_path, kind, tries):
-    """What is read can be used, and what cannot is refused by a `ValueError`; with all slow tests, 12,000 files."""
+    """A file that is read can be used, and one that cannot raises a `ValueError`; with all slow tests, 12,000 files."""
     write, load, name = KINDS[kind]
     write(tmp_path / name)
     content, chance = (tmp_path / name).read_bytes(), np.random.default_rng(tries)

@@ -48,7 +48,7 @@ SECONDS = {
     "quantize": {"core": 20, "jax": 22, "tensorflow": 24, "tensorflow_xla": 45},
     "matmul": {"core": 4, "jax": 6, "tensorflow": 9, "tensorflow_xla": 32},
 }
-"""How long a build takes on two cores (`python benchmarks/build_times.py`)."""
+"""Seconds that a build takes on two cores (`python benchmarks/build_times.py`)."""
 
 TENSORFLOW_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-nightly", "tf-nightly-cpu")
 

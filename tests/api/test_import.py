@@ -1,4 +1,4 @@
-"""What `import keras_lrsched` imports, and what only on first use."""
+"""The modules that `import keras_lrsched` imports at once, and those that it imports on first use."""
 
 import subprocess
 import sys

@@ -99,7 +99,7 @@ ACCUMULATE = {"noise scale": 2, "adaptive batch size": 2}
 
 
 def train(name, folder, epochs, every, steps):
-    """Trains, tells the connection `steps` of each step, and leaves all variables and the history in the folder.
+    """Train, send `steps` of each step to the connection, and leave all variables and the history in the folder.
 
     With `every` = 0 nothing is saved on the way.
     """

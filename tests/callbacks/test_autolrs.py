@@ -44,7 +44,7 @@ def small(**options):
 
 
 class Rates(keras.callbacks.Callback):
-    """What the steps of `fit` used, whose number is the optimizer's, and the logged loss."""
+    """The learning rates that the steps of `fit` used, by the optimizer's step number, and the logged loss."""
 
     def on_train_begin(self, logs=None):
         self.rates, self.counts, self.losses = [], [], []

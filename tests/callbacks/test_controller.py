@@ -1,4 +1,4 @@
-"""What every controller gets from its base: true values, the learning rate, refusals, state."""
+"""The behavior that every controller inherits from its base: true values, the learning rate, refusals, state."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What is computed from the gradients, in the compiled step: its values, and that it leaves no trace."""
+"""Values computed from the gradients in the compiled step: they are correct, and leave no trace."""
 
 import copy
 

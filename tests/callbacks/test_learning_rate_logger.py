@@ -1,4 +1,4 @@
-"""What the log says against what the updates used."""
+"""The logged learning rates against those that the updates used."""
 
 import csv
 import sys

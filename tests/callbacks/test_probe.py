@@ -1,4 +1,4 @@
-"""What a probe batch says, against NumPy and finite differences."""
+"""The measurements on a probe batch, against NumPy and finite differences."""
 
 import keras
 import numpy as np

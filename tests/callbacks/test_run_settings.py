@@ -1,4 +1,4 @@
-"""Which scripts are the same, and the first difference of those that are not."""
+"""The comparison of scripts: those that are the same, and the first difference of those that are not."""
 
 import keras
 import pytest

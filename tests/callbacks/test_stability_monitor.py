@@ -1,4 +1,4 @@
-"""What the monitor writes and does, on linear models whose sharpness is known."""
+"""The logs and actions of the monitor, on linear models whose sharpness is known."""
 
 import copy
 

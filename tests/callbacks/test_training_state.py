@@ -24,7 +24,7 @@ RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(22, 3)), RANDOM.normal(size=(22, 1))
 EPOCHS, STEPS = 3, 18
 EAGERLY = BACKEND == "tensorflow"
-"""How most runs here train: in fewer steps than tracing a function is worth. The contract suite resumes traced ones."""
+"""Whether runs here are eager: most have fewer steps than tracing is worth. The contract suite resumes traced runs."""
 
 
 class Interrupts(keras.callbacks.Callback):
@@ -71,7 +71,7 @@ class Draws(Controller):
 
 
 def script(path=None, every="epoch", interrupt=None, callbacks=None, data=None, jit=False, epochs=EPOCHS, **options):
-    """What a user would run again. Everything that it leaves, to be compared; `None` if it was interrupted."""
+    """Run the script that a user would run again. Returns all that it leaves, or `None` if it was interrupted."""
     runs.forget()  # as if each run had a process of its own
     keras.utils.set_random_seed(7)
     layers = [keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.3), keras.layers.Dense(1)]

@@ -1,4 +1,4 @@
-"""What recorders say that updates used, against what they used.
+"""The values that recorders store for updates, against those that the updates used.
 
 The loss is minus the output of a layer with one weight and no bias, so each update moves the weight by the learning rate.
 """

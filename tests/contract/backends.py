@@ -1,4 +1,4 @@
-"""How a schedule or an optimizer is called inside a compiled function: the one thing that differs between the backends."""
+"""Calls of a schedule or an optimizer inside a compiled function: the one thing that differs between the backends."""
 
 import keras
 import numpy as np

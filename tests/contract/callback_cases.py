@@ -15,7 +15,7 @@ class Case:
     """One callback."""
 
     name: str
-    """The class, and what tells it from other cases of that class."""
+    """The class, and what distinguishes it from other cases of that class."""
     build: Callable[[tuple], keras.callbacks.Callback]
     """Makes it, given a few samples (x, y) of the data."""
     options: dict = field(default_factory=dict)
@@ -55,7 +55,7 @@ CASES = [
 ]
 
 BASES = (callbacks.Controller, callbacks.GradientController)
-"""What is exported to be inherited from, and no callback by itself."""
+"""Classes that are exported to be inherited from, and are no callbacks by themselves."""
 
 SAVES_THE_OTHERS = (callbacks.TrainingState,)
 """Part of every resumed run below."""

@@ -1,4 +1,4 @@
-"""What every callback must do, on every backend. A new one joins by a `Case` in `callback_cases`."""
+"""The contract of every callback, on every backend. A new one joins by a `Case` in `callback_cases`."""
 
 import copy
 import gc
@@ -26,7 +26,7 @@ EPOCHS = 3
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 COMPILED = ("AdaptiveBatchSize", "HypergradientLearningRate", "LossRecorder", "StabilityMonitor", "WeightAveraging ema")
-"""Of each kind one: with other batch sizes, with the gradients, with what it is told, with a loss of its own, with weights.
+"""Of each kind one: with other batch sizes, with the gradients, with values from outside, with its own loss, with weights.
 Where compiling is one of two ways, the others are compiled among the slow tests."""
 
 
@@ -91,7 +91,7 @@ class Interrupts(keras.callbacks.Callback):
         return {}
 
     def restore_state(self, state):
-        """What remains to be run does not depend on how often it was interrupted."""
+        """Restore nothing: the steps left to run do not depend on how often it was interrupted."""
 
 
 def let_go_of_data():

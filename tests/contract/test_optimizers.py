@@ -1,4 +1,4 @@
-"""What every optimizer must do, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
+"""The contract of every optimizer, on every backend. A new one joins by a `Case` in `optimizer_cases`."""
 
 import copy
 import functools
@@ -374,7 +374,7 @@ def test_nonfinite_gradients_propagate(case):
 
 
 def sparse_gradient(rows, indices, shape):
-    """What the backend has of this kind; a row that occurs twice counts twice."""
+    """A sparse gradient of the backend; a row that occurs twice counts twice."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What every optimizer must do where a part of the variables takes part in a step, and where weights come from outside.
+"""The contract of every optimizer where a part of the variables takes part in a step, and where weights come from outside.
 
 A gradient that is missing is no gradient of zero: the variable is not in the step. It is the same whether the gradient is
 `None` or the variable is not passed, as where a layer was frozen since the optimizer was built.
@@ -19,7 +19,7 @@ from .optimizer_cases import CASES
 from .test_optimizers import SHAPES, assert_same, numbers
 
 PARTS = ((1, 3), (0, 2), (1, 3), (0, 1, 2, 3), (2,), (0, 2), (0, 1, 2, 3), (1, 3))
-"""Which of the variables take part in each step; the first has a part only."""
+"""The variables that take part in each step; the first step has a part of them only."""
 SHARED = ("DAdaptAdam", "DAdaptLion", "DAdaptSGD", "MoMo", "MoMoAdam", "Prodigy")
 """Those whose step size comes from sums over all variables: each variable alone would have another."""
 
@@ -82,7 +82,7 @@ def state_of(optimizer, index):
 
 
 def shared_state(optimizer):
-    """What belongs to none, such as the counter of updates."""
+    """State that belongs to no variable, such as the counter of updates."""
     own = {id(variable) for index in range(len(SHAPES)) for variable in state_of(optimizer, index).values()}
     return [variable for variable in optimizer.variables if id(variable) not in own]
 

@@ -1,4 +1,4 @@
-"""What every recipe must do: compute almost what full precision does, train, be saved, and be switched off."""
+"""The contract of every recipe: compute almost what full precision does, train, be saved, and be switched off."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What every schedule must do, on every backend. A new one joins by a `Case` in `schedule_cases`."""
+"""The contract of every schedule, on every backend. A new one joins by a `Case` in `schedule_cases`."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Which private names are tested, and what a failure means: that another version of Keras does it otherwise."""
+"""The private names that are tested, and the meaning of a failure: this version of Keras does it otherwise."""
 
 import functools
 

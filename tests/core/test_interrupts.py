@@ -125,7 +125,7 @@ def test_other_threads_are_left_alone():
 
 
 class Watching(keras.callbacks.Callback):
-    """Starts a watch with `fit`, reads it at the end of each batch, and fails or is interrupted where it is told to."""
+    """Starts a watch with `fit`, reads it at the end of each batch, and calls `at_batch_end`, which may raise."""
 
     def __init__(self, at_batch_end):
         super().__init__()

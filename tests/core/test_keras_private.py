@@ -1,4 +1,4 @@
-"""What the package relies on inside of Keras is as it was."""
+"""The internals of Keras that the package relies on are as they were."""
 
 import keras
 import numpy as np

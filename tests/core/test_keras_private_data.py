@@ -1,4 +1,4 @@
-"""What is relied on in Keras' data adapters."""
+"""The internals of Keras' data adapters that the package relies on."""
 
 import keras
 import numpy as np

@@ -121,7 +121,7 @@ def test_trains_what_the_batches_are(form, tells, recwarn):
 @every_form
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
 def test_goes_on_in_the_middle(form, stop):
-    """What is left of the epoch is the next epoch, as with `fit(batches)`; also in the same process."""
+    """The rest of the epoch is the next epoch, as with `fit(batches)`; also in the same process."""
     state = run(make(), form, epochs=2, stop=stop).states[-1]
     resumed = make()
     resumed.restore_state(state)

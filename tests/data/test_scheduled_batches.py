@@ -42,7 +42,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def rows(array):
-    """One-hot rows, so that the weights tell which samples a batch had."""
+    """One-hot rows, so that the weights show which samples a batch had."""
     return np.eye(20, dtype="float32")[np.asarray(array, int)]
 
 

@@ -45,7 +45,7 @@ def own_part():
 
 
 def both(make_optimizer, make_callbacks=lambda: ()):
-    """What one device gives, in each process by itself, and what two devices give."""
+    """The results of one device, in each process by itself, and of two devices."""
     one = make_callbacks()
     weights, loss = problem.trained(make_optimizer, *problem.data(), problem.BATCH, one)
     keras.distribution.set_distribution(everywhere())
@@ -71,7 +71,7 @@ def distributions():
 
 
 def meshes(*names):
-    """What four devices give beside one, for an optimizer as `Lion:REXDecay`, or a case of either contract."""
+    """The results of four devices and of one, for an optimizer as `Lion:REXDecay`, or a case of either contract."""
 
     def run(name):
         if name in problem.optimizer_cases():
@@ -105,7 +105,7 @@ class Halves(Controller):
 
 
 def callbacks(folder):
-    """What they see and decide."""
+    """The values that callbacks see, and their decisions."""
 
     def make():
         path = None if keras.distribution.distribution() is None else f"{folder}/run.csv"

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def weights(x, y, batch, rates, averages, workers, weight_decay=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
-    """What `workers` end with that each train on their part of every batch, and average after the updates `averages`."""
+    """The final weights of `workers` that each train on a part of every batch, and average after the updates `averages`."""
     x, y = x.astype(float), y.astype(float)
     w = [np.zeros((x.shape[1], 1)) for _ in range(workers)]
     m, v = ([np.zeros_like(each) for each in w] for _ in range(2))

@@ -54,7 +54,7 @@ def resumed(folder, *names):
 
 
 def refusals():
-    """What the callbacks and optimizers say that cannot work."""
+    """The errors of the callbacks and optimizers that cannot work."""
     with TWO.scope():
         return {
             "GradientNoiseScale": _error(keras.optimizers.SGD(0.1), "GradientNoiseScale"),
@@ -76,7 +76,7 @@ def _error(optimizer, name):
 
 
 def fused():
-    """What is left to Keras operations: optimizers with kernels, which run on one replica only."""
+    """The optimizers with kernels, which use Keras operations here, since kernels run on one replica only."""
     kinds = AdamW, Lion, Lamb
     return {kind.__name__: problem.apart(*(_with(kind, strategy) for strategy in (ONE, TWO))) for kind in kinds}
 

@@ -94,7 +94,7 @@ def resumed(folder, *names):
 
 
 def other_files(folder):
-    """What the workers say if the second one does not find the file of the first."""
+    """The error of a worker if the second one does not find the file of the first."""
     try:
         problem.resumed("SGD", f"{folder}/{WORKER}", _together, *problem.data(), problem.BATCH)
     except ValueError as error:

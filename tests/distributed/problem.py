@@ -1,4 +1,4 @@
-"""What the scripts beside this file train: two workers must end with the weights that one has with the summed batch."""
+"""The problem of the scripts beside this file: two workers must end with the weights of one with the summed batch."""
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def optimizer_cases():
 
 
 def with_callback(make_model, case):
-    """What a case of the callback contract leaves: weights, history, and the callback's own state."""
+    """The results of a case of the callback contract: weights, history, and the callback's own state."""
     from keras_lrsched.data import ScheduledBatches
 
     random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ def addresses(number):
 
 
 def meet(places, versions, timeout=20.0):
-    """What each worker gets, all in threads: `None`, or its error."""
+    """The result of each worker, all in threads: `None`, or its error."""
     errors: list = [None] * len(versions)
 
     def worker(index):
@@ -74,7 +74,7 @@ def test_a_first_worker_that_does_not_come_is_named():
 
 
 def test_strangers_do_not_disturb():
-    """Who connects and says something else, or nothing, is no worker."""
+    """A client that connects and sends something else, or nothing, is no worker."""
     places = addresses(2)
     host, port = places[0].split(":")
 

@@ -19,7 +19,7 @@ def within(tolerance, apart):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What a process found that ran everything here but the slow tests."""
+    """The results of a process that ran everything here but the slow tests."""
     tasks = {
         "optimizers": ["optimizers", *QUICK],
         "callbacks": ["callbacks", "HypergradientLearningRate", "VolSched"],

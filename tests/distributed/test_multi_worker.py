@@ -16,7 +16,7 @@ QUICK = ["SGD:REXDecay", "Prodigy:WarmupStableDecay"]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What two workers found that ran everything here but the slow tests."""
+    """The results of two workers that ran everything here but the slow tests."""
     tasks = {
         "optimizers": ["optimizers", *QUICK],
         "local": ["local"],

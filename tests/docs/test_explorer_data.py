@@ -1,4 +1,4 @@
-"""What the explorer draws is what the package gives, for every position of its sliders."""
+"""The explorer draws the values that the package returns, for every position of its sliders."""
 
 import itertools
 

@@ -107,7 +107,7 @@ def test_choose_and_readme_show_the_same_demo():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_two_replicas_end_where_one_does(part):
-    """What the page on distributed training says of the optimizers, but for those that refuse."""
+    """The claim of the page on distributed training, for all optimizers but those that raise."""
     pytest.importorskip("tensorflow")
     from keras_lrsched import optimizers
 

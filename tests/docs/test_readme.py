@@ -15,7 +15,7 @@ REPOSITORY = "https://github.com/someone/keras-lrsched"
 
 @pytest.fixture
 def index(monkeypatch):
-    """What an index shows if the address of the repository is filled in."""
+    """The README that an index shows if the address of the repository is filled in."""
     made = {}
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(setuptools, "setup", lambda **given: made.update(given))

@@ -48,7 +48,7 @@ def table():
 
 
 def files(name):
-    """What a recipe can be exported to with this backend, by the table."""
+    """The formats that a recipe can be exported to with this backend, by the table."""
     return [file for (backend, file), column in COLUMNS.items() if backend == BACKEND and table()[name][column] == "yes"]
 
 

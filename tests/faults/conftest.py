@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 collect_ignore = ["kernel_user.py", "small_run.py", "two_jax_workers.py", "two_workers.py"]
-"""What is run in processes of its own."""
+"""Files that are run in processes of their own."""
 
 ROOT = Path(__file__).parents[2]
 

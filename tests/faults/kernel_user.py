@@ -1,4 +1,4 @@
-"""What a process does that wants compiled code: built by a stand-in for a compiler, or from a folder it may not write to."""
+"""A process that uses compiled code: built by a stand-in for a compiler, or from a folder it may not write to."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""A small run whose process may be killed; it tells of each checkpoint when it begins to write it and when it is done."""
+"""A small run whose process may be killed; it sends a message when it begins to write a checkpoint and when it is done."""
 
 import signal
 import sys
@@ -77,7 +77,7 @@ def train_and_tell(folder, epochs, ballast, connection):
 
 
 class Starts(keras.callbacks.Callback):
-    """Tells when the first batch of this process begins."""
+    """Sends a message when the first batch of this process begins."""
 
     def __init__(self, connection):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a process does in an environment that is broken somewhere: an update, by compiled code or by what replaces it."""
+"""A process in an environment that is broken somewhere: an update, by compiled code or by what replaces it."""
 
 import os
 import sys

@@ -402,7 +402,7 @@ def test_one_warning_then_plain_operations(monkeypatch, untried, error):
     ],
 )
 def test_cuda_loads_without_a_driver(family, devices, cache):
-    """What was linked needs no library of CUDA; without a device nothing can be launched."""
+    """The linked library needs no library of CUDA; without a device nothing can be launched."""
     loaded = ctypes.CDLL(str(_build.library("jax_cuda", family)))
     assert getattr(loaded, devices)() >= 0
     assert getattr(loaded, f"keras_lrsched_{family}_cuda")

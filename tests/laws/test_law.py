@@ -1,4 +1,4 @@
-"""What all laws share, shown with one whose formula is a line: loss = 2 + the rate that was spent."""
+"""The behavior that all laws share, with one whose formula is a line: loss = 2 + the rate that was spent."""
 
 import json
 import warnings

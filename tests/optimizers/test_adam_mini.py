@@ -39,7 +39,7 @@ def test_default_blocks(path, shape, rule):
 
 
 def second_moments(variable, **options):
-    """What `v` is after one update, spread over the variable."""
+    """The value of `v` after one update, broadcast to the variable."""
     optimizer = AdamMini(beta_2=0.0, **options)
     gradient = np.random.default_rng(0).normal(size=variable.shape).astype("float32")
     before = ops.convert_to_numpy(variable) + 0

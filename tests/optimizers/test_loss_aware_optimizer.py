@@ -1,4 +1,4 @@
-"""How MoMo comes to know the loss, in `fit` and by hand; and that its step is the one that it should be."""
+"""The loss reaches MoMo, in `fit` and by hand; and its step is the one that it should be."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Which variables Muon takes, as which matrices, and in bfloat16."""
+"""The variables that Muon takes, as which matrices, and in bfloat16."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the base does for every optimizer, as far as the contract does not show it."""
+"""The behavior of the base of every optimizer, as far as the contract does not test it."""
 
 import warnings
 
@@ -16,7 +16,7 @@ BACKEND = keras.backend.backend()
 
 
 class Probe(Optimizer):
-    """Writes down what a method is told; state that all variables share, and state of unusual shape."""
+    """Records what a method is given; state that all variables share, and state of unusual shape."""
 
     def __init__(self, learning_rate=1.0, **options):
         super().__init__(learning_rate, **options)

@@ -1,4 +1,4 @@
-"""What optimizers do about the roles of variables."""
+"""The treatment of variables by their roles."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What Lookahead and LayerwiseLearningRate share: all but their formula is the inner optimizer's business."""
+"""The behavior that Lookahead and LayerwiseLearningRate share: all but their formula belongs to the inner optimizer."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What fails of Keras' own tests when the classes here have the names of Keras' classes, and why."""
+"""Keras' own tests that fail when the classes here have the names of Keras' classes, and the reasons."""
 
 PRIVATE = "calls methods that Keras' class has for itself; the classes here implement `step`, not `update_step`"
 MESSAGES = "expects the wording of Keras' message; the value is refused here, too"

@@ -30,7 +30,7 @@ def pytest_configure(config):
 
 
 def keras_conftest():
-    """What Keras' tests import from the `conftest.py` of its repository, which is not installed."""
+    """The names that Keras' tests import from the `conftest.py` of its repository, which is not installed."""
     module = types.ModuleType("conftest")
     backend = keras.backend.backend()
     vars(module)["skip_if_backend"] = lambda name, reason: pytest.mark.skipif(backend == name, reason=reason)

@@ -101,7 +101,7 @@ def build(name, **more):
 
 ROUNDED = "takes the gradient at weights in bfloat16, which across the valley is off by more than it is along it"
 DIFFERENCES = {("dadapt_lion", "rosenbrock", "bfloat16"): ROUNDED}
-"""What does not come to the minimum; one that does fails."""
+"""The methods that do not reach the minimum; one that does fails."""
 CASES = [
     pytest.param(*case, marks=[pytest.mark.xfail(reason=DIFFERENCES[case], strict=True)] if case in DIFFERENCES else [])
     for case in itertools.product(optimizers.names(), PROBLEMS, ("float32", "bfloat16"))

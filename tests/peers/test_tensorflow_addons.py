@@ -36,7 +36,7 @@ def radam(learning_rate=0.02, **options):
 
 
 def warmup():
-    """What `total_steps`, `warmup_proportion` and `min_lr` do in there; here it is a schedule."""
+    """The schedule that `total_steps`, `warmup_proportion` and `min_lr` define in TensorFlow Addons."""
     rise = 0.02 * np.arange(1, 11) / 10
     fall = 0.02 + (1e-3 - 0.02) / 40 * np.minimum(np.arange(1, STEPS - 9), 40)
     return Tabulated(np.concatenate([rise, fall]))

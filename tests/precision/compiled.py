@@ -5,7 +5,7 @@ from keras import ops
 
 MODES = {"tensorflow": ("eager", "graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[keras.backend.backend()]
 
-"""How functions are run. Eager JAX would compile each operation for each shape: minutes, for the operations of `jit`."""
+"""The way functions are run. Eager JAX would compile each operation for each shape: minutes, for the operations of `jit`."""
 
 
 def quickly(function, *arrays):

@@ -1,4 +1,4 @@
-"""What exports compute, without operations on bits, has the bits of what models compute."""
+"""The arithmetic of exports, without operations on bits, returns the bits of the models' arithmetic."""
 
 import numpy as np
 import pytest

@@ -59,7 +59,7 @@ def assert_same(one, other):
 
 
 def stored(x, kind, signed):
-    """What is left of a moment after it was stored."""
+    """The values of a moment after it was stored and read back."""
     x = ops.convert_to_tensor(x, "float32")
     if kind == "blockwise8":
         return ops.convert_to_numpy(dequantize_blockwise(*quantize_blockwise(x, signed), signed))

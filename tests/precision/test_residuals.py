@@ -1,4 +1,4 @@
-"""What products keep for the backward pass: codes where they can, and the same results."""
+"""The residuals of products for the backward pass: codes where they can be, and the same results."""
 
 import gc
 import weakref

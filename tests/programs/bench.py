@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def accumulated(self):
-        """How many batches make up an optimizer step."""
+        """The number of batches of an optimizer step."""
         return 2 if self.program.has("accumulates") else 1
 
     def schedule_of_steps(self):
@@ -88,7 +88,7 @@ class Bench:
 
     @functools.cached_property
     def truth(self):
-        """What happened in the baseline."""
+        """The record of the baseline."""
         truth = Truth()
         with truth.watching():
             self.keras_run(mode=EAGER, make=truth.recorded).train([truth])

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 collect_ignore = [] if importlib.util.find_spec("keras_hub") else ["backbones.py"]
-"""What the search for examples in docstrings cannot import."""
+"""Files that the search for examples in docstrings cannot import."""
 
 _failed: set[tuple[str, str]] = set()
 _run: set[tuple[str, str]] = set()

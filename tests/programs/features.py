@@ -1,4 +1,4 @@
-"""What each feature of the package does in a program: exact, warned, refused, or nothing that it could do."""
+"""The result of each feature of the package in a program: exact, warned, refused, or not applicable."""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Feature:
     only: tuple[str, ...] = ()
 
     def support(self, program: Program):
-        """What the feature does in a program."""
+        """The result of the feature in a program."""
         if self.only and not program.has(*self.only):
             return NOTHING
         if program.has(*self.refused):

@@ -201,7 +201,7 @@ FEATURES = {feature.name: feature for feature in _FEATURES}
 
 
 def support(program: Program, feature: Feature):
-    """What a feature does in a program: `"exact"`, `"warned"`, `"refused"` or `"-"`."""
+    """The result of a feature in a program: `"exact"`, `"warned"`, `"refused"` or `"-"`."""
     return feature.support(program)
 
 

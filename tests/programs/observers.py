@@ -74,7 +74,7 @@ def _take(observer):
 
 
 def watched(bench: Bench, name):
-    """What an observer has after each `fit`, and the run that it watched, together with all others, or alone."""
+    """The records of an observer after each `fit`, and the run that it watched, together with all others, or alone."""
     if not hasattr(bench, "watched"):
         bench.watched = _watch_all(bench)
     taken, run = bench.watched or _watch(bench, [name])
@@ -122,7 +122,7 @@ def refuse(name):
 
 
 def rows_of_fits(fits, taken):
-    """What was recorded in each fit, and its batches."""
+    """The records of each fit, and its batches."""
     for batches, fit in zip(fits, taken, strict=True):
         yield fit, batches
 
@@ -159,7 +159,7 @@ def loss_recorder(bench):
 
 
 def gradients_of_updates(bench, batches):
-    """What each update used, and the batches that it is the mean of."""
+    """The values that each update used, and the batches that it is the mean of."""
     size = bench.accumulated
     of_batches = [batch.gradients[0] for batch in batches if batch.gradients]
     for i in range(0, len(of_batches) - size + 1, size):

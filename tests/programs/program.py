@@ -1,4 +1,4 @@
-"""What a program is: the structure of a training as real projects have it, made afresh from a seed each time."""
+"""A program: the structure of a training as real projects have it, made afresh from a seed each time."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ EVERY = ("tensorflow", "jax", "torch")
 
 @dataclasses.dataclass
 class How:
-    """What a feature decides of a program: the optimizer, and whether its steps are compiled."""
+    """The parts of a program that a feature decides: the optimizer, and whether its steps are compiled."""
 
     optimizer: Callable[..., keras.optimizers.Optimizer]
     """Makes a new optimizer, given the arguments that the program adds."""

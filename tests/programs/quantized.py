@@ -108,7 +108,7 @@ def _assert_all_matrices_are_named(model, conversion):
 
 
 class Gemm(keras.layers.Layer):
-    """What a quantized layer is to compute, and its state."""
+    """The expected results of a quantized layer, and its state."""
 
     def __init__(self, layer):
         super().__init__(dtype="float32")
@@ -131,7 +131,7 @@ class Gemm(keras.layers.Layer):
 
 
 PHASE = [False]
-"""Whether what runs now is training, innermost last: a `train_step` is, but for what Keras has been told is not."""
+"""Whether what runs now is training, innermost last: a `train_step` is, but for what was passed to Keras as not training."""
 
 
 def _give_products(model, converted):

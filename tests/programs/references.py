@@ -1,4 +1,4 @@
-"""What some features of the package must come to, written by hand with Keras alone, for steps that are not compiled."""
+"""References for some features of the package, written by hand with Keras alone, for steps that are not compiled."""
 
 import math
 
@@ -12,7 +12,7 @@ PERIOD = 3
 
 
 def _key(variable):
-    """What tells variables apart: on TensorFlow, `update_step` gets what is inside of a `keras.Variable`."""
+    """The identity of a variable: on TensorFlow, `update_step` gets what is inside of a `keras.Variable`."""
     is_inside = isinstance(variable, keras.Variable) and keras.backend.backend() == "tensorflow"
     return id(variable.value if is_inside else variable)
 

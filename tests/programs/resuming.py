@@ -14,7 +14,7 @@ UNSAVED = {
     "read_once": "cannot save: `data`, the position of a Python generator",
     "shuffled_anew": "cannot save: `data.input0.input0.input0`, the order of `shuffle`",
 }
-"""What the warning says of a program with a trait, of which not all can be saved."""
+"""The words of the warning for a program with a trait, of which not all can be saved."""
 
 
 class Kill(keras.callbacks.Callback):
@@ -33,11 +33,11 @@ class Kill(keras.callbacks.Callback):
         return {}
 
     def restore_state(self, state):
-        """What is left was counted before."""
+        """Restore nothing: the remaining batches were counted before."""
 
 
 def killed_and_resumed(bench, folder, make=None):
-    """The second run is the undisturbed one, bit for bit; or one warning has told by name what is not saved.
+    """The second run is the undisturbed one, bit for bit; or one warning has named what is not saved.
 
     `make` returns a new run; `None` is that of the baseline.
     """

@@ -51,7 +51,7 @@ NOTHING_TO_CONVERT += [("conv_batch_norm", "wta_crs")]
 @pytest.mark.parametrize(("recipe", "kind"), sorted(quantized.all_recipes().items()))
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_other_recipes(name, recipe, kind):
-    """What holds for a recipe that is a column holds for the others of its kind."""
+    """Every other recipe behaves as the recipe of its kind that is a column."""
     program = PROGRAMS[name]
     if BACKEND not in program.backends:
         pytest.skip("not on this backend")

@@ -1,4 +1,4 @@
-"""What happens in a program, seen from outside: it runs without being compiled, and each batch is looked at.
+"""A record of a program from outside: it runs without being compiled, and each batch is looked at.
 
 The loss is what is differentiated, the gradients are what the optimizer is given, and a learning rate is what its
 `update_step` is given. None of it uses this package.
@@ -19,9 +19,9 @@ class Batch:
 
     size: int = 0
     losses: list[float] = dataclasses.field(default_factory=list)
-    """What was differentiated, by the order in which it was."""
+    """The batches that were differentiated, in order."""
     gradients: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
-    """What each `apply` of an optimizer got."""
+    """The gradients that each `apply` of an optimizer got."""
     rates: list[float] = dataclasses.field(default_factory=list)
     """The learning rate of each update."""
 

@@ -1,4 +1,4 @@
-"""What counts optimizer steps already does not count them once more."""
+"""Schedules that count optimizer steps already are not wrapped once more."""
 
 import keras
 import numpy as np

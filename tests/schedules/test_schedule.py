@@ -1,4 +1,4 @@
-"""What every schedule inherits: arithmetic, values, a plot."""
+"""The methods that every schedule inherits: arithmetic, values, a plot."""
 
 import sys
 

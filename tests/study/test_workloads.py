@@ -1,4 +1,4 @@
-"""What every workload promises, and what each does with its data."""
+"""The contract of every workload, and the data of each."""
 
 import pickle
 

@@ -24,7 +24,7 @@ def make_model():
 
 
 class Here:
-    """What `ActorPool`, a worker and `ray` are asked for, without processes."""
+    """A stand-in for `ActorPool`, a worker and `ray`, without processes."""
 
     def __init__(self, worker):
         self.worker = worker

@@ -24,7 +24,7 @@ def ray():
 
 
 def maker(folder):
-    """What makes model and data; the first process that calls it dies of that."""
+    """A function that makes model and data; the first process that calls it dies of that."""
 
     def make():
         import os

@@ -32,7 +32,7 @@ def cluster(nodes, monkeypatch):
 
 
 def maker(folder=None, deaths=0, seconds=0.0):
-    """What makes model and data; the first `deaths` processes that call it die of that."""
+    """A function that makes model and data; the first `deaths` processes that call it die of that."""
 
     def make():
         import os

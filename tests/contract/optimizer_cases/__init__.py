@@ -22,7 +22,7 @@ class Trajectory:
     transposed: bool = False
     """Whether the reference has the kernel as (out, in) and the method minds; it is then given and compared transposed."""
     before_update: Callable[[Optimizer, int, dict], None] = lambda optimizer, t, run: None
-    """Called before update t with the optimizer and the reference run, for what a method is told from outside."""
+    """Called before update t with the optimizer and the reference run, for values that a method gets from outside."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Case:
     state_bytes: float | None = None
     """For each parameter of a (64, 32) matrix."""
     loss: float | None = None
-    """What a method that needs the loss is told before each update, where no `fit` tells it."""
+    """The loss that a method needs before each update, passed where no `fit` passes it."""
     bad: tuple[dict, ...] = ()
     """Constructor arguments that must raise ValueError."""
     differs: dict[str, str] = field(default_factory=dict)

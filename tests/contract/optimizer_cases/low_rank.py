@@ -9,7 +9,7 @@ from . import Case, Trajectory
 
 
 def signs(projection):
-    """What each column must be multiplied by to have a positive entry of the largest absolute value."""
+    """The sign by which each column must be multiplied to have a positive entry of the largest absolute value."""
     return np.sign(projection[np.abs(projection).argmax(axis=0), range(projection.shape[1])])
 
 

@@ -1,4 +1,4 @@
-"""What is scheduled beside the learning rate, and what goes by stages."""
+"""Schedules of values beside the learning rate, and schedules in stages."""
 
 import math
 

@@ -98,7 +98,7 @@ def input_gradients(layer, inputs, upstream):
 
 
 def weight_gradients(model, inputs, upstream):
-    """What one update with the learning rate 1 takes from the weights."""
+    """The change that one update with the learning rate 1 subtracts from the weights."""
     model.compile(keras.optimizers.SGD(1.0), loss=lambda weights, outputs: ops.sum(weights * outputs))
     before = [ops.convert_to_numpy(weight).copy() for weight in model.trainable_variables]
     model.fit([ops.convert_to_numpy(x) for x in inputs], upstream, batch_size=len(upstream), verbose=0)

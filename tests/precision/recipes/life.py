@@ -1,4 +1,4 @@
-"""What every recipe goes through: training, saving in the middle of it, and being switched off."""
+"""The life of every recipe: training, saving in the middle of it, and being switched off."""
 
 import keras
 import numpy as np

@@ -102,7 +102,7 @@ def test_inference_has_the_exact_gradient():
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="graphs do not tell what they keep")
 def test_inputs_are_not_kept():
-    """What lies between the passes: the rows that are kept, not the 1000 rows of the inputs."""
+    """The residuals between the passes are the rows that are kept, not the 1000 rows of the inputs."""
     x, w, _ = problem(1000)
     seed, sizes = np.array([0, 1], "int32"), []
     if BACKEND == "torch":
