@@ -70,7 +70,7 @@ test-keras-versions: .venv-keras-oldest/made .venv-keras-newest/made
 	.venv-keras-oldest/bin/python $(CONTRACTS)
 	.venv-keras-newest/bin/python $(CONTRACTS)
 
-# The same, some schedules and optimizers on JAX, and the command line on the lowest version of each dependency.
+# The same, schedules, laws, studies and the command line on the lowest version of each dependency; kernels and callbacks on JAX.
 test-lowest: .venv-lowest/made
 	.venv-lowest/bin/python $(CONTRACTS) tests/schedules tests/laws tests/study tests/test_cli.py
 	KERAS_BACKEND=jax .venv-lowest/bin/python -m pytest $(PARALLEL) tests/kernels tests/contract/test_callbacks.py
@@ -93,8 +93,8 @@ test-aarch64:
 notebooks: .venv/dev
 	$(BIN)/python -m pytest -m slow --durations=0 tests/test_notebooks.py $(if $(ONLY),-k "$(ONLY)")
 
-# The install cell of the notebooks as it is written, in an environment like Colab's: it installs the wheel in dist/, then the first
-# notebook's claims have to hold.
+# The install cell of the notebooks as it is written, in an environment like Colab's: it installs the wheel in dist/, from which
+# the package is imported then.
 test-notebook-install: wheel .venv-colab/made
 	.venv-colab/bin/python release/try_notebook.py dist/keras_lrsched-*-manylinux*.whl
 
