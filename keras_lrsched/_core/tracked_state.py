@@ -7,17 +7,13 @@ attributes and containers, and over the names that functions of the user refer t
 
 import collections
 import collections.abc
-import dis
 import functools
 import hashlib
-import inspect
 import io
 import pickle
-import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 import keras
@@ -25,6 +21,7 @@ import numpy as np
 
 from keras_lrsched._core import keras_private, plain
 from keras_lrsched._core.backends import foreign_state
+from keras_lrsched._core.user_code import arguments, assigned_by_library, function_of, is_of_user, outer_names
 
 LARGE = 2**20
 """Bytes from which on an array that a function refers to counts as data, and not as state."""
@@ -192,7 +189,7 @@ class _Walk:
             for key, each in list(value.items()):
                 place = functools.partial(value.__setitem__, key) if assign and isinstance(value, dict) else None
                 self.visit(f"{path}[{key!r}]", each, place, of_user)
-        elif callable(value) and _function_of(value) is not None:
+        elif callable(value) and function_of(value) is not None:
             self._function(path, value)
         elif isinstance(value, io.IOBase):
             if of_user:
@@ -209,7 +206,7 @@ class _Walk:
         self.owners[path] = value
         of_user, is_callback = is_of_user(type(value)), isinstance(value, keras.callbacks.Callback)
         kind: Any = type(value)
-        settings = _assigned_by_library(kind)
+        settings = assigned_by_library(kind)
         for name, each in list(vars(value).items()):
             if (
                 name in keras_private.MANAGED_ATTRIBUTES
@@ -217,7 +214,7 @@ class _Walk:
                 or (is_callback and name in _OF_CALLBACKS)
             ):
                 continue
-            if isinstance(each, str) and name in _arguments(kind):
+            if isinstance(each, str) and name in arguments(kind):
                 # Often a path: a run goes on to write to the path in its script, not to that in a file.
                 self._add(f"{path}.{name}", "object", lambda each=each: ("str", each), None)
                 continue
@@ -242,12 +239,12 @@ class _Walk:
 
     def _function(self, path: str, value: Any) -> None:
         """Visit what the names in a function of the user's refer to: closures and global names."""
-        owner, function = getattr(value, "__self__", None), _function_of(value)
+        owner, function = getattr(value, "__self__", None), function_of(value)
         if owner is not None:
             self.visit(f"{path}.__self__", owner)
         if function is None or not is_of_user(function) or (value is not function and not self._is_new(function)):
             return
-        used, assigned = _names(function.__code__)
+        used, assigned = outer_names(function.__code__)
         places = [
             (name, cell.__getattribute__, functools.partial(setattr, cell, "cell_contents"), "cell_contents")
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -302,64 +299,8 @@ def _operation(value: Any) -> Any:
     return getattr(keras.ops, value[1]) if is_name and hasattr(keras.ops, str(value[1])) else value
 
 
-def is_of_user(thing: Any) -> bool:
-    """Return `True` if a class or function is part of the user's program, and of no installed package."""
-    root = (getattr(thing, "__module__", None) or "builtins").partition(".")[0]
-    if root in _NOT_OF_USER or root in sys.stdlib_module_names:
-        return False
-    file = getattr(sys.modules.get(thing.__module__), "__file__", None) or ""
-    return "site-packages" not in file and "dist-packages" not in file
-
-
-_NOT_OF_USER = ("keras_lrsched", "keras", "tensorflow", "jax", "torch", "numpy")
-
-
 def _is_followed(value: Any) -> bool:
     return is_of_user(type(value)) or isinstance(value, _FOLLOWED) or foreign_state.is_torch_data(value)
-
-
-def _function_of(value: Any) -> types.FunctionType | None:
-    """The Python function in a function, method, property, partial application, or `tf.function`."""
-    for name in ("python_function", "__func__", "func", "fget"):
-        if not isinstance(value, types.FunctionType):
-            value = getattr(value, name, value)
-    return inspect.unwrap(value) if isinstance(value, types.FunctionType) else None
-
-
-@functools.cache
-def _assigned_by_library(kind: Any) -> set[str]:
-    """The names of the attributes that methods of installed classes assign: they are settings, or managed by these.
-
-    Of a callback, only those that the base class of all callbacks assigns: others are what it has seen of the run.
-    """
-    bases = [keras.callbacks.Callback] if issubclass(kind, keras.callbacks.Callback) else kind.__mro__
-    functions = [_function_of(each) for base in bases if not is_of_user(base) for each in vars(base).values()]
-    names = {name for it in functions if it for name in _instructions(it.__code__, "STORE_ATTR")}
-    return names | keras_private.TRACKED_LISTS if issubclass(kind, keras.Layer) else names
-
-
-@functools.cache
-def _arguments(kind: Any) -> frozenset:
-    try:
-        return frozenset(inspect.signature(kind).parameters)
-    except (TypeError, ValueError):
-        return frozenset()
-
-
-@functools.cache
-def _names(code: CodeType) -> tuple:
-    """The global names that a function uses, and the names outside of itself that it assigns."""
-    return [*dict.fromkeys(_instructions(code, "LOAD_GLOBAL"))], {*_instructions(code, "STORE_GLOBAL", "STORE_DEREF")}
-
-
-def _instructions(code: CodeType, *kinds: str) -> Iterator:
-    """The names that instructions of these kinds have, functions within the function included."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in kinds:
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _instructions(constant, *kinds)
 
 
 def _optimizer_state(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> dict:

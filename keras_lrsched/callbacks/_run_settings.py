@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import keras_private, plain, training_loop
-from keras_lrsched._core.tracked_state import is_of_user
+from keras_lrsched._core.user_code import is_of_user
 
 
 def describe(model: keras.Model, data: Any) -> dict[str, Any]:
