@@ -66,7 +66,7 @@ KLR_API const char* klr_parameter_names(int method);
 KLR_API int klr_parameter_count(int method);
 KLR_API int klr_slots(int method);
 KLR_API int klr_has_sums(int method);
-// Whether the second slot has a number a block, see klr_tensor.
+// Whether the second slot has a number a block, see klr_tensor. Not for a method of -1.
 KLR_API int klr_in_blocks(int method);
 // Whether the state may be in a code, in blocks of that many neighbors.
 KLR_API int klr_takes_code(int method, int64_t code, int64_t code_block);

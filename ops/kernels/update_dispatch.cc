@@ -108,7 +108,7 @@ int klr_slots(int method) { return in_use().table[method].slots; }
 
 int klr_has_sums(int method) { return in_use().table[method].has_sums; }
 
-int klr_in_blocks(int method) { return in_use().table[method].in_blocks; }
+int klr_in_blocks(int method) { return method >= 0 && in_use().table[method].in_blocks; }
 
 int klr_takes_code(int method, int64_t code, int64_t code_block) {
   const bool is_known = kInCodes[method] && code > KLR_NO_CODE && code < KLR_CODES;

@@ -142,18 +142,19 @@ def test_a_compiler_that_does_not_finish_is_stopped(cache, tmp_path, monkeypatch
     monkeypatch.setattr(_build, "PROGRESS_EVERY", 0.2)
     started = []
     start = _processes.ProcessGroup.start
-    monkeypatch.setattr(_processes.ProcessGroup, "start", lambda *args: started.append(start(*args)) or started[-1])
+    monkeypatch.setattr(_processes.ProcessGroup, "start", lambda group, *args: started.append(group) or start(group, *args))
     with pytest.raises(_build.BuildError, match=r"did not finish within 0\.5 s"):
         _build.library("core")
     assert started
-    assert not group_of(started[0])
+    until(lambda: not running(started[0]._watcher.pid))
     assert "keras_lrsched: 0 of 3 files are compiled after 0 s." in capsys.readouterr().err
 
 
-def group_of(command):
-    """The processes of the group of a command, which has ended itself."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if str(command.process.args[-1]) in line]
+def running(group):
+    """The processes of a group that have not ended, with the children of compilers."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    found = [line.split(None, 2) for line in listed.splitlines()]
+    return [args for number, state, *args in found if int(number) == group and not state.startswith("Z")]
 
 
 BUILD_FOREVER = """

@@ -23,6 +23,7 @@ def test_updates_are_those_of_the_library():
         for code in _lists.state_codes().values():
             assert library.klr_takes_code(number, code, 256) == (name in _lists.updates_of_codes())
     assert library.klr_find_method(b"adam") == -1
+    assert not library.klr_in_blocks(-1)
 
 
 @pytest.mark.parametrize("name", FUSED)
