@@ -168,9 +168,8 @@ test-wheel: .venv-wheel/made
 	.venv-wheel/bin/python release/first_update.py tensorflow jax
 
 # The wheel by cibuildwheel, in the container of the manylinux project: it needs Docker.
-wheels:
-	$(PYTHON) -m pip install --quiet cibuildwheel
-	$(PYTHON) -m cibuildwheel --platform linux --output-dir dist
+wheels: .venv-cibuildwheel/made
+	.venv-cibuildwheel/bin/python -m cibuildwheel --platform linux --output-dir dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -244,6 +243,11 @@ PYTHON_COLAB ?= python3.12
 .venv-wheel/made: release/prebuilt.txt
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet -r release/prebuilt.txt
+	touch $@
+
+.venv-cibuildwheel/made:
+	$(PYTHON) -m venv .venv-cibuildwheel
+	.venv-cibuildwheel/bin/python -m pip install --quiet cibuildwheel
 	touch $@
 
 .venv-exports/made: setup.cfg
