@@ -25,7 +25,7 @@ WARMUPS = (0.0, 0.05, 0.1)
 
 
 def data(entry):
-    """All that the explorer knows of a schedule, for `json.dumps`.
+    """All data of a schedule that the explorer shows, for `json.dumps`.
 
     `curves` holds the different curves; `curve_of` and `lines` hold a number and a line of Python for each combination. The
     first option turns slowest, then the others, then warmup and steps; in `lines` the peak turns fastest.

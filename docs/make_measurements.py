@@ -10,8 +10,8 @@ FOLDER = Path(__file__).parent / "benchmarks"
 
 def page():
     yield "# All runs\n"
-    yield "Tables made from the committed files when this site is built. The pages that they link to say on which machine"
-    yield "the runs were made, and what follows from them. Mean ± standard deviation over the seeds.\n"
+    yield "Tables made from the committed files when this site is built. The pages that they link to name the machine of"
+    yield "the runs, and what follows from them. Mean ± standard deviation over the seeds.\n"
     yield from _schedules()
     yield from _laws()
     yield from _optimizers()
@@ -39,7 +39,7 @@ def _schedules():
 
 def _laws():
     yield "## Laws\n"
-    yield "The same file: what each law said before, for the schedules that it was not made from.\n"
+    yield "The same file: what each law predicted, for the schedules that it was not made from.\n"
     errors = defaultdict(list)
     for row in rows("predict_before_run.csv"):
         if row["predicted"] and not row["schedule"].startswith("best"):

@@ -14,7 +14,7 @@ VERSION = runpy.run_path(str(ROOT / "keras_lrsched" / "version.py"))  # without 
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 EXTRAS = "tensorflow,compare"
 WHEEL_TAG = "py3-none-manylinux_2_28_x86_64"
-"""That of the wheel that `make wheel` builds."""
+"""That of the wheel of a release, which `make wheels` builds."""
 
 INSTALL = """\
 # Installs keras_lrsched: the checkout that this notebook lies in, else the wheel of the release.

@@ -33,7 +33,7 @@ NOTES = """
 
 
 class Rows:
-    """Collects what tests have to say of faults."""
+    """Collects the rows that tests report of faults."""
 
     def __init__(self):
         self.rows = []

@@ -230,6 +230,6 @@ class _Make:
 
 
 def _first_error(log):
-    """The line of a log that says most."""
+    """The first line of a log with an error, else its last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no output")[:200]

@@ -1,4 +1,4 @@
-"""Loads the compiled code of a family of kernels for the backend, or says why it cannot be had."""
+"""Loads the compiled code of a family of kernels for the backend, or returns the reason why there is none."""
 
 import functools
 import importlib

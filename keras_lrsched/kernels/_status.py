@@ -19,7 +19,7 @@ TARGETS = {
 def status():
     """A dictionary of strings.
 
-    `"mode"` is what `KERAS_LRSCHED_FUSED` says; `"compiler"` and `"cuda_compiler"` are their paths, or why there is none;
+    `"mode"` is the value of `KERAS_LRSCHED_FUSED`; `"compiler"` and `"cuda_compiler"` are their paths, or why there is none;
     `"sources"` and `"cache"` the folders of C++ files and of libraries. Then a key for each library: its path, or why there
     is none.
     """
