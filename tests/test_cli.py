@@ -15,9 +15,10 @@ import time
 import keras
 import pytest
 
-from keras_lrsched import cli, schedules
-from keras_lrsched._core import backend_choice, registry
+from keras_lrsched import cli, optimizers, schedules
+from keras_lrsched._core import registry
 from keras_lrsched.cli import support
+from keras_lrsched.precision import recipe_names
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Trainer
 
@@ -47,7 +48,8 @@ def test_list_names_everything(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     others = [row.name for row in registry.entries("schedules") if row.name]
-    for name in [*schedules.names(), *others, *workloads.names(), "PerUpdate", "masking rate"]:
+    every = [*schedules.names(), *others, *optimizers.names(), *recipe_names(), *workloads.names()]
+    for name in [*every, "PerUpdate", "masking rate"]:
         assert name in out
     assert "rex\tREX\tREXDecay\tarXiv:2107.04197" in out.splitlines()
 
@@ -373,9 +375,10 @@ for words in ("list", "list rex", "plot rx", "plot rex -o p.xyz", "compare --wor
     assert not [*tmp_path.iterdir()]
 
 
-def test_list_shows_the_options_of_a_method(capsys):
-    """Its defaults are those of the constructor, though they are read from the source."""
-    for entry in registry.entries("schedules"):
+@pytest.mark.parametrize("room", ["schedules", "optimizers"])
+def test_list_shows_the_options_of_a_method(room, capsys):
+    """Its defaults are those of the constructor, and of the base class behind `**options`, though read from the source."""
+    for entry in registry.entries(room):
         words = [entry.name or entry.target.__name__]
         assert cli.main(["list", *words]) == 0
         out = capsys.readouterr().out
@@ -389,19 +392,7 @@ def test_list_shows_the_options_of_a_method(capsys):
 
 def test_list_of_an_unknown_method(fails):
     assert fails("list", "rx") == "keras-lrsched: Unknown method 'rx'. Did you mean rex?\n"
-
-
-def test_an_installed_backend_is_taken_where_none_is_set(monkeypatch, tmp_path):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(backend_choice.importlib.util, "find_spec", lambda name: name == "torch" or None)
-    for each in [name for name in sys.modules if name == "keras"]:
-        monkeypatch.delitem(sys.modules, each)
-    monkeypatch.setenv("KERAS_BACKEND", "")
-    backend_choice.use_installed_backend()
-    assert os.environ["KERAS_BACKEND"] == "torch"
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(ImportError, match=r"KERAS_BACKEND is 'jax', .* install one of tensorflow, jax, torch by pip "):
-        backend_choice.use_installed_backend()
+    assert fails("list", "autolrs") == "keras-lrsched: Unknown method 'autolrs'. Did you mean AutoLRS?\n"
 
 
 def test_examples_in_the_help_are_commands():

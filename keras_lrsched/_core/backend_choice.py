@@ -27,10 +27,12 @@ def installed_backends() -> list[str]:
 
 
 def use_installed_backend() -> None:
-    """Set `KERAS_BACKEND` to an installed backend if the user has set none and that of Keras' default is missing.
+    """Set `KERAS_BACKEND` to an installed backend if the user has set none and the default of Keras is not installed.
+
+    Does nothing if Keras is imported already.
 
     Raises:
-        ImportError: If the backend is not installed, or none is.
+        ImportError: If the backend that the user has set is not installed, or none is.
     """
     if "keras" in sys.modules:
         return
@@ -41,7 +43,9 @@ def use_installed_backend() -> None:
     if configured in installed or (configured is None and installed[:1] == ["tensorflow"]):
         return
     # Keras writes its default into keras.json, so that a file which names TensorFlow is not a choice of the user.
-    if os.environ.get("KERAS_BACKEND") or not installed:
-        missing = f"KERAS_BACKEND is {configured!r}, which is not installed" if installed else "Keras needs a backend"
+    source = "KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "The backend in keras.json"
+    is_of_user = source == "KERAS_BACKEND" or configured not in (None, "tensorflow")
+    if is_of_user or not installed:
+        missing = f"{source} is {configured!r}, which is not installed" if installed else "Keras needs a backend"
         raise ImportError(f"{missing}: install one of {', '.join(BACKENDS)} by {INSTALL}, and set KERAS_BACKEND to it.")
     os.environ["KERAS_BACKEND"] = installed[0]

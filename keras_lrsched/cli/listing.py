@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,8 @@ def list_methods(arguments) -> int:
     found = [(room, row) for room in ROOMS for row in registry.read(room) if arguments.name in (row["name"], row["target"])]
     if not found:
         known = {each for room in ROOMS for row in registry.read(room) for each in (row["name"], row["target"]) if each}
-        near = difflib.get_close_matches(arguments.name, sorted(known), n=3)
+        by_lower = {each.lower(): each for each in sorted(known)}
+        near = [by_lower[each] for each in difflib.get_close_matches(arguments.name.lower(), by_lower, n=3)]
         hint = f"Did you mean {' or '.join(near)}?" if near else "`keras-lrsched list` names all."
         raise UsageError(f"Unknown method {arguments.name!r}. {hint}")
     for room, row in found:
@@ -81,17 +83,17 @@ def _show_method(room: str, row: dict[str, Any]) -> None:
     ]
     show(row["name"] or row["target"], None, [[name, value] for name, value in facts if value])
     preset = row.get("options", {})
-    options = [[name, repr(preset[name]) if name in preset else default] for name, default in _arguments(room, node)]
+    options = [[name, repr(preset[name]) if name in preset else default] for name, default in _arguments(room, node).items()]
     if options:
         show("Options", ["option", "default"], options)
     print(f"{inspect.cleandoc(ast.get_docstring(node) or '').partition('Args:')[0].strip()}\n")
 
 
-def _statements(room: str) -> Iterator[ast.stmt]:
+@functools.cache
+def _statements(room: str) -> list[ast.stmt]:
     """The statements of all modules of a room."""
     folder = Path(registry.__file__).parent.parent / room
-    for path in sorted(folder.rglob("*.py")):
-        yield from ast.parse(path.read_text(encoding="utf-8")).body
+    return [each for path in sorted(folder.rglob("*.py")) for each in ast.parse(path.read_text(encoding="utf-8")).body]
 
 
 def _classes(room: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
@@ -110,22 +112,30 @@ def _shown(default: ast.expr | None, room: str) -> str:
     return ast.unparse(default)
 
 
-def _arguments(room: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Name and default of each argument; of a class without a constructor, those of the class that it inherits from."""
+def _arguments(room: str, node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
+    """Name and default of each argument, with those of the base class that a constructor hands on or inherits."""
     if isinstance(node, ast.FunctionDef):
-        yield from _of_function(node, room)
-        return
+        return dict(_of_function(node, room))
     constructor = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
-    if constructor is not None:
-        yield from _of_function(constructor, room)
-        return
-    for each in node.body:  # fields of a dataclass
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and _is_dataclass(node):
-            yield each.target.id, _shown(each.value, room)
+    if constructor is None:
+        found = dict(_fields(node, room))
+    else:
+        found = dict(_of_function(constructor, room))
+        if constructor.args.kwarg is None:
+            return found
     for base in node.bases:
         parent = _classes(room).get(ast.unparse(base).rpartition(".")[2])
         if parent is not None:
-            yield from _arguments(room, parent)
+            found = found | {name: default for name, default in _arguments(room, parent).items() if name not in found}
+    return found
+
+
+def _fields(node: ast.ClassDef, room: str) -> Iterator[tuple[str, str]]:
+    """Those of a dataclass; none of other classes."""
+    if any("dataclass" in ast.unparse(each) for each in node.decorator_list):
+        for each in node.body:
+            if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                yield each.target.id, _shown(each.value, room)
 
 
 def _of_function(node: ast.FunctionDef, room: str) -> Iterator[tuple[str, str]]:
@@ -135,7 +145,3 @@ def _of_function(node: ast.FunctionDef, room: str) -> Iterator[tuple[str, str]]:
     for argument, default in both:
         if argument.arg != "self":
             yield argument.arg, _shown(default, room)
-
-
-def _is_dataclass(node: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(each) for each in node.decorator_list)
