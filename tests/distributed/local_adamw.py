@@ -1,4 +1,4 @@
-"""Local AdamW of a linear model, as the formulas say it, in NumPy and float64."""
+"""Local AdamW of a linear model, by its formulas, in NumPy and float64."""
 
 import numpy as np
 

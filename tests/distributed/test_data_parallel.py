@@ -71,7 +71,7 @@ def test_a_run_that_was_interrupted_ends_the_same(tmp_path, processes, names):
 
 
 @pytest.mark.slow
-def test_optimizers_with_kernels_do_without():
+def test_optimizers_with_kernels_use_plain_operations():
     (result,) = run("data_parallel.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
     assert result["apart"] < TOLERANCE
     assert "Under a `keras.distribution` the update is left to JAX" in result["error"]

@@ -51,7 +51,7 @@ def test_all_other_callbacks_too(part):
 
 
 @pytest.mark.slow
-def test_optimizers_with_kernels_do_without():
+def test_optimizers_with_kernels_use_plain_operations():
     within(TOLERANCE, *run("mirrored.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}]))
 
 

@@ -329,7 +329,7 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.parametrize("family", ["update", "quantize", "matmul"])
-def test_what_chooses_can_do_without_each_instruction_set(family, tmp_path):
+def test_dispatch_compiles_without_each_instruction_set(family, tmp_path):
     for lacking in [], ["avx2"], list(_targets.instruction_sets(family))[1:]:
         source, flags = _targets.dispatch(family, lacking)
         command = [
@@ -412,7 +412,7 @@ def test_cuda_loads_without_a_driver(family, devices, cache):
     assert "cuda" not in "".join(line for line in needed.splitlines() if "NEEDED" in line)
 
 
-def test_status_says_something_of_each_library():
+def test_status_has_a_text_for_each_library():
     status = kernels.status()
     assert {"mode", "compiler", "cache", "core", "tensorflow", "tensorflow_xla", "jax", "jax_cuda"} < set(status)
     assert all(isinstance(value, str) and value for value in status.values())

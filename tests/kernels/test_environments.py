@@ -183,7 +183,7 @@ def test_a_library_without_its_sha256_is_built_again(start, tmp_path):
     ],
     ids=lambda it: "" if isinstance(it, str) else ",".join(f"{name}={value:.20}" for name, value in it.items()),
 )
-def test_goes_without(start, tmp_path, change, reason):
+def test_falls_back(start, tmp_path, change, reason):
     compiler(tmp_path / "fails", "printf 'no memory left \\377'; exit 1")
     (tmp_path / "foreign").write_bytes(b"\x7fELF\x02")
     (tmp_path / "foreign").chmod(0o700)
@@ -196,20 +196,20 @@ def test_goes_without(start, tmp_path, change, reason):
     assert_plain(start(**environment), reason.replace("{}", str(tmp_path)))
 
 
-def test_goes_without_a_working_folder(start, tmp_path):
+def test_falls_back_without_a_working_folder(start, tmp_path):
     received = start(In(tmp_path, in_environment.lose_the_working_folder), KERAS_LRSCHED_CACHE="cache")
     assert_plain(received, "There is no folder for compiled libraries")
 
 
 @as_root
-def test_goes_without_a_home(start):
+def test_falls_back_without_a_home(start):
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "KERAS_LRSCHED_CACHE"))
     assert_plain(start(in_environment.become_nobody, CXX="true", **nowhere), "Name a folder in KERAS_LRSCHED_CACHE")
 
 
 @as_root
 @pytest.mark.parametrize("place", ["cache", "above"])
-def test_goes_without_a_folder_of_another_user(start, tmp_path, place):
+def test_falls_back_for_a_folder_of_another_user(start, tmp_path, place):
     (tmp_path / "above" / "cache").mkdir(parents=True, mode=0o700)
     os.chown(tmp_path / "above" / "cache" if place == "cache" else tmp_path / "above", 12345, 12345)
     assert_plain(start(KERAS_LRSCHED_CACHE=str(tmp_path / "above" / "cache")), "belongs to another user, 12345")
@@ -217,7 +217,7 @@ def test_goes_without_a_folder_of_another_user(start, tmp_path, place):
 
 @as_root
 @pytest.mark.parametrize(("option", "reason"), [("ro", "Read-only file system"), ("noexec,mode=0700", "")])
-def test_goes_without_a_disk_for_it(start, tmp_path, option, reason):
+def test_falls_back_without_a_disk_for_it(start, tmp_path, option, reason):
     (tmp_path / "disk").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", tmp_path / "disk"], capture_output=True)
     if mounted.returncode:
@@ -267,7 +267,7 @@ def replace_by_a_foreign_one(library):
     ],
     ids=lambda it: it.__name__ if callable(it) else "",
 )
-def test_goes_without_a_library_that_does_not_load(start, tmp_path, damage, reason):
+def test_falls_back_for_a_library_that_does_not_load(start, tmp_path, damage, reason):
     assert_compiled(start())
     (library,) = (tmp_path / "cache").glob("*.so")
     damage(library)
