@@ -230,7 +230,7 @@ TOOLS = pytest pytest-timeout pytest-xdist hypothesis
 # What Colab has, as far as it concerns us; PYTHON_COLAB may be another Python where there is no 3.12.
 PYTHON_COLAB ?= python3.12
 
-.venv-colab/made:
+.venv-colab/made: release/colab.txt
 	$(PYTHON_COLAB) -m venv .venv-colab
 	.venv-colab/bin/python -m pip install --quiet -r release/colab.txt
 	touch $@
