@@ -64,11 +64,14 @@ def lifted(x, small):
 
 
 def lowered(x, small):
-    """x 2^-64 where `small`, rounded to the nearest, ties to even, where that is below 2^-126; else x. For |x| < 2^42."""
+    """x 2^-64 where `small`, rounded to the nearest, ties to even, where that is below 2^-126; else x.
+
+    For |x| < 2^42, infinity and NaN.
+    """
     size = magnitude(x)
     units = floats(size) * (2.0**149 / LIFT)  # of the smallest float32
     result = ops.where(units < 2.0**23, ops.cast(ops.round(units), "int32"), bits(units) - (149 << 23))
-    return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), ops.where(small, result, size)))
+    return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), ops.where(ops.logical_and(small, is_finite(size)), result, size)))
 
 
 def largest_factor(small):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_lrsched.precision import _exact
 from tests.precision.vectors import assert_same_bits
@@ -41,6 +42,11 @@ def test_lowered_products_are_rounded_to_even_below_the_normal_numbers(run):
     expected = (np.rint(np.concatenate([units, -units])).astype("float64") * 2.0**-149).astype("float32")
     assert_same_bits(run(lambda x: _exact.lowered(x, x == x), x), expected)
     assert_same_bits(run(lambda x: _exact.lowered(x, x != x), x), x)
+
+
+def test_lowered_infinity_and_nan_are_what_they_were(run):
+    x = np.array([np.inf, -np.inf, np.nan], "float32")
+    assert_same_bits(run(lambda x: _exact.lowered(x, ops.ones_like(x, "bool")), x), x)
 
 
 def test_reciprocals_are_rounded_correctly(run):

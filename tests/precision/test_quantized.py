@@ -135,15 +135,15 @@ def test_any_size_is_that_of_the_padded_tensor(name, shape, axis):
     np.testing.assert_array_equal(np.moveaxis(y, axis, -1), expected[inner])
 
 
-@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize(("bad", "size"), [(np.nan, 1.0), (-np.inf, 1.0), (np.nan, 2.0**-100)])
 @pytest.mark.parametrize("name", FORMATS)
-def test_zeros_stay_zeros_and_what_is_not_finite_stays_in_its_block(name, bad, run):
+def test_zeros_stay_zeros_and_what_is_not_finite_stays_in_its_block(name, bad, size, run):
     format = FORMATS[name]
     x = np.zeros((256, 256), "float32")
-    x[0, 0], x[200, 200] = bad, 1.0
+    x[0, 0], x[200, 200] = bad, size
     _, _, y = run(results(name), x)
     expected = np.zeros_like(x)
-    expected[200, 200] = 1.0
+    expected[200, 200] = size
     rows, columns = (256, 256) if format.block is None else (format.block[0], format.block[1] or 256)
     expected[:rows, :columns] = np.nan
     np.testing.assert_allclose(y, expected, rtol=1e-6)
