@@ -71,7 +71,8 @@ def lowered(x, small):
     size = magnitude(x)
     units = floats(size) * (2.0**149 / LIFT)  # of the smallest float32
     result = ops.where(units < 2.0**23, ops.cast(ops.round(units), "int32"), bits(units) - (149 << 23))
-    return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), ops.where(ops.logical_and(small, is_finite(size)), result, size)))
+    size = ops.where(ops.logical_and(small, is_finite(size)), result, size)
+    return floats(ops.bitwise_or(ops.bitwise_and(bits(x), SIGN), size))
 
 
 def largest_factor(small):
