@@ -45,6 +45,8 @@ def get(identifier: str | Mapping[str, Any] | keras.optimizers.Optimizer, **opti
     if not isinstance(identifier, str):
         if options:
             raise ValueError(f"Options belong to a name. Received: identifier={identifier!r}, options={options!r}")
+        if identifier is None:  # for which Keras returns `None`
+            raise ValueError("`identifier` must be a name, a config or an optimizer. Received: identifier=None")
         return keras.optimizers.get(dict(identifier) if isinstance(identifier, Mapping) else identifier)
     name, in_name = registry.parse(identifier)
     options = {**in_name, **options}
@@ -68,8 +70,8 @@ def build(entry: registry.Entry, **options: Any) -> keras.optimizers.Optimizer:
 
 
 def _of_keras(name: str, options: dict[str, Any]) -> keras.optimizers.Optimizer:
-    known = [each for each, kind in vars(keras.optimizers).items() if isinstance(kind, type)]
-    if name.lower() not in map(str.lower, known):
+    known = {each.lower() for each, kind in vars(keras.optimizers).items() if isinstance(kind, type)} - {"optimizer"}
+    if name.lower() not in known:
         raise ValueError(f"Unknown optimizer {name!r}. {registry.did_you_mean(name, names())}")
     return keras.optimizers.get({"class_name": name, "config": options})
 

@@ -24,10 +24,10 @@ class Optimizer(KerasAdapter):
 
     A subclass names its state in `state_names` and writes its formula once, in `step`. It stores each constructor argument
     under its own name: `get_config` reads them from there. A constructor lists the arguments of its formula, and hands on
-    the ones of this class as `**options: Unpack[Options]`. So a reader of a method sees its formula instead of the same
-    twenty arguments in each of 35 files; type checkers and editors see them all by the `TypedDict`, `inspect.signature` and
-    `help` by `__init_subclass__`, which puts them into the signature. Classes with the name of a Keras class list Keras'
-    arguments, too, because these have their places there.
+    the ones of this class as `**options: Unpack[Options]`. So the file of a method shows its formula instead of the
+    same twenty arguments; type checkers and editors find them all in the `TypedDict`, `inspect.signature` and `help` in the
+    signature, where `__init_subclass__` puts them. Classes with the name of a Keras class list Keras' arguments, too, since
+    these can be given by position there.
 
     Everything counts updates. Under `gradient_accumulation_steps`, Keras' own optimizers call a schedule at each micro-step;
     these call it at each update. With data of unknown length (`filter`, generators, TFRecords), TensorFlow finds their end

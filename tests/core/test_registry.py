@@ -71,11 +71,13 @@ def test_an_unknown_name_is_answered_by_the_nearest(name, hint):
     assert hint in str(error.value)
 
 
-@pytest.mark.parametrize("room", ["callbacks", "data", "laws", "optimizers", "precision", "schedules"])
-def test_reading_the_source_gives_the_entries(room):
-    __import__(f"keras_lrsched.{room}")
-    fields = ("title", "paper", "code", "checked", "against", "deviations", "kind")
+@pytest.mark.parametrize("package", ["callbacks", "data", "laws", "optimizers", "precision", "schedules", "study.workloads"])
+def test_reading_the_source_gives_the_entries(package):
+    __import__(f"keras_lrsched.{package}")
+    room = package.partition(".")[0]
     defaults = {"paper": None, "code": (), "checked": None, "against": "", "deviations": "", "kind": ""}
+    defaults |= {"options": {}, "choices": {}}
+    fields = ("title", *defaults)
     of_source = [
         (row["name"], row["target"], *({**defaults, **row}[name] for name in fields)) for row in registry.read(room)
     ]

@@ -61,7 +61,7 @@ def test_an_optimizer_is_returned_and_a_config_is_built():
     assert optimizers.get(keras.saving.serialize_keras_object(lion)).beta_2 == 0.5
 
 
-@pytest.mark.parametrize(("name", "hint"), [("lionn", "Did you mean lion?"), ("zzz", "Known: ad")])
+@pytest.mark.parametrize(("name", "hint"), [("lionn", "Did you mean lion?"), ("zzz", "Known: ad"), ("optimizer", "Known")])
 def test_an_unknown_name_raises_with_the_nearest(name, hint):
     with pytest.raises(ValueError, match=f"Unknown optimizer '{name}'. {hint}"):
         optimizers.get(name)
@@ -84,3 +84,9 @@ def test_bad_options_raise(text, message):
 def test_options_beside_an_optimizer_raise():
     with pytest.raises(ValueError, match="Options belong to a name"):
         optimizers.get(Lion(), beta_2=0.5)
+
+
+@pytest.mark.parametrize("identifier", [None, 3])
+def test_other_identifiers_raise(identifier):
+    with pytest.raises(ValueError, match=f"identifier.*{identifier}"):
+        optimizers.get(identifier)
