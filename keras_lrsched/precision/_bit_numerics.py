@@ -110,7 +110,7 @@ def divide_by_power_of_two_scales(x, byte):
     """x / scale; 0 in blocks whose scale is NaN. Quotients below 2^-60 may become zero."""
     small, large = byte < BIAS - 60, byte > BIAS + 60
     shift = 64 * (ops.cast(large, "int32") - ops.cast(small, "int32"))
-    x = lifted(x, small) * ops.where(large, 1 / _exact.LIFT, 1.0)
+    x = lifted(x, small) * ops.where(large, _exact.float32(1 / _exact.LIFT), 1.0)
     return ops.where(byte == NAN, 0.0, x * _power(2 * BIAS - byte + shift))
 
 

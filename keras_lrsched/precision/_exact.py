@@ -41,7 +41,7 @@ def is_usable(x):
 
 
 def float32(number):
-    """A Python number as a tensor."""
+    """A Python number as a tensor. A choice between two numbers would have the `floatx` of Keras."""
     return ops.convert_to_tensor(number, "float32")
 
 
@@ -58,9 +58,9 @@ def is_small(size):
 def lifted(x, small):
     """x 2^64 where `small`, else x, where numbers below 2^-126 become zero: exact for |x| < 2^63 where it is lifted."""
     size = magnitude(x)
-    subnormal = ops.cast(size, "float32") * ops.where(small, LIFT * 2.0**-149, 0.0)
+    subnormal = ops.cast(size, "float32") * ops.where(small, float32(LIFT * 2.0**-149), 0.0)
     subnormal = ops.where(bits(x) < 0, -subnormal, subnormal)
-    return ops.where(size < 1 << 23, subnormal, x * ops.where(small, LIFT, 1.0))
+    return ops.where(size < 1 << 23, subnormal, x * ops.where(small, float32(LIFT), 1.0))
 
 
 def lowered(x, small):
@@ -77,7 +77,7 @@ def lowered(x, small):
 
 def largest_factor(small):
     """The largest float32, for factors of numbers that are lifted where `small`."""
-    return ops.where(small, FLOAT32_MAX / LIFT, FLOAT32_MAX)
+    return ops.where(small, float32(FLOAT32_MAX / LIFT), FLOAT32_MAX)
 
 
 def quotient(x, y):

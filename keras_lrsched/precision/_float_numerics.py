@@ -14,7 +14,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_lrsched.precision._exact import FLOAT32_MAX
+from keras_lrsched.precision._exact import FLOAT32_MAX, float32
 
 SMALLEST = -126
 """The exponent of the smallest power of two that no runtime flushes."""
@@ -105,7 +105,7 @@ def next_power_of_two(x):
 
 def lift(x, condition):
     """x 2^64 where the condition holds, else x."""
-    return x * ops.where(condition, 2.0**64, 1.0)
+    return x * ops.where(condition, float32(2.0**64), 1.0)
 
 
 exponent = power_of_two_below
@@ -137,7 +137,7 @@ def fit_power_of_two_scales(largest, element, rule):
             is_up = ops.zeros_like(size, dtype="bool")
     if rule != "rceil" or below == 0:  # then there is no scale above
         is_up = ops.logical_and(is_up, power < 2.0**127)
-    factor = ops.where(is_up, 2.0 ** (1 - below), 2.0**-below)
+    factor = ops.where(is_up, float32(2.0 ** (1 - below)), 2.0**-below)
     return power, ops.where(is_finite(largest), factor, math.nan)
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.precision import FORMATS, dequantize, fake_quantize, get_format, quantize
+from keras_lrsched.precision import FORMATS, _bit_numerics, _float_numerics, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision._blocks import unpack
+from keras_lrsched.precision._quantized import decode, encode
 from tests.precision.compiled import MODES, quickly, runner
 from tests.precision.vectors import (
     MX_CASES,
@@ -157,6 +158,25 @@ def test_sizes_at_the_ends_of_float32(name, size, run):
     assert np.isfinite(y).all()
     if size > 1e-40:
         np.testing.assert_allclose(y, x, rtol=0.26)
+
+
+@pytest.mark.parametrize("name", ["FP8_E4M3", "INT8", "MXFP4", "NVFP4_FOUR_OVER_SIX"])
+@pytest.mark.parametrize("numerics", [_bit_numerics, _float_numerics])
+def test_results_do_not_depend_on_the_default_dtype_of_keras(name, numerics):
+    x = np.random.default_rng(0).uniform(0.5, 1, (4, 64)).astype("float32")
+    x[0] *= np.float32(2.0**-100 if numerics is _bit_numerics else 1.0)
+
+    def numbers():
+        coded, _ = encode(x, FORMATS[name], -1, "nearest", None, numerics)
+        return ops.convert_to_numpy(decode(coded.codes, coded.scales, coded.tensor_scale, FORMATS[name], numerics))
+
+    expected, floatx = numbers(), keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        result = numbers()
+    finally:
+        keras.config.set_floatx(floatx)
+    assert_same_bits(result, expected)
 
 
 CHECKSUMS = {
