@@ -23,7 +23,8 @@ class ProcessGroup:
     """A context that runs commands side by side, and kills whatever is left of them at its end.
 
     The commands and their children form one process group, which a watcher belongs to. The operating system closes the pipe
-    of the watcher when this process ends in whatever way, even by SIGKILL; then the watcher kills the group.
+    of the watcher when this process, and those that were forked from it meanwhile, end in whatever way, even by SIGKILL;
+    then the watcher kills the group.
     """
 
     def __enter__(self):
