@@ -141,18 +141,25 @@ class LearningRateFinder(Controller):
 
         Returns:
             The suggestion by steepest descent.
+
+        Raises:
+            ValueError: If an argument of `fit` is given both by itself and in `fit_options`.
         """
         given = {
             "batch_size": batch_size,
             "sample_weight": sample_weight,
             "class_weight": class_weight,
+            "shuffle": None if shuffle else False,
             "steps_per_epoch": steps_per_epoch,
+            "verbose": verbose or None,
         }
-        options = {name: value for name, value in given.items() if value is not None} | (fit_options or {})
-        if not shuffle:
-            options["shuffle"] = False
+        given = {name: value for name, value in given.items() if value is not None}
+        options = fit_options or {}
+        if both := sorted(given.keys() & options.keys()):
+            raise ValueError(f"An argument is given either by itself or in `fit_options`. Received twice: {', '.join(both)}")
         batches = getattr(inner_optimizer(model.optimizer), "gradient_accumulation_steps", None) or 1
-        options = {"verbose": verbose, "epochs": self.total_steps * batches, **options}  # an epoch has a batch at least
+        # An epoch has a batch at least.
+        options = {"verbose": 0, "epochs": self.total_steps * batches, **given, **options}
         try:
             model.fit(x, y, **{**options, "callbacks": [*options.get("callbacks", ()), *callbacks, self]})
         finally:

@@ -190,6 +190,14 @@ def test_bad_arguments(options, message):
         LearningRateFinder(**options)
 
 
+def test_an_argument_of_fit_is_given_once():
+    model, finder = make_model(), LearningRateFinder(total_steps=20)
+    expected = finder.find(model, X, Y, batch_size=16, shuffle=False)
+    assert finder.find(model, X, Y, batch_size=16, fit_options={"shuffle": False}) == expected
+    with pytest.raises(ValueError, match="Received twice: batch_size, shuffle"):
+        finder.find(model, X, Y, batch_size=16, shuffle=False, fit_options={"batch_size": 8, "shuffle": True})
+
+
 def test_a_schedule_is_refused():
     model = make_model(optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)))
     with pytest.raises(ValueError, match="construct SGD with a float instead of a schedule"):
