@@ -97,6 +97,13 @@ def test_doctor_names_versions_and_backend(capsys):
     assert f"backend\t{keras.backend.backend()}" in out
 
 
+@pytest.mark.parametrize("words", ["doctor", "predict loss law.json"])
+def test_an_untested_keras_is_named(words, capsys, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    cli.main(words.split())
+    assert "keras-lrsched: warning: Keras 3.99.0 is installed, but" in capsys.readouterr().err
+
+
 def test_doctor_builds_all_libraries(capsys, monkeypatch):
     made = [("core", "/cache/update_core.so", True), ("jax", "g++ failed with 1", False)]
     monkeypatch.setattr("keras_lrsched.kernels.build_all", lambda: iter(made))

@@ -28,12 +28,12 @@ def main(argv=None) -> int:
     arguments.words = sys.argv[1:] if argv is None else argv
     arguments.load_keras = lambda: _load_keras(arguments.backend)
     try:
-        if arguments.needs_keras:
-            arguments.load_keras()
-        elif arguments.needs_backend:
-            _choose_backend(arguments.backend)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            if arguments.needs_keras:
+                arguments.load_keras()
+            elif arguments.needs_backend:
+                _choose_backend(arguments.backend)
             code = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -96,3 +96,4 @@ def _load_keras(backend):
         raise UsageError(
             f"Keras already runs on {keras.backend.backend()!r}: {backend!r} must be set before it is imported."
         )
+    importlib.import_module("keras_lrsched._core.keras_versions").warn_if_untested()

@@ -17,9 +17,9 @@ def configured(monkeypatch, tmp_path):
         monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         monkeypatch.setattr(backend_choice, "installed_backends", lambda: installed)
         monkeypatch.delitem(sys.modules, "keras", raising=False)
-        monkeypatch.delenv("KERAS_BACKEND", raising=False)
-        if variable is not None:
-            monkeypatch.setenv("KERAS_BACKEND", variable)
+        monkeypatch.setenv("KERAS_BACKEND", variable or "")  # so that what the tested function sets is undone
+        if variable is None:
+            monkeypatch.delenv("KERAS_BACKEND")
         if file is not None:
             (tmp_path / "keras.json").write_text(file)
 
