@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 STEPS = 4
 X = np.array([[1.0, -2.0], [0.5, 1.5]], "float32")
 Y = np.array([[3.0], [-1.0]], "float32")
 W = np.array([[0.75], [-1.25]])
-jit = pytest.mark.parametrize("jit", JIT)
+jit = pytest.mark.parametrize("jit", JIT_WAYS)
 
 
 def linear_model(optimizer, jit=False, loss="mse", **options):

@@ -10,7 +10,7 @@ from keras_lrsched.callbacks import AdaptiveBatchSize
 from keras_lrsched.callbacks.adaptive_batch_size import next_batch_size
 from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.test_gradient_noise_scale import mean_model
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT_WAYS
 
 GRADIENTS = np.array([[1, 0, 2], [0.5, -0.5, 1], [1.5, 0.5, 3], [1, 1, 0]])
 """Of four samples: V = 2.25 and |g|^2 = 3.3125."""
@@ -22,7 +22,7 @@ def test_reference_numbers(eta, expected):
     assert next_batch_size(2.25, 3.3125, 4, eta) == expected
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize(("eta", "expected"), [(0.1, 68), (0.5, 4), (1.0, 4)])
 def test_reference_numbers_in_training(eta, expected, jit):
     data = ScheduledBatches(np.tile(GRADIENTS, (40, 1)), np.zeros(160), batch_size=1, shuffle=False)

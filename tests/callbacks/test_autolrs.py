@@ -12,7 +12,7 @@ from keras_lrsched.callbacks.autolrs import AutoLRS
 from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.callbacks.loss_recorder import LossRecorder
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4)).astype("float32")
@@ -55,7 +55,7 @@ class Rates(keras.callbacks.Callback):
         self.losses.append(float(logs["loss"]))
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_stages(jit):
     model, autolrs, rates = make_model(jit), small(), Rates()
     history = model.fit(make_batches(), epochs=15, verbose=0, callbacks=[autolrs, rates]).history

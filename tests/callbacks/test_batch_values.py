@@ -6,7 +6,7 @@ import pytest
 
 from keras_lrsched.callbacks._batch_values import BatchValues
 from tests.callbacks.own_step import OwnStep
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y, WEIGHTS = RANDOM.normal(size=(10, 3)), RANDOM.normal(size=(10, 1)), RANDOM.uniform(0.5, 2, size=10)
@@ -59,7 +59,7 @@ def expected(function, weights=None):
     return [values[part].mean() for part in PARTS] * 2
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_loss_and_metric(jit):
     reads = Reads("loss", "mae")
     fit(frozen_model(jit), reads, validation_data=(X, Y))
@@ -158,7 +158,7 @@ def fit_own(model, *callbacks, jit=False, **options):
     model.fit(0 * TARGETS, TARGETS, callbacks=list(callbacks), **options)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("name", ["loss", "total_loss"])
 def test_a_mean_in_a_train_step_of_ones_own(name, jit):
     """`batch_size` is not what the `Mean` counts, which is 1 for a scalar loss."""

@@ -8,7 +8,7 @@ from keras_lrsched.callbacks import GradientNoiseScale
 from keras_lrsched.callbacks._batch_size import unbiased
 from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.own_step import OwnStep
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 3)) + 1
@@ -32,7 +32,7 @@ def test_reference_numbers():
     assert variance / square == pytest.approx(21.18309859, rel=1e-9)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("scale", [False, True])
 def test_statistics_of_each_update(jit, scale):
     noise = GradientNoiseScale(momentum=0.0)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks.hypergradient_learning_rate import HypergradientLearningRate
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT_WAYS
 
 P1 = {"h": [1.0], "c": [0.0], "start": [1.0]}
 P3 = {"h": [1.0, 10.0, 0.1], "c": [0.5, -0.25, 2.0], "start": [1.0, -1.0, 0.5]}
 FREE = {"rule": "additive", "min_learning_rate": None, "max_learning_rate": None}
-jit = pytest.mark.parametrize("jit", JIT)
+jit = pytest.mark.parametrize("jit", JIT_WAYS)
 
 SGD_P1 = [0.99, 0.9791199, 0.9674102833, 0.9549243644, 0.9417174329, 0.9278463005]
 SGD_P1_RATES = [0.01, 0.01099, 0.0119593287, 0.01290653936, 0.01383034301, 0.01472961193]

@@ -10,7 +10,7 @@ from keras_lrsched.callbacks.autolrs import AutoLRS
 from keras_lrsched.callbacks.learning_rate_finder import LearningRateFinder, smoothed
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(64, 4)).astype("float32")
@@ -80,7 +80,7 @@ def everything(model):
     return [*map(np.copy, model.get_weights()), *(keras.ops.convert_to_numpy(v) for v in model.optimizer.variables)]
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_leaves_no_trace(jit):
     model = make_model(jit)
     model.fit(X, Y, batch_size=16, verbose=0)

@@ -11,7 +11,7 @@ from keras_lrsched.callbacks import LossRecorder, TrainingState
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT_WAYS
 
 LINE = LinearDecay(0.05, 12)
 RANDOM = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def losses(weights=None, epochs=4):
     return result
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_loss_of_each_batch(weights, jit):
     recorder = record(linear_model(jit), sample_weight=weights)

@@ -10,7 +10,7 @@ from keras import ops
 from keras_lrsched.callbacks import LearningRateLogger, MagnitudePruning, TrainingState
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LearningRateRewinding, LinearDecay, PiecewiseConstant, SparsityRamp
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(40, 6)), RANDOM.normal(size=(40, 1))
@@ -45,7 +45,7 @@ class Zeros(keras.callbacks.Callback):
         self.masks.append(kernels(self.model)[0] == 0)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_sparsity_after_each_update(jit):
     model = network(keras.optimizers.Adam(0.01), jit)
     history = fit(model, MagnitudePruning(RAMP), look := Zeros())

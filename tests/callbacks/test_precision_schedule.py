@@ -9,7 +9,7 @@ from keras_lrsched._core import keras_private
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import get_recipe, quantize_model, switch_recipe
 from keras_lrsched.precision.recipes import ForwardOnly, Quest
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(40, 32)).astype("float32"), RANDOM.normal(size=(40, 1)).astype("float32")
@@ -27,7 +27,7 @@ def fit(model, *callbacks, epochs=1):
     return [ops.convert_to_numpy(w).copy() for w in model.trainable_variables]
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_phases_compute_as_their_recipes(jit):
     """Ten steps in three phases are three trainings one after another."""
     model = network(jit)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks._probe import Probe, random_direction
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(12, 3)).astype("float32"), RANDOM.normal(size=(12, 2)).astype("float32")
@@ -41,7 +41,7 @@ def gradient_by_differences(model, x, y):
     return gradient(flat), (hessian + hessian.T) / 2
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_quadratic(jit):
     model = network(jit=jit)
     inputs = np.c_[X, np.ones(12)]
@@ -52,7 +52,7 @@ def test_quadratic(jit):
     np.testing.assert_allclose(np.abs(vectors[:, -1] @ found), np.linalg.norm(found, axis=0), rtol=1e-3)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_against_the_hessian_of_a_network(jit):
     model = network(*small(), jit=jit)
     gradient, hessian = gradient_by_differences(model, X.astype("float64"), Y.astype("float64"))
@@ -89,7 +89,7 @@ def test_logits():
     assert log_sum_exp == pytest.approx(np.mean(np.log(np.exp(outputs).sum(-1))), rel=1e-5)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_changes_nothing(jit):
     model = network(*small(), jit=jit)
     model.fit(X, Y, verbose=0)
@@ -124,7 +124,7 @@ def test_weights_regularizers_and_added_losses_count():
     assert sharpness == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-4)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_attention_and_embedding(jit):
     keras.utils.set_random_seed(0)
     tokens = keras.Input((5,), dtype="int32")

@@ -8,7 +8,7 @@ from keras import ops
 from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks.schedule_free_evaluation import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -69,7 +69,7 @@ def loss_with(model, values):
     return copy.evaluate(X, Y, verbose=0)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("method", METHODS)
 def test_fit_validates_and_ends_with_the_average(method, jit):
     model, seen = network(method(), jit), Seen()

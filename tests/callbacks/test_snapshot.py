@@ -6,7 +6,7 @@ import pytest
 
 from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched.callbacks import Snapshot
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(12, 3)), RANDOM.normal(size=(12, 1))
@@ -51,7 +51,7 @@ def assert_same(model, values):
         np.testing.assert_array_equal(now, then, err_msg=variable.path)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_between_two_fits(optimizer, jit):
     model = build(optimizer, jit=jit)
@@ -93,7 +93,7 @@ class RollsBack(keras.callbacks.Callback):
             assert_same(self.model, self.start)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_inside_of_fit(jit):
     x, y = np.tile(X[:4], (7, 1)), np.tile(Y[:4], (7, 1))
     model, rolls_back = build(jit=jit), RollsBack()

@@ -11,7 +11,7 @@ from keras_lrsched.callbacks._probe import Probe
 from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -39,7 +39,7 @@ class Seen(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_logs_and_history(jit):
     seen, model = Seen(), network(jit=jit)
     monitor = StabilityMonitor((X, Y), every=4, power_iterations=50)
@@ -54,7 +54,7 @@ def test_logs_and_history(jit):
     assert monitor.instabilities == 0
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_training_does_not_notice(jit):
     plain, model = network(jit=jit), network(jit=jit)
     fit(plain, epochs=2)
@@ -78,7 +78,7 @@ def test_stops_above_a_limit():
     assert len(fit(network(), monitor, epochs=5)["loss"]) == 5
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_lowers_the_rate_at_each_measurement_above_a_limit(jit):
     model = network(0.08, jit)
     monitor = StabilityMonitor((X, Y), every=2, max_logit=1e-3, action="lower", factor=0.25)
@@ -101,7 +101,7 @@ def broken(at):
     return y
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_stops_at_the_first_batch_that_is_not_finite(jit):
     monitor = StabilityMonitor((X, Y), action="stop")
     fit(network(jit=jit), monitor, y=broken(at=3), epochs=2)
@@ -116,7 +116,7 @@ def test_lower_alone_stops():
     assert float(model.optimizer.learning_rate) == pytest.approx(0.08)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("action", ["lower", None])
 def test_rollback(action, jit):
     """The broken batch is number 4 of 6: its update and that of number 3 are undone."""

@@ -15,7 +15,7 @@ from keras_lrsched._core import training_loop
 from keras_lrsched.callbacks import HypergradientLearningRate, LearningRateLogger, LossRecorder, ScheduleHyperparameter
 from keras_lrsched.callbacks._update_observer import UpdateObserver, optimizers_of
 from keras_lrsched.schedules import LinearDecay, PerUpdate
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT_WAYS
 
 STEPS = 6
 LINE = LinearDecay(0.5, 8)
@@ -124,7 +124,7 @@ def test_step_by_step(kind, accumulation, rate, wrapper, tmp_path):
     check(tmp_path, kind, accumulation, rate, wrapper, run_eagerly=True)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize(("rate", "wrapper"), [*zip(RATES, itertools.cycle(WRAPPERS), strict=False)])
 def test_compiled(rate, wrapper, jit, tmp_path):
     kind = "ours" if rate in ("schedule", "function", "scheduled") else "keras"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.callbacks.volsched import VolSched, volatility_multiplier
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 I = np.arange(60)  # noqa: E741 - the index of the formulas
 A = 0.5 + 0.3 * (1 - np.exp(-I / 20)) + 0.05 * np.sin(3 * I)
@@ -60,7 +60,7 @@ def train(series, epochs=1, jit=False, **options):
     return volsched, rates.rates
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_trajectory(jit, epochs):
     _, rates = train(A, epochs, jit, total_steps=100, every=10)

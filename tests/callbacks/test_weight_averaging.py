@@ -9,7 +9,7 @@ import pytest
 from keras_lrsched.callbacks import TrainingState
 from keras_lrsched.callbacks.weight_averaging import WeightAveraging
 from keras_lrsched.data import ScheduledBatches
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -50,7 +50,7 @@ def loss_with(weights):
     return np.mean((X @ weights[0] + weights[1] - Y) ** 2)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -83,7 +83,7 @@ def test_is_keras_moving_average():
     np.testing.assert_allclose(seen, [0.9, 0.891, 0.8748, 0.85293, 0.8266860], rtol=2e-7)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_does_not_notice(kind, jit):
     plain, model, raw = network(jit), network(jit), Raw()
@@ -95,7 +95,7 @@ def test_training_does_not_notice(kind, jit):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_validation_and_files_have_the_average(jit, tmp_path):
     model, averaging = network(jit), WeightAveraging("swa", every=1)
     averages = []
@@ -111,7 +111,7 @@ def test_validation_and_files_have_the_average(jit, tmp_path):
         np.testing.assert_array_equal(kernel(other), average[0])
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_predict_and_evaluate_put_the_weights_back(jit):
     model, averaging = network(jit), WeightAveraging("ema", every=2, keep_average=False)
     fit(model, averaging)
@@ -156,7 +156,7 @@ def with_batch_norm(jit=False):
     return model
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_batch_norm_statistics(jit):
     model, averaging = with_batch_norm(jit), WeightAveraging("swa", batch_norm_data=[X[:12], X[12:]])
     fit(model, averaging, validation_data=(X, Y))

@@ -3,9 +3,13 @@
 import keras
 import numpy as np
 
+from tests.nightly import some
+
 BACKEND = keras.backend.backend()
 JIT = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
 """The values of `jit_compile` that mean something."""
+JIT_WAYS = some(JIT)
+"""The same where another test shows what XLA does: on TensorFlow it takes seconds to compile a step, and is nightly."""
 
 
 def traced(schedule, steps, jit=False, autograph=False):

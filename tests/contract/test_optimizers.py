@@ -18,7 +18,7 @@ from keras_lrsched.optimizers import Optimizer
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
 
-from .backends import BACKEND, JIT, compiled_update, quick_update
+from .backends import BACKEND, JIT, JIT_WAYS, compiled_update, quick_update
 from .optimizer_cases import CASES
 from .optimizer_problem import RUNS, gradients, variables
 
@@ -155,7 +155,7 @@ def test_reference_trajectory(case, trajectory):
         np.testing.assert_allclose(actual, expected, rtol=trajectory.rtol, atol=0.1 * trajectory.rtol)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_reference_trajectory_compiled(case, jit):
     if BACKEND == "torch":
         pytest.skip("this backend does not compile the update")

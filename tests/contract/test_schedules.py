@@ -15,7 +15,7 @@ from keras_lrsched import schedules
 from keras_lrsched._core import registry
 from keras_lrsched.schedules import profiles
 
-from .backends import BACKEND, JIT, compiled_update, traced
+from .backends import BACKEND, JIT, JIT_WAYS, compiled_update, traced
 from .schedule_cases import CASES
 
 FLOAT32 = 3e-6
@@ -255,7 +255,7 @@ LONG_RUNS = {  # the schedule, its last step, and its value so many steps before
 }
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("name", LONG_RUNS)
 def test_long_run(name, jit):
     build, end, expected = LONG_RUNS[name]

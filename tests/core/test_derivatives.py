@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched._core.backends import compile_function, gradient, hessian_product
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 A = RANDOM.normal(size=(4, 4)).astype("float32")
@@ -27,13 +27,13 @@ def numpy(tensors):
     return np.concatenate([ops.convert_to_numpy(tensor) for tensor in tensors])
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_gradient(jit):
     result = compile_function(lambda values: gradient(quadratic_and_quartic, values), jit)(pieces(POINT))
     np.testing.assert_allclose(numpy(result), [*(A @ POINT + 4 * POINT**3), 0, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_hessian_product(jit):
     product = compile_function(lambda values, vectors: hessian_product(quadratic_and_quartic, values, vectors), jit)
     hessian = A + np.diag(12 * POINT**2)

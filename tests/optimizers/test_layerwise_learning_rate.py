@@ -8,7 +8,7 @@ from keras import ops
 from keras_lrsched import optimizers
 from keras_lrsched._core import registry
 from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Lion, Lookahead
-from tests.contract.backends import JIT, compiled_update
+from tests.contract.backends import JIT_WAYS, compiled_update
 
 
 def variables(dtype="float32"):
@@ -39,7 +39,7 @@ OF_KERAS = {
 }
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("make", OF_KERAS.values(), ids=OF_KERAS)
 def test_a_scaled_update_is_that_of_a_scaled_rate(make, jit):
     """Weight decay included; variables do not see each other in these methods."""

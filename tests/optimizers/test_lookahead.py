@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_lrsched.callbacks import WeightAveraging
 from keras_lrsched.optimizers import AdamW, Lookahead, ScheduleFreeSGD
-from tests.contract.backends import JIT, compiled_update
+from tests.contract.backends import JIT, JIT_WAYS, compiled_update
 from tests.contract.test_optimizers import digits
 
 
@@ -63,7 +63,7 @@ def test_each_step_to_the_end_is_the_inner_optimizer():
     assert updated(w, wrapped, 4) == updated(v, plain, 4)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("inner", [keras.optimizers.SGD, AdamW])
 def test_accumulated_gradients_count_as_one_update(inner, jit):
     w, v = keras.Variable([1.0]), keras.Variable([1.0])

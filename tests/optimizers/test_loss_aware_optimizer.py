@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_lrsched._core import backends
 from keras_lrsched.optimizers import MoMo, MoMoAdam
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 3)).astype("float32")
@@ -34,7 +34,7 @@ def loss_in(optimizer):
     return float(ops.convert_to_numpy(optimizer._scalars["loss"]))
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("method", [MoMo, MoMoAdam])
 def test_fit_tells_the_loss_of_each_batch(method, jit):
     """With its regularization, and not the running mean of the epoch."""

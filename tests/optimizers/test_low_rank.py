@@ -13,11 +13,11 @@ from keras_lrsched.optimizers._low_rank import (
     seed_for,
     singular_vectors,
 )
-from tests.contract.backends import BACKEND, JIT, compiled_update
+from tests.contract.backends import BACKEND, JIT_WAYS, compiled_update
 
 METHODS = (GaLore, Apollo, ApolloMini, Fira)
 every_method = pytest.mark.parametrize("method", METHODS)
-every_jit = pytest.mark.parametrize("jit", JIT)
+every_jit = pytest.mark.parametrize("jit", JIT_WAYS)
 
 
 def variable(shape, name="kernel", dtype="float32", seed=0):

@@ -11,6 +11,7 @@ from keras_lrsched.callbacks import ScheduleHyperparameter
 from keras_lrsched.optimizers import SGD, AdamW, Lion, Lookahead, Optimizer, get
 from keras_lrsched.precision import LossScaleOptimizer
 from keras_lrsched.schedules import LinearDecay
+from tests.contract.backends import JIT, JIT_WAYS
 
 BACKEND = keras.backend.backend()
 
@@ -167,10 +168,7 @@ def fit(optimizer, *, jit, poison=False, callbacks=()):
     return model.get_weights()[0].item()
 
 
-JIT = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
-
-
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_skips_in_fit(jit):
     optimizer = Lion(0.1, nonfinite="skip")
     assert fit(optimizer, jit=jit, poison=True) == pytest.approx(1 - 3 * 0.1)
@@ -178,7 +176,7 @@ def test_skips_in_fit(jit):
     assert int(optimizer.iterations) == 3
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_raises_in_fit(jit):
     """At once where a step can raise, else at the end; in both cases the weights are as before the bad batch."""
     with pytest.raises(Exception, match="not finite") as error:
@@ -187,7 +185,7 @@ def test_raises_in_fit(jit):
     assert type(error.value).__name__ == at_once
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_weight_decay_from_a_callback(jit):
     decay = ScheduleHyperparameter("optimizer.weight_decay", LinearDecay(0.5, 4))
     optimizer = Lion(1.0, weight_decay=0.1)

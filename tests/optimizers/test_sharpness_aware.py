@@ -8,14 +8,14 @@ from keras import ops
 from keras_lrsched._core import backends
 from keras_lrsched.optimizers import AdamW, Lookahead, MoMo, SharpnessAware
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS
 from tests.contract.optimizer_problem import RUNS
 from tests.contract.test_optimizers import digits
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3)).astype("float32")
 Y = X @ np.array([[1.0], [-2.0], [0.5]], "float32")
-every_jit = pytest.mark.parametrize("jit", JIT)
+every_jit = pytest.mark.parametrize("jit", JIT_WAYS)
 
 
 class Quartic(keras.layers.Layer):

@@ -8,14 +8,14 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import Lookahead, Sophia, SophiaModel
-from tests.contract.backends import BACKEND, JIT
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS
 from tests.contract.test_optimizers import digits
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3)).astype("float32")
 Y = RANDOM.integers(0, 4, size=32)
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-every_jit = pytest.mark.parametrize("jit", JIT)
+every_jit = pytest.mark.parametrize("jit", JIT_WAYS)
 
 
 def classifier(*hidden, activation=None, **options):

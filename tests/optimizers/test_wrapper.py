@@ -10,7 +10,7 @@ from keras import ops
 from keras_lrsched.callbacks import GradientNormRecorder, LearningRateLogger, ScheduleHyperparameter
 from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Lion, Lookahead
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.backends import BACKEND, JIT, compiled_update
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS, compiled_update
 
 WRAPPERS = {
     "lookahead": lambda inner: Lookahead(inner, sync_period=2),
@@ -132,7 +132,7 @@ def test_callbacks_find_the_inner_optimizer(wrap, tmp_path):
 
 @every_wrapper
 @every_inner
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_loss_scaling_goes_around(wrap, make, jit):
     scaled, plain = variable(), variable()
     outer, other = keras.optimizers.LossScaleOptimizer(wrap(make()), initial_scale=4.0), wrap(make())

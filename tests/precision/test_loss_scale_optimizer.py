@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_lrsched import optimizers
 from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
-from tests.contract.backends import BACKEND, JIT, compiled_update
+from tests.contract.backends import BACKEND, JIT, JIT_WAYS, compiled_update
 
 GOOD, BAD = 1.0, float("inf")
 MODES = ("eager", *JIT) if BACKEND != "torch" else ("eager",)
@@ -99,7 +99,7 @@ def test_abort_in_eager_code():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing")
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_abort_in_compiled_code(jit):
     w = keras.Variable([1.0])
     optimizer = LossScaleOptimizer(keras.optimizers.SGD(1.0), 4.0, min_scale=1.0)
@@ -206,7 +206,7 @@ def digits():
     return (x / 16).astype("float32"), y
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_a_model_that_explodes_stops(jit):
     x, y = digits()
     one = model()

@@ -22,7 +22,7 @@ from keras_lrsched.precision import (
 )
 from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision.layers import projections
-from tests.contract.backends import JIT
+from tests.contract.backends import JIT, JIT_WAYS
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 20, (24, 6)), RNG.integers(0, 20, (24, 6))
@@ -138,7 +138,7 @@ def test_layers_within_layers():
     assert {type(layer) for layer in model.layers[0].inner.layers} == {keras.layers.Dense}
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_it_trains_as_without_up_to_rounding(jit):
     plain, narrow = compiled(transformer(), jit), compiled(transformer(), jit)
     quantize_model(narrow, "fp8_current")

@@ -12,7 +12,7 @@ from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
 from keras_lrsched.precision._dynamic_map import dequantize_blockwise, quantize_blockwise
 from keras_lrsched.precision._range_expansion import dequantize_expanded, quantize_expanded
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.backends import BACKEND, JIT, compiled_update
+from tests.contract.backends import BACKEND, JIT_WAYS, compiled_update
 
 SHAPE = (70, 90)
 KINDS = ("blockwise8", "coat")
@@ -112,7 +112,7 @@ def test_adam_mini_has_its_first_moment_in_8_bits():
     assert 1 < optimizer.state_bytes_per_parameter() < 1.1
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @every_kind
 @pytest.mark.parametrize("inner", [keras.optimizers.AdamW, keras.optimizers.Lion, optimizers.AdamW, optimizers.Lion])
 def test_compiled_update_is_the_eager_one(inner, kind, jit):
@@ -127,7 +127,7 @@ def test_compiled_update_is_the_eager_one(inner, kind, jit):
     assert compiled.state_bytes_per_parameter() == pytest.approx(eager.state_bytes_per_parameter())
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @every_kind
 @pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
@@ -155,7 +155,7 @@ def parts_of(optimizer):
     return {v.name: np.array(values([v])[0]) for v in optimizer.variables if v.name.rpartition("_")[2] in endings}
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @pytest.mark.parametrize("inner", [optimizers.AdamW, optimizers.Lion])
 def test_one_compiled_update_of_expanded_moments(inner, jit):
     """From the same state: other last bits of a logarithm or a power move few codes, by one, and nothing else."""
@@ -314,7 +314,7 @@ def test_clipping(inner, options):
 
 
 @of_keras_and_ours
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 def test_accumulated_gradients_count_as_one_update(inner, jit):
     options = {"learning_rate": LinearDecay(1e-2, 40)}
     big, small = made(), made()
@@ -360,7 +360,7 @@ def test_moving_average_of_weights(inner):
     np.testing.assert_allclose(w.numpy(), mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("jit", JIT_WAYS)
 @every_kind
 def test_nonfinite_gradients_are_skipped(kind, jit):
     """The state stays as it is, bit for bit."""
