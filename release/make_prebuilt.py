@@ -47,8 +47,6 @@ def main():
 
 def add(target, family, folder, objects):
     """Compiles a library into the folder, and returns its row of the manifest."""
-    for binding in objects.glob("binding_*.o"):  # of another target; the kernels are the same
-        binding.unlink()
     _build.build(target, family, objects, ("-s",))
     framework = _targets.framework(target)
     name = f"{family}_{target}{f'-{framework.version}' if framework.version else ''}.so"

@@ -1,6 +1,7 @@
 """Compiled libraries, built on first use into a cache with the compiler that is there.
 
-A library is built anew when the version of the framework, the compiler, the flags, the C library or a source changes.
+A library is built anew when the version of the framework, the compiler, the flags, the C library or a source changes. The
+kernels of a family, which know no framework, are compiled once for all of its libraries, into one object file beside them.
 Processes that want the same one at the same time wait for each other; what is in the cache is always complete. A build that
 failed is not tried again until one of these changes, or `keras-lrsched doctor --build` is run.
 """
@@ -23,6 +24,9 @@ from keras_lrsched.kernels._processes import ProcessGroup, wait
 
 PROGRESS_EVERY = 10
 """Seconds between lines on the progress of a build."""
+
+KERNELS = "kernels.o"
+"""The kernels of a family in the folder of a build."""
 
 TIME_LIMIT = 900
 """Seconds after which a build is given up."""
@@ -78,15 +82,31 @@ def _stem(target, family, version):
 def _path(target, family):
     framework = _targets.framework(target)
     versions = [_version_of(compiler) for compiler in _targets.compilers(target)]
-    system = platform.machine(), platform.libc_ver()
     jobs = _targets.loops(family), _targets.bindings(target, family), _targets.dispatch(family)
-    identity = repr((versions, system, jobs, _targets.linker(target), framework.version, framework.build))
+    identity = repr((versions, _system(), jobs, _targets.linker(target), framework.version, framework.build))
     if framework.folder:  # the same version elsewhere is the same framework
         identity = identity.replace(framework.folder, "")
+    digest = _digest(identity, _targets.sources(family))
+    return _cache.folder() / f"{_stem(target, family, framework.version)}-{digest}.so"
+
+
+def _kernels_path(family):
+    """The object file with the kernels of a family and the choice among their instruction sets."""
+    jobs = _targets.loops(family), _targets.dispatch(family)
+    identity = repr((_version_of(_targets.compiler()), _system(), jobs))
+    sources = [source for source in _targets.sources(family) if source.parent.name == "kernels"]
+    return _cache.folder() / f"{family}_kernels-{_digest(identity, sources)}.o"
+
+
+def _system():
+    return platform.machine(), platform.libc_ver()
+
+
+def _digest(identity, sources):
     content = hashlib.sha256(identity.encode())
-    for source in _targets.sources(family):
+    for source in sources:
         content.update(source.read_bytes())
-    return _cache.folder() / f"{_stem(target, family, framework.version)}-{content.hexdigest()[:16]}.so"
+    return content.hexdigest()[:16]
 
 
 def _version_of(compiler):
@@ -121,10 +141,23 @@ def _build_once(target, family, path, retry):
         _cache.remove_leftovers(path)
         with tempfile.TemporaryDirectory(prefix=path.stem + _cache.BUILD, dir=path.parent) as folder:
             try:
-                build(target, family, Path(folder))
+                _build_with_cached_kernels(target, family, Path(folder))
             except CompilerError as error:
                 raise BuildError(_cache.store_failure(path, str(error), error.log)) from error
             _cache.store(Path(folder, "library.so"), path)
+
+
+def _build_with_cached_kernels(target, family, folder):
+    cached = _kernels_path(family)
+    is_cached = _cache.has(cached)
+    if is_cached:
+        _cache.verify(cached)
+        (folder / KERNELS).symlink_to(cached)
+    build(target, family, folder)
+    if not is_cached:
+        with _cache.locked(cached):
+            if not _cache.has(cached):
+                _cache.store(folder / KERNELS, cached)
 
 
 def _announce(text):
@@ -143,7 +176,7 @@ class CompilerError(BuildError):
 
 
 def build(target, family, folder, link_flags=()):
-    """Compiles a library into `folder / "library.so"`. An object that is in the folder already is not compiled again.
+    """Compiles a library into `folder / "library.so"`, and its kernels into `folder / KERNELS` unless they are there already.
 
     Raises:
         CompilerError: If a compiler fails.
@@ -151,27 +184,32 @@ def build(target, family, folder, link_flags=()):
     start = time.monotonic()
     with ProcessGroup() as group:
         make = _Make(group, folder, start + TIME_LIMIT)
-        sets = _targets.loops(family)
-        jobs = {**sets, **_targets.bindings(target, family)}
-        started = {name: make.start(name, job) for name, job in jobs.items() if not make.object(name).exists()}
+        loops = {} if (folder / KERNELS).exists() else _targets.loops(family)
+        bindings = _targets.bindings(target, family)
+        started = {name: make.start(name, job) for name, job in {**loops, **bindings}.items()}
         make.wait(
             started.values(),
             lambda done: _announce(
                 f"keras_lrsched: {done} of {len(started)} files are compiled after {time.monotonic() - start:.0f} s."
             ),
         )
-        failed = [name for name in sets if name in started and started[name].process.returncode]
-        lacking = [name for name in failed if make.lacks_instructions(_targets.instruction_sets(family)[name])]
+        lacking = _lacking(make, family, [name for name in loops if started[name].process.returncode])
         for name in [name for name in started if name not in lacking]:
             make.check(started[name])
-        if lacking:
-            _announce(
-                f"keras_lrsched leaves out code for {', '.join(lacking)}, which {_targets.compiler()[0]} cannot compile."
-            )
-        make.run("dispatch", _targets.dispatch(family, lacking))
-        objects = [str(make.object(name)) for name in ("dispatch", *jobs) if name not in lacking]
-        flags = [*link_flags, "-shared", "-o", str(folder / "library.so"), *objects, *_targets.libraries(target)]
-        make.command("link", [*_targets.linker(target), *flags])
+        if loops:
+            make.run("dispatch", _targets.dispatch(family, lacking))
+            kept = [name for name in loops if name not in lacking]
+            make.link(KERNELS, [*_targets.compiler(), "-r", "-nostdlib"], ["dispatch", *kept])
+        linker = [*_targets.linker(target), *link_flags, "-shared"]
+        make.link("library.so", linker, ["kernels", *bindings], _targets.libraries(target))
+
+
+def _lacking(make, family, failed):
+    """Instruction sets that the compiler does not know, among those whose kernels it could not compile."""
+    lacking = [name for name in failed if make.lacks_instructions(_targets.instruction_sets(family)[name])]
+    if lacking:
+        _announce(f"keras_lrsched leaves out code for {', '.join(lacking)}, which {_targets.compiler()[0]} cannot compile.")
+    return lacking
 
 
 class _Make:
@@ -204,9 +242,10 @@ class _Make:
         self.wait([started])
         self.check(started)
 
-    def command(self, name, words):
+    def link(self, file, linker, objects, libraries=()):
+        words = [*linker, "-o", str(self.folder / file), *(str(self.object(each)) for each in objects), *libraries]
         with _cannot_run(words):
-            started = self.group.start(words, self.folder / f"{name}.log")
+            started = self.group.start(words, self.folder / f"{file}.log")
         self.wait([started])
         self.check(started)
 
