@@ -5,7 +5,7 @@ CORES ?= 2
 PARALLEL = -n $(CORES) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
 
-.PHONY: demo test test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
+.PHONY: demo test test-nightly test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
 
 demo: .venv/demo
 	rm -rf demo
@@ -14,6 +14,10 @@ demo: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# What shows again, for another member or by another compiler, what `make test` has shown for one of its kind.
+test-nightly: .venv/dev
+	$(BIN)/python -m pytest $(PARALLEL) -m "nightly and not slow"
 
 # What takes minutes: runs with each controller, killed twenty times; formats, and more of the contracts, compiled by XLA.
 test-slow: .venv/backends
@@ -26,12 +30,13 @@ test-slow: .venv/backends
 faults: .venv/backends
 	$(BIN)/python docs/make_reliability.py
 
-# The contract suites and callbacks once more, on the other two backends of Keras. PyTorch is pinned: its plain build brings
-# gigabytes.
+# The contract suites and callbacks once more, with the nightly tests, on the other two backends of Keras. PyTorch is pinned: its
+# plain build brings gigabytes.
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/data tests/distributed $(ALSO)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) tests/contract tests/callbacks tests/data \
-		tests/distributed $(ALSO) tests/precision
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/callbacks tests/data \
+		tests/distributed $(ALSO)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/callbacks \
+		tests/data tests/distributed $(ALSO) tests/precision
 
 # Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/benchmarks/programs.md shows it. A
 # sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs; `make test-slow` has the rest.

@@ -7,6 +7,5 @@ nightly = pytest.mark.nightly
 
 def some(values, first=1, chosen=None):
     """Parameters of which `make test` takes the first ones, or those for which `chosen` is true; the others are nightly."""
-    values = list(values)
-    kept = values[:first] if chosen is None else [value for value in values if chosen(value)]
-    return [value if value in kept else pytest.param(value, marks=nightly) for value in values]
+    kept = [index < first if chosen is None else chosen(value) for index, value in enumerate(values)]
+    return [value if keep else pytest.param(value, marks=nightly) for value, keep in zip(values, kept, strict=True)]

@@ -14,6 +14,7 @@ from keras_lrsched import callbacks
 from keras_lrsched._core import plain
 from keras_lrsched.callbacks import TrainingState
 from keras_lrsched.data import ScheduledBatches
+from tests.nightly import nightly, some
 
 from .backends import JIT
 from .callback_cases import BASES, CASES, SAVES_THE_OTHERS
@@ -25,13 +26,19 @@ EPOCHS = 3
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
-COMPILED = ("AdaptiveBatchSize", "HypergradientLearningRate", "LossRecorder", "StabilityMonitor", "WeightAveraging ema")
+OF_EACH_KIND = ("AdaptiveBatchSize", "HypergradientLearningRate", "LossRecorder", "StabilityMonitor", "WeightAveraging ema")
 """Of each kind one: with other batch sizes, with the gradients, with values from outside, with its own loss, with weights.
-Where compiling is one of two ways, the others are compiled among the slow tests."""
+Of the others, what trains once more is nightly, and what is compiled where that is one of two ways is slow."""
+
+one_of_each_kind = pytest.mark.parametrize(
+    "case", some(CASES, chosen=lambda case: case.name in OF_EACH_KIND), ids=lambda case: case.name
+)
 
 
 def marks(case, jit):
-    return pytest.mark.slow if jit and False in JIT and case.name not in COMPILED else ()
+    if not jit or False not in JIT:
+        return ()
+    return nightly if case.name in OF_EACH_KIND else pytest.mark.slow
 
 
 every_case_and_mode = pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_no_callback_is_forgotten():
 def test_resumes(case, jit, tmp_path):
     _, _, expected = undisturbed(case, jit)
     assert all(np.all(np.isfinite(values)) for values in expected)
-    for after in (7,) if jit and False in JIT else (7, 5):  # XLA compiles each run for seconds
+    for after in (7, 5) if case.name in OF_EACH_KIND and not (jit and False in JIT) else (7,):  # each run is traced
         state = TrainingState(tmp_path / "state", every=2)
         with pytest.raises(InterruptedError):
             fit(make_model(case, jit), Interrupts(after), case.build(sample()), state)
@@ -144,7 +151,7 @@ def test_state(case):
     keras.tree.map_structure(np.testing.assert_array_equal, state, other.state())
 
 
-@every_case
+@one_of_each_kind
 def test_copy(case):
     """KerasTuner copies callbacks for each trial; what the first has become, a copy from before does not see."""
     _, copied, expected = undisturbed(case)
@@ -152,7 +159,7 @@ def test_copy(case):
         np.testing.assert_array_equal(left, right)
 
 
-@every_case
+@one_of_each_kind
 def test_begins_anew_for_another_model(case):
     """Lists of callbacks are made once and used for all folds."""
     used, _, expected = undisturbed(case)
@@ -169,7 +176,7 @@ def test_copy_after_a_run(case):
             keras.tree.map_structure(np.testing.assert_array_equal, callback.state(), copied.state())
 
 
-@every_case
+@one_of_each_kind
 def test_several_inputs_and_no_metrics(case):
     model = make_model(case, metrics=(), several_inputs=True, built=False)
     values = fit(model, case.build(sample(several_inputs=True)), x=X2)

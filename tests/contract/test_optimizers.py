@@ -17,8 +17,9 @@ from keras_lrsched._core import backends, registry
 from keras_lrsched.optimizers import Optimizer
 from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
 from keras_lrsched.schedules import LinearDecay
+from tests.nightly import nightly, some
 
-from .backends import BACKEND, JIT, JIT_WAYS, compiled_update, quick_update
+from .backends import BACKEND, JIT, compiled_update, quick_update
 from .optimizer_cases import CASES
 from .optimizer_problem import RUNS, gradients, variables
 
@@ -70,12 +71,23 @@ def test_copies_and_pickles(case):
         assert copied.get_config() == optimizer.get_config()
 
 
-def in_ways(names, first, *others):
-    """Marks a test of all optimizers in the first way, and in the other ways of one of each kind; the rest is slow."""
+of_each_kind = pytest.mark.parametrize(
+    "case", some(CASES, chosen=lambda case: case.name in OF_EACH_KIND), ids=lambda case: case.name, indirect=True
+)
+"""For what takes long, and the base class does alike for all: the others at night."""
+
+
+def in_ways(names, first, *others, is_long=False):
+    """Parametrizes a test by optimizers and ways: all in the first way, one of each kind in the others; the rest is slow.
+
+    What is long is so for one of each kind in the first way, and nightly for what else would not be slow.
+    """
 
     def marks(case, way):
-        quick = way is first or case.name in OF_EACH_KIND or BACKEND == "torch"
-        return () if quick else pytest.mark.slow
+        is_of_each_kind = case.name in OF_EACH_KIND
+        if not (way is first or is_of_each_kind or BACKEND == "torch"):
+            return pytest.mark.slow
+        return nightly if is_long and not (way is first and is_of_each_kind) else ()
 
     def name(case, way):
         return "-".join([case.name, *(str(it) for it in way if not isinstance(it, dict))])
@@ -155,7 +167,7 @@ def test_reference_trajectory(case, trajectory):
         np.testing.assert_allclose(actual, expected, rtol=trajectory.rtol, atol=0.1 * trajectory.rtol)
 
 
-@pytest.mark.parametrize("jit", JIT_WAYS)
+@in_ways(("jit",), *[(jit,) for jit in JIT])
 def test_reference_trajectory_compiled(case, jit):
     if BACKEND == "torch":
         pytest.skip("this backend does not compile the update")
@@ -211,6 +223,7 @@ def test_found_by_its_registered_name(case):
         assert again.get_config() == case.build(name=again.name).get_config()
 
 
+@of_each_kind
 def test_saved_model_goes_on_training(case, tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="out")])
@@ -284,7 +297,7 @@ def gradients_of(dtype):
     return [[*numbers(seed=t, dtype=dtype).values()] for t in range(200)]
 
 
-@in_ways(("dtype",), ("bfloat16",), ("float16",))
+@in_ways(("dtype",), ("bfloat16",), ("float16",), is_long=True)
 def test_low_precision_moves_and_stays_finite(case, dtype):
     start, batches = values(made(dtype=dtype)), gradients_of(dtype)
     for options in ({}, {"master_weights": True}) + (
@@ -300,6 +313,7 @@ def test_low_precision_moves_and_stays_finite(case, dtype):
         assert all(v.dtype != dtype for v in optimizer.variables)
 
 
+@of_each_kind
 def test_master_weights_are_those_of_float32(case):
     """The variables are the float32 ones, rounded, also after they were set from outside."""
     grads = [[ops.cast(g, "bfloat16") for g in numbers(seed=t).values()] for t in range(10)]
@@ -439,6 +453,7 @@ def test_variables_of_tensorflow_itself(case, options):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere all shapes are known")
+@of_each_kind
 def test_gradients_of_unknown_shape(case):
     """In a graph a gradient may know its shape only when it runs, as with batches of unknown shape."""
     import tensorflow as tf
@@ -477,7 +492,7 @@ def test_lazy_embeddings(case, jit):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others fetch a batch before its step")
-@in_ways(("accumulated",), (1,), (2,))
+@in_ways(("accumulated",), (1,), (2,), is_long=True)
 def test_the_end_of_the_data_is_no_update(case, accumulated):
     """TensorFlow finds it by running the step once more, without a batch; what does not wait for one is changed then."""
     import tensorflow as tf
@@ -501,7 +516,7 @@ def test_the_end_of_the_data_is_no_update(case, accumulated):
 # Settings
 
 
-@in_ways(("jit",), *[(jit,) for jit in JIT])
+@in_ways(("jit",), *[(jit,) for jit in JIT], is_long=True)
 def test_accumulated_gradients_count_as_one_update(case, jit):
     options = {"learning_rate": LinearDecay(1e-2, 4), "weight_decay": LinearDecay(0.1, 4)}
     one, four = case.build(**options), case.build(**options, gradient_accumulation_steps=4)
@@ -545,6 +560,7 @@ def test_weight_decay_and_its_exclusion(case):
         assert np.any(without != decayed) or name == "scalar"  # which has a direction only, if steps have a fixed length
 
 
+@of_each_kind
 def test_exclusion_as_in_keras(case):
     by_method, by_argument = (
         case.build(weight_decay=0.5),
@@ -558,6 +574,7 @@ def test_exclusion_as_in_keras(case):
     assert_same_history(train(again, made()), expected)
 
 
+@of_each_kind
 def test_learning_rate_multipliers(case):
     rate = default_rate(case)
     plain, double = (train(case.build(learning_rate=r), made()) for r in (rate, 2 * rate))
@@ -621,6 +638,7 @@ def digits():
     *[("float32", jit, {}) for jit in JIT],
     ("mixed_bfloat16", JIT[0], {"use_ema": True, "clipnorm": 1.0}),
     ("mixed_float16", JIT[0], {"nonfinite": "raise"}),
+    is_long=True,
 )
 def test_fit(case, policy, jit, options):
     if case.loss is not None and policy == "mixed_float16":

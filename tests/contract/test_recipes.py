@@ -17,6 +17,7 @@ from keras_lrsched.precision import (
     switch_recipe,
 )
 from tests.contract.backends import JIT
+from tests.nightly import some
 
 CONTEXT = LayerContext(index=1, count=4)
 RNG = np.random.default_rng(0)
@@ -36,9 +37,17 @@ LARGEST_ERROR = {  # of a product of normal numbers, relative to its size
 EXACT_FORWARD = ("wta_crs",)
 
 
+OF_EACH_KIND = ("fp8_delayed", "nvfp4", "quest", "wta_crs")
+"""With state of its own, with random numbers, with trained scales, with another product."""
+
+
 @pytest.fixture(params=recipe_names())
 def name(request):
     return request.param
+
+
+of_each_kind = pytest.mark.parametrize("name", some(recipe_names(), chosen=OF_EACH_KIND.__contains__), indirect=True)
+"""For what traces the step of a model once or more: the others at night."""
 
 
 def network(jit=JIT[0], width=128):
@@ -73,6 +82,7 @@ def test_products_are_near(name):
         assert 1e-3 < error < LARGEST_ERROR.get(name, 0.06)
 
 
+@of_each_kind
 def test_it_trains(name):
     model = network()
     quantize_model(model, name)
@@ -81,6 +91,7 @@ def test_it_trains(name):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@of_each_kind
 def test_numbers_that_fill_no_block(name):
     """37 inputs and 5 tokens: zeros fill the blocks, and nothing of them is seen."""
     model = network(width=37)
@@ -100,6 +111,7 @@ def test_zeros_give_zeros(name):
     assert np.max(np.abs(y)) <= limit
 
 
+@of_each_kind
 def test_saved_it_goes_on_alike(name, tmp_path):
     model = network()
     quantize_model(model, name)
@@ -118,6 +130,7 @@ def plain_model():
     return fit(plain), [w.path for w in plain.weights]
 
 
+@of_each_kind
 def test_switched_off_it_is_the_plain_model(name):
     model = network()
     quantize_model(model, name)

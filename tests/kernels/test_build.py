@@ -421,7 +421,7 @@ def test_one_warning_then_plain_operations(monkeypatch, untried, error):
 @pytest.mark.parametrize(
     ("family", "devices"),
     [
-        ("update", "klr_cuda_devices"),
+        pytest.param("update", "klr_cuda_devices", marks=pytest.mark.nightly),
         # 90 s: every element, on each of three architectures
         pytest.param("quantize", "klr_cuda_quantize_devices", marks=pytest.mark.slow),
     ],

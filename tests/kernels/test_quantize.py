@@ -27,7 +27,7 @@ from keras_lrsched.precision import (
 )
 from keras_lrsched.precision._blocks import Blocks
 from keras_lrsched.precision._gemms import GemmSpec
-from tests.precision.compiled import MODES, compiled, gradient
+from tests.precision.compiled import MODES_AND_NIGHTLY, compiled, gradient
 
 BACKEND = keras.backend.backend()
 
@@ -147,7 +147,7 @@ def test_same_bits_of_all_shapes(format, shape, axis, options, monkeypatch):
         assert_same(own, plain)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_AND_NIGHTLY)
 @pytest.mark.parametrize("name", ["FP8_E4M3_ROW", "MXFP4", "NVFP4", "NVFP4_2D", "INT8"])
 def test_compiled_graphs(name, mode, monkeypatch):
     x = numbers((40, 70))[0]
@@ -196,7 +196,7 @@ def test_a_rotation_in_the_same_pass(format, size, options, monkeypatch):
         assert_same(own, plain)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", MODES_AND_NIGHTLY)
 @pytest.mark.parametrize(("name", "size"), [("NVFP4", 16), ("MXFP4", 128)])
 def test_compiled_graphs_with_a_rotation(name, size, mode, monkeypatch):
     x = numbers((40, 256))[0]

@@ -3,9 +3,13 @@
 import keras
 from keras import ops
 
-MODES = {"tensorflow": ("eager", "graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[keras.backend.backend()]
+from tests.nightly import some
 
+MODES = {"tensorflow": ("eager", "graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[keras.backend.backend()]
 """The way functions are run. Eager JAX would compile each operation for each shape: minutes, for the operations of `jit`."""
+
+MODES_AND_NIGHTLY = some(MODES, chosen=lambda mode: mode != "xla")
+"""The same, with XLA of TensorFlow at night: it takes half a minute to build what calls a family of kernels from it."""
 
 
 def quickly(function, *arrays):
