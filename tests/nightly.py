@@ -1,4 +1,4 @@
-"""What `make test` leaves to `make test-nightly`: what takes seconds and shows again what another test has shown."""
+"""Tests that `make test` leaves to `make test-nightly`: they take seconds, and show again what another has shown."""
 
 import pytest
 

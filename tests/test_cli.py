@@ -21,6 +21,7 @@ from keras_lrsched.cli import support
 from keras_lrsched.precision import recipe_names
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Trainer
+from tests.nightly import nightly
 
 
 def run(*words):
@@ -164,6 +165,14 @@ def test_plot_draws(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(picture)
 
 
+@pytest.fixture
+def without_xla(monkeypatch):
+    """XLA takes longer to compile a step than a test has steps."""
+    if keras.backend.backend() == "tensorflow":
+        monkeypatch.setattr(Trainer.__init__, "__defaults__", (False,))
+
+
+@pytest.mark.usefixtures("without_xla")
 def test_compare_writes_its_results(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--workload", "digits", "--schedules", "linear,rex:a=0.1:b=0.9", "--budget", "4,6", "--seeds", "2"]
@@ -255,6 +264,7 @@ def test_a_backend_that_is_not_installed(fails, monkeypatch):
     assert "pip install 'keras-lrsched[jax]'" in fails("--backend", "jax", "list")
 
 
+@nightly
 def test_unknown_backend_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "caffe")
     result = run("list")
@@ -280,8 +290,9 @@ def default_handlers():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, monkeypatch, default_handlers):
+@pytest.mark.usefixtures("without_xla", "default_handlers")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=nightly)])
+def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, monkeypatch):
     """The batch in which the signal comes is the last one."""
     train, out, updates = Trainer.run, tmp_path / "out", []
 
@@ -302,6 +313,7 @@ def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, mon
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
+@nightly
 def test_an_error_in_a_run_leaves_the_others(tmp_path, monkeypatch):
     train, out = Trainer.run, tmp_path / "out"
 

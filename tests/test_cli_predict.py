@@ -8,6 +8,7 @@ import pytest
 from keras_lrsched import cli, schedules
 from keras_lrsched.laws import Law, LossCurve, MultiPowerLaw
 from keras_lrsched.schedules import Tabulated
+from tests.nightly import nightly
 
 PEAK, STEPS = 0.01, 300
 TRUTH = MultiPowerLaw(1.5, 0.5, 0.5, 20.0, 2.0, 0.6, 0.6, warmup="sum")
@@ -75,6 +76,7 @@ def test_loss(law, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@nightly
 def test_best_is_trained_with(law, tmp_path, capsys):
     best = tmp_path / "best.json"
     assert cli.main(["predict", "best", law, "--steps", "40", "-o", str(best)]) == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched._core import registry
+from tests.nightly import some
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +40,7 @@ DOCUMENTS = {
     "docs/guides/low_precision.md": A_MODEL,
     "docs/guides/write_your_own.md": "",
 }
+QUICK = ("README.md", "docs/guides/laws.md", "docs/guides/write_your_own.md")
 
 
 def python_of(document):
@@ -66,7 +68,7 @@ def fit(optimizer, callbacks=()):
     return float(model.optimizer.learning_rate)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", some(DOCUMENTS, chosen=QUICK.__contains__))
 def test_python_blocks(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_entries", [*registry._entries])  # a page may register methods of its own

@@ -82,7 +82,7 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
-@fuzz
+@settings(fuzz, max_examples=25)
 @given(PLAIN)
 def test_a_state_comes_back(tmp_path, state):
     checkpoint_file.write(tmp_path / "state", state)

@@ -176,7 +176,7 @@ class CompilerError(BuildError):
 
 
 def build(target, family, folder, link_flags=()):
-    """Compiles a library into `folder / "library.so"`, and its kernels into `folder / KERNELS` unless they are there already.
+    """Compiles a library into `folder / "library.so"`, and its kernels into `folder / KERNELS` unless that is there.
 
     Raises:
         CompilerError: If a compiler fails.

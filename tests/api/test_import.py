@@ -5,16 +5,20 @@ import sys
 
 import pytest
 
+from tests.nightly import nightly
+
 
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+@nightly
 def test_classes_of_saved_models_are_registered():
     code = "import keras, keras_lrsched\nprint(keras.saving.get_registered_object('keras_lrsched>REXDecay').__name__)"
     assert run(code) == ["REXDecay"]
 
 
+@nightly
 def test_other_rooms_are_imported_on_first_use():
     code = """
 import sys, keras_lrsched

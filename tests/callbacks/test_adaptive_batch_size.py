@@ -11,6 +11,7 @@ from keras_lrsched.callbacks.adaptive_batch_size import next_batch_size
 from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.test_gradient_noise_scale import mean_model
 from tests.contract.backends import BACKEND, JIT_WAYS
+from tests.nightly import nightly
 
 GRADIENTS = np.array([[1, 0, 2], [0.5, -0.5, 1], [1.5, 0.5, 3], [1, 1, 0]])
 """Of four samples: V = 2.25 and |g|^2 = 3.3125."""
@@ -23,7 +24,9 @@ def test_reference_numbers(eta, expected):
 
 
 @pytest.mark.parametrize("jit", JIT_WAYS)
-@pytest.mark.parametrize(("eta", "expected"), [(0.1, 68), (0.5, 4), (1.0, 4)])
+@pytest.mark.parametrize(
+    ("eta", "expected"), [(0.1, 68), pytest.param(0.5, 4, marks=nightly), pytest.param(1.0, 4, marks=nightly)]
+)
 def test_reference_numbers_in_training(eta, expected, jit):
     data = ScheduledBatches(np.tile(GRADIENTS, (40, 1)), np.zeros(160), batch_size=1, shuffle=False)
     adaptive = AdaptiveBatchSize(eta, **OFFICIAL)
@@ -68,7 +71,7 @@ def test_powers_of_two():
     assert max(adaptive.batch_size) == 16  # 17 would be wanted
 
 
-@pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("sqrt", 17**0.5), ("linear", 17)])
+@pytest.mark.parametrize(("rule", "factor"), [pytest.param("none", 1, marks=nightly), ("sqrt", 17**0.5), ("linear", 17)])
 def test_learning_rate_rule(rule, factor):
     data = ScheduledBatches(np.tile(GRADIENTS, (40, 1)), np.zeros(160), batch_size=1, shuffle=False)
     model = mean_model(learning_rate=1e-3)
@@ -77,6 +80,7 @@ def test_learning_rate_rule(rule, factor):
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(1e-3 * factor, rel=1e-5)
 
 
+@nightly
 @pytest.mark.skipif(BACKEND == "jax", reason="compiles for each size")
 def test_grows_late_in_training():
     """A linear fit with noise: the gradient dies out and the noise stays."""

@@ -13,6 +13,7 @@ from keras_lrsched.callbacks.gradient_controller import GradientController
 from keras_lrsched.callbacks.loss_recorder import LossRecorder
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4)).astype("float32")
@@ -82,7 +83,7 @@ class Replay(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = next(self.rates)
 
 
-@pytest.mark.parametrize("data", ["scheduled", "arrays"])
+@pytest.mark.parametrize("data", some(["scheduled", "arrays"]))
 def test_search_leaves_no_trace(data):
     """The run is the one with the rates that were found, given beforehand."""
 
@@ -117,7 +118,7 @@ class Batches(GradientController):
         self.counted = int(self.read(self.count))
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", some([True, False]))
 def test_other_callbacks_do_not_see_the_search(first):
     batches, autolrs, recorder = Batches(), small(), LossRecorder()
     others = [batches, recorder]
@@ -148,6 +149,7 @@ def test_candidates_see_the_batches_that_come_next(monkeypatch):
             np.testing.assert_array_equal(seen[24 + 16 * candidate + i], expected[10 + i])
 
 
+@nightly
 def test_validation_after_the_first_long_stage(monkeypatch):
     seen = []
     model, autolrs = (
@@ -178,12 +180,12 @@ def test_validation_loss_that_grew_is_not_extrapolated():
     assert autolrs._prospect(falling, 2.0) != falling[-1]
 
 
-@pytest.mark.parametrize("search", ["bayes", "log_grid"])
+@pytest.mark.parametrize("search", some(["bayes", "log_grid"]))
 def test_diverging_candidates(search):
     if search == "bayes":
         pytest.importorskip("sklearn")
     model, autolrs = make_model(), small(max_learning_rate=1e20, search=search, candidates=6)
-    history = model.fit(make_batches(), epochs=5, verbose=0, callbacks=[autolrs]).history
+    history = model.fit(make_batches(), epochs=2, verbose=0, callbacks=[autolrs]).history
     for stage in autolrs.stages:
         losses = np.array([loss for _, loss in stage["tried"]])
         assert np.isfinite(losses).all()
@@ -193,6 +195,7 @@ def test_diverging_candidates(search):
     assert np.isfinite(history["loss"]).all()
 
 
+@nightly
 def test_all_candidates_diverge():
     model, autolrs = make_model(), small(min_learning_rate=1e15, max_learning_rate=1e20)
     model.fit(make_batches(), epochs=1, verbose=0, callbacks=[autolrs])
@@ -212,6 +215,7 @@ def test_warmup():
     assert [stage["step"] for stage in autolrs.stages] == [5, 15]
 
 
+@nightly
 def test_second_fit_goes_on():
     whole, parts = small(), small()
     make_model().fit(make_batches(), epochs=6, verbose=0, callbacks=[whole])
@@ -232,10 +236,10 @@ class Parts(keras.utils.PyDataset):
         return X[20 * i : 20 * i + 20], Y[20 * i : 20 * i + 20]
 
 
-@pytest.mark.parametrize("data", [(X, Y), (Parts(),)])
+@pytest.mark.parametrize("data", some([(Parts(),), (X, Y)]))
 def test_other_data(data):
     model, autolrs = make_model(), small()
-    model.fit(*data, epochs=5, verbose=0, callbacks=[autolrs], class_weight=None)
+    model.fit(*data, verbose=0, callbacks=[autolrs], class_weight=None)
     assert len(autolrs.stages) > 0
     starts = autolrs.stages[0]["tried"]
     assert starts[0][1] != starts[2][1]
@@ -326,9 +330,9 @@ def test_model_without_input():
     model = keras.Sequential([keras.layers.Dense(6, "tanh"), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
     model.compile("adam", "mse")
     autolrs = small()
-    model.fit(X, Y, batch_size=16, epochs=3, verbose=0, callbacks=[autolrs])
-    assert len(autolrs.stages) == 2
-    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 12
+    model.fit(X, Y, batch_size=16, verbose=0, callbacks=[autolrs])
+    assert len(autolrs.stages) == 1
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 4
 
 
 def test_refuses_a_loop_of_ones_own():
@@ -337,6 +341,7 @@ def test_refuses_a_loop_of_ones_own():
         callbacks.on_train_begin()
 
 
+@nightly
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data")
 def test_a_search_for_a_step_that_does_not_come_is_undone():
     """Where Keras does not know the number of batches, `on_train_batch_begin` comes once more at the end of an epoch."""
@@ -356,7 +361,7 @@ def test_a_search_for_a_step_that_does_not_come_is_undone():
 def test_monitor():
     with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'"):
         make_model().fit(make_batches(), verbose=0, callbacks=[small(monitor="d_loss")])
-    autolrs = small(monitor="mae", validation_data=(X, Y), max_exploitation_steps=10)
+    autolrs = small(monitor="mae", validation_data=(X, Y), max_exploitation_steps=10, candidates=1)
     make_model().fit(make_batches(), epochs=4, verbose=0, callbacks=[autolrs])
     assert autolrs.is_validating
     assert autolrs.first_loss == pytest.approx(make_model().evaluate(X, Y, verbose=0)[1], rel=1e-4)

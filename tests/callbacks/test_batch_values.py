@@ -7,6 +7,7 @@ import pytest
 from keras_lrsched.callbacks._batch_values import BatchValues
 from tests.callbacks.own_step import OwnStep
 from tests.contract.backends import BACKEND, JIT, JIT_WAYS
+from tests.nightly import some
 
 RANDOM = np.random.default_rng(0)
 X, Y, WEIGHTS = RANDOM.normal(size=(10, 3)), RANDOM.normal(size=(10, 1)), RANDOM.uniform(0.5, 2, size=10)
@@ -159,7 +160,7 @@ def fit_own(model, *callbacks, jit=False, **options):
 
 
 @pytest.mark.parametrize("jit", JIT_WAYS)
-@pytest.mark.parametrize("name", ["loss", "total_loss"])
+@pytest.mark.parametrize("name", some(["loss", "total_loss"]))
 def test_a_mean_in_a_train_step_of_ones_own(name, jit):
     """`batch_size` is not what the `Mean` counts, which is 1 for a scalar loss."""
     reads = Reads("loss")

@@ -10,6 +10,7 @@ import pytest
 from keras_lrsched.callbacks import CriticalBatchSize, LossRecorder, WeightAveraging
 from keras_lrsched.callbacks.critical_batch_size import largest_harmless, smoothed
 from keras_lrsched.data import ScheduledBatches
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3))
@@ -71,7 +72,7 @@ def test_sizes_are_those_of_optimizer_steps():
     assert sizes[2][0] == 8
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", some([True, False]))
 def test_measures_with_the_weights_of_the_training(first):
     def run(*callbacks):
         critical = CriticalBatchSize(32, (1, 2))
@@ -90,7 +91,7 @@ def test_epochs_are_counted_over_all_fits():
     assert [row["step"] for row in critical.history] == [4, 8]
 
 
-@pytest.mark.parametrize("changing", [False, True])
+@pytest.mark.parametrize("changing", some([False, True]))
 def test_training_does_not_notice(changing):
     def train(*callbacks):
         keras.utils.set_random_seed(0)
@@ -104,6 +105,7 @@ def test_training_does_not_notice(changing):
             ]
         )
         model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
+        model.optimizer.build(model.trainable_variables)
         data = (ScheduledBatches(X, Y, batch_size=4),) if changing else (X, Y, 4)
         history = model.fit(*data, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks))
         return model, history.history
@@ -116,6 +118,7 @@ def test_training_does_not_notice(changing):
     assert [found["step"] for found in critical.history] == [16]
 
 
+@nightly
 def test_large_noise_asks_for_large_batches():
     """At the optimum of a noisy problem, small batches shake the weights and large ones do less."""
     random = np.random.default_rng(0)
@@ -158,11 +161,13 @@ CHANGED = "CriticalBatchSize makes further passes over the data, which change th
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("in order", None),
+        pytest.param("in order", None, marks=nightly),
         ("one shuffle", None),
-        ("random operations", None),
+        pytest.param("random operations", None, marks=nightly),
         ("shuffle", f"{CHANGED}.*`data.input0`, the order of `shuffle`"),
-        ("generator", f"{CHANGED}.*`data.input0.function0`, the state of a Python function or generator"),
+        pytest.param(
+            "generator", f"{CHANGED}.*`data.input0.function0`, the state of a Python function or generator", marks=nightly
+        ),
         ("layers", f"{CHANGED}.*`data.function0`, the variables "),
     ],
 )

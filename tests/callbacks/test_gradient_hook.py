@@ -12,6 +12,7 @@ from keras_lrsched.callbacks.gradient_controller import GradientController, glob
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay
 from tests.callbacks.linear_regression import STEPS, W, X, Y, fit, gradient, jit, linear_model, sgd
+from tests.nightly import some
 
 
 class Probe(GradientController):
@@ -141,7 +142,7 @@ def test_two_at_once(jit):
 
 
 @jit
-@pytest.mark.parametrize("wrap", [True, False])
+@pytest.mark.parametrize("wrap", some([True, False]))
 def test_nothing_is_left(jit, wrap, tmp_path):
     optimizer = keras.optimizers.Adam(0.1)
     model = linear_model(keras.optimizers.LossScaleOptimizer(optimizer) if wrap else optimizer, jit)

@@ -9,6 +9,7 @@ from keras_lrsched.callbacks._batch_size import unbiased
 from keras_lrsched.data import ScheduledBatches
 from tests.callbacks.own_step import OwnStep
 from tests.contract.backends import JIT, JIT_WAYS
+from tests.nightly import nightly
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 3)) + 1
@@ -55,6 +56,7 @@ def test_batches_of_unequal_sizes():
     assert (noise.square, noise.variance) == pytest.approx((square, variance), rel=1e-4)
 
 
+@nightly
 def test_known_noise_scale():
     """Variance 3 (one in each of three coordinates) over |G|^2 = 3 * 0.5^2."""
     x = np.random.default_rng(1).normal(size=(8000, 3)) + 0.5

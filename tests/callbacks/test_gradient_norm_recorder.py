@@ -8,6 +8,7 @@ from keras_lrsched.callbacks import GradientNormRecorder, TrainingState
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay, RefinedSchedule
 from tests.callbacks.linear_regression import STEPS, W, X, Y, fit, gradient, jit, linear_model, sgd
+from tests.nightly import nightly
 
 GRADIENTS = [gradient(sgd([0.0] * t)) for t in range(STEPS)]
 NORMS = {"l2": [np.sqrt(np.sum(g**2)) for g in GRADIENTS], "l1": [np.sum(np.abs(g)) for g in GRADIENTS]}
@@ -88,6 +89,7 @@ def test_killed_run_goes_on_in_the_file(tmp_path):
     np.testing.assert_allclose(RefinedSchedule.from_run(tmp_path / "norms.csv").gradient_norms, NORMS["l2"], rtol=3e-6)
 
 
+@nightly
 def test_two_runs(tmp_path):
     """The gradient is large at the start, so that the refined schedule begins with a warmup."""
     random = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lrsched.callbacks.hypergradient_learning_rate import HypergradientLearningRate
 from tests.contract.backends import BACKEND, JIT_WAYS
+from tests.nightly import nightly, some
 
 P1 = {"h": [1.0], "c": [0.0], "start": [1.0]}
 P3 = {"h": [1.0, 10.0, 0.1], "c": [0.5, -0.25, 2.0], "start": [1.0, -1.0, 0.5]}
@@ -75,7 +76,9 @@ def with_gradients(optimizer, gradients, jit=False, **options):
 
 
 @jit
-@pytest.mark.parametrize(("problem", "weights", "rates"), [(P1, SGD_P1, SGD_P1_RATES), (P3, SGD_P3, SGD_P3_RATES)])
+@pytest.mark.parametrize(
+    ("problem", "weights", "rates"), [(P3, SGD_P3, SGD_P3_RATES), pytest.param(P1, SGD_P1, SGD_P1_RATES, marks=nightly)]
+)
 def test_official_numbers_of_sgd(problem, weights, rates, jit):
     watch = train(keras.optimizers.SGD(0.01), problem, jit=jit, hypergradient_learning_rate=1e-3, **FREE)
     np.testing.assert_allclose(watch.rates, rates, rtol=2e-6)
@@ -83,8 +86,10 @@ def test_official_numbers_of_sgd(problem, weights, rates, jit):
 
 
 @jit
-@pytest.mark.parametrize(("problem", "weights", "rates"), [(P1, ADAM_P1, ADAM_P1_RATES), (P3, ADAM_P3, ADAM_P3_RATES)])
-@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
+@pytest.mark.parametrize(
+    ("problem", "weights", "rates"), [(P3, ADAM_P3, ADAM_P3_RATES), pytest.param(P1, ADAM_P1, ADAM_P1_RATES, marks=nightly)]
+)
+@pytest.mark.parametrize("kind", some([keras.optimizers.Adam, keras.optimizers.AdamW]))
 def test_official_numbers_of_adam(problem, weights, rates, kind, jit):
     optimizer = kind(0.01, epsilon=1e-8, weight_decay=0.0)
     watch = train(optimizer, problem, jit=jit, hypergradient_learning_rate=1e-4, **FREE)
@@ -192,6 +197,7 @@ def test_default_rates_of_the_official_code():
     assert rates[1] == pytest.approx(0.01 + 3e-4, rel=1e-5)
 
 
+@nightly
 def test_helps_a_rate_that_is_far_too_small():
     random = np.random.default_rng(0)
     x = random.normal(size=(256, 8))

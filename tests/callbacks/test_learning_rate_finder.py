@@ -11,6 +11,7 @@ from keras_lrsched.callbacks.learning_rate_finder import LearningRateFinder, smo
 from keras_lrsched.callbacks.snapshot import Snapshot
 from keras_lrsched.data.scheduled_batches import ScheduledBatches
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(64, 4)).astype("float32")
@@ -204,7 +205,7 @@ def test_a_schedule_is_refused():
         LearningRateFinder().find(model, X, Y)
 
 
-@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("steps", some([3, None]))
 def test_counts_optimizer_steps(steps):
     """A step of the test has one rate, and a loss at weights that the step before has changed."""
     weight = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
@@ -233,6 +234,7 @@ def test_rates_and_losses_are_pairs_at_the_end_of_data_of_unknown_length():
     np.testing.assert_allclose(finder.losses, weights**2, rtol=1e-4)
 
 
+@nightly
 def test_model_without_input():
     model = keras.Sequential([keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
     model.compile("adam", "mse")
@@ -264,7 +266,7 @@ SEQUENCES = {"x": RANDOM.normal(size=(16, 3, 2)).astype("float32"), "y": RANDOM.
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="`fit` of Keras keeps such states on TensorFlow only")
-@pytest.mark.parametrize("kind", ["finder", "autolrs"])
+@pytest.mark.parametrize("kind", some(["finder", "autolrs"]))
 def test_states_of_recurrent_layers_are_put_back(kind):
     """They are in no list of variables of the model."""
     model = stateful()
@@ -287,6 +289,7 @@ def test_states_of_recurrent_layers_are_put_back(kind):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a step for TensorFlow")
+@nightly
 def test_optimizers_of_ones_own_are_put_back():
     import tensorflow as tf
 

@@ -12,6 +12,7 @@ from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND, JIT_WAYS
+from tests.nightly import nightly, some
 
 LINE = LinearDecay(0.05, 12)
 RANDOM = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def test_a_loop_of_fits_is_one_run(tmp_path):
     assert {row[-1] for row in rows(tmp_path / "run.csv")} == {"0"}
 
 
-@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("reuse", some([True, False]))
 @pytest.mark.parametrize("kind", ["models", "stages"])
 def test_each_run_has_its_number(kind, reuse, tmp_path):
     path = tmp_path / "run.csv"
@@ -154,6 +155,7 @@ def test_each_run_has_its_number(kind, reuse, tmp_path):
         assert LossCurve.load(path, run=run).loss.tolist() == found[run]
 
 
+@nightly
 def test_copies_for_the_trials_of_a_tuner(tmp_path):
     path, recorder = tmp_path / "run.csv", LossRecorder(tmp_path / "run.csv")
     copies = [copy.deepcopy(recorder) for _ in range(3)]
@@ -163,7 +165,7 @@ def test_copies_for_the_trials_of_a_tuner(tmp_path):
     assert LossCurve.load(path, run=2).loss.tolist() == copies[2].loss
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+@pytest.mark.parametrize("copied", some([copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]))
 def test_a_copy_after_a_run_records_a_run_of_its_own(copied, tmp_path):
     recorder = LossRecorder(tmp_path / "run.csv")
     fit(linear_model(), recorder)

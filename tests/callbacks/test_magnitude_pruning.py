@@ -11,6 +11,7 @@ from keras_lrsched.callbacks import LearningRateLogger, MagnitudePruning, Traini
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LearningRateRewinding, LinearDecay, PiecewiseConstant, SparsityRamp
 from tests.contract.backends import JIT, JIT_WAYS
+from tests.nightly import nightly
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(40, 6)), RANDOM.normal(size=(40, 1))
@@ -118,6 +119,7 @@ def test_saved_on_the_way_and_trained_further(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@nightly
 def test_resumed_within_an_epoch(tmp_path):
     def run(folder, stop_at=None):
         def stop(batch, logs):

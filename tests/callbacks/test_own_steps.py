@@ -14,6 +14,7 @@ from keras_lrsched.callbacks import (
 from keras_lrsched.schedules import LinearDecay, SparsityRamp
 from tests.callbacks.linear_regression import X, Y
 from tests.contract.backends import BACKEND
+from tests.nightly import some
 
 only_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="the step is written for TensorFlow")
 
@@ -81,8 +82,8 @@ def fit(model, *callbacks, epochs=2, **options):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("form", ["zip", "lists", "part"])
+@pytest.mark.parametrize("jit", some([False, True]))
+@pytest.mark.parametrize("form", some(["zip", "lists", "part"]))
 def test_gradients_of_every_form(form, jit):
     recorder, plain = GradientNormRecorder(), own(form, jit_compile=jit)
     model = own(form, jit_compile=jit)
@@ -94,7 +95,7 @@ def test_gradients_of_every_form(form, jit):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("form", ["zip", "part"])
+@pytest.mark.parametrize("form", some(["part", "zip"]))
 def test_schedules_of_every_form(form):
     model = own(form)
     fit(model, ScheduleHyperparameter("optimizer.beta_1", LinearDecay(0.9, 8)))
@@ -102,7 +103,7 @@ def test_schedules_of_every_form(form):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("make", [HypergradientLearningRate, lambda: MagnitudePruning(SparsityRamp(0.0, 0.5, 0, 2))])
+@pytest.mark.parametrize("make", some([HypergradientLearningRate, lambda: MagnitudePruning(SparsityRamp(0.0, 0.5, 0, 2))]))
 def test_callbacks_that_need_the_variables_of_a_model_without_any(make):
     """The optimizer gets the variables that the step hands to it, and no others."""
     model = own("part")
@@ -153,7 +154,7 @@ def two(**options):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", some([False, True]))
 def test_a_setting_follows_the_optimizer_that_has_it(jit):
     """Here one makes two updates where the other makes one, and a third, which the model has but does not use, none."""
     model = two(jit_compile=jit)

@@ -10,6 +10,7 @@ from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import get_recipe, quantize_model, switch_recipe
 from keras_lrsched.precision.recipes import ForwardOnly, Quest
 from tests.contract.backends import JIT, JIT_WAYS
+from tests.nightly import nightly
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(40, 32)).astype("float32"), RANDOM.normal(size=(40, 1)).astype("float32")
@@ -109,6 +110,7 @@ def test_bad_input():
             PrecisionSchedule(*arguments)
 
 
+@nightly
 def test_recipes_that_train_variables_of_their_own():
     """On JAX the optimizer is built before callbacks are called; it is built anew."""
     x = np.random.default_rng(0).normal(size=(16, 32)).astype("float32")

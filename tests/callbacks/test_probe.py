@@ -6,6 +6,7 @@ import pytest
 
 from keras_lrsched.callbacks._probe import Probe, random_direction
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(12, 3)).astype("float32"), RANDOM.normal(size=(12, 2)).astype("float32")
@@ -124,6 +125,7 @@ def test_weights_regularizers_and_added_losses_count():
     assert sharpness == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=1e-4)
 
 
+@nightly
 @pytest.mark.parametrize("jit", JIT_WAYS)
 def test_attention_and_embedding(jit):
     keras.utils.set_random_seed(0)

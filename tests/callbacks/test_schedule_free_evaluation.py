@@ -9,6 +9,7 @@ from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks.schedule_free_evaluation import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -26,6 +27,7 @@ def network(optimizer, jit=False, policy="float32", batch_norm=False):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "tanh"), *middle, keras.layers.Dense(1)])
     model.dtype_policy = keras.DTypePolicy(policy)
     model.compile(optimizer, "mse", jit_compile=jit)
+    model.optimizer.build(model.trainable_variables)  # within the first step, TensorFlow would trace the step twice
     return model
 
 
@@ -60,17 +62,15 @@ class Seen(keras.callbacks.Callback):
 
 
 def loss_with(model, values):
-    """Of a copy that has these weights."""
-    copy = keras.models.clone_model(model)
-    copy.compile(loss="mse")
-    parts = np.split(values, np.cumsum([np.prod(v.shape) for v in copy.trainable_variables])[:-1])
-    for variable, part in zip(copy.trainable_variables, parts, strict=True):
-        variable.assign(part.reshape(variable.shape))
-    return copy.evaluate(X, Y, verbose=0)
+    """Of the model with these weights."""
+    shapes = [v.shape for v in model.trainable_variables]
+    parts = np.split(values, np.cumsum([np.prod(shape) for shape in shapes])[:-1])
+    w, b, v, c = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+    return np.mean((np.tanh(X @ w + b) @ v + c - Y) ** 2)
 
 
 @pytest.mark.parametrize("jit", JIT_WAYS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(METHODS))
 def test_fit_validates_and_ends_with_the_average(method, jit):
     model, seen = network(method(), jit), Seen()
     history = model.fit(**DATA, epochs=3, validation_data=(X, Y), callbacks=[ScheduleFreeEvaluation(), seen]).history
@@ -84,7 +84,7 @@ def test_fit_validates_and_ends_with_the_average(method, jit):
     assert model.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][-1], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(METHODS, chosen=lambda method: method is METHODS[1]))
 def test_training_is_as_if_nothing_had_been_evaluated(method):
     watched, alone = Seen(), Seen()
     model, other = network(method()), network(method())
@@ -101,7 +101,7 @@ def test_training_weights_can_be_kept():
     np.testing.assert_allclose(weights(model), seen.trained[-1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("call", ["evaluate", "predict"])
+@pytest.mark.parametrize("call", some(["evaluate", "predict"]))
 def test_outside_of_fit(call):
     """In a loop of one's own, between updates; and after `fit`, where the average stays."""
     model, callback = network(METHODS[1]()), ScheduleFreeEvaluation()
@@ -186,7 +186,7 @@ FIRST_EPOCH = {"monitor": "loss", "mode": "max", "patience": 9, "restore_best_we
 """The loss falls, so that the first epoch counts as the best."""
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", some([True, False]))
 def test_early_stopping_restores_the_average_of_the_best_epoch(first):
     pair, seen = [ScheduleFreeEvaluation(), keras.callbacks.EarlyStopping(**FIRST_EPOCH)], Seen()
     model = network(METHODS[1]())
@@ -229,6 +229,7 @@ def test_a_checkpoint_without_the_callback_has_all_three(tmp_path):
     np.testing.assert_allclose(weights(model), seen.epochs[0][1], rtol=1e-5, atol=1e-6)
 
 
+@nightly
 def test_loss_scaling():
     model = network(METHODS[1](), policy="mixed_float16")
     model.fit(**DATA, epochs=2, validation_data=(X, Y), callbacks=[ScheduleFreeEvaluation()])

@@ -7,6 +7,7 @@ import pytest
 from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched.callbacks import Snapshot
 from tests.contract.backends import BACKEND, JIT_WAYS
+from tests.nightly import some
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(12, 3)), RANDOM.normal(size=(12, 1))
@@ -25,7 +26,7 @@ OPTIMIZERS = {
 }
 
 
-def build(optimizer="adam", dtype="float32", jit=False):
+def build(optimizer="adam", dtype="float32", jit=False, built=True):
     layers = [
         keras.layers.Dense(4, dtype=dtype),
         keras.layers.BatchNormalization(dtype=dtype),
@@ -34,6 +35,8 @@ def build(optimizer="adam", dtype="float32", jit=False):
     ]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
     model.compile(OPTIMIZERS[optimizer](), loss="mse", metrics=["mae"], jit_compile=jit)
+    if built:  # within the first step, TensorFlow would trace the step twice
+        model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -52,7 +55,7 @@ def assert_same(model, values):
 
 
 @pytest.mark.parametrize("jit", JIT_WAYS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", some(OPTIMIZERS, chosen=["loss scale", "schedule"].__contains__))
 def test_between_two_fits(optimizer, jit):
     model = build(optimizer, jit=jit)
     fit(model)
@@ -66,7 +69,7 @@ def test_between_two_fits(optimizer, jit):
     assert_same(model, after)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("dtype", some(["bfloat16", "mixed_bfloat16"]))
 def test_other_precisions(dtype):
     model = build(dtype=dtype)
     fit(model)
@@ -120,7 +123,7 @@ def test_metrics():
 
 
 def test_builds_the_optimizer():
-    model = build()
+    model = build(built=False)
     snapshot = Snapshot(model)
     fit(model)
     snapshot.restore()

@@ -12,6 +12,7 @@ from keras_lrsched.callbacks.stability_monitor import StabilityMonitor
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -144,6 +145,7 @@ def test_rolls_back_to_the_start():
     np.testing.assert_array_equal(model.get_weights()[0], 1)
 
 
+@nightly
 def test_diverging_run_is_saved():
     """The sharpness is 1 in each direction, so plain gradient descent diverges above a rate of 2."""
     x = np.linalg.qr(X)[0] * 12**0.5
@@ -162,6 +164,7 @@ def test_schedule_is_allowed_unless_the_rate_is_set():
         fit(network(LinearDecay(0.1, 10)), StabilityMonitor((X, Y), action="lower"))
 
 
+@nightly
 def test_two_inputs_and_outputs():
     a, b = keras.Input((3,)), keras.Input((3,))
     model = keras.Model({"a": a, "b": b}, [keras.layers.Dense(1)(a), keras.layers.Dense(2)(b)])
@@ -174,6 +177,7 @@ def test_two_inputs_and_outputs():
     assert monitor.measured["max_logit"] == pytest.approx(outputs.max(), rel=1e-5)
 
 
+@nightly
 def test_resumed_run(tmp_path):
     def script(path, epochs):
         keras.utils.set_random_seed(1)
@@ -190,6 +194,7 @@ def test_resumed_run(tmp_path):
     assert resumed.instabilities == whole.instabilities
 
 
+@nightly
 def test_copy():
     monitor = copy.deepcopy(StabilityMonitor((X, Y)))
     fit(network(), monitor)
@@ -205,6 +210,7 @@ def test_weights_in_16_bits():
     assert history["sharpness"] == pytest.approx([SHARPNESS], rel=0.05)
 
 
+@nightly
 def test_model_without_input_and_further_fits():
     model = keras.Sequential([keras.layers.Dense(1, use_bias=False)])
     model.compile("sgd", "mse")

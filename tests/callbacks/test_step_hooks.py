@@ -19,6 +19,7 @@ from keras_lrsched.callbacks import (
 from keras_lrsched.schedules import LinearDecay, SparsityRamp, Tabulated
 from tests.callbacks.linear_regression import X, Y, fit, jit, linear_model, sgd
 from tests.contract.backends import BACKEND
+from tests.nightly import nightly, some
 
 compiled = pytest.mark.skipif(BACKEND == "torch", reason="PyTorch compiles nothing")
 only_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
@@ -30,7 +31,10 @@ CALLBACKS = {
     "MagnitudePruning": lambda: MagnitudePruning(SparsityRamp(0.0, 0.5, 0, 4)),
     "ScheduleHyperparameter": lambda: ScheduleHyperparameter("optimizer.momentum", LinearDecay(0.9, 9)),
 }
-each = pytest.mark.parametrize("name", CALLBACKS)
+each = pytest.mark.parametrize(
+    "name", some(CALLBACKS, chosen=["GradientNormRecorder", "ScheduleHyperparameter"].__contains__)
+)
+one = pytest.mark.parametrize("name", some(CALLBACKS))
 
 
 class Counting(keras.layers.Dense):
@@ -75,6 +79,7 @@ def test_equal_callbacks_are_traced_once(name):
     np.testing.assert_array_equal(weights[:2], expected)
 
 
+@nightly
 @each
 def test_fits_in_a_loop_are_those_of_a_model_that_is_compiled_anew(name):
     make = CALLBACKS[name]
@@ -185,7 +190,7 @@ def clean(network):
     assert not any(getattr(variable, "of_callback", False) for variable in optimizer.variables)
 
 
-@each
+@one
 def test_the_model_is_left_clean(name, tmp_path):
     network = model(name, layer=keras.layers.Dense)
     fits(network, [CALLBACKS[name]()], [CALLBACKS[name]()])
@@ -200,7 +205,7 @@ def test_the_model_is_left_clean(name, tmp_path):
 
 
 @only_tensorflow
-@each
+@one
 def test_exported_and_checkpointed(name, tmp_path):
     import tensorflow as tf
 
@@ -225,7 +230,7 @@ def test_exported_and_checkpointed(name, tmp_path):
 
 
 @only_tensorflow
-@each
+@one
 def test_data_of_unknown_length(name):
     """The step without a batch that finds their end is none, also for Keras' optimizers, and for the seeds of dropout."""
     import tensorflow as tf

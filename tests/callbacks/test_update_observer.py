@@ -16,6 +16,7 @@ from keras_lrsched.callbacks import HypergradientLearningRate, LearningRateLogge
 from keras_lrsched.callbacks._update_observer import UpdateObserver, optimizers_of
 from keras_lrsched.schedules import LinearDecay, PerUpdate
 from tests.contract.backends import BACKEND, JIT_WAYS
+from tests.nightly import nightly
 
 STEPS = 6
 LINE = LinearDecay(0.5, 8)
@@ -116,7 +117,8 @@ def combinations():
         if rate == "scheduled":  # step by step, it needs to be read at every batch
             accumulation = None
         if (rate, wrapper) != ("function", "MultiOptimizer"):
-            yield kind, accumulation, rate, wrapper
+            marks = () if wrapper in ("none", "both") else nightly
+            yield pytest.param(kind, accumulation, rate, wrapper, marks=marks)
 
 
 @pytest.mark.parametrize(("kind", "accumulation", "rate", "wrapper"), [*combinations()])

@@ -10,6 +10,7 @@ from keras_lrsched.callbacks import TrainingState
 from keras_lrsched.callbacks.weight_averaging import WeightAveraging
 from keras_lrsched.data import ScheduledBatches
 from tests.contract.backends import JIT_WAYS
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(24, 3)).astype("float32"), RANDOM.normal(size=(24, 1)).astype("float32")
@@ -84,7 +85,7 @@ def test_is_keras_moving_average():
 
 
 @pytest.mark.parametrize("jit", JIT_WAYS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS))
 def test_training_does_not_notice(kind, jit):
     plain, model, raw = network(jit), network(jit), Raw()
     fit(plain)
@@ -153,6 +154,7 @@ def with_batch_norm(jit=False):
     layers = [keras.layers.Dense(4), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((3,)), *layers])
     model.compile(keras.optimizers.Adam(0.1), loss="mse", jit_compile=jit)
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -170,6 +172,7 @@ def test_batch_norm_statistics(jit):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
 
 
+@nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_run(kind, tmp_path):
     def script(path, epochs):
@@ -196,6 +199,7 @@ def test_second_fit_goes_on():
     np.testing.assert_array_equal(once.rule.average()[0], twice.rule.average()[0])
 
 
+@nightly
 def test_copy_is_independent():
     averaging = WeightAveraging("wsm", every=1)
     other = copy.deepcopy(averaging)
@@ -205,6 +209,7 @@ def test_copy_is_independent():
     np.testing.assert_array_equal(other.rule.average()[0], averaging.rule.average()[0])
 
 
+@nightly
 def test_narrow_weights():
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, dtype="bfloat16")])
     model.compile(keras.optimizers.SGD(0.1), loss="mse")
@@ -263,7 +268,7 @@ def test_other_weights_or_another_model():
         network().evaluate(X, Y, verbose=0, callbacks=[averaging])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS))
 @pytest.mark.parametrize("first", [True, False])
 def test_validation_is_of_the_weights_that_are_saved(kind, first, tmp_path):
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
@@ -283,7 +288,7 @@ def test_an_evaluation_within_an_epoch_takes_nothing_in():
             self.model.evaluate(X, Y, verbose=0, callbacks=[averaging])
 
     averaging, model, raw = WeightAveraging("swa"), network(), Raw()
-    fit(model, averaging, raw, Evaluates())
+    fit(model, averaging, raw, Evaluates(), epochs=2)
     np.testing.assert_allclose(kernel(model), np.mean(raw.kernels[STEPS - 1 :: STEPS], 0), rtol=1e-5)
 
 
@@ -299,7 +304,7 @@ def test_takes_in_what_callbacks_leave(first):
     np.testing.assert_allclose(kernel(model), START[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("data", [X, (X, Y), [X[:12], X[12:]]], ids=["x", "xy", "batches"])
+@pytest.mark.parametrize("data", some([(X, Y), X, [X[:12], X[12:]]]), ids=["xy", "x", "batches"])
 def test_batch_norm_data(data):
     model = with_batch_norm()
     fit(model, WeightAveraging("swa", batch_norm_data=data))

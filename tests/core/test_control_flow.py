@@ -8,6 +8,7 @@ from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Lookahead, Sh
 from keras_lrsched.precision import LossScaleOptimizer
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.backends import BACKEND
+from tests.nightly import some
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="the others fetch a batch before its step")
 
@@ -42,13 +43,16 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+OF_EACH_KIND = ("AdamW, accumulating, scaled", "Keras' SGD in Lookahead")
+
+
+@pytest.mark.parametrize("name", some(OPTIMIZERS, chosen=OF_EACH_KIND.__contains__))
 def test_optimizers(name):
     for known, unknown in zip(*(trained(OPTIMIZERS[name], each) for each in (True, False)), strict=True):
         np.testing.assert_array_equal(unknown, known)
 
 
-@pytest.mark.parametrize("kind", [SharpnessAware, SophiaModel])
+@pytest.mark.parametrize("kind", some([SharpnessAware, SophiaModel]))
 def test_steps_of_our_own(kind):
     def optimizer():
         return Sophia(LinearDecay(0.1, 20), update_period=6, estimator="hutchinson", seed=1)

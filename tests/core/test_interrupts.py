@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched._core import interrupts
+from tests.nightly import nightly
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process")
 
@@ -200,6 +201,7 @@ with Watch() as watch:
 """
 
 
+@nightly
 def test_exit_codes_and_forked_workers():
     command = ["sh", "-c", '"$0" -c "$1" "$2"; echo $?', sys.executable, SCRIPT]
     codes = {"SIGINT": 130, "SIGTERM": 143}

@@ -6,6 +6,7 @@ import pytest
 
 from keras_lrsched._core import training_loop
 from tests.contract.backends import BACKEND
+from tests.nightly import some
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
 
@@ -63,7 +64,7 @@ def _fit(make, *callbacks, **options):
 
 
 @pytest.mark.parametrize("make", [_sequential, CallsOnly, TrainsAPart])
-@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("eager", some([False, True]))
 def test_a_model_is_built_before_its_first_step_as_by_its_first_step(make, eager):
     if make is TrainsAPart and BACKEND != "tensorflow":
         pytest.skip("its step is TensorFlow's")

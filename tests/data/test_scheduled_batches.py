@@ -46,15 +46,26 @@ def rows(array):
     return np.eye(20, dtype="float32")[np.asarray(array, int)]
 
 
+MODEL = []
+
+
 def sum_model():
-    model = keras.Sequential([keras.layers.Input((20,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
-    model.compile(keras.optimizers.SGD(1.0), loss=lambda y, y_pred: -y_pred)
-    return model
+    """One for all tests."""
+    if not MODEL:
+        layer = keras.layers.Dense(1, use_bias=False)
+        MODEL.append(keras.Sequential([keras.layers.Input((20,)), layer]))
+        MODEL[0].compile(keras.optimizers.SGD(1.0), loss=lambda y, y_pred: -y_pred)
+    MODEL[0].set_weights([np.zeros((20, 1))])
+    return MODEL[0]
 
 
 def run(batches, epochs=1, **options):
     watch = Watch(batches, **options)
-    sum_model().fit(batches, epochs=epochs, verbose=0, callbacks=[watch])
+    try:
+        sum_model().fit(batches, epochs=epochs, verbose=0, callbacks=[watch])
+    except Exception:
+        MODEL.clear()  # on JAX, its weights went with the error
+        raise
     return watch
 
 
@@ -121,6 +132,7 @@ def test_epochs_of_a_number_of_steps():
     assert samples(watch) == samples(run(make(batch_size=5), 3))
     with pytest.raises(ValueError, match=r"not to `fit`.*Received: steps_per_epoch=2"):
         sum_model().fit(make(), steps_per_epoch=2, verbose=0)
+    MODEL.clear()
 
 
 def test_set_between_epochs(recwarn):

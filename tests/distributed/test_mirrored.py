@@ -5,6 +5,7 @@ import pytest
 from tests.contract.backends import BACKEND
 from tests.distributed import problem
 from tests.distributed.processes import run, run_tasks
+from tests.nightly import nightly
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 
@@ -18,12 +19,10 @@ def within(tolerance, apart):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """The results of a process that ran everything here but the slow tests."""
+def results():
+    """The results of a process that ran what is neither nightly nor slow."""
     tasks = {
-        "optimizers": ["optimizers", *QUICK],
         "callbacks": ["callbacks", "HypergradientLearningRate", "VolSched"],
-        "resumed": ["resumed", tmp_path_factory.mktemp("resumed"), "Lion"],
         "refusals": ["refusals"],
         "local": ["local", "ours"],
     }
@@ -31,8 +30,9 @@ def results(tmp_path_factory):
     return {name: result for name, (result,) in by_name.items()}
 
 
-def test_two_replicas_end_where_one_does(results):
-    within(TOLERANCE, results["optimizers"])
+@nightly
+def test_two_replicas_end_where_one_does():
+    within(TOLERANCE, *run("mirrored.py", "optimizers", *QUICK))
 
 
 @pytest.mark.slow
@@ -55,8 +55,10 @@ def test_optimizers_with_kernels_use_plain_operations():
     within(TOLERANCE, *run("mirrored.py", "fused", environments=[{"KERAS_LRSCHED_FUSED": "auto"}]))
 
 
-def test_a_run_that_was_interrupted_ends_the_same(results):
-    problem.check_resumed(results["resumed"])
+@nightly
+def test_a_run_that_was_interrupted_ends_the_same(tmp_path):
+    (resumed,) = run("mirrored.py", "resumed", tmp_path, "Lion")
+    problem.check_resumed(resumed)
 
 
 @pytest.mark.slow

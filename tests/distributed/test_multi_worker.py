@@ -7,6 +7,7 @@ import pytest
 from tests.contract.backends import BACKEND
 from tests.distributed import problem
 from tests.distributed.processes import HERE, run, run_tasks
+from tests.nightly import nightly
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute")
 
@@ -31,6 +32,7 @@ def within(tolerance, workers):
         assert max(apart.values()) <= tolerance, apart
 
 
+@nightly
 def test_two_workers_end_where_one_does(results):
     within(2e-6, results["optimizers"])
 
@@ -40,10 +42,12 @@ def test_two_workers_end_where_one_does_with_all_others():
     within(2e-6, run("multi_worker.py", "optimizers", *sorted({*PAIRS} - {*QUICK}), workers=2))
 
 
+@nightly
 def test_local_updates_follow_their_formulas(results):
     within(1e-5, results["local"])
 
 
+@nightly
 def test_fit_ends_where_one_worker_does(results):
     within(2e-6, results["fit"])
 
@@ -62,6 +66,7 @@ def test_callbacks_of_fit_see_the_whole_batch_and_decide_alike(part):
     assert max(first["apart"].values()) < 1e-5, first["apart"]
 
 
+@nightly
 def test_a_run_that_was_interrupted_ends_the_same(results):
     for worker in results["resumed"]:
         problem.check_resumed(worker)

@@ -8,13 +8,14 @@ import pytest
 
 from keras_lrsched import schedules
 from keras_lrsched._core import registry
+from tests.nightly import some
 
 
 def test_every_schedule_is_there():
     assert [entry.name for entry in explorer.entries()] == schedules.names()
 
 
-@pytest.mark.parametrize("name", ["rex", "wsd", "step", "cyclical"])
+@pytest.mark.parametrize("name", some(["rex", "step", "cyclical", "wsd"], first=3))
 def test_lines_give_the_curves(name):
     """The place of a line and of a curve is found as explorer.js finds it."""
     data = explorer.data(registry.find("schedules", name))

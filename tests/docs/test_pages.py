@@ -13,6 +13,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.nightly import nightly, some
+
 DOCS = Path(__file__).parents[2] / "docs"
 BACKEND = keras.backend.backend()
 
@@ -32,6 +34,7 @@ def run(command, folder):
     return done.stdout
 
 
+@nightly
 def test_start_here(tmp_path):
     """In a new process; what it ends with is looked at from within."""
     (tmp_path / "start.py").write_text(
@@ -53,7 +56,7 @@ def test_commands_of_start_here(tmp_path):
     assert (tmp_path / "shapes.png").exists()
 
 
-@pytest.mark.parametrize("page", ["layerwise", "resume", "data", "mixed_precision", "bfloat16"])
+@pytest.mark.parametrize("page", some(["data", "layerwise", "resume", "mixed_precision", "bfloat16"]))
 def test_how_to(page, tmp_path, monkeypatch):
     if page == "mixed_precision" and BACKEND == "torch":
         pytest.skip("float16 on a CPU takes minutes there")

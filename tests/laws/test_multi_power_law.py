@@ -11,6 +11,7 @@ from keras_lrsched.laws import ExtrapolationWarning, LossCurve, MultiPowerLaw, _
 from keras_lrsched.laws._fitting import huber, log_huber, reduced
 from keras_lrsched.schedules import LinearDecay, Tabulated
 from tests.laws.official_runs import CONSTANT, COSINE, PEAK, STEPS, WARMUP, WSD, WSDLD, constant, cosine, two_stage, wsd
+from tests.nightly import nightly
 
 SHORT = 1000
 
@@ -104,6 +105,7 @@ def test_fit_recovers_curves(noise, warmup):
         assert found.final_loss(rates) == pytest.approx(true.final_loss(rates), rel=0.01 if noise else 0.002)
 
 
+@nightly
 @pytest.mark.parametrize("warmup", ["full", "sum"])
 def test_fit_of_the_official_runs(warmup):
     true = law(warmup=warmup)

@@ -1,11 +1,14 @@
 """The compiled update does what `step` says, wherever it is called from."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_lrsched import kernels, optimizers
 from keras_lrsched.schedules import LinearDecay
+from tests.nightly import some
 
 SHAPES = ((3, 5), (1,), (), (257, 129), (0, 4), (16,), (70_001,))
 OPTIMIZERS = {
@@ -36,7 +39,8 @@ OPTIMIZERS = {
         {"decay_placement": "gradient", "trust_clip": True, "max_grad_norm": 1.0, "grad_averaging": False},
     ),
 }
-UPDATES = 40 if keras.backend.backend() == "jax" else 200
+UPDATES = 40
+"""So that each kind of gradients comes, and ordinary ones after it."""
 COMMON = {
     "weight_decay": 0.1,
     "exclude_from_weight_decay": ["w_1$"],
@@ -50,6 +54,7 @@ def variables(dtype="float32", seed=0):
     return [keras.Variable(value, dtype=dtype, name=f"w_{i}") for i, value in enumerate(values)]
 
 
+@functools.cache
 def gradients(t):
     """Ordinary ones, with spikes, zeros, and numbers so small that their square is 0."""
     rng = np.random.default_rng(t)
@@ -194,7 +199,9 @@ def model(optimizer, **options):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", ["SGD", "Lion", "AdamW", "Lars", "Lamb", "AdamMini"])
+@pytest.mark.parametrize(
+    "name", some(["SGD", "Lion", "AdamW", "Lars", "Lamb", "AdamMini"], chosen=lambda name: name == "AdamW")
+)
 def test_fit(name, jit):
     """With a schedule, gradient clipping and accumulation, in what the backend makes of a training step."""
     if jit and keras.backend.backend() == "torch":
@@ -216,6 +223,7 @@ def test_fit(name, jit):
             }
         )
         trained = model(optimizer, jit_compile=jit)
+        optimizer.build(trained.trainable_variables)
         trained.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         weights.append(trained.get_weights())
     assert_close(*weights, rtol=1e-4)  # Lion's sign turns where rounding does

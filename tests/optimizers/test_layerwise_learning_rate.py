@@ -130,7 +130,7 @@ def test_every_optimizer_of_ours_takes_it():
     for row in registry.entries("optimizers", kind="optimizer"):
         if row.name not in ("momo", "momo_adam"):
             optimizer = LayerwiseLearningRate(optimizers.get(row.name), {"last": 0.0})
-            start, end = variables(), trained(optimizer)
+            start, end = variables(), trained(optimizer, 2)
             np.testing.assert_array_equal(end[2], ops.convert_to_numpy(start[2]), err_msg=row.name)
 
 

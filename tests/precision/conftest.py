@@ -1,11 +1,11 @@
 import pytest
 
-from tests.precision.compiled import MODES, runner
+from tests.precision.compiled import MODES, MODES_AND_NIGHTLY, runner
 
 SLOW_MODES = [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])]
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=MODES_AND_NIGHTLY)
 def run_in_every_mode(request):
     """Calls a function of arrays, eager or as a compiler of the backend has compiled it; gives NumPy arrays."""
     return runner(request.param)

@@ -12,6 +12,7 @@ from keras_lrsched._core.training_loop import is_exporting
 from keras_lrsched.precision import LayerContext
 from keras_lrsched.precision.layers import QuantizedDense
 from tests.contract.backends import BACKEND
+from tests.nightly import nightly
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
 
@@ -48,6 +49,7 @@ def operations(path):
     return {node.op for function in graph.library.function for node in function.node_def} | {node.op for node in graph.node}
 
 
+@nightly
 def test_exports_load_without_the_package(tmp_path):
     model = with_recipes()
     outer = keras.Sequential([keras.Input((32,)), model])

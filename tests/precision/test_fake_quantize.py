@@ -105,6 +105,7 @@ def test_trains_a_layer(x):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((160,)), Quantized(1)])
     model.compile(keras.optimizers.SGD(0.002), "mse")
+    model.optimizer.build(model.trainable_variables)
     losses = model.fit(x, x[:, :1], epochs=10, batch_size=2, verbose=0).history["loss"]
     assert losses[-1] < 0.2 * losses[0]
 

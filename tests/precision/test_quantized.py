@@ -8,6 +8,7 @@ from keras import ops
 from keras_lrsched.precision import FORMATS, _bit_numerics, _float_numerics, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision._blocks import unpack
 from keras_lrsched.precision._quantized import decode, encode
+from tests.nightly import nightly
 from tests.precision.compiled import MODES, quickly, runner
 from tests.precision.vectors import (
     MX_CASES,
@@ -219,16 +220,18 @@ def checksum(name, run):
 
 
 OF_EACH_KIND = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
-"""Formats of each kind of scale, alone in what TensorFlow compiles for seconds each; the others among the slow tests."""
-
-BITS = [
-    pytest.param(name, mode, marks=() if mode == MODES[0] or name in OF_EACH_KIND else pytest.mark.slow)
-    for name in FORMATS
-    for mode in MODES
-]
+"""Of each kind of scale one: compiled, for seconds each, at night but for a graph of one; the others are slow tests."""
 
 
-@pytest.mark.parametrize(("name", "mode"), BITS)
+def marks(name, mode):
+    if mode == MODES[0] or (name, mode) == ("MXFP4", "graph"):
+        return ()
+    return nightly if name in OF_EACH_KIND else pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [pytest.param(name, mode, marks=marks(name, mode)) for name in FORMATS for mode in MODES]
+)
 def test_all_backends_give_the_same_bits(name, mode):
     assert checksum(name, runner(mode)) == CHECKSUMS[name]
 

@@ -1,5 +1,7 @@
 """A comparison trains as `compile` and `fit` would, fairly and repeatably."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras_lrsched.callbacks import LossRecorder
 from keras_lrsched.schedules import REXDecay
 from keras_lrsched.study import workloads
 from keras_lrsched.study.compare import Trainer, plan
+from tests.nightly import some
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +20,22 @@ def digits():
 
 @pytest.fixture(scope="module")
 def trainer(digits):
-    return Trainer(digits)
+    return Trainer(digits, use_xla=False)
 
 
 def job(digits, schedule="rex", budget=23, seed=1):
     return next(job for job in plan([digits], [schedule], seeds=seed + 1, budgets=[budget]) if job.seed == seed)
 
 
-def test_a_run_is_what_compile_and_fit_do(digits, trainer):
+@pytest.mark.parametrize("use_xla", some([False, True]))
+def test_a_run_is_what_compile_and_fit_do(digits, trainer, use_xla):
     """The schedule is set from outside, update by update; inside the compiled step it must give the same weights."""
     schedule = REXDecay(0.0, 22, warmup_target=0.1, warmup_steps=1)
+    trainer = Trainer(digits) if use_xla else trainer
     run = trainer.run(job(digits))
     np.testing.assert_allclose(run.learning_rate, schedule.values(23), rtol=1e-6)
 
-    model = digits.compiled_model(schedule, seed=1)
+    model = digits.compiled_model(schedule, seed=1, jit_compile="auto" if use_xla else False)
     recorder = LossRecorder()
     keras.utils.set_random_seed(1)
     model.fit(digits.stream(1), steps_per_epoch=23, shuffle=False, verbose=0, callbacks=[recorder])
@@ -40,9 +45,9 @@ def test_a_run_is_what_compile_and_fit_do(digits, trainer):
 
 
 def test_a_run_leaves_no_trace_in_the_next(digits, trainer):
-    first = trainer.run(job(digits))
-    trainer.run(job(digits, schedule="constant", seed=0))
-    again = trainer.run(job(digits))
+    first = trainer.run(job(digits), 2)
+    trainer.run(job(digits, schedule="constant", seed=0), 2)
+    again = trainer.run(job(digits), 2)
     np.testing.assert_array_equal(first.validation_loss, again.validation_loss)
     np.testing.assert_allclose(first.loss, again.loss, rtol=1e-6)
 
@@ -60,9 +65,10 @@ def test_a_run_has_exactly_its_budget(digits, trainer, budget, evaluations, ends
 
 def test_updates_to_the_target(digits, trainer, monkeypatch):
     monkeypatch.setattr(type(digits), "target", 0.0)
-    assert trainer.run(job(digits)).steps_to_target == 3
+    run = trainer.run(job(digits))
+    assert run.steps_to_target == 3
     monkeypatch.setattr(type(digits), "target", 1.1)
-    assert trainer.run(job(digits)).steps_to_target is None
+    assert dataclasses.replace(run).steps_to_target is None
 
 
 def test_a_plan_is_balanced_and_complete(digits):

@@ -9,6 +9,7 @@ import pytest
 from keras_lrsched.study import workloads
 from keras_lrsched.study.workloads.cifar10 import CIFAR10
 from keras_lrsched.study.workloads.resnet import resnet
+from tests.nightly import nightly, some
 
 LABELS = {"digits": (32,), "pydoc": (16, 32)}
 
@@ -45,6 +46,7 @@ def test_the_model_returns_logits_of_every_class(workload):
     assert not np.allclose(logits.sum(axis=-1), 1)
 
 
+@pytest.mark.parametrize("workload", some(["digits", "pydoc"]), indirect=True)
 def test_a_few_updates_lower_the_loss(workload):
     model = workload.compiled_model(workload.peak_learning_rate, seed=0)
     before = model.evaluate(*workload.validation, verbose=0)[0]
@@ -187,6 +189,7 @@ def test_cifar10_allocates_no_more_than_the_file_has(tmp_path):
         workloads.load("cifar10", batches(tmp_path / "c", payload={b"data": Giant(), b"labels": [0]}))
 
 
+@nightly
 def test_cifar10_from_jpegs(data_dir):
     workload = workloads.load("cifar10", data_dir)
     x, y = workload.train_batch(0, seed=0)

@@ -10,6 +10,7 @@ from keras_lrsched.callbacks import AutoLRS, ScheduleHyperparameter
 from keras_lrsched.data import ScheduledBatches
 from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune import ParallelAutoLRS, parallel_autolrs
+from tests.nightly import nightly
 
 X = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
 Y = X @ np.array([[1.0], [-2.0]], "float32")
@@ -61,6 +62,7 @@ def fit(autolrs, epochs=4):
     return model
 
 
+@nightly
 def test_searches_as_autolrs_does(here):
     data = {"validation_data": (X[:8], Y[:8])}
     one = AutoLRS(1e-3, 0.3, search="log_grid", **OPTIONS, **data)

@@ -13,6 +13,7 @@ from keras_lrsched.schedules import Tabulated
 from keras_lrsched.tune import Policy, PopulationBasedTraining, population_based_training
 from keras_lrsched.tune._member import Member, Worker
 from keras_lrsched.tune._progress import save_outcome
+from tests.nightly import nightly
 
 RATE, MOMENTUM = "optimizer.learning_rate", "optimizer.momentum"
 SETTINGS = {RATE: (1e-3, 1.0), MOMENTUM: [0.5, 0.9, 0.95]}
@@ -20,11 +21,14 @@ BACKEND = keras.backend.backend()
 
 
 def make():
-    """A line, with a little dropout: copies must go on in random numbers and in data, too."""
+    """A line, with a little dropout: copies must go on in random numbers and in data, too.
+
+    On TensorFlow it runs eagerly: a member has four steps, and is made anew in each round.
+    """
     x = np.random.default_rng(0).normal(size=(24, 2)).astype("float32")
     y = x @ np.array([[1.0], [-2.0]], "float32")
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse", run_eagerly=BACKEND == "tensorflow")
     return model, {"x": ScheduledBatches(x[:16], y[:16], batch_size=4, seed=0), "validation_data": (x[16:], y[16:])}
 
 
@@ -121,6 +125,7 @@ def test_search(tmp_path):
     assert history["val_loss"][-1] == pytest.approx(found.value, rel=1e-4)
 
 
+@nightly
 def test_the_same_seed_finds_the_same(tmp_path):
     search = PopulationBasedTraining(SETTINGS, population=2, rounds=2, seed=3)
     first, second = (search.evolve(in_this_process(), tmp_path / name) for name in ("a", "b"))

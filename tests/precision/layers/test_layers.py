@@ -99,7 +99,8 @@ def input_gradients(layer, inputs, upstream):
 
 def weight_gradients(model, inputs, upstream):
     """The change that one update with the learning rate 1 subtracts from the weights."""
-    model.compile(keras.optimizers.SGD(1.0), loss=lambda weights, outputs: ops.sum(weights * outputs))
+    eagerly = keras.backend.backend() != "jax"  # no graph is worth one step
+    model.compile(keras.optimizers.SGD(1.0), lambda weights, outputs: ops.sum(weights * outputs), run_eagerly=eagerly)
     before = [ops.convert_to_numpy(weight).copy() for weight in model.trainable_variables]
     model.fit([ops.convert_to_numpy(x) for x in inputs], upstream, batch_size=len(upstream), verbose=0)
     return [a - ops.convert_to_numpy(b) for a, b in zip(before, model.trainable_variables, strict=True)]
