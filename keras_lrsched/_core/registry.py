@@ -12,6 +12,7 @@ All arguments of the decorator are literals, so that `read` finds them without i
 
 import ast
 import difflib
+import functools
 import importlib
 import json
 import pkgutil
@@ -218,6 +219,7 @@ def public_names(namespace: Mapping[str, Any], modules: Iterable[str] = ()) -> l
     return sorted({*names, *modules})
 
 
+@functools.cache
 def read(room: str) -> list[dict[str, Any]]:
     """The entries of a room from its source, without importing it: dictionaries with `target`, the name of the class.
 

@@ -250,7 +250,7 @@ def test_saved_model_goes_on_training(case, tmp_path):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.train.Checkpoint")
-@pytest.mark.parametrize("floatx", ["float32", "bfloat16"])
+@pytest.mark.parametrize("floatx", some(["float32", "bfloat16"]))
 def test_checkpoint_of_tensorflow(case, floatx, tmp_path):
     import tensorflow as tf
 
@@ -351,7 +351,7 @@ def test_gradients_of_extreme_size(case, scale):
     assert all(np.all(np.isfinite(value)) for value in values([*weights, *optimizer.variables]))
 
 
-@in_ways(("bad",), (np.nan,), (np.inf,), (-np.inf,))
+@in_ways(("bad",), (np.nan,), (np.inf,), (-np.inf,), is_long=True)
 def test_nonfinite_gradients_are_skipped(case, bad):
     """As if they had not been: neither the state nor the counter moves."""
     schedule = LinearDecay(1e-2, 10)
@@ -402,7 +402,7 @@ def sparse_gradient(rows, indices, shape):
     return torch.sparse_coo_tensor(torch.tensor([indices]), rows, shape)
 
 
-@pytest.mark.parametrize("options", [{}, {"clipnorm": 0.1}, {"gradient_accumulation_steps": 2}, {"nonfinite": "skip"}])
+@pytest.mark.parametrize("options", some([{}, {"clipnorm": 0.1}, {"gradient_accumulation_steps": 2}, {"nonfinite": "skip"}]))
 def test_sparse_gradients_are_like_dense_ones(case, options):
     if BACKEND == "jax" and case.name not in (("AdamW",) if options else OF_EACH_KIND):
         pytest.skip("takes long, and the base class does it alike for all")
@@ -434,7 +434,7 @@ def test_rows_that_are_not_finite_have_a_name(make):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has two kinds of variables")
 @pytest.mark.parametrize(
-    "options", [{}, {"fused": False}, {"nonfinite": "skip"}], ids=lambda options: next(iter(options), "")
+    "options", some([{}, {"fused": False}, {"nonfinite": "skip"}]), ids=lambda options: next(iter(options), "")
 )
 def test_variables_of_tensorflow_itself(case, options):
     """As Sonnet has them."""
@@ -597,7 +597,7 @@ def test_pattern_that_is_found_nowhere(case, argument):
             optimizer.build(made())
 
 
-@in_ways(("name",), ("clipnorm",), ("clipvalue",), ("global_clipnorm",))
+@in_ways(("name",), ("clipnorm",), ("clipvalue",), ("global_clipnorm",), is_long=True)
 def test_clipping(case, name):
     limit, weights, others = 0.1, made(), made()
     clipped, plain = case.build(**{name: limit}), case.build()

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_lrsched import optimizers
 from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
+from tests.nightly import some
 
 from .backends import BACKEND
 from .optimizer_cases import CASES
@@ -179,7 +180,7 @@ IN_MICRO_STEPS = (((1, 3), (0, 1)), ((0, 2), (3,)), ((1,), (1, 2)), ((0,), (0, 1
 ACCUMULATED = [variant(of_case(case), case.name) for case in CASES if BACKEND != "jax" or case.name in SHARED[::2]]
 
 
-@pytest.mark.parametrize("build", ACCUMULATED)
+@pytest.mark.parametrize("build", some(ACCUMULATED, 8))
 def test_gradients_of_earlier_micro_steps_count(build):
     """A variable takes part in an update if it has a gradient in one of its micro-steps, in the last or not."""
     small, big, weights, others = build(gradient_accumulation_steps=2), build(), made(), made()
@@ -257,7 +258,7 @@ DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "Lamb", "Lars", "MoMo", "MoMoAdam")
 FREE = [variant(of_case(case, weight_decay=None), case.name) for case in CASES if case.name not in DEPEND_ON_WEIGHTS]
 
 
-@pytest.mark.parametrize("build", FREE + OTHERS)
+@pytest.mark.parametrize("build", some(FREE + OTHERS, 12))
 def test_weights_that_are_set_from_outside_are_where_training_goes_on(build):
     """They move from there as they would have moved from where they were: no state remembers the old place."""
     one, other, weights, shifted = build(), build(), made(), made()

@@ -34,6 +34,7 @@ typical_case = pytest.mark.parametrize("case", TYPICAL, ids=lambda case: case.na
 FIRST = {type(case.build()): case.name for case in reversed(CASES)}
 OF_EACH_CLASS = [case for case in CASES if case in TYPICAL or case.name in FIRST.values()]
 """Alone in what takes long and differs by the operations of a class, not by its numbers."""
+of_each_class = pytest.mark.parametrize("case", some(CASES, chosen=OF_EACH_CLASS.__contains__), ids=lambda case: case.name)
 every_name = pytest.mark.parametrize("name", schedules.names())
 CLASSES = {name: getattr(schedules, name) for name in schedules.__all__ if inspect.isclass(getattr(schedules, name))}
 BASES = ("PhasedSchedule", "Profile", "Schedule", "Segment")
@@ -152,8 +153,10 @@ def test_call_with_the_variable_of_an_optimizer(case):
 
 
 def marks(case, jit):
-    """Where compiling is one of two ways, one case of each class is compiled; the others are among the slow tests."""
-    return pytest.mark.slow if jit and False in JIT and case not in OF_EACH_CLASS else ()
+    """Where compiling is one of two ways, typical cases are compiled, at night one of each class; the others are slow."""
+    if not jit or False not in JIT or case in TYPICAL:
+        return ()
+    return nightly if case in OF_EACH_CLASS else pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_call_with_a_narrow_symbol(dtype):
     ("case", "floatx"),
     [
         pytest.param(
-            case, floatx, marks=() if floatx == "float16" or case in OF_EACH_CLASS else nightly, id=f"{floatx}-{case.name}"
+            case, floatx, marks=() if floatx != "bfloat16" and case in OF_EACH_CLASS else nightly, id=f"{floatx}-{case.name}"
         )
         for case in CASES
         for floatx in ("bfloat16", "float16", "float64")
@@ -207,7 +210,7 @@ def test_precision_of_the_model_does_not_matter(case, floatx):
 # Steps that float32 cannot count
 
 
-@every_case
+@of_each_class
 def test_late_start(case):
     schedule, start = case.build(), 2**24 + 1
     late = schedules.Chain([1.0, schedule], [start])
@@ -355,7 +358,7 @@ def beginning_and_end(schedule):
     return 0, max(0, (schedule.total_steps or 10_000) - 3)
 
 
-@every_case
+@of_each_class
 def test_updates(case):
     """With a gradient of 1, plain SGD moves the weight by the sum of the values."""
     schedule, weight, one = case.build(), keras.Variable(0.0), keras.ops.convert_to_tensor(1.0)

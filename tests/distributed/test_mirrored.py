@@ -40,6 +40,7 @@ def test_two_replicas_end_where_one_does_with_all_others():
     within(TOLERANCE, *run("mirrored.py", "optimizers", *(set(PAIRS) - set(QUICK))))
 
 
+@nightly
 def test_callbacks_see_the_whole_batch_and_decide_once(results):
     within(1e-5, results["callbacks"])
 
@@ -67,6 +68,7 @@ def test_a_run_that_was_interrupted_ends_the_same_with_others(tmp_path):
     problem.check_resumed(resumed)
 
 
+@nightly
 def test_what_cannot_work_is_refused(results):
     errors = results["refusals"]
     for name in ("GradientNoiseScale", "PrecisionSchedule", "ScheduleHyperparameter"):
@@ -81,6 +83,7 @@ def check_local(result):
     assert result["apart"] < 1e-5
 
 
+@nightly
 def test_local_updates_follow_their_formulas(results):
     check_local(results["local"])
 

@@ -17,6 +17,7 @@ import pytest
 
 from keras_lrsched import kernels
 from keras_lrsched.kernels import _build, _loading, _prebuilt, _processes, _targets, _threads
+from tests.nightly import some
 
 PRINT_LIBRARY = "from keras_lrsched.kernels import _build; print(_build.library('core'))"
 
@@ -187,7 +188,7 @@ _build.library("core")
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=lambda end: end.name)
+@pytest.mark.parametrize("end", some([signal.SIGKILL, signal.SIGINT]), ids=lambda end: end.name)
 def test_no_compiler_outlives_the_process_that_started_it(cache, tmp_path, monkeypatch, end):
     """A compiler has processes of its own, which are looked at here."""
     write_compiler(tmp_path / "slow", 'sleep 1000 & echo $! >> "$PIDS"; wait')
