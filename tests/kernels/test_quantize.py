@@ -27,6 +27,7 @@ from keras_lrsched.precision import (
 )
 from keras_lrsched.precision._blocks import Blocks
 from keras_lrsched.precision._gemms import GemmSpec
+from tests.nightly import nightly, some
 from tests.precision.compiled import MODES_AND_NIGHTLY, compiled, gradient
 
 BACKEND = keras.backend.backend()
@@ -114,9 +115,12 @@ OPTIONS = [{}, {"rounding": "stochastic", "seed": 12345678901}]
 
 
 def marks(format, options):
-    """Formats that are not exported are rounded to nearest in the test of all shapes."""
-    quick = format.name in QUICK_ON_JAX if BACKEND == "jax" else options or format not in OTHERS
-    return () if quick else pytest.mark.slow
+    """Formats that are not exported are rounded to nearest in the test of all shapes, and stochastically at night."""
+    if BACKEND == "jax":
+        return () if format.name in QUICK_ON_JAX else pytest.mark.slow
+    if format in OTHERS:
+        return nightly if options else pytest.mark.slow
+    return ()
 
 
 QUICK = [
@@ -181,7 +185,7 @@ ROTATED = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["nearest", "stochastic"])
-@pytest.mark.parametrize(("format", "size"), ROTATED)
+@pytest.mark.parametrize(("format", "size"), some(ROTATED, 3))
 def test_a_rotation_in_the_same_pass(format, size, options, monkeypatch):
     shape, axis = [((7, 256), -1), ((3, 128, 20), 1)][bool(options)]
     signs = ops.convert_to_numpy(random_signs(size, 3))
