@@ -31,7 +31,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
+from keras_lrsched._core import registry
+
 ROOT = Path(__file__).parent.parent
+METHODS = (keras.optimizers.schedules.LearningRateSchedule, keras.optimizers.Optimizer)
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,16 @@ def chosen_by_class(contract, room):
 
 
 def heirs_of(path, function):
-    """The names of a class and all that inherit from it; none for a function of a module."""
+    """What the tests of a class and all that inherit from it are named after; none of what is no schedule or optimizer."""
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     name, _, method = function.partition(".")
     family = [getattr(module, name)] if method else []
     for each in family:
         family += each.__subclasses__()
-    return sorted({each.__name__ for each in family})
+    if not all(issubclass(each, METHODS) for each in family):
+        return []
+    budgets = [entry.name for entry in registry.entries("schedules") if entry.target in family and entry.name]
+    return sorted({each.__name__ for each in family}) + [f"(budget and {name})" for name in budgets]
 
 
 def tests_of_precision(path, function):
