@@ -136,7 +136,7 @@ def _build_once(target, family, path, retry):
             return
         if not retry and (reason := _cache.failure(path)) is not None:
             raise BuildError(reason)
-        kernels, seconds = _targets.FAMILIES[family], _targets.seconds(target, family)
+        kernels, seconds = _targets.FAMILIES[family], _targets.seconds(target, family, _cache.has(_kernels_path(family)))
         _announce(f"keras_lrsched compiles {kernels} ({target}) into {path.parent}, once, in about {seconds} s.")
         _cache.remove_leftovers(path)
         with tempfile.TemporaryDirectory(prefix=path.stem + _cache.BUILD, dir=path.parent) as folder:

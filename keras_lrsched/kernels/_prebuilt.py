@@ -7,6 +7,7 @@ import functools
 import json
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 from keras_lrsched.kernels import _targets
@@ -55,9 +56,13 @@ def _rows():
     """The libraries of the manifest, if they are for this kind of machine."""
     try:
         manifest = json.loads((FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        rows = manifest["libraries"] if manifest["machine"] == machine() else []
+        return [row for row in rows if {"file", "target", "family", "version", "build"} <= row.keys()]
     except OSError:
         return []
-    return manifest["libraries"] if manifest["machine"] == machine() else []
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        warnings.warn(f"{FOLDER / MANIFEST} is damaged, and no library in it is used: {error!r}", stacklevel=2)
+        return []
 
 
 def machine():

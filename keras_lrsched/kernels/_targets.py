@@ -43,12 +43,10 @@ CUDA = [
 ]
 """Ampere, Hopper and Blackwell; what comes later compiles the last one's intermediate code."""
 
-SECONDS = {
-    "update": {"core": 5, "jax": 7, "tensorflow": 10, "tensorflow_xla": 37},
-    "quantize": {"core": 20, "jax": 22, "tensorflow": 24, "tensorflow_xla": 45},
-    "matmul": {"core": 4, "jax": 6, "tensorflow": 9, "tensorflow_xla": 32},
-}
-"""Seconds that a build takes on two cores (`python benchmarks/build_times.py`)."""
+KERNEL_SECONDS = {"update": 8, "quantize": 23, "matmul": 1}
+BINDING_SECONDS = {"core": 0, "jax": 3, "tensorflow": 8, "tensorflow_xla": 34}
+"""Seconds on two cores that a family's kernels take, which are compiled once, and a target's bindings
+(`python benchmarks/build_times.py`)."""
 
 TENSORFLOW_PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-nightly", "tf-nightly-cpu")
 
@@ -96,9 +94,10 @@ def installed_version(target):
     return ""
 
 
-def seconds(target, family):
-    """Approximate duration of a build."""
-    about = 2 * SECONDS[family].get(target, 120) // min(os.cpu_count() or 2, 4)
+def seconds(target, family, has_kernels):
+    """Approximate duration of a build, whose kernels may be compiled already."""
+    on_two = (0 if has_kernels else KERNEL_SECONDS[family]) + BINDING_SECONDS.get(target, 120)
+    about = 2 * on_two // min(os.cpu_count() or 2, 4)
     return max(5, round(about, -1) if about > 20 else about)
 
 

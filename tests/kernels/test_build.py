@@ -43,7 +43,7 @@ def quick_compiler(tmp_path, monkeypatch):
 
 def test_built_once_then_found(cache, capsys, quick_compiler):
     path = _build.library("core")
-    seconds = _targets.seconds("core", "update")
+    seconds = _targets.seconds("core", "update", has_kernels=False)
     assert (
         capsys.readouterr().err == f"keras_lrsched compiles its updates (core) into {cache}, once, in about {seconds} s.\n"
     )
@@ -290,6 +290,14 @@ def test_a_prebuilt_library_is_found_without_a_compiler(cache, framework, prebui
 def test_a_prebuilt_library_of_another_version_is_never_loaded(cache, framework, prebuilt, quick_compiler, other):
     framework(*other)
     assert _build.library("tensorflow").parent == cache
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"machine": _prebuilt.machine(), "libraries": 3})])
+def test_a_damaged_manifest_is_named_and_not_used(cache, framework, prebuilt, quick_compiler, text):
+    (prebuilt / "manifest.json").write_text(text)
+    framework("2.21.0")
+    with pytest.warns(UserWarning, match=r"manifest\.json is damaged"):
+        assert _build.library("tensorflow").parent == cache
 
 
 def test_a_prebuilt_library_for_another_machine_is_never_loaded(cache, framework, prebuilt, quick_compiler):
