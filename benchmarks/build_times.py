@@ -1,8 +1,8 @@
 """Times of the first use of compiled code, and of the second one in a new process.
 
-Each library is built into a cache that is empty at first, in a process of its own; then loaded from there by others. The first of
-a family, `core`, compiles the kernels, which the others link. "Import" is the import
-of the package, after Keras, with a first `Lion` update, less the same with KERAS_LRSCHED_FUSED=0.
+Each library is built into a cache that is empty at first, in a process of its own; then loaded from there by others. The
+first of a family, `core`, compiles the kernels, which the others link. "Import" is the import of the package, after Keras,
+with a first `Lion` update, less the same with KERAS_LRSCHED_FUSED=0.
 
 Run: python benchmarks/build_times.py
 """
