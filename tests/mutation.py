@@ -53,13 +53,13 @@ class Target:
     """The share of all mutants."""
 
 
-def chosen_by_class(contract, room):
-    """The contract of a room and the mirrored tests, for the class of a function and all that inherit from it."""
+def chosen_by_class(contract, room, *others):
+    """The contract of a room, the mirrored tests and others, for the class of a function and all that inherit from it."""
 
     def tests(path, function):
         mirror = ROOT / "tests" / room / f"test_{path.stem.removeprefix('_')}.py"
         mirrors = [str(mirror)] if mirror.exists() else []
-        return [contract, *mirrors, *(["-k", " or ".join(heirs)] if (heirs := heirs_of(path, function)) else [])]
+        return [contract, *mirrors, *others, *(["-k", " or ".join(heirs)] if (heirs := heirs_of(path, function)) else [])]
 
     return tests
 
@@ -92,7 +92,7 @@ TARGETS = {
     "optimizers": Target(
         ("keras_lrsched/optimizers/*.py",),
         r".*\.(step|begin_step|end_step)$",
-        chosen_by_class("tests/contract/test_optimizers.py", "optimizers"),
+        chosen_by_class("tests/contract/test_optimizers.py", "optimizers", "tests/optimizers/test_fused_optimizer.py"),
         0.27,
     ),
     "precision": Target(
