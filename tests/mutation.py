@@ -65,7 +65,7 @@ def chosen_by_class(contract, room, *others):
 
 
 def heirs_of(path, function):
-    """What the tests of a class and all that inherit from it are named after; none of what is no schedule or optimizer."""
+    """Names in the tests of a class and all that inherit from it; none for what is no schedule or optimizer."""
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     name, _, method = function.partition(".")
     family = [getattr(module, name)] if method else []

@@ -1,4 +1,4 @@
-"""The command line: `keras-lrsched list | plot | compare | predict | doctor`.
+"""The command line: `keras-lrsched list | plot | compare | study | predict | doctor`.
 
 Wrong input ends with one line on stderr and exit code 2, before anything is written. Keras is imported late, since that
 takes seconds and depends on the backend that is asked for.
@@ -10,7 +10,7 @@ import sys
 import warnings
 
 from keras_lrsched._core.backend_choice import BACKENDS, installed_backends, use_installed_backend
-from keras_lrsched.cli import compare, doctor, listing, plot, predict
+from keras_lrsched.cli import compare, doctor, listing, plot, predict, study
 from keras_lrsched.cli.support import (
     Parser,
     UsageError,
@@ -60,7 +60,7 @@ def _parser():
         help=f"one of {', '.join(BACKENDS)} (default: KERAS_BACKEND, what Keras is set to, or what is installed)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (listing, plot, compare, predict, doctor):
+    for module in (listing, plot, compare, study, predict, doctor):
         module.add(commands)
     return parser
 

@@ -1,4 +1,14 @@
-"""Study: which learning rate, schedule and optimizer, answered by runs.
+"""Study: which learning rate, schedule and optimizer for a model, answered by runs.
 
-`workloads` holds the built-in tasks, `compare` runs them, `report` writes down what came out.
+    study = Study(build_model, (x, y), (x_val, y_val), loss="mse", schedules=["constant", "cosine"], budget=1000)
+    results = study.run()
+
+`Study` makes runs, and `Results` compares them. `workloads` holds the built-in tasks.
 """
+
+from keras_lrsched.study.results import Results
+from keras_lrsched.study.statistics import score
+from keras_lrsched.study.study import Study
+from keras_lrsched.study.trial import Outcome, Trial
+
+__all__ = ["Outcome", "Results", "Study", "Trial", "score"]

@@ -74,12 +74,15 @@ class Trainer:
 
     Compiling a step takes longer than many a run here. So the schedule is not compiled into the step but set from outside,
     update by update, which gives the same weights; a test holds it to that.
+
+    Args:
+        workload: The workload.
+        use_xla: Whether the step is compiled by XLA; never on PyTorch. Defaults to `None`: what is fastest for the workload.
     """
 
-    def __init__(self, workload: Workload, use_xla=True):
+    def __init__(self, workload: Workload, use_xla: bool | None = None):
         self.workload = workload
-        # XLA halves the time of a step on a CPU too, but for convolutions. torch.compile, its counterpart, takes minutes.
-        jit_compile = use_xla and keras.backend.backend() != "torch"
+        jit_compile = workload.jit_compile() if use_xla is None else use_xla and keras.backend.backend() != "torch"
         self._model = workload.compiled_model(workload.peak_learning_rate, seed=0, jit_compile=jit_compile)
         self._model.optimizer.build(self._model.trainable_variables)
         self._initial: dict[int, list[np.ndarray]] = {}

@@ -82,8 +82,10 @@ class Pool:
         for _ in range(workers):
             self._add()
 
-    def map(self, call: Callable, values: Iterable[Any]) -> list[Any]:
+    def map(self, call: Callable, values: Iterable[Any], done: Callable[[Any], None] | None = None) -> list[Any]:
         """The outcomes of `call(worker, value)`, which returns a reference of Ray, in the order of the values.
+
+        `done` is called with each outcome as it comes.
 
         Raises:
             Whatever a job raises; the error of Ray, if its worker is lost again and again.
@@ -108,6 +110,8 @@ class Pool:
                     self._replace(worker)
                 else:
                     self._idle.append(worker)
+                    if done is not None:
+                        done(outcomes[index])
         return [outcomes[index] for index in range(len(values))]
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,32 @@ class Workload:
     compared on the same initial weights and the same batches.
 
     A subclass is registered by a name and a title, sets the class attributes below, loads data in `__init__(data_dir=None)`,
-    and implements `build_model`, `train_batch` and `optimizer`.
+    and implements `build_model`, `train_batch` and `optimizer`; where it is no classification, also `loss` and `metrics`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> class Line(Workload):
+    ...     batch_size, peak_learning_rate, budgets = 4, 0.1, (20,)
+    ...     metric, target, larger_is_better = "val_loss", 0.01, False
+    ...     def __init__(self, data_dir=None):
+    ...         self.validation = np.ones((2, 1)), np.full((2, 1), 3.0)
+    ...     def train_batch(self, step, seed):
+    ...         x = np.random.default_rng([seed, step]).random((self.batch_size, 1))
+    ...         return x, 3 * x
+    ...     def build_model(self):
+    ...         return keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    ...     def loss(self):
+    ...         return keras.losses.MeanSquaredError()
+    ...     def metrics(self):
+    ...         return []
+    ...     def optimizer(self, learning_rate):
+    ...         return keras.optimizers.Adam(learning_rate)
+    >>> line = Line()
+    >>> model = line.compiled_model(0.5, seed=0)
+    >>> history = model.fit(line.stream(0), steps_per_epoch=100, shuffle=False, verbose=0)
+    >>> line.reached(model.evaluate(*line.validation, verbose=0))
+    True
     """
 
     batch_size: int
@@ -30,11 +56,13 @@ class Workload:
     """A value of `metric` that a good run reaches."""
     larger_is_better: bool = True
     needs_data_dir: bool = False
+    use_xla: bool = True
+    """Whether TensorFlow compiles a step by XLA: what is faster over 4,000 steps on a CPU (`benchmarks/workloads.py`)."""
 
-    validation: tuple[np.ndarray, np.ndarray]
-    """Inputs and labels that no run trains on."""
+    validation: tuple[Any, Any]
+    """Inputs and labels that no run trains on. Inputs are an array, or a dictionary of arrays."""
 
-    def __init__(self, data_dir: str | None = None):
+    def __init__(self, data_dir: str | None = None) -> None:
         """Load the data, from a folder if `needs_data_dir`."""
 
     @property
@@ -47,27 +75,40 @@ class Workload:
         """A short description: data and model."""
         return registry.entry_of(type(self)).title
 
-    def train_batch(self, step: int, seed: int):
+    def train_batch(self, step: int, seed: int) -> tuple[Any, Any]:
         """The inputs and labels of batch `step`, counted from 0."""
         raise NotImplementedError
 
     def build_model(self) -> keras.Model:
-        """A fresh model that returns logits; its weights come from Keras' global seed."""
+        """A fresh model; its weights come from Keras' global seed. It returns logits, where the loss takes some."""
         raise NotImplementedError
 
-    def optimizer(self, learning_rate) -> keras.optimizers.Optimizer:
+    def loss(self) -> keras.losses.Loss:
+        """The loss: the cross-entropy of logits and the numbers of classes, unless a subclass has another."""
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def metrics(self) -> list[Any]:
+        """The metrics that are evaluated beside the loss, fresh ones: the accuracy, unless a subclass has others."""
+        return ["accuracy"]
+
+    def optimizer(self, learning_rate: Any) -> keras.optimizers.Optimizer:
         """The optimizer that the task is usually trained with."""
         raise NotImplementedError
 
-    def compiled_model(self, learning_rate, seed: int, jit_compile="auto") -> keras.Model:
+    def jit_compile(self) -> bool:
+        """The value of `compile`'s argument that is fastest here: always on JAX, by `use_xla` on TensorFlow.
+
+        `torch.compile` takes minutes for what runs for seconds.
+        """
+        backend = keras.backend.backend()
+        return backend == "jax" or (backend == "tensorflow" and self.use_xla)
+
+    def compiled_model(self, learning_rate: Any, seed: int, jit_compile: bool | str = "auto") -> keras.Model:
         """The model, ready for `fit`, with the initial weights of this seed."""
         keras.utils.set_random_seed(seed)
         model = self.build_model()
         model.compile(
-            optimizer=self.optimizer(learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=jit_compile,
+            optimizer=self.optimizer(learning_rate), loss=self.loss(), metrics=self.metrics(), jit_compile=jit_compile
         )
         return model
 
@@ -101,15 +142,17 @@ class ShuffledEpochs:
     def __init__(self, inputs, labels, batch_size):
         self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
         self.steps_per_epoch = len(inputs) // batch_size
-        self._order = functools.lru_cache(maxsize=2)(self._order)  # type: ignore[method-assign]
 
     def batch(self, step, seed):
         epoch, position = divmod(step, self.steps_per_epoch)
-        rows = self._order(seed, epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        order = _permutation(len(self.inputs), seed, epoch)
+        rows = order[position * self.batch_size : (position + 1) * self.batch_size]
         return self.inputs[rows], self.labels[rows]
 
-    def _order(self, seed, epoch):
-        return np.random.default_rng([seed, epoch]).permutation(len(self.inputs))
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size, seed, epoch):
+    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
 def required_file(workload: str, data_dir, *names: str) -> Path:
@@ -127,3 +170,16 @@ def required_file(workload: str, data_dir, *names: str) -> Path:
         if (folder / name).exists():
             return folder / name
     raise FileNotFoundError(f"The data folder {str(data_dir)!r} has no {' or '.join(names)}, which {workload!r} needs.")
+
+
+def sklearn_datasets(workload: str) -> Any:
+    """The module `sklearn.datasets`, for the workload of this name.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
+    try:
+        import sklearn.datasets
+    except ImportError as error:
+        raise ImportError(f"The workload {workload!r} needs scikit-learn: pip install 'keras-lrsched[compare]'") from error
+    return sklearn.datasets

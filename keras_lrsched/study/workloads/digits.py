@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_lrsched._core.registry import register
-from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload
+from keras_lrsched.study.workloads.base import ShuffledEpochs, Workload, sklearn_datasets
 
 
 @register(
@@ -26,16 +26,8 @@ class Digits(Workload):
     target = 0.98
 
     def __init__(self, data_dir=None):
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise ImportError("The workload 'digits' needs scikit-learn: pip install 'keras-lrsched[compare]'") from error
-        images, labels = load_digits(return_X_y=True)
-        images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
-        order = np.random.default_rng(0).permutation(len(images))
-        train, held_out = order[:1437], order[1437:]
-        self._train = ShuffledEpochs(images[train], labels[train], self.batch_size)
-        self.validation = images[held_out], labels[held_out]
+        train, self.validation = digits(self.name)
+        self._train = ShuffledEpochs(*train, self.batch_size)
 
     def train_batch(self, step, seed):
         return self._train.batch(step, seed)
@@ -59,3 +51,12 @@ class Digits(Workload):
 
     def optimizer(self, learning_rate):
         return keras.optimizers.SGD(learning_rate, momentum=0.9)
+
+
+def digits(workload: str) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Images in [0, 1] with labels: 1,437 to train on, and 360 that are held out, for the workload of this name."""
+    images, labels = sklearn_datasets(workload).load_digits(return_X_y=True)
+    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+    order = np.random.default_rng(0).permutation(len(images))
+    train, held_out = order[:1437], order[1437:]
+    return (images[train], labels[train]), (images[held_out], labels[held_out])

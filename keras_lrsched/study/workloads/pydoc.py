@@ -14,6 +14,11 @@ class PydocTopics(Characters):
     target = 2.3
 
     def __init__(self, data_dir=None):
-        from pydoc_data.topics import topics
+        self._use(help_texts())
 
-        self._use("\n".join(topics[topic] for topic in sorted(topics)))
+
+def help_texts() -> str:
+    """The Python language reference as `help()` shows it, about 700,000 characters."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[topic] for topic in sorted(topics))
