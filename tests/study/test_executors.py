@@ -254,6 +254,7 @@ def test_the_same_results_by_workers(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # each of the programs takes seconds to start
 @pytest.mark.parametrize("workers", [1, 2])
 def test_twenty_kills(tmp_path, workers):
     """No finished run is lost or made twice, no worker is left, and the table is that of an undisturbed study."""
