@@ -38,6 +38,7 @@ DOCUMENTS = {
     "docs/guides/from_tensorflow_addons.md": "",
     "docs/guides/laws.md": A_MODEL + TWO_RUNS,
     "docs/guides/low_precision.md": A_MODEL,
+    "docs/guides/study.md": "",
     "docs/guides/write_your_own.md": "",
 }
 QUICK = ("README.md", "docs/guides/laws.md", "docs/guides/write_your_own.md")

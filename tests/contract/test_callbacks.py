@@ -36,9 +36,10 @@ one_of_each_kind = pytest.mark.parametrize(
 
 
 def marks(case, jit):
-    if not jit or False not in JIT:
-        return ()
-    return nightly if case.name in OF_EACH_KIND else pytest.mark.slow
+    of_each_kind = case.name in OF_EACH_KIND
+    if jit and False in JIT:
+        return nightly if of_each_kind else pytest.mark.slow
+    return () if of_each_kind else nightly
 
 
 every_case_and_mode = pytest.mark.parametrize(
