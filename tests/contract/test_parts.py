@@ -156,7 +156,7 @@ def test_an_average_of_what_stays_stays():
         assert_same(arrays(weights[:2]), frozen)
 
 
-@pytest.mark.parametrize("build", ALONE)
+@pytest.mark.parametrize("build", some(ALONE, 12))
 def test_each_variable_goes_as_if_alone(build):
     """In the updates of the same numbers, which are those of the whole run."""
     together, alone, weights, others = build(), build(), made(), made()

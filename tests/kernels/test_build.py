@@ -66,6 +66,7 @@ def test_other_flags_are_another_library(cache, monkeypatch):
     assert _build._path("core", "update") != path
 
 
+@pytest.mark.nightly
 def test_two_processes_at_once(cache, quick_compiler):
     processes = [
         subprocess.Popen([sys.executable, "-c", PRINT_LIBRARY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -230,6 +230,13 @@ class TestSearch:
 
 
 class TestInterruption:
+    @pytest.fixture(autouse=True)
+    def signals_of_a_terminal(self):
+        """A shell has processes in the background ignore Ctrl-C."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("number", some([signal.SIGINT, signal.SIGTERM]))
     def test_a_signal_loses_the_run_in_flight_only(self, tmp_path, number):
         class Ends(keras.callbacks.Callback):
