@@ -1,7 +1,8 @@
 """Public names of keras_lrsched.study. Made by `make api`."""
 
 from .trial import Outcome as Outcome
+from .recommend import Recommendation as Recommendation
 from .results import Results as Results
 from .study import Study as Study
 from .trial import Trial as Trial
-from .statistics import score as score
+from .profiles import score as score

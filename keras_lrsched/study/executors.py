@@ -1,7 +1,7 @@
 """Executors of trials: in this process, in worker processes of this machine, or on a Ray cluster.
 
-Each takes trials and hands on outcomes as they come. What an outcome is does not depend on the executor, but for rounding:
-worker processes have one thread each, so that they do not wait for each other.
+Each takes trials and calls a function with each outcome as it comes. Outcomes do not depend on the executor, but for
+rounding: worker processes have one thread each, so that they do not wait for each other.
 """
 
 import collections
@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 import keras
 import numpy as np
 
-from keras_lrsched._core import interrupts, validation
+from keras_lrsched._core import interrupts, ray_pool, validation
 from keras_lrsched._core.random_state import random_state, restore_random_state
 from keras_lrsched.study import _worker
 from keras_lrsched.study.training import Runner, describe
@@ -214,7 +214,8 @@ class _Member:
 
     def last_words(self) -> str:
         """The end of the process in words, and the last lines that it has printed."""
-        self.kill() if self._process.poll() is None else None
+        if self._process.poll() is None:
+            self.kill()
         code = self._process.wait()
         printed = _worker.last_lines(self._log)
         self.close()
@@ -285,20 +286,16 @@ def _cores() -> list[int]:
 
 @contextlib.contextmanager
 def _on_ray(runner: Runner, workers: int, resources: dict[str, Any] | None) -> Iterator["OnRay"]:
-    from keras_lrsched.tune import _ray_pool
-
     payload = packed(runner)
-    with _ray_pool.pool(RayWorker, (payload, keras.backend.backend()), workers, resources) as members:
-        yield OnRay(members, _ray_pool.RETRIES + 1)
+    with ray_pool.pool(RayWorker, (payload, keras.backend.backend()), workers, resources) as members:
+        yield OnRay(members, ray_pool.RETRIES + 1)
 
 
 class RayWorker:
     """Worker on a Ray cluster."""
 
     def __init__(self, payload: bytes, backend: str) -> None:
-        from keras_lrsched.tune import _ray_pool
-
-        _ray_pool.same_backend(backend)
+        ray_pool.same_backend(backend)
         self._runner = pickle.loads(payload)
 
     def run(self, trial: Trial) -> Outcome:

@@ -6,155 +6,21 @@ as infinitely bad. The seeds by which a peak is chosen are those by which pairs 
 alike for all pairs with the same number of trials.
 """
 
-import csv
 import dataclasses
 import functools
-import html
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_lrsched._core import validation
-from keras_lrsched.study import statistics
+from keras_lrsched.study import profiles, statistics
 from keras_lrsched.study.journal import Journal
 from keras_lrsched.study.statistics import Interval, Mode, Pair, Unit
+from keras_lrsched.study.table import Row, Table, flat, write_csv
 from keras_lrsched.study.trial import Outcome, Trial
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of the table: a pair at its best peak, and how it compares with the reference.
-
-    Args:
-        optimizer: Its label.
-        schedule: Its label.
-        learning_rate: The peak. NaN if no peak has an outcome of full budget for each seed.
-        values: The final value of each seed, in the order of the seeds; infinite where a trial did not finish.
-        mean: Over the seeds.
-        deviation: The standard deviation over the seeds; NaN for one seed.
-        group: 1 for what is not distinguishable from the best, 2 for what is not from the best of the others, and so on.
-        difference: The mean difference from the reference; NaN for the reference.
-        interval: That of `difference`, simultaneous for all rows.
-        verdict: `"reference"`, `"better"`, `"worse"` or `"not distinguishable"`; without a peak `"incomplete"`, or `"none
-            finished"` if each trial of the pair diverged or failed.
-        seeds_needed: The number of seeds at which the difference would be distinguishable; NaN where it is.
-        steps_to_target: The median over the seeds; infinite where it was not reached.
-        seconds_to_target: The median over the seeds; infinite where it was not reached.
-        basin: The learning rates between which the value is at most a tenth worse.
-        sensitivity: The learning-rate sensitivity; NaN where it is unknown.
-        trials: The number of trials of the pair, of any budget.
-        unfinished: The number of those that diverged or failed.
-        seconds: The mean duration of a trial at the peak.
-    """
-
-    optimizer: str
-    schedule: str
-    learning_rate: float
-    values: tuple[float, ...]
-    mean: float
-    deviation: float
-    group: int
-    difference: float
-    interval: Interval
-    verdict: str
-    seeds_needed: float
-    steps_to_target: float
-    seconds_to_target: float
-    basin: Interval
-    sensitivity: float
-    trials: int
-    unfinished: int
-    seconds: float
-
-    @property
-    def pair(self) -> Pair:
-        """Optimizer and schedule."""
-        return self.optimizer, self.schedule
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The table of a study: displayed as HTML in a notebook, as text by `print`.
-
-    Args:
-        rows: A list of `Row`s, best first.
-        metric: The metric that `mean` is of.
-        label: The origin of the peaks.
-        reference: The setting that the differences are from.
-        target: The value for `steps_to_target`.
-        seeds: The number of seeds.
-        level: The probability with which all verdicts are right.
-    """
-
-    rows: list[Row]
-    metric: str
-    label: str
-    reference: str
-    target: float
-    seeds: int
-    level: float
-
-    @property
-    def header(self) -> list[str]:
-        """The columns of `cells`."""
-        return [
-            "group",
-            "optimizer",
-            "schedule",
-            "peak",
-            self.metric,
-            "difference",
-            "verdict",
-            "seeds needed",
-            "steps to target" if math.isnan(self.target) else f"steps to {self.target:.4g}",
-            "basin",
-            "sensitivity",
-            "trials",
-            "seconds",
-        ]
-
-    @property
-    def cells(self) -> list[list[str]]:
-        """The rows as text."""
-        return [_cells(row) for row in self.rows]
-
-    @property
-    def caption(self) -> str:
-        """The conditions in a sentence or two."""
-        return (
-            f"{self.label}; {self.seeds} seed{'s' * (self.seeds != 1)}. Mean ± standard deviation over seeds at the end; "
-            f"difference from {self.reference}, paired by seed, with simultaneous intervals of {100 * self.level:.3g} %. "
-            "Settings of one group are not distinguishable from its first."
-        )
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.cells]
-        text = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
-        return "\n".join([f"{self.caption}", "", *text])
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the rows, unrounded, into a CSV file."""
-        _write_csv(Path(path).expanduser(), [_flat(row) for row in self.rows])
-
-    def __str__(self) -> str:
-        lines = [self.header, *self.cells]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-        return "\n".join([*text, "", self.caption])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.header)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in self.cells)
-        caption = html.escape(self.caption)
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,8 +266,8 @@ class Results:
         """
         target = self.target if target is None else target
         times = np.stack(list(self.times_to_target(target, unit).values())) if math.isfinite(target) else self._never()
-        multiples, shares = statistics.performance_profile(times, r_max, points)
-        scores = map(float, statistics.score(times, r_max))
+        multiples, shares = profiles.performance_profile(times, r_max, points)
+        scores = map(float, profiles.score(times, r_max))
         return Profile(
             multiples, dict(zip(self.pairs, shares, strict=True)), dict(zip(self.pairs, scores, strict=True)), target
         )
@@ -489,13 +355,13 @@ class Results:
         folder = Path(directory).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         contents: dict[str, Iterable[dict[str, Any]]] = {
-            "table.csv": map(_flat, self.table().rows),
+            "table.csv": map(flat, self.table().rows),
             "trials.csv": self._trial_rows(),
             "evaluations.csv": (row for outcome in self.outcomes for row in _evaluation_rows(outcome)),
             "steps.csv": (row for outcome in self.outcomes for row in _step_rows(outcome)),
         }
         for name, rows in contents.items():
-            _write_csv(folder / name, list(rows))
+            write_csv(folder / name, list(rows))
         return [folder / name for name in contents]
 
     def plot(self) -> Any:
@@ -504,20 +370,9 @@ class Results:
         Raises:
             ImportError: If Matplotlib is missing.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("`plot` needs Matplotlib: pip install 'keras-lrsched[plot]'") from error
-        ranked = self.ranked()
-        colors = dict(zip(ranked, _colors(len(ranked)), strict=True))
-        figure = Figure(figsize=(16, max(4.8, 1.5 + 0.28 * len(ranked))), layout="constrained")
-        against_rate, curves, ends = figure.subplots(1, 3)
-        self._draw_rates(against_rate, ranked, colors)
-        self._draw_curves(curves, ranked, colors)
-        self._draw_ends(ends, ranked, colors)
-        figure.suptitle(self.label)
-        vars(figure)["_repr_png_"] = functools.partial(_png, figure)  # a notebook shows it without pyplot
-        return figure
+        from keras_lrsched.study.figure import draw
+
+        return draw(self)
 
     def report(self, directory: str | Path) -> Any:
         """Write the report: Markdown, pictures, an HTML page, TensorBoard event files and CSV files.
@@ -665,56 +520,6 @@ class Results:
                 "error": outcome.error,
             }
 
-    def _draw_rates(self, ax: Any, ranked: Sequence[Pair], colors: dict[Pair, Any]) -> None:
-        """Value against learning rate at the widest budget, the basin as a thick line, and the peak at full budget."""
-        for pair in ranked:
-            curve = {rate: float(np.mean(values)) for rate, values in self.by_rate(pair).items()}
-            values = np.where(np.isfinite(list(curve.values())), list(curve.values()), math.nan)
-            ax.plot(list(curve), values, ".-", color=colors[pair], alpha=0.7, label=_named(pair))
-            low, high = self.basin(pair)
-            if math.isfinite(low):
-                inside = np.geomspace(low, high, 50)
-                finite = np.isfinite(values)
-                path = np.interp(np.log(inside), np.log(list(curve))[finite], values[finite])
-                ax.plot(inside, path, color=colors[pair], alpha=0.25, linewidth=7, solid_capstyle="round")
-            at_end = [value for value in self.values(pair).values() if math.isfinite(value)]
-            if at_end:
-                ax.plot(self.peak(pair), np.mean(at_end), "*", color=colors[pair], markersize=11)
-        ax.set_xscale("log")
-        _log_if_positive(ax)
-        for pair in ranked:
-            lost = [rate for rate, values in self.by_rate(pair).items() if not np.all(np.isfinite(values))]
-            ax.plot(lost, [0.98] * len(lost), "x", color=colors[pair], transform=ax.get_xaxis_transform())
-        ax.set_xlabel("peak learning rate (thick: basin; star: chosen, at full budget; cross: diverged)")
-        ax.set_ylabel(f"{self.metric} after {self.widest_budget} steps")
-
-    def _draw_curves(self, ax: Any, ranked: Sequence[Pair], colors: dict[Pair, Any]) -> None:
-        """The metric during training at the chosen peak: mean and range over the seeds that finished."""
-        for pair in ranked:
-            finished = [outcome for outcome in self.at_peak(pair) if outcome.status == "finished"]
-            if not finished:
-                continue
-            curves = np.stack([outcome.evaluations[self.metric] for outcome in finished])
-            steps = finished[0].evaluated_at
-            ax.plot(steps, curves.mean(axis=0), color=colors[pair])
-            ax.fill_between(steps, curves.min(axis=0), curves.max(axis=0), color=colors[pair], alpha=0.15, linewidth=0)
-        _log_if_positive(ax)
-        ax.set_xlabel("optimizer step")
-        ax.set_ylabel(self.metric)
-
-    def _draw_ends(self, ax: Any, ranked: Sequence[Pair], colors: dict[Pair, Any]) -> None:
-        """The final value of each seed, and the mean."""
-        for row, pair in enumerate(ranked):
-            values = [value for value in self.values(pair).values() if math.isfinite(value)]
-            ax.plot(values, [row] * len(values), "o", color=colors[pair], alpha=0.5)
-            if values:
-                ax.plot(np.mean(values), row, "|", color=colors[pair], markersize=14, markeredgewidth=2.5)
-        names = [f"{_named(pair)}\n{self.peak(pair):.3g}" for pair in ranked]
-        ax.set_yticks(range(len(ranked)), names, fontsize="small")
-        ax.set_ylim(len(ranked) - 0.5, -0.5)
-        ax.grid(axis="x", alpha=0.3)
-        ax.set_xlabel(f"{self.metric} at the end: each seed, and the mean")
-
 
 def _named(pair: Pair) -> str:
     return ", ".join(pair)
@@ -722,48 +527,6 @@ def _named(pair: Pair) -> str:
 
 def _index(labels: list[str], label: str) -> int:
     return labels.index(label) if label in labels else len(labels)
-
-
-def _cells(row: Row) -> list[str]:
-    mean = _number(row.mean) if math.isnan(row.deviation) else f"{_number(row.mean)} ± {row.deviation:.2g}"
-    difference = (
-        "" if math.isnan(row.difference) else f"{row.difference:+.2g} [{row.interval[0]:+.2g}, {row.interval[1]:+.2g}]"
-    )
-    unfinished = f" ({row.unfinished} unfinished)" if row.unfinished else ""
-    return [
-        str(row.group),
-        row.optimizer,
-        row.schedule,
-        _number(row.learning_rate),
-        mean,
-        difference,
-        row.verdict,
-        _count(row.seeds_needed, "> 10000"),
-        _count(row.steps_to_target, "not reached"),
-        "" if math.isnan(row.basin[0]) else f"{row.basin[0]:.2g} to {row.basin[1]:.2g}",
-        _number(row.sensitivity),
-        f"{row.trials}{unfinished}",
-        f"{row.seconds:.1f}",
-    ]
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4g}"
-
-
-def _count(value: float, infinite: str) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:.0f}" if math.isfinite(value) else infinite
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    """The fields of a row, with the ends of its intervals apart."""
-    fields = dataclasses.asdict(row)
-    fields["values"] = " ".join(map(repr, row.values))
-    for name in ("interval", "basin"):
-        fields[f"{name}_low"], fields[f"{name}_high"] = fields.pop(name)
-    return fields
 
 
 def _evaluation_rows(outcome: Outcome) -> Iterable[dict[str, Any]]:
@@ -776,34 +539,3 @@ def _step_rows(outcome: Outcome) -> Iterable[dict[str, Any]]:
     trial = dataclasses.asdict(outcome.trial)
     for step, (loss, rate) in enumerate(zip(outcome.loss, outcome.learning_rate, strict=True)):
         yield trial | {"step": step, "loss": float(loss), "step_learning_rate": float(rate)}
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _colors(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    return list(colormaps["tab10"](range(count)) if count <= 10 else colormaps["turbo"](np.linspace(0, 1, count)))
-
-
-def _log_if_positive(ax: Any) -> None:
-    """A logarithmic axis where all that is drawn is above zero."""
-    values = [np.asarray(line.get_ydata(), float) for line in ax.get_lines()]
-    finite = np.concatenate([data[np.isfinite(data)] for data in values]) if values else np.array([])
-    if finite.size and finite.min() > 0 and finite.max() > 2 * finite.min():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter("{x:g}")  # 0.5 and not 5 x 10^-1
-        ax.yaxis.set_minor_formatter("{x:g}" if finite.max() < 10 * finite.min() else "")
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()

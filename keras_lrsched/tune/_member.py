@@ -12,9 +12,9 @@ from typing import Any, Literal
 import keras
 
 from keras_lrsched._core import runs
+from keras_lrsched._core.ray_pool import same_backend
 from keras_lrsched.callbacks import ScheduleHyperparameter, TrainingState
 from keras_lrsched.tune._progress import save_outcome
-from keras_lrsched.tune._ray_pool import same_backend
 from keras_lrsched.tune.policy import Policy
 
 STATE, POLICY = "member.state", "policy.json"

@@ -12,11 +12,11 @@ from keras import ops, tree
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.random_state import random_state, restore_random_state
+from keras_lrsched._core.ray_pool import load_ray, pool, same_backend
 from keras_lrsched.callbacks import AutoLRS, Snapshot
 from keras_lrsched.callbacks._settings import callbacks_in
 from keras_lrsched.data._fit_data import batches_ahead
 from keras_lrsched.schedules import Tabulated
-from keras_lrsched.tune._ray_pool import load_ray, pool, same_backend
 
 
 class ParallelAutoLRS(AutoLRS):

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from keras_lrsched._core import runs, validation
+from keras_lrsched._core.ray_pool import pool
 from keras_lrsched.tune._member import POLICY, STATE, Worker
 from keras_lrsched.tune._progress import SEARCH, Progress, load_outcome
-from keras_lrsched.tune._ray_pool import pool
 from keras_lrsched.tune.policy import Policy
 
 

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lrsched._core import ray_pool
 from keras_lrsched.study import executors
 from keras_lrsched.study.journal import Journal
 from keras_lrsched.study.trial import Outcome, Trial
-from keras_lrsched.tune import _ray_pool
+from tests.core.test_ray_pool import ActorLostError, FakeRay
 from tests.nightly import nightly
 from tests.study import test_study
-from tests.tune.test_ray_pool import ActorLostError, FakeRay
 
 TRIALS = [Trial("sgd", "constant", 0.1, 10, seed) for seed in range(5)]
 
@@ -186,7 +186,7 @@ class Cluster(FakeRay):
 def cluster(monkeypatch):
     def make(lose):
         ray = Cluster(lose)
-        monkeypatch.setattr(_ray_pool, "load_ray", lambda: ray)
+        monkeypatch.setattr(ray_pool, "load_ray", lambda: ray)
         return ray
 
     return make
@@ -194,7 +194,7 @@ def cluster(monkeypatch):
 
 def test_ray(cluster, tmp_path):
     """Each outcome is handed on as it comes. A trial that ends all of its workers is recorded, and the others are run."""
-    ray = cluster({1: 2, 3: _ray_pool.RETRIES + 1})
+    ray = cluster({1: 2, 3: ray_pool.RETRIES + 1})
     made = run(Runner(tmp_path), name="ray", workers=2)
     assert sorted(each.trial.seed for each in made) == [0, 1, 2, 3, 4]
     failed = [each for each in made if each.status == "failed"]

@@ -8,9 +8,10 @@ import pytest
 from keras_lrsched import schedules
 from keras_lrsched.laws import ConvexBound
 from keras_lrsched.schedules.schedule import compute
-from keras_lrsched.study import recommend
-from keras_lrsched.study.recommend import Question, RangeTest, answer
-from keras_lrsched.study.trial import Outcome
+from keras_lrsched.study import forecast, recommend
+from keras_lrsched.study.question import Question, RangeTest
+from keras_lrsched.study.recommend import answer
+from keras_lrsched.study.trial import Outcome, Trial
 from tests.nightly import nightly
 
 BUDGET = 1024
@@ -176,9 +177,9 @@ def test_laws_of_several_optimizers_share_their_minimum():
         trial
         for name, unit in world.units.items()
         for schedule in ("linear", "constant")
-        for trial in [recommend.Trial(name, schedule, 0.03 * unit, 256, 0)]
+        for trial in [Trial(name, schedule, 0.03 * unit, 256, 0)]
     ]
-    laws = recommend._fit_bounds(list(world.run(trials)), world.question())
+    laws = forecast.fit_bounds(list(world.run(trials)), world.question())
     assert laws["sgd"].distance == pytest.approx(1.0, rel=1e-4)
     assert laws["sgd"].gradient_norm == pytest.approx(1.0, rel=1e-4)
     assert laws["adam"].distance == pytest.approx(0.1**0.5, rel=1e-4)  # D^2 / lr and lr G^2 in units of a tenth
@@ -188,9 +189,9 @@ def test_laws_of_several_optimizers_share_their_minimum():
 
 def test_no_law_from_losses_that_are_none():
     world = World({"sgd": 1.0})
-    assert recommend._fit_bounds([], world.question()) == {}
-    made = list(world.run([recommend.Trial("sgd", "linear", 0.03, 256, 0)]))
-    assert recommend._fit_bounds(made, world.question(metric="val_good")) == {}
+    assert forecast.fit_bounds([], world.question()) == {}
+    made = list(world.run([Trial("sgd", "linear", 0.03, 256, 0)]))
+    assert forecast.fit_bounds(made, world.question(metric="val_good")) == {}
 
 
 @pytest.mark.parametrize(
@@ -235,8 +236,8 @@ def test_a_study_recommends():
     found = study.recommend(budget_fraction=0.4, verbose=0)
     assert found.spent <= found.allowed == 320
     assert found.optimizer in ("adamw", "sgd")
-    chosen = study.run_trials([recommend.Trial(found.optimizer, found.schedule, found.learning_rate, 200, 0)])[0]
-    assert chosen.final() < 0.05 < study.run_trials([recommend.Trial("adamw", "constant", 0.001, 200, 0)])[0].final()
+    chosen = study.run_trials([Trial(found.optimizer, found.schedule, found.learning_rate, 200, 0)])[0]
+    assert chosen.final() < 0.05 < study.run_trials([Trial("adamw", "constant", 0.001, 200, 0)])[0].final()
 
 
 def test_a_range_test_of_a_problem_is_the_finders():

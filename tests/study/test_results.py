@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from keras_lrsched.study.journal import Journal
+from keras_lrsched.study.profiles import score
 from keras_lrsched.study.results import Results
-from keras_lrsched.study.statistics import score
 from keras_lrsched.study.trial import Outcome, Trial
 
 BUDGET = 100

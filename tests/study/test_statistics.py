@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_lrsched.study import statistics
+from keras_lrsched.study import profiles, statistics
 from tests.nightly import some
 
 INF, NAN = math.inf, math.nan
@@ -252,19 +252,19 @@ TIMES = [[100, 200, 300, 400], [150, 150, NAN, 300], [90, 900, 330, 1000]]
 
 
 def test_score_of_the_specification():
-    assert statistics.score(TIMES) == pytest.approx([0.935185185, 0.694444444, 0.547222222], abs=1e-9)
-    assert statistics.score(TIMES, points=100) == pytest.approx([0.938131313, 0.695707071, 0.547979798], abs=1e-9)
-    assert statistics.score(TIMES, points=10**5) == pytest.approx(statistics.score(TIMES), abs=2e-5)
+    assert profiles.score(TIMES) == pytest.approx([0.935185185, 0.694444444, 0.547222222], abs=1e-9)
+    assert profiles.score(TIMES, points=100) == pytest.approx([0.938131313, 0.695707071, 0.547979798], abs=1e-9)
+    assert profiles.score(TIMES, points=10**5) == pytest.approx(profiles.score(TIMES), abs=2e-5)
 
 
 def test_score_beyond_the_largest_ratio():
-    assert statistics.score([[100], [401], [400], [INF]]).tolist() == [1, 0, 0, 0]
-    assert statistics.score([[INF, 100], [INF, 200]]) == pytest.approx([0.5, 1 / 3])  # nobody reached the first target
-    assert statistics.score([[100], [150]], r_max=2.0).tolist() == [1, 0.5]
+    assert profiles.score([[100], [401], [400], [INF]]).tolist() == [1, 0, 0, 0]
+    assert profiles.score([[INF, 100], [INF, 200]]) == pytest.approx([0.5, 1 / 3])  # nobody reached the first target
+    assert profiles.score([[100], [150]], r_max=2.0).tolist() == [1, 0.5]
 
 
 def test_profile():
-    multiples, shares = statistics.performance_profile(TIMES, points=4)
+    multiples, shares = profiles.performance_profile(TIMES, points=4)
     assert multiples.tolist() == [1, 2, 3, 4]
     assert shares.tolist() == [[0.25, 1, 1, 1], [0.5, 0.75, 0.75, 0.75], [0.25, 0.5, 0.5, 0.75]]
 
@@ -313,10 +313,10 @@ def test_the_standard_deviation_comes_from_ten_runs_of_the_other():
         (lambda: statistics.learning_rate_sensitivity([0.1, 0.2], [1, 2, 3], 3), r"2 rates and losses of the shape \(3,\)"),
         (lambda: statistics.learning_rate_sensitivity([0.1, 0.2], [1, 2], NAN), "initial_loss=nan"),
         (lambda: statistics.basin([0.0, 0.2], [1, 2]), "rates"),
-        (lambda: statistics.score([1, 2]), "table"),
-        (lambda: statistics.score([[1, 0]]), "positive"),
-        (lambda: statistics.score([[1, 2]], r_max=1), "r_max=1"),
-        (lambda: statistics.performance_profile([[1, 2]], points=0), "points=0"),
+        (lambda: profiles.score([1, 2]), "table"),
+        (lambda: profiles.score([[1, 0]]), "positive"),
+        (lambda: profiles.score([[1, 2]], r_max=1), "r_max=1"),
+        (lambda: profiles.performance_profile([[1, 2]], points=0), "points=0"),
         (lambda: statistics.significantly_better([1.0], 2.0, 0.0), "standard_deviation=0.0"),
     ],
 )

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from keras_lrsched.tune import ParallelAutoLRS, PopulationBasedTraining, _ray_pool
+from keras_lrsched._core import ray_pool
+from keras_lrsched.tune import ParallelAutoLRS, PopulationBasedTraining
 from tests.tune.ray_nodes import Cluster
 
 pytestmark = pytest.mark.slow
@@ -90,15 +91,15 @@ def test_a_worker_that_always_dies(cluster, tmp_path):
 
 
 def test_more_workers_than_cpus(local, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(_ray_pool, "PATIENCE", 3.0)
+    monkeypatch.setattr(ray_pool, "PATIENCE", 3.0)
     message = r"2 of 3 workers run after \d+ s. The search continues with 2; .* CPU: 1 a worker, 0 free of 2$"
     with pytest.warns(UserWarning, match=message):
         same(search().search(maker(seconds=5.0), tmp_path / "found", workers=3), local)
 
 
 def test_a_worker_that_fits_no_node(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(_ray_pool, "PATIENCE", 1.0)
-    monkeypatch.setattr(_ray_pool, "GIVE_UP_AFTER", 3.0)
+    monkeypatch.setattr(ray_pool, "PATIENCE", 1.0)
+    monkeypatch.setattr(ray_pool, "GIVE_UP_AFTER", 3.0)
     message = r"No node of the Ray cluster is large enough for a worker after \d+ s: CPU: 2 a worker, 2 free of 2"
     with pytest.raises(RuntimeError, match=message), pytest.warns(UserWarning, match="0 of 1 workers"):
         search().search(maker(), tmp_path / "found", workers=1, resources={"num_cpus": 2})

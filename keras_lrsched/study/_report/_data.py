@@ -9,7 +9,9 @@ import numpy as np
 
 from keras_lrsched.study import statistics
 from keras_lrsched.study._report._numbers import json_number, json_numbers, plain, smoothed, spread, thinned
-from keras_lrsched.study.results import Pair, Results, Row, Table
+from keras_lrsched.study.results import Results
+from keras_lrsched.study.statistics import Pair
+from keras_lrsched.study.table import Row, Table
 from keras_lrsched.study.trial import Outcome
 
 TOLERANCE = 0.1

@@ -1,17 +1,16 @@
 """The pictures of the report, by Matplotlib."""
 
-import io
 from typing import Any
 
 import numpy as np
 
 from keras_lrsched.study._report._data import Report, label
-from keras_lrsched.study.results import _colors
+from keras_lrsched.study.figure import palette, png
 
 
 def study(report: Report) -> bytes:
     """Return value against learning rate, curves and final values as PNG."""
-    return _png(report.results.plot())
+    return png(report.results.plot())
 
 
 def verdicts(report: Report) -> bytes:
@@ -20,11 +19,11 @@ def verdicts(report: Report) -> bytes:
 
     figure = Figure(figsize=(14, max(4.2, 1.6 + 0.3 * len(report.table.rows))), layout="constrained")
     differences, profile = figure.subplots(1, 2)
-    colors = _colors(len(report.table.rows))
+    colors = palette(len(report.table.rows))
     _draw_differences(report, differences, colors)
     _draw_profile(report, profile, colors)
     figure.suptitle(_plain(report.results.label, 120))
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_differences(report: Report, ax: Any, colors: list) -> None:
@@ -67,9 +66,3 @@ def _plain(text: str, length: int = 45) -> str:
     """A text that is not too long, in one line, in which Matplotlib finds no formula."""
     line = " ".join(text.split())
     return (line if len(line) <= length else f"{line[: length - 1]}…").replace("$", r"\$")
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

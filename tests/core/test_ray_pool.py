@@ -7,7 +7,7 @@ import types
 import keras
 import pytest
 
-from keras_lrsched.tune import _ray_pool
+from keras_lrsched._core import ray_pool
 
 BACKEND = keras.backend.backend()
 
@@ -72,7 +72,7 @@ class FakeRay:
 
 def run(ray, jobs, workers=2, demand=None):
     """The outcomes of functions that are called with the number of their worker."""
-    pool = _ray_pool.Pool(ray, ray.start, workers, {"CPU": 1} if demand is None else demand)
+    pool = ray_pool.Pool(ray, ray.start, workers, {"CPU": 1} if demand is None else demand)
     try:
         return pool.map(lambda worker, job: ("job", lambda: job(worker.number), worker.number), jobs)
     finally:
@@ -147,13 +147,13 @@ def test_goes_on_with_the_workers_there_are(monkeypatch):
         "1 of 2 workers run after 0 s. The search continues with 1; those that are missing join when the Ray cluster has "
         "room for them: CPU: 1 a worker, 0 free of 1"
     ]
-    assert set(calls) == {_ray_pool.PATIENCE}
+    assert set(calls) == {ray_pool.PATIENCE}
 
 
 def test_no_node_is_large_enough(monkeypatch):
     ray = FakeRay(room=1)
     monkeypatch.setattr(ray, "wait", lambda references, num_returns, timeout: ([], references))
-    monkeypatch.setattr(_ray_pool, "GIVE_UP_AFTER", 0.0)
+    monkeypatch.setattr(ray_pool, "GIVE_UP_AFTER", 0.0)
     message = (
         "No node of the Ray cluster is large enough for a worker after 0 s: CPU: 2 a worker, 0 free of 1; x: 1 a worker, 0"
     )
@@ -170,7 +170,7 @@ def test_a_busy_cluster_is_waited_for(monkeypatch):
         return ([], references) if len(calls) < 4 else wait(references, num_returns, timeout)
 
     monkeypatch.setattr(ray, "wait", busy)
-    monkeypatch.setattr(_ray_pool, "GIVE_UP_AFTER", 0.0)
+    monkeypatch.setattr(ray_pool, "GIVE_UP_AFTER", 0.0)
     with pytest.warns(UserWarning, match="0 of 1 workers run after 0 s. The search waits for the first"):
         assert run(ray, [lambda number: number], workers=1) == [1]
 
@@ -186,8 +186,8 @@ class TestPool:
     @pytest.fixture
     def pool(self, monkeypatch):
         def make(ray, workers=2, resources=None):
-            monkeypatch.setattr(_ray_pool, "load_ray", lambda: ray)
-            return _ray_pool.pool(object, (), workers, resources)
+            monkeypatch.setattr(ray_pool, "load_ray", lambda: ray)
+            return ray_pool.pool(object, (), workers, resources)
 
         return make
 
@@ -267,4 +267,4 @@ class TestPool:
     ],
 )
 def test_what_a_worker_takes(options, demand):
-    assert _ray_pool._demand(options) == demand
+    assert ray_pool._demand(options) == demand
