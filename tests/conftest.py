@@ -8,6 +8,7 @@ JAX compiles equal code of several models once in a process: it finds the first 
 
 import gc
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -57,3 +58,16 @@ def data_dir():
     if not folder.is_dir():
         pytest.skip("needs the data folder that KERAS_LRSCHED_DATA names")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium of the system, driven by Playwright; without either, the tests that look at pages are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `docs`")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,4 +1,4 @@
-"""`keras-lrsched study`: which learning rate, schedule and optimizer for a model and data of one's own."""
+"""`keras-lrsched study`: compare optimizers and schedules on the user's model and data, with tuned learning rates."""
 
 import importlib
 import os
@@ -196,7 +196,7 @@ def _print(results):
 
 def _score(arguments) -> int:
     if arguments.what is not None:
-        raise UsageError("--score takes the folders of studies, and goes without anything else.")
+        raise UsageError("--score takes the folders of studies, and no other arguments.")
     loaded = [_loaded(arguments, directory) for directory in arguments.score]
     from keras_lrsched.study import score
 

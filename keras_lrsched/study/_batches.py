@@ -163,7 +163,7 @@ class ArrayBatches(_Endless):
         return tuple(keras.tree.map_structure(lambda array: array[rows], part) for part in self._arrays)
 
     def in_graph(self) -> Any:
-        """The same batches as a `tf.data.Dataset`: Python computes the order of each epoch only."""
+        """The same batches as a `tf.data.Dataset`: its graph gathers the rows, and NumPy makes the order of each epoch."""
         import tensorflow as tf
 
         tensors = tuple(keras.tree.map_structure(_constant, part) for part in self._arrays)
@@ -179,7 +179,7 @@ class ArrayBatches(_Endless):
 
 
 class DatasetBatches(_Endless):
-    """Batches of a `PyDataset`, each epoch in a new order, as `fit` takes them; those of an endless one as they come."""
+    """Batches of a `PyDataset`, each epoch in a new order, as `fit` takes them; those of an endless one in its own order."""
 
     def __init__(self, dataset: keras.utils.PyDataset, seeds: tuple[int, int]) -> None:
         size = dataset.num_batches

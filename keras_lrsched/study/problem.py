@@ -191,7 +191,7 @@ class Problem:
             _check_overlap(arrays["train"], arrays["validation"])
 
     def _check_batches(self) -> None:
-        """The same batches for two runs of a seed; no NaN in the first."""
+        """Check that two runs of a seed get the same batches, and that the first ones are finite."""
         batches = []
         for _ in range(2):
             keras.utils.set_random_seed(self.keras_seed(0))

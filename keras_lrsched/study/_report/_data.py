@@ -129,13 +129,13 @@ class Report:
 
     @property
     def has_profile(self) -> bool:
-        """Whether the target was reached at all."""
+        """Whether any run reached the target."""
         times = self.results.times_to_target() if math.isfinite(self.results.target) else {}
         return any(np.any(np.isfinite(each)) for each in times.values())
 
     @property
     def has_differences(self) -> bool:
-        """Whether there is something to compare with the best."""
+        """Whether any other pair can be compared with the best."""
         return any(math.isfinite(row.difference) for row in self.table.rows)
 
     @property
