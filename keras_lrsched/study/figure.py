@@ -37,27 +37,38 @@ def draw(results: "Results") -> Any:
 
 
 def _draw_rates(results: "Results", ax: Any, ranked: Sequence[Pair], colors: dict[Pair, Any]) -> None:
-    """Value against learning rate at the widest budget, the basin as a thick line, and the peak at full budget."""
+    """Value against learning rate, of whole runs and of the widest grid: best peak as a star, basin as a thick line."""
+    widest, whole = results.widest_budget, results.budget
     for pair in ranked:
-        curve = {rate: float(np.mean(values)) for rate, values in results.by_rate(pair).items()}
-        values = np.where(np.isfinite(list(curve.values())), list(curve.values()), math.nan)
-        ax.plot(list(curve), values, ".-", color=colors[pair], alpha=0.7, label=", ".join(pair))
+        rates, values = _means(results, pair, widest)
+        ax.plot(rates, values, ".-" if widest == whole else ".:", color=colors[pair], alpha=0.7)
         low, high = results.basin(pair)
         if math.isfinite(low):
-            inside = np.geomspace(low, high, 50)
-            finite = np.isfinite(values)
-            path = np.interp(np.log(inside), np.log(list(curve))[finite], values[finite])
+            inside, finite = np.geomspace(low, high, 50), np.isfinite(values)
+            path = np.interp(np.log(inside), np.log(rates)[finite], values[finite])
             ax.plot(inside, path, color=colors[pair], alpha=0.25, linewidth=7, solid_capstyle="round")
-        at_end = [value for value in results.values(pair).values() if math.isfinite(value)]
-        if at_end:
-            ax.plot(results.peak(pair), np.mean(at_end), "*", color=colors[pair], markersize=11)
+        rates, values = _means(results, pair, whole)
+        ax.plot(rates, values, ".-", color=colors[pair], label=", ".join(pair))
+        ax.plot(
+            rates[rates == results.peak(pair)], values[rates == results.peak(pair)], "*", color=colors[pair], markersize=11
+        )
     ax.set_xscale("log")
     _log_if_positive(ax)
     for pair in ranked:
         lost = [rate for rate, values in results.by_rate(pair).items() if not np.all(np.isfinite(values))]
         ax.plot(lost, [0.98] * len(lost), "x", color=colors[pair], transform=ax.get_xaxis_transform())
-    ax.set_xlabel("peak learning rate (thick: basin; star: chosen, at full budget; cross: diverged)")
-    ax.set_ylabel(f"{results.metric} after {results.widest_budget} steps")
+    dotted = "" if widest == whole else f" (dotted: {widest})"
+    ax.set_xlabel("peak learning rate\nthick: basin; star: best peak; cross: diverged")
+    ax.set_ylabel(f"{results.metric} after {whole} steps{dotted}")
+    if len(ranked) <= 10:  # else the last panel names the colors
+        ax.legend(fontsize="small", frameon=False)
+
+
+def _means(results: "Results", pair: Pair, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """Learning rates of a budget, and the mean over seeds at each; NaN where a run did not finish."""
+    curve = results.by_rate(pair, budget)
+    means = np.array([np.mean(values) for values in curve.values()])
+    return np.array(list(curve)), np.where(np.isfinite(means), means, math.nan)
 
 
 def _draw_curves(results: "Results", ax: Any, ranked: Sequence[Pair], colors: dict[Pair, Any]) -> None:
