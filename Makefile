@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 CORES ?= 2
-# One process more than cores, since tests wait for compilers and for processes.
-PARALLEL = -n $(shell expr $(CORES) + 1) --dist worksteal
+# Two processes more than cores, since tests wait for compilers and for other processes.
+PARALLEL = -n $(shell expr $(CORES) + 2) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
 
 .PHONY: demo test test-nightly test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean

@@ -82,11 +82,18 @@ def tests_of_precision(path, function):
     return [f"tests/precision/test_{name}.py" for name in names]
 
 
+TESTS_OF_FILES = {
+    "npz": ["tests/test_untrusted_files.py"],
+    "run_file": ["tests/core/test_run_file.py", "tests/callbacks/test_loss_recorder.py"],
+    "checkpoint_file": ["tests/test_untrusted_files.py", "tests/callbacks/test_training_state.py"],
+}
+
+
 TARGETS = {
     "schedules": Target(
         ("keras_lrsched/schedules/*.py",),
         r".*(compute|value|values|progress|floor_of|shape|for_budget|segments|phases)$",
-        chosen_by_class("tests/contract/test_schedules.py", "schedules"),
+        chosen_by_class("tests/contract/test_schedules.py", "schedules", "tests/schedules/test_budgets.py"),
         0.27,
     ),
     "optimizers": Target(
@@ -104,7 +111,7 @@ TARGETS = {
     "state file": Target(
         ("keras_lrsched/_core/checkpoint_file.py", "keras_lrsched/_core/run_file.py", "keras_lrsched/_core/npz.py"),
         r".*",
-        lambda path, function: ["tests/callbacks/test_training_state.py", "tests/core/test_run_file.py"],
+        lambda path, function: TESTS_OF_FILES[path.stem],
         0.1,
     ),
 }

@@ -167,7 +167,7 @@ def test_reference_trajectory(case, trajectory):
         np.testing.assert_allclose(actual, expected, rtol=trajectory.rtol, atol=0.1 * trajectory.rtol)
 
 
-@in_ways(("jit",), *[(jit,) for jit in JIT])
+@in_ways(("jit",), *[(jit,) for jit in JIT], is_long=True)
 def test_reference_trajectory_compiled(case, jit):
     if BACKEND == "torch":
         pytest.skip("this backend does not compile the update")

@@ -8,10 +8,11 @@ from keras import ops
 
 from keras_lrsched.callbacks._settings import StandIn
 from keras_lrsched.schedules import LinearDecay
+from tests.nightly import some
 
 from .backends import BACKEND
 from .optimizer_cases import CASES
-from .test_optimizers import assert_same, made, numbers, values
+from .test_optimizers import OF_EACH_KIND, assert_same, made, numbers, values
 
 OF_ALL = (
     *("clipnorm", "clipvalue", "global_clipnorm", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor"),
@@ -19,6 +20,9 @@ OF_ALL = (
 )
 FOLLOW = ("learning_rate", "weight_decay", "adam_weight_decay")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+one_of_each_kind = pytest.mark.parametrize(
+    "case", some(CASES, chosen=lambda case: case.name in OF_EACH_KIND), ids=lambda case: case.name
+)
 
 
 def own_arguments(case):
@@ -65,7 +69,7 @@ def set_to_tensors(owner, pairs, scale=1.0):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="takes long, and all is Keras operations")
-@every_case
+@one_of_each_kind
 def test_tensors_in_the_place_of_numbers(case):
     """They give what the numbers give."""
     histories = []
@@ -83,7 +87,7 @@ def test_tensors_in_the_place_of_numbers(case):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="compiles nothing")
-@every_case
+@one_of_each_kind
 def test_numbers_that_are_known_when_a_step_runs(case):
     """No formula takes a setting for a Python number while it is traced."""
     optimizer, weights = case.build(), made()
