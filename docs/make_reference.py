@@ -29,6 +29,7 @@ ROOMS = (
     "distributed",
     "tune",
     "kernels",
+    "study",
     "study.workloads",
 )
 TITLES = {"study.workloads": "Workloads"}
@@ -106,7 +107,7 @@ def pages():
 
 
 def address(room, name="index"):
-    return f"methods/{room.partition('.')[0]}/{name}.md"
+    return f"methods/{room.replace('.', '/')}/{name}.md"
 
 
 def title_of(room):
@@ -141,7 +142,12 @@ def methods_of(room):
 
 
 def _entries(room):
-    return registry.entries(room.partition(".")[0])
+    """Those of the room, without those of a room within it that has a page of its own."""
+    return [entry for entry in registry.entries(room.partition(".")[0]) if _innermost_room(entry.target.__module__) == room]
+
+
+def _innermost_room(module):
+    return max((room for room in ROOMS if f"{module}.".startswith(f"keras_lrsched.{room}.")), key=len, default="")
 
 
 def _room(room, methods):
