@@ -1,5 +1,8 @@
 """Public names of keras_lrsched.optimizers. Made by `make api`."""
 
+from .adopt import ADOPT as ADOPT
+from .ademamix import AdEMAMix as AdEMAMix
+from .adabelief import AdaBelief as AdaBelief
 from .adabound import AdaBound as AdaBound
 from .adalomo import AdaLomo as AdaLomo
 from .adamod import AdaMod as AdaMod
@@ -8,6 +11,7 @@ from .adafactor import Adafactor as Adafactor
 from .adam_atan2 import AdamAtan2 as AdamAtan2
 from .adam_mini import AdamMini as AdamMini
 from .adamw import AdamW as AdamW
+from .adan import Adan as Adan
 from .apollo import Apollo as Apollo
 from .apollo_mini import ApolloMini as ApolloMini
 from .cocob import COCOB as COCOB
@@ -17,6 +21,7 @@ from .dadapt_sgd import DAdaptSGD as DAdaptSGD
 from .fira import Fira as Fira
 from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
+from .laprop import LaProp as LaProp
 from .lamb import Lamb as Lamb
 from .lars import Lars as Lars
 from .layerwise_learning_rate import LayerwiseLearningRate as LayerwiseLearningRate
@@ -24,10 +29,13 @@ from .lion import Lion as Lion
 from .local_updates import LocalUpdates as LocalUpdates
 from .lookahead import Lookahead as Lookahead
 from ._loss_aware_optimizer import LossAwareOptimizer as LossAwareOptimizer
+from .mars import MARS as MARS
 from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
 from .muon import Muon as Muon
+from .nadamw import NAdamW as NAdamW
 from .normuon import NorMuon as NorMuon
+from .novograd import NovoGrad as NovoGrad
 from .optimizer import Optimizer as Optimizer
 from ._update_context import OptimizerState as OptimizerState
 from .prodigy import Prodigy as Prodigy
@@ -40,10 +48,12 @@ from .schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
 from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from .sharpness_aware import SharpnessAware as SharpnessAware
+from .simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
 from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
 from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
+from .yogi import Yogi as Yogi
 from ._lookup import get as get
 from ._lookup import names as names
 from keras_lrsched._core.roles import roles as roles

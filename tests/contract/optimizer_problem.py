@@ -7,7 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-RUNS = json.loads(Path(__file__).with_name("optimizers_ref.json").read_text())
+MORE = json.loads(Path(__file__).with_name("optimizers_more_ref.json").read_text())
+"""Reference values of the second part: `runs` and, beside them, matrices, norms and other single results."""
+
+RUNS = json.loads(Path(__file__).with_name("optimizers_ref.json").read_text()) | MORE["runs"]
 """Weights after each update, row by row, from official code where there is any; `meta` says which, with what settings."""
 
 _I, _J = np.indices((3, 4))
