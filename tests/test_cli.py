@@ -20,7 +20,7 @@ from keras_lrsched._core import registry
 from keras_lrsched.cli import support
 from keras_lrsched.precision import recipe_names
 from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Trainer
+from keras_lrsched.study.training import Runner
 from tests.nightly import nightly
 
 
@@ -169,28 +169,35 @@ def test_plot_draws(tmp_path, capsys):
 def without_xla(monkeypatch):
     """XLA takes longer to compile a step than a test has steps."""
     if keras.backend.backend() == "tensorflow":
-        monkeypatch.setattr(Trainer.__init__, "__defaults__", (False,))
+        monkeypatch.setattr(workloads.get("digits"), "use_xla", False)
 
 
 @pytest.mark.usefixtures("without_xla")
 def test_compare_writes_its_results(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--workload", "digits", "--schedules", "linear,rex:a=0.1:b=0.9", "--budget", "4,6", "--seeds", "2"]
-    assert cli.main(["compare", *words, "--evaluations", "2", "--out", str(out)]) == 0
+    words += ["--learning-rate", "0.1", "--evaluations", "2", "--out", str(out)]
+    assert cli.main(["compare", *words]) == 0
     written = (out / "report.md").read_text()
     assert "keras-lrsched compare --workload digits" in written
-    assert "## digits: 6 updates" in written
-    assert len((out / "runs.csv").read_text().splitlines()) == 1 + 8
-    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 4 * (4 + 6)
-    assert {path.name for path in out.iterdir()} == {
-        "digits.png",
-        "evaluations.csv",
-        "report.md",
-        "runs.csv",
-        "steps.csv",
-        "tensorboard",
-    }
-    assert "8 of 8 runs" in capsys.readouterr().out
+    assert "## [digits-6](digits-6/report.html)" in written
+    assert "untuned common peak 0.1; 2 seeds." in written
+    assert "## AlgoPerf score over 2 studies" in written
+    assert {path.name for path in out.iterdir()} == {"digits-4", "digits-6", "report.md"}
+    assert len((out / "digits-6" / "runs.jsonl").read_text().splitlines()) == 4
+    assert (out / "digits-6" / "report.html").exists()
+    assert "# digits-4: untuned common peak" in capsys.readouterr().out
+
+    runs = (out / "digits-4" / "runs.jsonl").read_bytes()
+    assert cli.main(["compare", *words]) == 0  # goes on, with nothing to do
+    assert (out / "digits-4" / "runs.jsonl").read_bytes() == runs
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_compare_tunes_the_peaks(tmp_path, capsys):
+    words = ["--schedules", "linear", "--budget", "4", "--seeds", "1", "--evaluations", "1", "--out", str(tmp_path / "out")]
+    assert cli.main(["compare", *words, "--optimizers", "adamw"]) == 0
+    assert "# digits-4: tuned peaks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -220,11 +227,32 @@ def test_mistakes_end_in_one_line_and_write_nothing(fails, words, message, tmp_p
 def test_an_output_folder_that_cannot_be(fails, tmp_path):
     (tmp_path / "file").touch()
     assert "cannot be written to" in fails("compare", "--out", str(tmp_path / "file"))
-    assert "not empty: give another one by --out, or replace the comparison in it by --force." in fails(
-        "compare", "--out", str(tmp_path)
+    assert "holds something else than a comparison: file. Give another one by --out." in fails(
+        "compare", "--out", str(tmp_path), "--force"
     )
     assert "No such file" in fails("plot", "rex", "-o", str(tmp_path / "no" / "p.png"))
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_another_comparison_in_the_folder(fails, tmp_path, capsys):
+    words = [
+        "--schedules",
+        "linear",
+        "--budget",
+        "4",
+        "--learning-rate",
+        "0.1",
+        "--evaluations",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    assert cli.main(["compare", *words, "--seeds", "1"]) == 0
+    capsys.readouterr()
+    assert "a study of other settings" in fails("compare", *words, "--seeds", "2")
+    assert cli.main(["compare", *words, "--seeds", "2", "--force"]) == 0
+    assert len((tmp_path / "digits-4" / "runs.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -294,64 +322,51 @@ def default_handlers():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=nightly)])
 def test_interrupting_keeps_what_is_finished(number, code, tmp_path, capsys, monkeypatch):
     """The batch in which the signal comes is the last one."""
-    train, out, updates = Trainer.run, tmp_path / "out", []
+    run, out, updates = Runner.__call__, tmp_path / "out", []
 
-    def interrupted(self, job, *args, callbacks, **kwargs):
-        if job.label == "wsd":
-            send = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: os.kill(os.getpid(), number))
-            count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: updates.append(batch))
-            callbacks = [send, count, *callbacks]
-        return train(self, job, *args, callbacks=callbacks, **kwargs)
+    def interrupted(self, trial, after_step):
+        def then():
+            if trial.schedule == "wsd":
+                updates.append(trial)
+                os.kill(os.getpid(), number)
+            after_step()
 
-    monkeypatch.setattr(Trainer, "run", interrupted)
-    words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "2", "--out", str(out)]
-    assert cli.main(["compare", *words]) == code
-    assert updates == [0]
-    assert "**Partial: 1 of 4 runs" in (out / "report.md").read_text()
-    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
-    assert "1 of 4 runs" in capsys.readouterr().out
+        return run(self, trial, then)
+
+    words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "2", "--learning-rate", "0.1", "--out", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "__call__", interrupted)
+        assert cli.main(["compare", *words]) == code
+    assert len(updates) == 1
+    assert "Interrupted; the same command goes on." in capsys.readouterr().err
+    runs = out / "digits-5" / "runs.jsonl"
+    assert len(runs.read_text().splitlines()) == 1
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert cli.main(["compare", *words]) == 0
+    assert len(runs.read_text().splitlines()) == 4
 
 
-@nightly
-def test_an_error_in_a_run_leaves_the_others(tmp_path, monkeypatch):
-    train, out = Trainer.run, tmp_path / "out"
-
-    def broken(self, job, *args, **kwargs):
-        if job.label == "wsd":
-            rows = (out / "runs.csv").read_text().splitlines()  # as they are while it runs
-            assert [row.split(",")[2] for row in rows] == ["schedule", "linear"]
-            assert len((out / "steps.csv").read_text().splitlines()) == 1 + 5
-            assert "Partial: 1 of 2 runs" in (out / "report.md").read_text()
-            raise MemoryError("mine")
-        return train(self, job, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "run", broken)
-    words = ["--schedules", "linear,wsd", "--budget", "5", "--seeds", "1", "--out", str(out)]
-    with pytest.raises(MemoryError, match="mine"):
-        cli.main(["compare", *words])
-    assert len((out / "runs.csv").read_text().splitlines()) == 2
-    assert (out / "digits.png").exists()
+LONG_COMPARISON = ("compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--learning-rate", "0.1")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_killed_comparison_keeps_what_is_finished(tmp_path):
     out = tmp_path / "out"
-    words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
+    words = [*LONG_COMPARISON, "--out", str(out)]
+    runs = out / "digits-20" / "runs.jsonl"
     process = subprocess.Popen([sys.executable, "-m", "keras_lrsched_command", *words], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not (out / "runs.csv").exists() or len((out / "runs.csv").read_text().splitlines()) < 2:
+        while not runs.exists() or not (out / "report.md").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
     finally:
         process.kill()
         process.wait()
-    assert (out / "runs.csv").read_text().splitlines()[1].startswith("digits,20,linear,0,")
-    assert len((out / "steps.csv").read_text().splitlines()) == 1 + 20
-    assert "Partial: 1 of 2 runs" in (out / "report.md").read_text()
+    assert len(runs.read_text().splitlines()) == 1
+    assert "**1 of 2 studies are finished.**" in (out / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -359,7 +374,7 @@ def test_a_killed_comparison_keeps_what_is_finished(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupting_a_real_process(number, code, tmp_path):
     out = tmp_path / "out"
-    words = ["compare", "--schedules", "linear", "--budget", "20,100000", "--seeds", "1", "--out", str(out)]
+    words = [*LONG_COMPARISON, "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "keras_lrsched_command", *words],
         stdout=subprocess.PIPE,
@@ -369,7 +384,7 @@ def test_interrupting_a_real_process(number, code, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        while not (out / "report.md").exists() and process.poll() is None:  # made when the training begins
+        while not (out / "report.md").exists() and process.poll() is None:  # made after the short study
             time.sleep(0.5)
         time.sleep(10)
         process.send_signal(number)
@@ -377,7 +392,8 @@ def test_interrupting_a_real_process(number, code, tmp_path):
     finally:
         process.kill()
     assert process.returncode == code, stderr
-    assert re.search(r"Partial: [01] of 2 runs", (out / "report.md").read_text())
+    assert "Interrupted; the same command goes on." in stderr
+    assert "**1 of 2 studies are finished.**" in (out / "report.md").read_text()
     assert "Traceback" not in stderr
 
 

@@ -142,7 +142,7 @@ def _found(option, text):
 
 def _run(made, arguments) -> int:
     with usage_errors(OSError):
-        results, code = _until_interrupted(lambda: made.run())
+        results, code = until_interrupted(lambda: made.run())
     if results is None:
         print(f"Interrupted; the same command goes on. Finished runs are kept in {made.journal.directory}/", file=sys.stderr)
         return code
@@ -154,13 +154,13 @@ def _run(made, arguments) -> int:
 
 def _recommend(made, arguments) -> int:
     with usage_errors(ImportError):
-        found, code = _until_interrupted(lambda: made.recommend(arguments.budget_fraction))
+        found, code = until_interrupted(lambda: made.recommend(arguments.budget_fraction))
     if found is not None:
         print(found)
     return code
 
 
-def _until_interrupted(work):
+def until_interrupted(work):
     """The result of `work`, `None` after Ctrl-C or SIGTERM, and the exit code, as a shell gives it."""
     try:
         return work(), 0

@@ -16,8 +16,8 @@ from keras_lrsched.schedules.schedule import compute
 
 OptimizerFactory = Callable[[Any], keras.optimizers.Optimizer]
 """From a learning rate, a number or a schedule, to a new optimizer."""
-ScheduleFactory = Callable[[float, int], LearningRateSchedule]
-"""From the peak and the optimizer steps of a run to its schedule."""
+ScheduleFactory = Callable[[float, int], Any]
+"""From the peak and the optimizer steps of a run to its schedule, or to callbacks that start from the peak."""
 
 PROBE = 1e-3
 """A learning rate to build optimizers with in order to look at them."""
@@ -78,19 +78,19 @@ class NamedSchedule:
 
 @dataclasses.dataclass(frozen=True)
 class MadeSchedule:
-    """A schedule of a function of `(peak_learning_rate, total_steps)`, and of `warmup_steps` if it has that."""
+    """The schedule or callbacks of a function of `(peak_learning_rate, total_steps)` and, if it has it, `warmup_steps`."""
 
     label: str
     make: Callable
     warmup: float
 
-    def __call__(self, peak_learning_rate: float, total_steps: int) -> LearningRateSchedule:
+    def __call__(self, peak_learning_rate: float, total_steps: int) -> Any:
         options = {"warmup_steps": int(self.warmup * total_steps)} if _has(self.make, "warmup_steps") else {}
         made = self.make(peak_learning_rate, total_steps, **options)
-        if not isinstance(made, LearningRateSchedule):
+        if not isinstance(made, LearningRateSchedule) and not controllers(made):
             raise ValueError(
-                f"{self.label!r} of `schedules` must return a LearningRateSchedule for a peak and a number of steps. "
-                f"Received: {made!r:.200}"
+                f"{self.label!r} of `schedules` must return a LearningRateSchedule or callbacks for a peak and a number of "
+                f"steps. Received: {made!r:.200}"
             )
         return made
 
@@ -121,6 +121,12 @@ class ScaledSchedule:
             return self.schedule if factor == 1 else Scale(self.schedule, factor)
         steps = np.minimum(np.arange(total_steps) * self.budget // total_steps, self.budget - 1)
         return Tabulated(factor * compute(self.schedule, steps, np))
+
+
+def controllers(made: Any) -> list[keras.callbacks.Callback]:
+    """The callbacks that a function of `schedules` has returned in the place of a schedule; none if it is a schedule."""
+    several = list(made) if isinstance(made, (list, tuple)) else [made]
+    return several if all(isinstance(each, keras.callbacks.Callback) for each in several) else []
 
 
 def optimizer_factories(given: Any) -> dict[str, OptimizerFactory]:
@@ -262,9 +268,10 @@ def _schedule_factory(label: str, choice: Any, budget: int, warmup: float) -> Sc
     if isinstance(choice, str) or (isinstance(choice, type) and hasattr(choice, "for_budget")):
         return NamedSchedule(choice, warmup)
     if not callable(choice):
+        hint = " A callback is for one run: give a function that returns a new one." if controllers(choice) else ""
         raise ValueError(
-            "`schedules` must be names, schedules, or functions of the peak and the number of steps. "
-            f"Received: {choice!r:.200}"
+            "`schedules` must be names, schedules, or functions of the peak and the number of steps that return a schedule "
+            f"or callbacks.{hint} Received: {choice!r:.200}"
         )
     return MadeSchedule(label, choice, warmup)
 

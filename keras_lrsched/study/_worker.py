@@ -56,7 +56,8 @@ def main(answers: IO[bytes]) -> None:
     gc.freeze()
     while True:
         trial = pickle.loads(messages.get())
-        keras.backend.clear_session()
+        if not runner.reuse_model:
+            keras.backend.clear_session()
         send(answers, runner(trial))
         gc.collect()
 

@@ -299,7 +299,8 @@ class RayWorker:
         self._runner = pickle.loads(payload)
 
     def run(self, trial: Trial) -> Outcome:
-        keras.backend.clear_session()
+        if not self._runner.reuse_model:
+            keras.backend.clear_session()
         return self._runner(trial)
 
 

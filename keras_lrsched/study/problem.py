@@ -85,6 +85,19 @@ class Problem:
             model.optimizer = optimizer  # a `compile` of the user's own, which takes other arguments
         restore_random_state(before)
 
+    def build(self, model: keras.Model) -> None:
+        """Create the weights of a compiled model that does so when it sees data. Random numbers stay as they were."""
+        if model.built and model.weights:
+            return
+        before, data = random_state(), self.validation_data()
+        if isinstance(data, tuple):
+            data = tuple(keras.tree.map_structure(lambda array: array[: self.batch_size], part) for part in data)
+            arrays = dict(zip(("x", "y", "sample_weight"), data, strict=False))
+            model.evaluate(**arrays, batch_size=self.batch_size, verbose=0)
+        else:
+            model.evaluate(data, steps=1, verbose=0)
+        restore_random_state(before)
+
     def batches(self, number: int) -> Any:
         """The batches of the runs with a number of a seed, without end, for `fit`."""
         return _batches.endless("train", self.train, self.batch_size, self.seed, number, self.keras_seed(number))
@@ -215,7 +228,7 @@ class Problem:
                     f"`build_model` must return a new model each time. Received: twice the same object, {model.name!r}"
                 )
             self.compile(model, lambda: keras.optimizers.SGD(0.0))
-            self._build(model)
+            self.build(model)
             models.append(model)
         names = self.evaluate(models[0])
         if metric not in names:
@@ -224,17 +237,6 @@ class Problem:
             )
         _check_weights(models, self.same_weights)
         return Facts(names, _layout(models[0]), type(models[0]).__name__)
-
-    def _build(self, model: keras.Model) -> None:
-        """Create the weights of a model that does so when it sees data."""
-        if not model.built or not model.weights:
-            data = self.validation_data()
-            if isinstance(data, tuple):
-                data = tuple(keras.tree.map_structure(lambda array: array[: self.batch_size], part) for part in data)
-                arrays = dict(zip(("x", "y", "sample_weight"), data, strict=False))
-                model.evaluate(**arrays, batch_size=self.batch_size, verbose=0)
-            else:
-                model.evaluate(data, steps=1, verbose=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ import scipy
 from keras_lrsched._core import validation
 from keras_lrsched.callbacks import LearningRateFinder
 from keras_lrsched.laws import ConvexBound
+from keras_lrsched.study._choices import PROBE, controllers
 from keras_lrsched.study.forecast import Forecast, averaged
 from keras_lrsched.study.question import Question, RangeTest
 from keras_lrsched.study.search import HIGHEST, LOWEST, Mode, score
@@ -127,7 +128,8 @@ def recommend(study: Studied, budget_fraction: float = 0.05, level: float = 0.8)
         A `Recommendation`.
 
     Raises:
-        ValueError: If an argument is out of its range, the steps are too few for a single run, or none of the runs finished.
+        ValueError: If an argument is out of its range, the steps are too few for a single run, none of the runs finished, or
+            the study has callbacks in the place of schedules.
         ImportError: If scikit-learn is not installed.
 
     Example:
@@ -137,6 +139,12 @@ def recommend(study: Studied, budget_fraction: float = 0.05, level: float = 0.8)
         print(found)
         found.optimizer, found.schedule, found.learning_rate
     """
+    own = [label for label, make in study.schedules.items() if controllers(make(PROBE, study.budget))]
+    if own:
+        raise ValueError(
+            "`recommend` predicts the end of a run from its learning rates, which those of callbacks are not before it is "
+            f"made: leave them out of `schedules`. Received: {own}"
+        )
     question = Question(
         pairs=[(optimizer, schedule) for optimizer in study.optimizers for schedule in study.schedules],
         budget=study.budget,

@@ -9,7 +9,7 @@ alike for all pairs with the same number of trials.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -374,15 +374,24 @@ class Results:
 
         return draw(self)
 
-    def report(self, directory: str | Path) -> Any:
+    def report(
+        self, directory: str | Path, parts: Sequence[str] | None = None, mlflow: str | None = None, title: str = ""
+    ) -> Path:
         """Write the report: Markdown, pictures, an HTML page, TensorBoard event files and CSV files.
 
         Args:
-            directory: A folder, made if it is missing.
+            directory: A folder, made if it is missing. It may be that of the study.
+            parts: Which of `"csv"`, `"tensorboard"`, `"pictures"`, `"html"` and `"markdown"` are written. Defaults to
+                `None`: all.
+            mlflow: A tracking URI of MLflow, to which each run is logged. Defaults to `None`: none.
+            title: Defaults to `""`: "Study" and the name of the directory.
+
+        Returns:
+            The folder.
         """
         from keras_lrsched.study import _report
 
-        return _report.write(self, directory)
+        return _report.write(self, directory, _report.PARTS if parts is None else parts, mlflow, title)
 
     def __repr__(self) -> str:
         return f"<Results: {len(self.pairs)} pairs, {len(self.outcomes)} trials, {len(self.seeds)} seeds; {self.label}>"
@@ -512,7 +521,7 @@ class Results:
         target, metrics = self.target, self._metrics()
         for outcome in self.outcomes:
             finished = outcome.status == "finished"
-            yield dataclasses.asdict(outcome.trial) | {
+            yield _identity(outcome.trial) | {
                 "status": outcome.status,
                 **{name: outcome.final(name) if finished else math.nan for name in metrics},
                 "steps_to_target": outcome.steps_to(target, self.metric, self.mode),
@@ -529,13 +538,18 @@ def _index(labels: list[str], label: str) -> int:
     return labels.index(label) if label in labels else len(labels)
 
 
+def _identity(trial: Trial) -> dict[str, Any]:
+    """The columns that identify a trial; `learning_rate` is left for that of a step, as in other logs."""
+    return {"peak" if name == "learning_rate" else name: value for name, value in dataclasses.asdict(trial).items()}
+
+
 def _evaluation_rows(outcome: Outcome) -> Iterable[dict[str, Any]]:
-    trial = dataclasses.asdict(outcome.trial)
+    trial = _identity(outcome.trial)
     for index, step in enumerate(outcome.evaluated_at):
         yield trial | {"step": int(step)} | {name: float(values[index]) for name, values in outcome.evaluations.items()}
 
 
 def _step_rows(outcome: Outcome) -> Iterable[dict[str, Any]]:
-    trial = dataclasses.asdict(outcome.trial)
+    trial = _identity(outcome.trial)
     for step, (loss, rate) in enumerate(zip(outcome.loss, outcome.learning_rate, strict=True)):
-        yield trial | {"step": step, "loss": float(loss), "step_learning_rate": float(rate)}
+        yield trial | {"step": step, "loss": float(loss), "learning_rate": float(rate)}

@@ -70,9 +70,13 @@ class Study:
             learning rate to an optimizer; or a dictionary of these by label. Defaults to `("adamw",)`.
         schedules: A list of names as `keras_lrsched.schedules.get` takes them, classes of schedules, functions of
             `(peak_learning_rate, total_steps)` and, if they have it, `warmup_steps`, or schedules, which are scaled to each
-            peak and stretched to each budget; or a dictionary of these by label. Defaults to `("constant", "cosine")`.
+            peak and stretched to each budget; or a dictionary of these by label. A function may also return new callbacks,
+            such as `keras.callbacks.ReduceLROnPlateau`, which set the learning rate from the peak on. Defaults to
+            `("constant", "cosine")`.
         learning_rates: `"tuned"`, a number, a list, or a dictionary of these from the labels of optimizers. Defaults to
             `"tuned"`.
+        grid_center: The learning rate in the middle of the first grid of a search, or a dictionary of these from the labels
+            of optimizers. Defaults to `None`: that which the optimizer has by default.
         budget: Optimizer steps of a run. Defaults to `None`: `epochs` times the batches of an epoch.
         epochs: Passes over the training data, in the place of `budget`. Defaults to `None`.
         seeds: The number of seeds. Defaults to `5`.
@@ -92,6 +96,10 @@ class Study:
         compile_options: Further arguments of `compile`, such as `jit_compile`. Defaults to `None`.
         fit_options: Further arguments of `fit`, such as `class_weight`. Defaults to `None`.
         callbacks: A function without arguments that returns new callbacks for a run. Defaults to `None`.
+        reuse_model: Whether the runs of an optimizer share one model and its compiled step in each process. This saves
+            tracing and compiling the step for each run; weights, state of the optimizer and random seeds of layers are
+            set back to those of a new model, and the schedule is set from outside of the step, which rounds otherwise.
+            Models must not keep anything else from run to run, and `steps_per_execution` must be 1. Defaults to `False`.
         resources: What a worker takes on a Ray cluster, as options of `ray.remote`. Defaults to `None`: one CPU.
         same_weights: Whether runs of all seeds may begin with the same weights, as those of a pretrained model.
             Defaults to `False`.
@@ -128,6 +136,7 @@ class Study:
         optimizers: Any = ("adamw",),
         schedules: Any = ("constant", "cosine"),
         learning_rates: LearningRates | Mapping[str, float | Sequence[float]] = "tuned",
+        grid_center: float | Mapping[str, float] | None = None,
         budget: int | None = None,
         epochs: int | None = None,
         seeds: int = 5,
@@ -144,6 +153,7 @@ class Study:
         compile_options: dict[str, Any] | None = None,
         fit_options: dict[str, Any] | None = None,
         callbacks: Callable[[], Any] | None = None,
+        reuse_model: bool = False,
         resources: dict[str, Any] | None = None,
         same_weights: bool = False,
         allow_overlap: bool = False,
@@ -175,8 +185,11 @@ class Study:
         self.optimizers = _choices.optimizer_factories(optimizers)
         self.schedules = _choices.schedule_factories(schedules, self.budget, self.warmup_steps)
         self.learning_rates = _learning_rates(learning_rates, self.optimizers)
+        self._grid_center = _grid_center(grid_center, self.optimizers)
         self._check_budgets()
-        self._runner = Runner(self.problem, self.optimizers, self.schedules, self.evaluations)
+        if reuse_model:
+            _check_reusable(compile_options)
+        self._runner = Runner(self.problem, self.optimizers, self.schedules, self.evaluations, bool(reuse_model))
         if self._uses_processes:
             executors.packed(self._runner)
         self.facts = self.problem.check(metric)
@@ -267,8 +280,11 @@ class Study:
             return session.run(trials)
 
     def starts(self) -> dict[str, float]:
-        """The usual learning rate of each optimizer, by its label: the middle of its first grid."""
-        return {label: _choices.usual_learning_rate(make) for label, make in self.optimizers.items()}
+        """The middle of the first grid of each optimizer, by its label: `grid_center`, or its usual learning rate."""
+        return {
+            label: self._grid_center.get(label) or _choices.usual_learning_rate(make)
+            for label, make in self.optimizers.items()
+        }
 
     def __repr__(self) -> str:
         return (
@@ -385,8 +401,10 @@ class Study:
         }
 
     def _schedule_values(self, label: str) -> str:
-        """A digest of a schedule at peak 1."""
+        """A digest of a schedule at peak 1, or the kinds of the callbacks."""
         schedule = self.schedules[label](1.0, self.budget)
+        if own := _choices.controllers(schedule):
+            return ", ".join(type(each).__name__ for each in own)
         steps = np.unique(np.linspace(0, self.budget - 1, 200).astype("int64"))
         return digest([np.round(compute(schedule, steps, np), 6)])
 
@@ -443,6 +461,27 @@ def _learning_rates(given: Any, optimizers: Mapping[str, Any]) -> dict[str, list
             )
         return {label: _rates(given[label]) for label in optimizers}
     return {label: _rates(given) for label in optimizers}
+
+
+def _grid_center(given: Any, optimizers: Mapping[str, Any]) -> dict[str, float]:
+    """The middle of the first grid of those optimizers for which it is given."""
+    if not isinstance(given, Mapping):
+        given = {} if given is None else dict.fromkeys(optimizers, given)
+    unknown = [label for label in given if label not in optimizers]
+    if unknown:
+        raise ValueError(
+            f"`grid_center` must have labels of optimizers: {', '.join(optimizers)}. Received: grid_center for {unknown}"
+        )
+    return {label: checks.positive_float("grid_center", value) for label, value in given.items()}
+
+
+def _check_reusable(compile_options: dict[str, Any] | None) -> None:
+    steps = (compile_options or {}).get("steps_per_execution", 1)
+    if steps != 1:
+        raise ValueError(
+            "`reuse_model` sets the learning rate before each batch, which `steps_per_execution` prevents: leave one of "
+            f"them out. Received: steps_per_execution={steps!r}"
+        )
 
 
 def _rates(given: Any) -> list[float]:

@@ -1,6 +1,7 @@
 """Training of one trial: a model is built, compiled and fitted as by hand, and its curves are recorded."""
 
 import dataclasses
+import functools
 import gc
 import math
 import time
@@ -15,7 +16,8 @@ from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks import LossRecorder
 from keras_lrsched.optimizers import Optimizer
 from keras_lrsched.schedules import PerUpdate
-from keras_lrsched.study._choices import OptimizerFactory, ScheduleFactory
+from keras_lrsched.schedules.schedule import compute
+from keras_lrsched.study._choices import PROBE, OptimizerFactory, ScheduleFactory, controllers
 from keras_lrsched.study.problem import Problem
 from keras_lrsched.study.trial import Outcome, Status, Trial
 
@@ -33,16 +35,31 @@ class Runner:
         optimizers: From labels to functions of the learning rate.
         schedules: From labels to functions of peak and budget.
         evaluations: On validation data, in a run.
+        reuse_model: Whether the runs of an optimizer share a model. Defaults to `False`.
     """
 
     problem: Problem
     optimizers: dict[str, OptimizerFactory]
     schedules: dict[str, ScheduleFactory]
     evaluations: int = 10
+    reuse_model: bool = False
 
     def __call__(self, trial: Trial, after_step: AfterStep | None = None) -> Outcome:
         make, schedule = self.optimizers[trial.optimizer], self.schedules[trial.schedule]
-        return run_trial(self.problem, trial, make, schedule, self.evaluations, after_step)
+        shared = self._shared_model(trial.optimizer) if self.reuse_model else None
+        return run_trial(self.problem, trial, make, schedule, self.evaluations, after_step, shared)
+
+    def _shared_model(self, optimizer: str) -> "SharedModel":
+        if optimizer not in self._shared_models:
+            self._shared_models[optimizer] = SharedModel(self.problem, self.optimizers[optimizer])
+        return self._shared_models[optimizer]
+
+    @functools.cached_property
+    def _shared_models(self) -> dict[str, "SharedModel"]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_shared_models"}
 
 
 def run_trial(
@@ -52,6 +69,7 @@ def run_trial(
     schedule_factory: ScheduleFactory,
     evaluations: int = 10,
     after_step: AfterStep | None = None,
+    shared: "SharedModel | None" = None,
 ) -> Outcome:
     """Train for the budget of a trial, and evaluate as the run goes, the last time at its end.
 
@@ -67,10 +85,11 @@ def run_trial(
     Args:
         problem: The model and the data.
         trial: The `Trial`.
-        optimizer_factory: A function from a schedule to an optimizer.
-        schedule_factory: A function from peak and optimizer steps to a schedule.
+        optimizer_factory: A function from a learning rate to an optimizer.
+        schedule_factory: A function from peak and optimizer steps to a schedule, or to callbacks that set the learning rate.
         evaluations: The number of evaluations at equal distances. Defaults to `10`.
         after_step: Called after each batch; what it raises ends the run. Defaults to `None`.
+        shared: A model that runs of the optimizer share. Defaults to `None`: a new one.
 
     Returns:
         The outcome; errors of the run are in it.
@@ -78,7 +97,11 @@ def run_trial(
     observer = _Observer(trial.budget, problem.monitor, after_step)
     error = ""
     try:
-        _train(problem, trial, optimizer_factory, schedule_factory, evaluations, observer)
+        schedule = schedule_factory(trial.learning_rate, trial.budget)
+        if shared is None:
+            _train_new(problem, trial, optimizer_factory, schedule, evaluations, observer)
+        else:
+            _train_shared(problem, trial, shared, schedule, evaluations, observer)
     except Exception as raised:
         if observer.is_interrupted:
             raise
@@ -94,17 +117,27 @@ def describe(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:1000]
 
 
-def _train(
-    problem: Problem,
-    trial: Trial,
-    optimizer_factory: OptimizerFactory,
-    schedule_factory: ScheduleFactory,
-    evaluations: int,
-    observer: "_Observer",
+def _train_new(
+    problem: Problem, trial: Trial, make: OptimizerFactory, schedule: Any, evaluations: int, observer: "_Observer"
 ) -> None:
+    own = controllers(schedule)
     model = problem.model(trial.seed)
-    schedule = schedule_factory(trial.learning_rate, trial.budget)
-    problem.compile(model, lambda: _optimizer(optimizer_factory, schedule))
+    problem.compile(model, lambda: _optimizer(make, trial.learning_rate if own else schedule))
+    _fit(problem, trial, model, own, evaluations, observer)
+
+
+def _train_shared(
+    problem: Problem, trial: Trial, shared: "SharedModel", schedule: Any, evaluations: int, observer: "_Observer"
+) -> None:
+    own, model = controllers(schedule), shared.at_start(trial.seed)
+    values = None if own else schedule_values(schedule, trial.budget)
+    leader = _SetFromOutside(trial.learning_rate, values, _accumulation(model.optimizer))
+    _fit(problem, trial, model, [leader, *own], evaluations, observer)
+
+
+def _fit(
+    problem: Problem, trial: Trial, model: keras.Model, callbacks: list, evaluations: int, observer: "_Observer"
+) -> None:
     observer.batches_per_step = accumulation = _accumulation(model.optimizer)
     steps = -(-trial.budget // evaluations)
     problem.fit(
@@ -112,15 +145,74 @@ def _train(
         trial.seed,
         steps_per_epoch=steps * accumulation,
         epochs=-(-trial.budget // steps),
-        callbacks=[observer.recorder, observer],
+        callbacks=[*callbacks, observer.recorder, observer],
     )
 
 
-def _optimizer(make: OptimizerFactory, schedule: LearningRateSchedule) -> keras.optimizers.Optimizer:
+class SharedModel:
+    """A model with its compiled step, brought back to the start of each run.
+
+    TensorFlow traces the step of a new model, and XLA compiles it, which takes longer than many a short run. So the schedule
+    is not part of the step here but is set from outside. Weights and state of the optimizer are those of a new model.
+
+    Args:
+        problem: The `Problem`.
+        optimizer_factory: A function from a learning rate to an optimizer.
+    """
+
+    def __init__(self, problem: Problem, optimizer_factory: OptimizerFactory) -> None:
+        self._problem, self._make = problem, optimizer_factory
+        self._model: keras.Model | None = None
+
+    def at_start(self, seed: int) -> keras.Model:
+        """The model where a new program would begin a run of this seed; random numbers are those of that program, too.
+
+        Args:
+            seed: The number of the seed.
+
+        Raises:
+            ValueError: If `build_model` returns models whose variables have other shapes.
+        """
+        fresh = self._problem.model(seed)
+        self._problem.compile(fresh, lambda: self._make(PROBE))
+        self._problem.build(fresh)
+        fresh.optimizer.build(fresh.trainable_variables)
+        if self._model is None:
+            self._model = fresh
+        for old, new in ((self._model, fresh), (self._model.optimizer, fresh.optimizer)):
+            for variable, start in zip(old.variables, new.variables, strict=True):
+                variable.assign(start)
+        return self._model
+
+
+class _SetFromOutside(keras.callbacks.Callback):
+    """The learning rate of each batch from a list of those of optimizer steps; without a list only the first one is set."""
+
+    def __init__(self, first: float, values: np.ndarray | None, batches_per_step: int) -> None:
+        super().__init__()
+        self._first, self._values, self._batches_per_step = first, values, batches_per_step
+        self._batches = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.optimizer.learning_rate = self._first
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._values is not None:
+            self.model.optimizer.learning_rate = self._values[self._batches // self._batches_per_step]
+        self._batches += 1
+
+
+def schedule_values(schedule: LearningRateSchedule, budget: int) -> np.ndarray:
+    """The learning rates of the steps of a run."""
+    return np.asarray(compute(schedule, np.arange(budget), np), "float64")
+
+
+def _optimizer(make: OptimizerFactory, schedule: Any) -> keras.optimizers.Optimizer:
     """The optimizer of a run, whose schedule counts optimizer steps also where Keras' own would count batches."""
     optimizer = make(schedule)
     accumulation = _accumulation(optimizer)
-    if accumulation == 1 or isinstance(inner_optimizer(optimizer), Optimizer):
+    is_number = not isinstance(schedule, LearningRateSchedule)
+    if accumulation == 1 or is_number or isinstance(inner_optimizer(optimizer), Optimizer):
         return optimizer
     return make(PerUpdate(schedule, accumulation))
 

@@ -190,6 +190,105 @@ class TestRun:
         assert (np.random.random(), np.asarray(drawn(2)).tolist()) == expected
 
 
+class Noisy(Lazy):
+    """A model with state besides its weights: of batch normalization, and of the random numbers of dropout."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.normalization, self.dropout = keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)
+        self.normalization.build((None, 6))
+
+    def call(self, x, training=False):
+        return self.out(self.dropout(self.normalization(self.hidden(x), training=training), training=training))
+
+
+class TestReusedModel:
+    """Two seeds and two peaks, of which the first is run again at the end."""
+
+    TRIALS = ((0.05, 0), (0.01, 1), (0.05, 0))
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        some(
+            [
+                pytest.param(lambda rate: optimizers.get("schedule_free_sgd", learning_rate=rate), id="state from weights"),
+                pytest.param(lambda rate: keras.optimizers.Adam(rate, gradient_accumulation_steps=2), id="accumulation"),
+                pytest.param(lambda rate: optimizers.get("prodigy", learning_rate=rate), id="learning-rate-free"),
+            ]
+        ),
+    )
+    def test_runs_are_those_of_new_models(self, optimizer):
+        new, reused = (
+            study(Noisy, optimizers={"mine": optimizer}, schedules=["cosine"], reuse_model=reuse) for reuse in (False, True)
+        )
+        trials = [Trial("mine", "cosine", rate, 6, seed) for rate, seed in self.TRIALS]
+        expected, found = ([made._runner(trial) for trial in trials] for made in (new, reused))
+        for one, other in zip(expected, found, strict=True):
+            assert one.error == other.error == ""
+            np.testing.assert_allclose(other.learning_rate, one.learning_rate, rtol=1e-6)
+            np.testing.assert_allclose(other.loss, one.loss, rtol=1e-5)
+            np.testing.assert_allclose(other.evaluations["val_loss"], one.evaluations["val_loss"], rtol=1e-5)
+            assert other.evaluated_at.tolist() == one.evaluated_at.tolist()
+        assert found[0].loss.tolist() == found[-1].loss.tolist()
+        assert reused._runner._shared_model("mine") is reused._runner._shared_model("mine")
+
+    @nightly
+    def test_a_compiled_step_is_traced_once(self):
+        def counting():
+            model = build_model()
+            call = model.call
+
+            def counted(*arguments, **options):
+                traces.append(1)
+                return call(*arguments, **options)
+
+            model.call = counted
+            return model
+
+        traces: list = []
+        made = study(counting, reuse_model=True, compile_options=None, seeds=3)
+        traces.clear()
+        made._runner(Trial("sgd", "constant", 0.05, 6, 0))
+        first = len(traces)
+        for seed in (1, 2):
+            made._runner(Trial("sgd", "constant", 0.05, 6, seed))
+        assert len(traces) == first
+
+    def test_a_run_that_raises_leaves_no_trace(self):
+        made = study(reuse_model=True)
+        good, bad = (Trial("sgd", "constant", rate, 6, 0) for rate in (0.05, 1e30))
+        first = made._runner(good)
+        assert made._runner(bad).status == "diverged"
+        assert made._runner(good).loss.tolist() == first.loss.tolist()
+
+    def test_steps_per_execution(self):
+        with pytest.raises(ValueError, match=r"`reuse_model` sets the learning rate .* Received: steps_per_execution=2"):
+            study(reuse_model=True, compile_options={"steps_per_execution": 2})
+
+
+def halves(peak_learning_rate, total_steps):
+    return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else rate)
+
+
+class TestCallbacksAsSchedules:
+    @pytest.mark.parametrize("reuse", [False, True])
+    def test_they_set_the_learning_rate_from_the_peak_on(self, reuse):
+        made = study(schedules=["constant", halves], seeds=2, reuse_model=reuse)
+        outcomes = [each for each in made.outcomes(verbose=0) if each.trial.schedule == "halves"]
+        for each in outcomes:
+            assert each.error == ""
+            np.testing.assert_allclose(each.learning_rate, np.repeat([0.05, 0.025, 0.0125], 2), rtol=1e-6)
+        assert made.settings["schedules"]["halves"] == "LearningRateScheduler"
+
+    def test_one_callback_for_several_runs(self):
+        with pytest.raises(ValueError, match="give a function that returns a new one"):
+            study(schedules=[keras.callbacks.ReduceLROnPlateau()])
+
+    def test_no_recommendation(self):
+        with pytest.raises(ValueError, match=r"leave them out of `schedules`. Received: \['halves'\]"):
+            study(schedules=["constant", halves]).recommend(0.5, verbose=0)
+
+
 class Counted:
     """A stand-in for training: the loss is a parabola in the logarithm of the learning rate."""
 
@@ -214,6 +313,7 @@ class TestSearch:
         counts = [sum(trial.pair == pair for trial in made._runner.trials) for pair in made.pairs]
         assert counts[0] == counts[1] >= 20
         assert made.starts() == {"sgd": 0.01, "adamw": 0.001}
+        assert study(optimizers=["sgd", "adamw"], grid_center={"sgd": 0.3}).starts() == {"sgd": 0.3, "adamw": 0.001}
         assert results.best().learning_rate in (0.04, 0.032)
         again = study(learning_rates="tuned", optimizers=["sgd", "adamw"], seeds=3, budget=40, directory=tmp_path)
         again._runner = Counted()
@@ -353,6 +453,8 @@ class TestBadInput:
             ({"optimizers": [3]}, "`optimizers` must be names, optimizers, or functions of the learning rate. Received: 3"),
             ({"learning_rates": "best"}, "`learning_rates` must be one of 'tuned'. Received: learning_rates='best'"),
             ({"learning_rates": [0.1, 0.1]}, "one or more different ones"),
+            ({"grid_center": {"adam": 0.1}}, r"labels of optimizers: sgd. Received: grid_center for \['adam'\]"),
+            ({"grid_center": -1.0}, "`grid_center` must be a positive number"),
             ({"learning_rates": {"adam": 0.1}}, "those of each optimizer: sgd. Received: learning_rates for adam"),
             ({"budget": None}, "either `budget` or `epochs`. Received: budget=None, epochs=None"),
             ({"budget": 0}, "`budget` must be a positive integer"),

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from keras_lrsched import schedules
-from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Job, Trainer
+from keras_lrsched.study import Study, workloads
 from keras_lrsched.study.workloads.characters import TextWindows
 from keras_lrsched.study.workloads.cifar10 import CIFAR10
 from keras_lrsched.study.workloads.resnet import resnet
@@ -118,10 +116,12 @@ def test_a_few_updates_lower_the_loss(name, loaded):
 def test_a_cosine_reaches_the_target_in_the_largest_budget(name, loaded):
     workload = loaded[name]
     budget = 2 * workload.budgets[-1] if name == "pydoc" else workload.budgets[-1]
-    schedule = schedules.get("cosine", workload.peak_learning_rate, budget, warmup_steps=budget // 20)
-    run = Trainer(workload).run(Job(workload, budget, 0, "cosine", schedule))
-    assert run.steps_to_target is not None
-    assert run.seconds < 60
+    made = Study(
+        **workload.problem(), schedules=["cosine"], learning_rates=workload.peak_learning_rate, budget=budget, seeds=1
+    )
+    (outcome,) = made.outcomes(verbose=0)
+    assert outcome.steps_to(workload.target, workload.metric, workload.mode) <= budget
+    assert outcome.seconds < 60
 
 
 @pytest.mark.parametrize(("backend", "compiled"), [("tensorflow", False), ("jax", True), ("torch", False)])

@@ -2,12 +2,14 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_lrsched._core import registry
+
+VALIDATION_BATCH = 512
 
 
 class Workload:
@@ -112,9 +114,31 @@ class Workload:
         )
         return model
 
+    def problem(self) -> dict[str, Any]:
+        """The arguments of `Study` that make up the task: `Study(**workload.problem(), budget=200, schedules=["cosine"])`.
+
+        The optimizer is that of the task, and its learning rate the middle of the first grid.
+        """
+        return {
+            "build_model": self.build_model,
+            "train": self.stream,
+            "validation": self.validation,
+            "loss": self.loss(),
+            "metrics": self.metrics(),
+            "batch_size": VALIDATION_BATCH,
+            "optimizers": {type(self.optimizer(1.0)).__name__: self.optimizer},
+            "grid_center": self.peak_learning_rate,
+            "compile_options": {"jit_compile": self.jit_compile()},
+        }
+
     def stream(self, seed: int) -> "Stream":
         """The batches of a run, without end."""
         return Stream(self, seed)
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether lower or higher values of `metric` are better."""
+        return "max" if self.larger_is_better else "min"
 
     def reached(self, value: float) -> bool:
         """Whether a value of `metric` is at the target or beyond."""
