@@ -93,7 +93,7 @@ def _raise_not_found(name: str, rule: str, variables: Sequence, known: list) -> 
             return
         present = sorted(word for word in roles.WORDS if any(roles.is_found(word, role) for role in known))
         hint = (
-            "Output layers are found in a table only: `roles=roles(model)`."
+            "Output layers are found in functional and sequential models; show others in a table: `roles=roles(model)`."
             if rule == "role:head"
             else "Leave the rule out, or correct the table of roles, `roles(model)`, and give it as `roles`."
         )

@@ -51,7 +51,7 @@ class Role:
         stack: The axes that number independent matrices, such as the experts of a mixture.
         block: Its part in a block of a Transformer: `"query"`, `"key"`, `"value"`, `"query_key_value"`,
             `"attention_output"`, `"feed_forward"`, `"router"`. `None` for others.
-        head: Whether it belongs to an output layer of the model.
+        head: Whether it belongs to an output layer of the model, as far as its graph shows it.
         depth: The number of its layer from input to output. `None` where only variables were given.
         layer: The class of its layer. `None` if no layer has it.
         source: Where this comes from: the class of the `"layer"`, the `"name"`, the `"shape"`, or `"given"` by the user.
@@ -264,7 +264,8 @@ def deferred(variables: Iterable, table: Any = None) -> Callable[[], list[Role]]
 def roles_of(variables: Iterable, table: Any = None) -> list[Role]:
     """The roles of some variables: those of a table, or by the layers that have them.
 
-    A layer is found as long as it lives. A variable of none has its role from its name or shape.
+    A layer is found as long as it lives. A variable of none has its role from its name or shape. Output layers are found
+    where all of the variables are in the graph of one functional or sequential model.
     """
     if table is not None:
         return table.of(variables)
@@ -272,7 +273,8 @@ def roles_of(variables: Iterable, table: Any = None) -> list[Role]:
     # Variables that a layer has made have its name in their paths.
     if any(owned.layer(v) is None and "/" in path_of(v) for v in variables) and keras_private.record_earlier_layers():
         owned = _Owners(keras_private.recorded_layers(), variables)
-    return [owned.role(v) for v in variables]
+    heads = _heads_around(keras_private.recorded_layers(), variables)
+    return [dataclasses.replace(row, head=row.head or id(v) in heads) for v in variables for row in [owned.role(v)]]
 
 
 OUTSIDE_OF_BLOCKS = ("normalization", "embedding", "scale")
@@ -363,6 +365,14 @@ def _heads(model: keras.Model) -> Any:
     for tensor in model.outputs:
         found |= _head_of(tensor)
     return found
+
+
+def _heads_around(layers: Sequence[keras.Layer], variables: Iterable) -> set[int]:
+    """The ids of the variables of output layers, of those graphs that have all of some variables; of several, of each."""
+    wanted = {id(v) for v in variables}
+    graphs = [each for each in layers if keras_private.is_graph(each) and each.built]
+    around = [each for each in graphs if wanted <= {id(v) for v in _all_trainable(each)}]
+    return set.intersection(*map(_heads, around)) if around else set()
 
 
 def _head_of(tensor: Any) -> Any:

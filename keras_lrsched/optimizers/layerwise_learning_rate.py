@@ -73,12 +73,20 @@ class LayerwiseLearningRate(Wrapper):
         roles: Roles | None = None,
     ) -> None:
         super().__init__(optimizer, name)
-        self.roles = path_rules.table(roles)
+        self._roles = path_rules.table(roles)
         self.multipliers = path_rules.multipliers("multipliers", multipliers)
         self.weight_decay_multipliers = path_rules.multipliers("weight_decay_multipliers", weight_decay_multipliers)
         self._is_ours = isinstance(self.inner_optimizer, Optimizer)
         if not self._is_ours:
             self._refuse(optimizer)
+
+    def roles(self, model: keras.Model | None = None) -> Roles:
+        """Return the table of roles that the multipliers go by, see `Optimizer.roles`; a new one is the inner one's, too."""
+        if model is not None or self._roles is None:
+            table = super().roles(model)
+            self._roles = self._roles if model is None else table
+            return table
+        return self._roles
 
     # Ready-made patterns
 
@@ -155,7 +163,7 @@ class LayerwiseLearningRate(Wrapper):
     def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:
             return
-        find_roles = deferred(variables, self.roles)
+        find_roles = deferred(variables, self._roles)
         rates = self._resolve("multipliers", variables, find_roles)
         decays = self._resolve("weight_decay_multipliers", variables, find_roles)
         super().build(variables)
@@ -195,7 +203,7 @@ class LayerwiseLearningRate(Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         names = ("multipliers", "weight_decay_multipliers")
-        roles = None if self.roles is None else keras.saving.serialize_keras_object(self.roles)
+        roles = None if self._roles is None else keras.saving.serialize_keras_object(self._roles)
         return {**super().get_config(), **{name: dict(getattr(self, name)) for name in names}, "roles": roles}
 
     @classmethod

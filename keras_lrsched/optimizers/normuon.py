@@ -1,13 +1,14 @@
 """NorMuon: Muon with a second moment for each neuron."""
 
+import math
 from typing import Any, Unpack
 
 from keras import ops
 
-from keras_lrsched._core import keras_private, validation
+from keras_lrsched._core import path_rules, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
-from keras_lrsched.optimizers._matrices import MatrixView
+from keras_lrsched.optimizers._matrices import SplitView
 from keras_lrsched.optimizers._numerics import average, matrix_norm
 from keras_lrsched.optimizers._update_context import OptimizerState
 from keras_lrsched.optimizers.muon import MatrixOptions, Muon
@@ -47,7 +48,7 @@ class NorMuon(Muon):
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `0.02`.
         beta_2: Decay rate of the second moment, at least 0 and below 1. Defaults to `0.95`.
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
-        adjust_lr: The factor q: `"original"` or `"match_rms_adamw"`. Defaults to `"original"`.
+        adjust_lr: The factor q: `"original"`, `"match_rms_adamw"` or `"spectral_norm"`. Defaults to `"original"`.
         adam_lr_ratio: The learning rate of AdamW, divided by that of NorMuon. Defaults to `0.015`, so 3e-4 beside 0.02.
         adam_beta_2: As in AdamW. Defaults to `0.95`.
         adam_weight_decay: The weight decay under AdamW. Defaults to `None`, for that of NorMuon.
@@ -97,20 +98,21 @@ class NorMuon(Muon):
     def _current_adam_decay(self) -> Any:
         return self._current_weight_decay() if self.adam_weight_decay is None else super()._current_adam_decay()
 
-    def make_state(self, variable: Variable) -> dict[str, Any]:
-        state, view = super().make_state(variable), self._views[keras_private.variable_index(self, variable)]
-        if view is None:
-            return state
+    def make_matrix_state(self, variable: Variable, view: Any) -> dict[str, Any]:
+        if isinstance(view, SplitView):
+            raise ValueError(
+                f"NorMuon has no second moments for `blocks` of different sizes, nor where axes of outputs lie apart. "
+                f"Received: blocks={self.blocks!r} for {path_rules.path(variable)}"
+            )
         shape = (view.outputs,) if view.stack is None else (view.stack, view.outputs)
-        return {**state, "v": self.add_state(variable, "v", shape=shape)}
+        return {**super().make_matrix_state(variable, view), "v": self.add_state(variable, "v", shape=shape)}
 
-    def matrix_step(self, g: Tensor, state: OptimizerState, view: MatrixView) -> Tensor:
-        o = self._orthogonal(g, state, view)
+    def matrix_step(self, o: Tensor, state: OptimizerState, view: Any) -> Tensor:
         state.v = average(self.beta_2, state.v, ops.mean(ops.square(o), axis=-2))
         p = o / (ops.sqrt(ops.expand_dims(state.v, -2)) + 1e-10)
-        return self._length(o, view) / (matrix_norm(p) + 1e-10) * p
+        return self._length(o) / (matrix_norm(p) + 1e-10) * p
 
-    def _length(self, o: Tensor, view: MatrixView) -> Tensor:
+    def _length(self, o: Tensor) -> Tensor:
         if self.adjust_lr == "match_rms_adamw" and self.rms_rate is not None:
-            return self.rms_rate * (view.inputs * view.outputs) ** 0.5
-        return self._scale(view) * matrix_norm(o)
+            return self.rms_rate * math.sqrt(math.prod(o.shape[-2:]))
+        return self._scale(o) * matrix_norm(o)

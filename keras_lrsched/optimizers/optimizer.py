@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.roles import Roles, deferred
+from keras_lrsched._core.roles import roles as roles_of_model
 from keras_lrsched._core.types import FindRoles, LearningRate, Multipliers, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._arguments import checked_rate, from_config, refuse_schedules, to_config
 from keras_lrsched.optimizers._keras_adapter import KerasAdapter
@@ -67,7 +68,7 @@ class Optimizer(KerasAdapter):
             `FloatingPointError`: at once in eager code, as `InvalidArgumentError` in a `tf.function`; at the end of `fit` if
             the step was compiled by XLA, which cannot raise. Defaults to `"propagate"`.
         roles: The table of roles that `roles(model)` returns, corrected. Defaults to `None`: each variable has its role from
-            its layer, which is found as long as it lives.
+            its layer, which is found as long as it lives. The method `roles` shows the table.
 
     Raises:
         ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
@@ -166,7 +167,7 @@ class Optimizer(KerasAdapter):
         self.lazy_embeddings = lazy_embeddings
         self.seed = seed
         self.nonfinite = validation.one_of("nonfinite", nonfinite, ("propagate", "skip", "raise"))
-        self.roles = path_rules.table(roles)
+        self._roles = path_rules.table(roles)
         if isinstance(keras_private.learning_rate_setting(self), keras.Variable):
             self._widen_learning_rate(learning_rate)
 
@@ -232,9 +233,31 @@ class Optimizer(KerasAdapter):
             self._rounding = keras.random.SeedGenerator(self.seed)
             keras_private.track_optimizer_variable(self, self._rounding.state)
 
+    def roles(self, model: keras.Model | None = None) -> Roles:
+        """Return the table of the roles that rules and methods for matrices go by, to be printed and corrected.
+
+            print(optimizer.roles(model))
+            optimizer.roles().correct("logits/kernel", head=False)
+
+        Args:
+            model: A model whose table the optimizer takes, as if it had been its argument `roles`; it must not be built yet.
+                Defaults to `None`: the table that it has, or when it is built, a copy of what it found.
+
+        Raises:
+            ValueError: If there is neither a table nor a model, and the optimizer is not built; if it is built, and there is
+                a model.
+        """
+        if model is not None:
+            if self.built:
+                raise ValueError("Roles count when the optimizer is built, and this one is. Received: model=" + model.name)
+            self._roles = roles_of_model(model)
+        if self._roles is None and not self.built:
+            raise ValueError("No roles are known before the optimizer is built: use `roles(model)`. Received: model=None")
+        return Roles(self._found_roles(), keras_private.trained_by(self)) if self._roles is None else self._roles
+
     def _find_roles(self, variables: Sequence[Variable]) -> FindRoles:
-        find = deferred(variables, self.roles)
-        if self.roles is not None:
+        self._found_roles = find = deferred(variables, self._roles)
+        if self._roles is not None:
             find()  # a table of another model is an error also where no rule needs it
         return find
 
@@ -331,7 +354,7 @@ class Optimizer(KerasAdapter):
         config["weight_decay"] = to_config(self.weight_decay)  # Keras serializes no schedule there
         for name in self._argument_names():
             if name not in config and name != "exclude_from_weight_decay":  # a method of Keras
-                config[name] = to_config(getattr(self, name))
+                config[name] = to_config(self._roles if name == "roles" else getattr(self, name))
         return {**config, "exclude_from_weight_decay": list(self._not_decayed)}
 
     @classmethod

@@ -10,6 +10,7 @@ from keras import ops
 from keras_lrsched._core import backends, keras_private
 from keras_lrsched._core.backends import after
 from keras_lrsched._core.path_rules import path, refuse_complex
+from keras_lrsched._core.roles import Roles
 from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers._low_precision import bytes_of, wide_dtype
 from keras_lrsched.optimizers._update_context import OptimizerState, exact_value
@@ -113,6 +114,10 @@ class Wrapper(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[Variable]:
         return keras_private.own_optimizer_variables(self) + self.inner_optimizer.variables
+
+    def roles(self, model: keras.Model | None = None) -> Roles:
+        """The table of roles of the inner optimizer, see `Optimizer.roles`."""
+        return self.inner_optimizer.roles(model)
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         return self.inner_optimizer.scale_loss(loss)

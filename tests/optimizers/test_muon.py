@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_lrsched._core import registry
 from keras_lrsched.optimizers import Muon, NorMuon
-from keras_lrsched.optimizers.muon import orthogonalized
+from keras_lrsched.optimizers._newton_schulz import TABLES, orthogonalized, orthogonalized_all
 from keras_lrsched.schedules import LinearDecay
-from tests.contract.optimizer_problem import RUNS, gradients, variables
+from tests.contract.optimizer_problem import MORE, RUNS, gradients, variables
 
 ORIGINAL = registry.find("optimizers", "muon").options
 MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01}
@@ -163,3 +163,99 @@ def test_singular_values_come_near_one(shape):
     assert result.min() > 0.68
     assert result.max() < 1.16
     assert np.ptp(result) > 0.2
+
+
+@pytest.mark.parametrize("name", ["newton_schulz", "quintic", "polar_express"])
+def test_tables_agree_with_official_code(name):
+    """Of NVIDIA's and Microsoft's code, on one matrix; each by itself, and all in one product."""
+    key = {"newton_schulz": "simple_5", "quintic": "quintic_5", "polar_express": "polar_express_dion"}[name]
+    expected = np.array(MORE["orthogonalization"]["table"][key])
+    x = gradients(1)[0]
+    safety, epsilon = (1.02, 1e-6) if name == "polar_express" else (1.0, 1e-7)  # the function's own, here
+    both = [x, ops.transpose(x), ops.stack([x, -x])]
+    results = orthogonalized_all(both, 5, "float32", TABLES[name], safety, epsilon)
+    np.testing.assert_allclose(results[0], expected, atol=2e-6)
+    np.testing.assert_allclose(ops.transpose(results[1]), expected, atol=2e-6)
+    np.testing.assert_allclose(results[2], [expected, -expected], atol=2e-6)
+    for matrix, result in zip(both, results, strict=True):
+        alone = orthogonalized(matrix, 5, "float32", TABLES[name], safety, epsilon)
+        np.testing.assert_allclose(alone, result, atol=1e-6)
+
+
+def test_a_list_of_coefficients_repeats_its_last():
+    one, other = (Muon(1.0, orthogonalize=table, ns_steps=4) for table in ([(2.0, -1.5, 0.5)], [(2, -1.5, 0.5)] * 4))
+    moved = []
+    for optimizer in (one, Muon.from_config(other.get_config())):
+        w = keras.Variable(np.zeros((3, 4)), dtype="float32", name="kernel")
+        optimizer.apply([gradients(1)[0]], [w])
+        moved.append(ops.convert_to_numpy(w))
+    np.testing.assert_array_equal(*moved)
+    with pytest.raises(
+        ValueError, match=r"coefficients of `orthogonalize='newton_schulz'`\. Received: orthogonalize='quintic'"
+    ):
+        Muon(orthogonalize="quintic", muon_a=3.0)
+
+
+def moves(optimizer, variables, gradient):
+    optimizer.build(variables)
+    before = [ops.convert_to_numpy(v) for v in variables]
+    optimizer.apply([ops.convert_to_tensor(g) for g in gradient], variables)
+    return [ops.convert_to_numpy(v) - old for v, old in zip(variables, before, strict=True)]
+
+
+@pytest.mark.parametrize("optimizer", [Muon, NorMuon])
+def test_each_head_is_a_matrix(optimizer):
+    """Of queries along the outputs, of the output along the inputs, wherever the axis is; as blocks of two axes, too."""
+    layer = attention()
+    query, output = layer.query_dense.kernel, layer.output_dense.kernel
+    rng = np.random.default_rng(0)
+    gradient = [rng.normal(size=v.shape).astype("float32") for v in (query, output)]
+    together = optimizer(1.0, weight_decay=None, per_head=True)
+    by_head = moves(together, [query, output], gradient)
+    assert [together.matrix_shape(v) for v in (query, output)] == [(8, 3), (3, 8)]
+    for head in range(2):
+        alone = [keras.Variable(np.zeros(shape), dtype="float32", name="kernel") for shape in ((8, 3), (3, 8))]
+        expected = moves(optimizer(1.0, weight_decay=None), alone, [gradient[0][:, head], gradient[1][head]])
+        np.testing.assert_allclose(by_head[0][:, head], expected[0], atol=1e-5)
+        np.testing.assert_allclose(by_head[1][head], expected[1], atol=1e-5)
+    flat = [keras.Variable(np.zeros((8, 6)), dtype="float32", name="query")]
+    blocks = moves(optimizer(1.0, weight_decay=None, blocks={"query": 2}), flat, [gradient[0].reshape(8, 6)])
+    np.testing.assert_allclose(blocks[0].reshape(8, 2, 3), by_head[0], atol=1e-5)
+
+
+def test_blocks_of_a_fused_projection():
+    """Query, key and value of different sizes in one matrix, found by its role."""
+
+    class Attention(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="attention")
+            self.qkv = keras.layers.Dense(10, use_bias=False)
+            self.qkv.build((None, 4))
+
+    kernel = Attention().qkv.kernel
+    gradient = np.random.default_rng(1).normal(size=(4, 10)).astype("float32")
+    fused = moves(Muon(1.0, weight_decay=None, blocks={"role:query_key_value": [4, 2, 4]}), [kernel], [gradient])[0]
+    parts = np.split(gradient, [4, 6], axis=1)
+    alone = [keras.Variable(np.zeros(part.shape), dtype="float32", name="kernel") for part in parts]
+    np.testing.assert_allclose(fused, np.concatenate(moves(Muon(1.0, weight_decay=None), alone, parts), 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "message"),
+    [
+        (Muon, {"blocks": {"kernel": 3}}, r"divide the outputs of a matrix. Received: blocks=3 for the 4 outputs of kernel"),
+        (Muon, {"blocks": {"kernel": [1, 2]}}, r"blocks=\[1, 2\] for the 4 outputs of kernel of shape \(3, 4\)"),
+        (Muon, {"per_head": True}, "none of the variables is the projection .* Received: per_head=True"),
+        (Muon, {"blocks": {"role:query": 2}}, "none of 1 variables is what 'role:query' is for; there are kernel"),
+        (NorMuon, {"blocks": {"kernel": [1, 3]}}, r"second moments for `blocks` of different sizes.*for kernel"),
+    ],
+)
+def test_heads_and_blocks_that_do_not_fit(optimizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        optimizer(**options).build([keras.Variable(np.zeros((3, 4)), dtype="float32", name="kernel")])
+
+
+@pytest.mark.parametrize("blocks", [{"kernel": 0}, {"kernel": [1, -1]}, {"kernel": "two"}, {"kernel": True}])
+def test_blocks_that_are_none(blocks):
+    with pytest.raises(ValueError, match="`blocks` must be a positive integer"):
+        Muon(blocks=blocks)

@@ -16,7 +16,7 @@ from keras_lrsched.optimizers import (
     multipliers,
     roles,
 )
-from keras_lrsched.optimizers.muon import orthogonalized
+from keras_lrsched.optimizers._newton_schulz import orthogonalized
 
 LAYERS = keras.layers
 
@@ -202,16 +202,63 @@ def test_a_table_shows_the_output_layer():
     assert [optimizer.matrix_shape(w) for w in model.trainable_variables] == [None, None, (4, 4), None]
 
 
+def test_output_layers_are_found_in_the_graph():
+    """Of functional and sequential models, also nested; of a model that shows activations as well, and of parts of it."""
+    model = classifier("body", "logits")
+    inputs = keras.Input((4,))
+    nested = keras.Model(inputs, keras.layers.Softmax()(model(inputs)))
+    layers = [layer for layer in model.layers if layer.trainable_variables]
+    activations = keras.Model(model.inputs, [layers[0].output, model.outputs[0]])
+    optimizer = Muon()
+    optimizer.build(nested.trainable_variables)
+    assert [optimizer.matrix_shape(w) for w in activations.trainable_variables] == [(4, 4), None, None, None]
+    alone = Muon()
+    alone.build(layers[1].trainable_variables)
+    assert alone.matrix_shape(layers[1].kernel) is None
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.top = built(LAYERS.Dense(3), 4)
+
+    own, unknown = Own(), Muon()
+    unknown.build(own.top.trainable_variables)
+    assert unknown.matrix_shape(own.top.kernel) == (4, 3)
+    with pytest.raises(ValueError, match=r"'role:head' is for; there are bias, kernel\. Output layers are found in func"):
+        AdamW(exclude_from_weight_decay=["role:head"]).build(Own().top.trainable_variables)
+
+
+def test_an_optimizer_shows_its_roles():
+    model, optimizer = classifier(), Muon()
+    with pytest.raises(ValueError, match="No roles are known before the optimizer is built"):
+        optimizer.roles()
+    optimizer.roles(model).correct("logits", head=False)
+    optimizer.build(model.trainable_variables)
+    assert [optimizer.matrix_shape(w) for w in model.trainable_variables] == [(4, 4), None, (4, 4), None]
+    assert optimizer.roles()["m/logits/kernel"].source == "given"
+    with pytest.raises(ValueError, match=r"this one is\. Received: model=m"):
+        optimizer.roles(model)
+    found = Muon()
+    found.build(model.trainable_variables)
+    assert [role.head for role in found.roles()] == [False, False, True, True]
+    assert found.get_config()["roles"] is None
+    wrapper = LayerwiseLearningRate(AdamW(), {"role:head": 2.0})
+    wrapper.roles(model).correct("body", head=True)
+    wrapper.build(model.trainable_variables)
+    assert wrapper.inner_optimizer._multipliers == [2, 2, 2, 2]
+    assert wrapper.roles() is wrapper.inner_optimizer.roles()
+
+
 def test_a_table_is_saved_with_the_optimizer():
     model = classifier()
     wrapper = LayerwiseLearningRate(
         AdamW(roles=roles(model).correct("body/kernel", block="query")), {"role:query": 2.0}, roles=roles(model)
     )
-    wrapper.roles.correct("body/kernel", block="query")
+    wrapper.roles().correct("body/kernel", block="query")
     loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(wrapper))
     loaded.build(classifier().trainable_variables)
     assert loaded.inner_optimizer._multipliers == [2, 1, 1, 1]
-    assert loaded.inner_optimizer.roles.rows == wrapper.inner_optimizer.roles.rows
+    assert loaded.inner_optimizer.roles().rows == wrapper.inner_optimizer.roles().rows
 
 
 def test_rules_by_role():
@@ -251,8 +298,8 @@ def test_fused_projections_take_the_rule_of_values():
     ("make", "message"),
     [
         (
-            lambda: AdamW(exclude_from_weight_decay=["role:head"]),
-            r"none of 2 variables is what 'role:head' is for; there are bias, kernel\. Output .* `roles=roles\(model\)`",
+            lambda: AdamW(exclude_from_weight_decay=["role:router"]),
+            r"none of 2 variables is what 'role:router' is for; there are bias, head, kernel\. Leave .* give it as `roles`",
         ),
         (
             lambda: AdamW(exclude_from_weight_decay=["role:heads"]),

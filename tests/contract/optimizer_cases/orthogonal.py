@@ -7,6 +7,7 @@ from . import Case, Trajectory
 
 ORIGINAL = registry.find("optimizers", "muon").options
 MUON = {**ORIGINAL, "learning_rate": 0.02, "weight_decay": 0.01, "adam_weight_decay": 0.01}
+DION = {**MUON, "orthogonalize": "polar_express", "adjust_lr": "spectral_norm"}
 MATRIX = {"variables": ("kernel",), "transposed": True}
 BAD = (
     {"momentum": 1},
@@ -22,6 +23,9 @@ BAD = (
     {"adam_beta_1": 1},
     {"adam_beta_2": None},
     {"epsilon": -1},
+    {"orthogonalize": "svd"},
+    {"orthogonalize": [(1.0, 2.0)]},
+    {"blocks": ["kernel"]},
 )
 
 CASES = [
@@ -32,6 +36,17 @@ CASES = [
             Trajectory("muon_keras", MUON, **MATRIX),
             Trajectory("muon_keras_rms", {**MUON, "adjust_lr": "match_rms_adamw"}, **MATRIX),
             Trajectory("muon_torch_adamw", {**MUON, "exclude_layers": ["kernel"]}),
+            Trajectory("muon_polar_express", DION, **MATRIX),
+            Trajectory("muon_per_head", {**DION, "blocks": {"kernel": 3}}, **MATRIX),
+            Trajectory("muon_split_sizes", {**DION, "blocks": {"kernel": [1, 2]}}, **MATRIX),
+            Trajectory(
+                "muon_quintic5",
+                {**DION, "orthogonalize": "quintic", "adjust_lr": "match_rms_adamw", "rms_rate": None},
+                **MATRIX,
+            ),
+            Trajectory(
+                "muon_nvidia_moonshot", {**MUON, "orthogonalize": "quintic", "adjust_lr": "match_rms_adamw"}, **MATRIX
+            ),
         ),
         options={**ORIGINAL, "learning_rate": 0.01, "adam_lr_ratio": 1.0},
         digits_rate=3e-2,
