@@ -9,10 +9,10 @@ from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._arguments import checked_rate
+from keras_lrsched.optimizers._newton_schulz import orthogonalized
 from keras_lrsched.optimizers._numerics import average, bias_correction, norm, sign
 from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
-from keras_lrsched.optimizers.muon import orthogonalized
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
