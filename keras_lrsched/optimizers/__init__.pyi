@@ -14,6 +14,7 @@ from .adamw import AdamW as AdamW
 from .adan import Adan as Adan
 from .apollo import Apollo as Apollo
 from .apollo_mini import ApolloMini as ApolloMini
+from .came import CAME as CAME
 from .cocob import COCOB as COCOB
 from .dadapt_adam import DAdaptAdam as DAdaptAdam
 from .dadapt_lion import DAdaptLion as DAdaptLion
@@ -21,6 +22,7 @@ from .dadapt_sgd import DAdaptSGD as DAdaptSGD
 from .fira import Fira as Fira
 from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
+from .grokfast import Grokfast as Grokfast
 from .laprop import LaProp as LaProp
 from .lamb import Lamb as Lamb
 from .lars import Lars as Lars
@@ -29,6 +31,7 @@ from .lion import Lion as Lion
 from .local_updates import LocalUpdates as LocalUpdates
 from .lookahead import Lookahead as Lookahead
 from ._loss_aware_optimizer import LossAwareOptimizer as LossAwareOptimizer
+from .madgrad import MADGRAD as MADGRAD
 from .mars import MARS as MARS
 from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
@@ -44,6 +47,7 @@ from keras_lrsched._core.roles import Role as Role
 from keras_lrsched._core.roles import Roles as Roles
 from .sgd import SGD as SGD
 from .sgd_sai import SGDSaI as SGDSaI
+from .sm3 import SM3 as SM3
 from .schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
 from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
@@ -51,6 +55,7 @@ from .sharpness_aware import SharpnessAware as SharpnessAware
 from .simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
 from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
+from .stable_spam import StableSPAM as StableSPAM
 from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
 from .yogi import Yogi as Yogi

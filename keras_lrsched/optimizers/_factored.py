@@ -11,18 +11,14 @@ LARGEST = 1e16
 """The largest entry of a gradient that counts with its own size; that of larger ones is this."""
 
 
-def add_factors(optimizer: Any, variable: Variable) -> dict[str, Any]:
+def add_factors(optimizer: Any, variable: Variable, prefix: str = "") -> dict[str, Any]:
     """State for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
 
     A variable with less than two axes has a mean for each entry.
     """
     shape = tuple(variable.shape)
-    if len(shape) < 2:
-        return {"v": optimizer.add_state(variable, "v")}
-    return {
-        "rows": optimizer.add_state(variable, "rows", shape=shape[:-1]),
-        "columns": optimizer.add_state(variable, "columns", shape=(*shape[:-2], shape[-1])),
-    }
+    shapes = {"v": shape} if len(shape) < 2 else {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
+    return {prefix + name: optimizer.add_state(variable, prefix + name, shape=its) for name, its in shapes.items()}
 
 
 def normalize(g: Tensor, state: OptimizerState, rate: Tensor, epsilon: float, clip_threshold: float) -> Tensor:
@@ -37,21 +33,23 @@ def normalize(g: Tensor, state: OptimizerState, rate: Tensor, epsilon: float, cl
     """
     # Larger ones have squares, or sums of squares, that are no float32. Scaled down, they have the same u at first.
     g = g * ops.minimum(1.0, LARGEST / ops.maximum(ops.max(ops.abs(g)), 1.0))
-    square = ops.square(g) + epsilon
-
-    def updated(old: Tensor, new: Tensor) -> Tensor:
-        return (1 - rate) * old + rate * new
-
-    if "v" in state:
-        state.v = updated(state.v, square)
-        u = g * ops.rsqrt(state.v)
-    else:
-        state.rows = updated(state.rows, ops.mean(square, axis=-1))
-        state.columns = updated(state.columns, ops.mean(square, axis=-2))
-        # One root at a time: the product of two means of 1e-30 is no float32.
-        rows = ops.rsqrt(state.rows / ops.mean(state.rows, axis=-1, keepdims=True))
-        u = g * ops.expand_dims(rows, -1) * ops.expand_dims(ops.rsqrt(state.columns), -2)
+    u = g * inverse_root(ops.square(g) + epsilon, state, rate)
     return u / ops.maximum(1.0, rms(u) / clip_threshold)
+
+
+def inverse_root(square: Tensor, state: OptimizerState, rate: Tensor, prefix: str = "") -> Tensor:
+    """1 over the root of the mean of squares, from its factors, which are moved towards those of `square` by `rate`."""
+
+    def moved(name: str, new: Tensor) -> Tensor:
+        setattr(state, prefix + name, (1 - rate) * getattr(state, prefix + name) + rate * new)
+        return getattr(state, prefix + name)
+
+    if prefix + "v" in state:
+        return ops.rsqrt(moved("v", square))
+    rows, columns = moved("rows", ops.mean(square, axis=-1)), moved("columns", ops.mean(square, axis=-2))
+    # One root at a time: the product of two means of 1e-30 is no float32.
+    of_rows = ops.rsqrt(rows / ops.mean(rows, axis=-1, keepdims=True))
+    return ops.expand_dims(of_rows, -1) * ops.expand_dims(ops.rsqrt(columns), -2)
 
 
 def rms(x: Tensor) -> Tensor:

@@ -174,11 +174,15 @@ class Wrapper(keras.optimizers.Optimizer):
         pairs = [(v, keras_private.variable_index(self, v)) for v in with_formula]
         with after(grads):  # also around Keras' optimizers, whose counter would not wait
             before = self.before_update(pairs)
-            self.inner_optimizer.apply(grads, trainable_variables)
+            self.inner_optimizer.apply(self.filter_gradients(grads, known), trainable_variables)
             self.after_update(pairs, before)
 
     def before_update(self, pairs: Pairs) -> Any:
         """Return what `after_update` needs from before the inner update; `pairs` are variables with their indices."""
+
+    def filter_gradients(self, gradients: Sequence[Tensor | None], variables: Sequence[Variable]) -> Sequence[Tensor | None]:
+        """Return the gradients for the inner optimizer, which then clips them."""
+        return gradients
 
     def after_update(self, pairs: Pairs, before: Any) -> None:
         """Change variables after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
@@ -216,8 +220,11 @@ class Wrapper(keras.optimizers.Optimizer):
             shape=variable.shape,
             dtype=wide_dtype(variable.dtype),
             layout=keras_private.layout(variable),
-            name=f"{path(variable).replace('/', '_').replace(':', '_')}_{name}",
+            name=self._state_name(variable, name),
         )
+
+    def _state_name(self, variable: Variable, name: str) -> str:
+        return f"{path(variable).replace('/', '_').replace(':', '_')}_{name}"
 
     def _inner_state(self, index: int) -> dict[str, Any]:
         inner = self.inner_optimizer

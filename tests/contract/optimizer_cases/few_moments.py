@@ -1,6 +1,6 @@
-"""Adafactor, AdaLomo, Adam-mini, SGD-SaI."""
+"""Adafactor, AdaLomo, Adam-mini, SGD-SaI, CAME, SM3, MADGRAD."""
 
-from keras_lrsched.optimizers import Adafactor, AdaLomo, AdamMini, SGDSaI
+from keras_lrsched.optimizers import CAME, MADGRAD, SM3, Adafactor, AdaLomo, AdamMini, SGDSaI
 
 from . import Case, Trajectory
 
@@ -67,5 +67,44 @@ CASES = [
         options={"learning_rate": 0.01},
         state_bytes=4 + 4 / (64 * 32),
         bad=({"momentum": 1}, {"momentum": -0.1}, {"momentum": None}, {"epsilon": -1e-8}, {"epsilon": None}),
+    ),
+    Case(
+        CAME,
+        (Trajectory("came_official", {**PAPER, "weight_decay": 0.1}),),
+        options={"learning_rate": 1e-3},
+        digits_rate=3e-3,
+        quadratic_rate=0.1,
+        state_bytes=4 + 2 * (64 + 32) * 4 / (64 * 32),
+        bad=(
+            *BETAS,
+            {"beta_3": 1},
+            {"epsilon_1": 0},
+            {"epsilon_2": None},
+            {"clip_threshold": 0},
+        ),
+    ),
+    Case(
+        SM3,
+        (
+            Trajectory("sm3_po_momentum", {}),
+            Trajectory("sm3_po", {"momentum": 0.0}),
+        ),
+        options={"learning_rate": 0.1},
+        quadratic_rate=1.0,
+        digits_rate=0.1,
+        state_bytes=4 + (64 + 32) * 4 / (64 * 32),
+        bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}),
+    ),
+    Case(
+        MADGRAD,
+        (
+            Trajectory("madgrad_official", {"weight_decay": 0.1}),
+            Trajectory("madgrad_official_decoupled", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+            Trajectory("madgrad_official_nomomentum", {"weight_decay": 0.1, "momentum": 0.0}),
+        ),
+        options={"learning_rate": 0.01},
+        digits_rate=1e-2,
+        state_bytes=12,
+        bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}, {"epsilon": "small"}),
     ),
 ]

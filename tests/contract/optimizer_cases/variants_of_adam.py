@@ -1,4 +1,4 @@
-"""AdEMAMix, its simplified form, ADOPT, MARS, Adan, AdaBelief, NovoGrad, Yogi, NAdamW, LaProp."""
+"""AdEMAMix, its simplified form, ADOPT, MARS, Adan, AdaBelief, NovoGrad, Yogi, NAdamW, LaProp, StableSPAM."""
 
 from keras_lrsched.optimizers import (
     ADOPT,
@@ -10,6 +10,7 @@ from keras_lrsched.optimizers import (
     NAdamW,
     NovoGrad,
     SimplifiedAdEMAMix,
+    StableSPAM,
     Yogi,
 )
 
@@ -97,7 +98,7 @@ CASES = [
             Trajectory("adabelief_official_rectify", {**DECAY, "beta_2": 0.99}),
             Trajectory("adabelief_optax", {**RATE, "rectify": False}),
         ),
-        options=RATE,
+        options={"learning_rate": 0.02},
         digits_rate=5e-2,
         state_bytes=8,
         bad=(*BETAS, {"epsilon": 0}, {"epsilon": None}, {"beta_2": 0.6}, {"sma_threshold": 3.9}),
@@ -136,5 +137,26 @@ CASES = [
         options=RATE,
         state_bytes=8,
         bad=(*BETAS, {"epsilon": 0}, {"epsilon": None}),
+    ),
+    Case(
+        StableSPAM,
+        (
+            Trajectory("stablespam_official", {**DECAY, "reset_interval": None}),
+            Trajectory("stablespam_official_decay", {**RATE, "total_steps": 8, "reset_interval": None}),
+            Trajectory("stablespam_official_reset", {**RATE, "reset_interval": 3, "official_reset": True}),
+        ),
+        options=RATE,
+        digits_rate=3e-2,
+        state_bytes=8 + 3 * 4 / (64 * 32),
+        bad=(
+            *BETAS,
+            *EPSILON,
+            {"gamma_1": 1},
+            {"gamma_2": None},
+            {"theta": -1},
+            {"total_steps": 0},
+            {"eta_min": 1.5},
+            {"reset_interval": 0},
+        ),
     ),
 ]

@@ -1,7 +1,7 @@
-"""Lookahead, learning rates by layer, local updates."""
+"""Lookahead, learning rates by layer, local updates, Grokfast."""
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import LayerwiseLearningRate, LocalUpdates, Lookahead, get
+from keras_lrsched.optimizers import Grokfast, LayerwiseLearningRate, LocalUpdates, Lookahead, get
 
 from . import Case, Trajectory
 
@@ -21,6 +21,8 @@ NESTED = {
     "test_lazy_embeddings": "the inner optimizer has the argument; test_wrapper.py has the test",
 }
 
+ACCUMULATE = ("test_accumulated_gradients_count_as_one_update", "test_saved_model_goes_on_training")
+
 
 def keras_own(name, **config):
     return {"class_name": name, "config": config}
@@ -29,6 +31,13 @@ def keras_own(name, **config):
 def adamw(learning_rate):
     config = {"learning_rate": learning_rate, "weight_decay": 0.1, "epsilon": 1e-8}
     return {"class_name": "keras_lrsched>AdamW", "config": config}
+
+
+def adamw_without_decay(learning_rate):
+    return {
+        "class_name": "keras_lrsched>AdamW",
+        "config": {"learning_rate": learning_rate, "weight_decay": None, "epsilon": 1e-8},
+    }
 
 
 CASES = [
@@ -76,5 +85,24 @@ CASES = [
         differs={**NESTED, "test_fit": "refuses an average of weights; tests/distributed has a fit"}
         | {"test_moving_average_of_weights": "refuses an average of weights"},
         bad=({"period": 0}, {"period": 2.5}, {"period": None}),
+    ),
+    Wrapped(
+        Grokfast,
+        (
+            Trajectory("grokfast_ema_adam", {"optimizer": adamw_without_decay(0.01)}),
+            Trajectory("grokfast_ma_sgd", {"optimizer": keras_own("SGD", learning_rate=0.01), "window": 3, "lamb": 5.0}),
+        ),
+        options={"learning_rate": 0.01},
+        state_bytes=12,
+        differs={**NESTED, **dict.fromkeys(ACCUMULATE, "refuses accumulation")}
+        | {"test_clipping": "clips filtered gradients; test_grokfast.py has the test"},
+        bad=(
+            {"alpha": 1},
+            {"alpha": None},
+            {"lamb": -1},
+            {"window": 0},
+            {"window": 2.5},
+            {"gradient_accumulation_steps": 2},
+        ),
     ),
 ]

@@ -1,0 +1,68 @@
+"""Grokfast: what reaches the inner optimizer, and when the filter moves."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_lrsched.optimizers import SGD, AdamW, Grokfast, get
+
+RNG = np.random.default_rng(0)
+GRADIENTS = RNG.normal(size=(6, 3)).astype("float32")
+
+
+def run(optimizer, gradients=GRADIENTS, dtype="float32"):
+    w, history = keras.Variable(np.zeros(3), dtype=dtype, name="w"), []
+    for g in gradients:
+        optimizer.apply([ops.convert_to_tensor(g, dtype)], [w])
+        history.append(np.array(ops.convert_to_numpy(ops.cast(w, "float32"))))
+    return history
+
+
+def filtered(gradients, alpha=0.98, lamb=2.0):
+    e, result = gradients[0], []
+    for t, g in enumerate(gradients):
+        e = alpha * e + (1 - alpha) * g if t else g
+        result.append(g + lamb * e)
+    return result
+
+
+@pytest.mark.parametrize("kind", [SGD, keras.optimizers.SGD])
+def test_clips_filtered_gradients(kind):
+    mine = run(Grokfast(kind(0.1, clipnorm=0.5), alpha=0.9))
+    clipped = [g * min(1, 0.5 / np.linalg.norm(g)) for g in filtered(GRADIENTS, alpha=0.9)]
+    np.testing.assert_allclose(mine, -0.1 * np.cumsum(clipped, axis=0), rtol=1e-5)
+
+
+def test_a_skipped_update_leaves_the_filter():
+    bad = np.insert(GRADIENTS, 3, [0.0, np.nan, 1.0], axis=0)
+    skipping = run(Grokfast(SGD(0.1, nonfinite="skip")), bad)
+    np.testing.assert_array_equal(np.delete(skipping, 3, axis=0), run(Grokfast(SGD(0.1))))
+
+
+def test_window():
+    """Nothing is added until there are as many gradients as in the window."""
+    mine = run(Grokfast(SGD(1.0), window=4, lamb=3.0))
+    means = [GRADIENTS[t - 3 : t + 1].mean(axis=0) if t >= 3 else 0.0 for t in range(6)]
+    expected = GRADIENTS + 3.0 * np.array([mean * np.ones(3) for mean in means])
+    np.testing.assert_allclose(mine, -np.cumsum(expected, axis=0), rtol=1e-5)
+
+
+def test_window_has_as_many_gradients():
+    optimizer = Grokfast(SGD(1.0), window=4)
+    optimizer.build([keras.Variable(np.zeros((4, 2)), dtype="float32")])
+    assert optimizer.state_bytes_per_parameter() == 16
+    assert Grokfast.from_config(optimizer.get_config()).window == 4
+
+
+def test_filter_is_float32_for_bfloat16():
+    optimizer = Grokfast(AdamW(0.1, master_weights=True))
+    run(optimizer, dtype="bfloat16")
+    assert {v.dtype for v in optimizer._states[0].values()} == {"float32"}
+
+
+def test_refuses_what_it_cannot_filter():
+    with pytest.raises(ValueError, match=r"leave `lazy_embeddings` out. Received: lazy_embeddings=True"):
+        Grokfast(AdamW(0.1, lazy_embeddings=True))
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
+        get("grokfast", gradient_accumulation_steps=4)
