@@ -48,6 +48,7 @@ from keras_lrsched._core.roles import Roles as Roles
 from .sgd import SGD as SGD
 from .sgd_sai import SGDSaI as SGDSaI
 from .sm3 import SM3 as SM3
+from .soap import SOAP as SOAP
 from .schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
 from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
