@@ -117,6 +117,9 @@ class LowRank(Optimizer):
         w = w - rate * move
         return w - ctx.learning_rate * ctx.weight_decay * w
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return ctx.learning_rate * ctx.weight_decay * new
+
     def _normalized(self, r: Tensor, state: OptimizerState) -> Tensor:
         state.m = average(self.beta_1, state.m, r)
         state.v = average(self.beta_2, state.v, ops.square(r))

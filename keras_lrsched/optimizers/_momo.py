@@ -115,5 +115,8 @@ class MomentumModel(LossAwareOptimizer):
         u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)
         return (w - u) / self._shrinkage(ctx)
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return new - new / self._shrinkage(ctx)
+
     def _shrinkage(self, ctx: UpdateContext) -> Tensor:
         return 1.0 + ctx.learning_rate * ctx.weight_decay

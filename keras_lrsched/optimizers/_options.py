@@ -25,7 +25,23 @@ class KerasOptions(TypedDict, total=False):
     name: str | None
 
 
-class UnseededOptions(TypedDict, total=False):
+class RuleOptions(TypedDict, total=False):
+    """Rules of `keras_lrsched.optimizers.Optimizer` for gradients, steps and weight decay."""
+
+    cautious: bool
+    cautious_weight_decay: bool
+    corrected_weight_decay: bool | float
+    update_clipping: Literal[False, True, "direction"]
+    norm_control: Literal["hyperball", "project", "relative", "brake"] | None
+    norm_control_every: int
+    exclude_from_norm_control: Patterns
+    gradient_centralization: bool
+    adaptive_clipping: float | None
+    exclude_from_adaptive_clipping: Patterns
+    z_clipping: float | None
+
+
+class UnseededOptions(RuleOptions, total=False):
     """Arguments that `keras_lrsched.optimizers.Optimizer` has beside them, but for `seed`."""
 
     exclude_from_weight_decay: Patterns

@@ -41,6 +41,11 @@ class ScheduleFree(Optimizer):
 
     state_names: tuple[str, ...] = ("gap",)
 
+    refused_rules = dict.fromkeys(
+        ("cautious", "cautious_weight_decay", "update_clipping", "norm_control"),
+        "its steps are of three sequences of weights at once",
+    )
+
     beta: float
     """The share of x in y; a subclass sets it."""
 

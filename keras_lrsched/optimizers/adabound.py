@@ -99,6 +99,9 @@ class AdaBound(Optimizer):
         names = ("m", "v", "v_max") if self.amsbound else ("m", "v")
         return {name: self.add_state(variable, name) for name in names}
 
+    def couples_weight_decay(self) -> bool:
+        return True
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = g + ctx.weight_decay * w
         state.m = average(self.beta_1, state.m, g)

@@ -150,6 +150,9 @@ class Adafactor(Optimizer):
             move = state.m = average(self.beta_1, state.m, move)
         return w - rate * ctx.weight_decay * w - move
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return self._rate(w, ctx) * ctx.weight_decay * w
+
     def _rate(self, w: Tensor, ctx: UpdateContext) -> Tensor:
         rate = ctx.learning_rate
         if self.relative_step:

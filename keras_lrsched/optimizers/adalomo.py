@@ -82,4 +82,10 @@ class AdaLomo(Optimizer):
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = normalize(g, state, ops.power(ctx.t, self.beta_2_decay), self.epsilon_1, self.clip_threshold)
-        return w - ctx.learning_rate * ops.maximum(self.epsilon_2, rms(w)) * (u + ctx.weight_decay * w)
+        return w - self._rate(w, ctx) * (u + ctx.weight_decay * w)
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return self._rate(w, ctx) * ctx.weight_decay * w
+
+    def _rate(self, w: Tensor, ctx: UpdateContext) -> Tensor:
+        return ctx.learning_rate * ops.maximum(self.epsilon_2, rms(w))

@@ -57,6 +57,7 @@ class AdamAtan2(Optimizer):
 
     state_names = ("m", "v")
     elementwise = True
+    second_moment = "v"
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class AdaMod(Optimizer):
 
     state_names = ("m", "v", "e")
     elementwise = True
+    second_moment = "v"
 
     def __init__(
         self,

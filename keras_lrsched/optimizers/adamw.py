@@ -1,12 +1,13 @@
 """AdamW, with state and arithmetic in float32."""
 
-from typing import Unpack
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
-from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
+from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers._options import OwnFusedOptions
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
@@ -28,12 +29,16 @@ class AdamW(FusedOptimizer):
     """Adam with decoupled weight decay, also for variables in bfloat16.
 
         m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
-        w = (1 - lr weight_decay) w - lr (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+        w = (1 - lr weight_decay) w - lr (u / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+        u = beta_1 m + (1 - beta_1) g     if nesterov, else m
+
+    With `amsgrad`, the largest v so far takes its place in the root. With `nesterov`, it is the NAdamW of AlgoPerf, which
+    corrects both parts of u alike.
 
     The arguments of `keras.optimizers.AdamW` in its order, with its defaults; the paper and PyTorch have `epsilon=1e-8`, and
     PyTorch `weight_decay=0.01`. Keras' AdamW keeps m, v and beta_2 in the dtype of the variable; in bfloat16, 0.999 is 1 and
     nothing moves. It adds epsilon before the bias correction, so that it counts more in the first updates. State: two
-    float32 numbers for each parameter.
+    float32 numbers for each parameter, three with `amsgrad`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
@@ -41,17 +46,18 @@ class AdamW(FusedOptimizer):
         beta_1: Decay rate of the mean of gradients, at least 0 and below 1. Defaults to `0.9`.
         beta_2: Decay rate of the mean of their squares, at least 0 and below 1. Defaults to `0.999`.
         epsilon: Added to the root. Defaults to `1e-7`.
-        amsgrad: Must be `False`, its default; `keras.optimizers.AdamW` has AMSGrad.
+        amsgrad: Whether v is the largest mean of squares so far. The compiled update has no such state. Defaults to `False`.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
             gradient_accumulation_steps, name: As in Keras.
+        nesterov: Whether the momentum looks one gradient ahead, in plain Keras operations. Defaults to `False`.
         **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
-        ValueError: If an argument is out of its range, or `amsgrad` is true.
+        ValueError: If an argument is out of its range.
 
     Reference:
         Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv:1711.05101, with lr weight_decay as one factor,
-        as in PyTorch and Keras. Trajectories agree with `torch.optim.AdamW`.
+        as in PyTorch and Keras. Trajectories agree with `torch.optim.AdamW`, those of `nesterov` with AlgoPerf's NAdamW.
 
     Example:
 
@@ -64,6 +70,7 @@ class AdamW(FusedOptimizer):
     state_names = ("m", "v")
     elementwise = True
     kernel = "adamw"
+    second_moment = "v"
 
     def __init__(
         self,
@@ -82,6 +89,7 @@ class AdamW(FusedOptimizer):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
+        nesterov: bool = False,
         **options: Unpack[OwnFusedOptions],
     ) -> None:
         super().__init__(
@@ -101,19 +109,30 @@ class AdamW(FusedOptimizer):
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
-        if amsgrad:
-            raise ValueError(
-                "`amsgrad` must be False: take keras.optimizers.AdamW, or AdaBound(amsbound=True). "
-                f"Received: amsgrad={amsgrad!r}"
-            )
-        self.amsgrad = False
+        self.amsgrad = bool(amsgrad)
+        self.nesterov = bool(nesterov)
+        if self.amsgrad:
+            self.second_moment = "v_max"
+
+    def make_state(self, variable: Variable) -> dict[str, Any]:
+        names = ("m", "v", "v_max") if self.amsgrad else ("m", "v")
+        return {name: self.add_state(variable, name) for name in names}
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
-        state.m = average(self.beta_1, state.m, g)
-        state.v = average(self.beta_2, state.v, ops.square(g))
-        m = state.m / bias_correction(self.beta_1, ctx.t)
-        v = state.v / bias_correction(self.beta_2, ctx.t)
+        m = state.m = average(self.beta_1, state.m, g)
+        v = state.v = average(self.beta_2, state.v, ops.square(g))
+        if self.nesterov:
+            m = average(self.beta_1, m, g)
+        if self.amsgrad:
+            v = state.v_max = ops.maximum(state.v_max, v)
+        m, v = m / bias_correction(self.beta_1, ctx.t), v / bias_correction(self.beta_2, ctx.t)
         return w - ctx.learning_rate * (m / (ops.sqrt(v) + self.epsilon) + ctx.weight_decay * w)
+
+    def _unsuited(self, variables: Sequence[Variable]) -> str | None:
+        for name in ("amsgrad", "nesterov"):
+            if getattr(self, name):
+                return f"they do not have {name}. Received: {name}=True."
+        return super()._unsuited(variables)
 
     def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
         return {

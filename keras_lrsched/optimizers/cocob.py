@@ -62,6 +62,7 @@ class COCOB(Optimizer):
     """
 
     elementwise = True
+    refused_rules = dict.fromkeys(("cautious", "norm_control"), "its state has the distance from the first weights")
 
     def __init__(
         self,
@@ -80,6 +81,9 @@ class COCOB(Optimizer):
         state = {name: self.add_state(variable, name) for name in ("theta", "total", "reward")}
         first = keras.initializers.Constant(self.epsilon)
         return state | {"largest": self.add_state(variable, "largest", initializer=first)}
+
+    def couples_weight_decay(self) -> bool:
+        return True
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = ctx.learning_rate * (g + ctx.weight_decay * w)

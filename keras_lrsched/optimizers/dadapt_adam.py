@@ -109,6 +109,13 @@ class DAdaptAdam(DistanceEstimate):
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return d
 
+    def couples_weight_decay(self) -> bool:
+        return not self.decoupled_weight_decay
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        rate = ctx.cast(ctx.shared) * self._correction(ctx.t) * ctx.learning_rate
+        return rate * ctx.weight_decay * w  # the step is of w as it was: m and v do not depend on it
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         r = ctx.cast(ctx.shared) * self._correction(ctx.t) * ctx.learning_rate
         state.m = average(self.beta_1, state.m, r * g)

@@ -111,5 +111,8 @@ class DAdaptLion(DistanceEstimate):
         state.m = average(self.beta_2, state.m, r * g)
         return w - r * (u + ctx.weight_decay * w)
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return ctx.cast(ctx.shared) * ctx.learning_rate * ctx.weight_decay * w
+
     def _direction(self, g: Tensor, state: OptimizerState) -> Tensor:
         return sign(average(self.beta_1, state.m, g))

@@ -67,6 +67,10 @@ class DAdaptSGD(DistanceEstimate):
     6.9
     """
 
+    refused_rules = dict.fromkeys(
+        ("cautious", "norm_control"), "its state has the distance from the weights without momentum"
+    )
+
     def __init__(
         self,
         learning_rate: LearningRate = 1.0,
@@ -105,6 +109,9 @@ class DAdaptSGD(DistanceEstimate):
         estimate = ratio(2 * scalars.numerator, ops.sqrt(length))
         scalars.d = ops.maximum(d, self._limited(estimate, d))
         return rate
+
+    def couples_weight_decay(self) -> bool:
+        return True
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         u = ctx.multiplier * ctx.cast(ctx.shared) * g

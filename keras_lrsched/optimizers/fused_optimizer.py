@@ -99,6 +99,7 @@ class FusedOptimizer(Optimizer):
         if not self._calls_kernel:
             super()._update_variables(grads, trainable_variables, learning_rate)
             return
+        grads = self._rule_gradients(grads, trainable_variables, None)
         t = ops.cast(self.iterations, "float32") + 1
         parameters = {"gradient_scale": self.kernel_scale(grads), **self.kernel_parameters(t)}
         seed = ops.cast(self._rounding.next() if self.stochastic_rounding else np.zeros(2), "uint32")
@@ -127,6 +128,8 @@ class FusedOptimizer(Optimizer):
         decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
         multipliers = _column(self._multipliers[place] for place in places)
         decays = _column(self._decay_multipliers[place] if decayed[place] else 0.0 for place in places)
+        if any(self._corrected[place] for place in places):
+            decays = decays * ops.stack([ops.cast(self._decay_correction(i, learning_rate), "float32") for i in places])
         columns = [
             ops.cast(learning_rate, "float32") * multipliers,
             ops.cast(0.0 if weight_decay is None else weight_decay, "float32") * decays,
@@ -137,6 +140,7 @@ class FusedOptimizer(Optimizer):
     def _wide_gradient(self, gradient: Tensor, variable: Variable) -> tuple[Tensor, Variable]:
         """Keep bfloat16, which the kernel reads; clipping and sums require float32."""
         altered = self.gradient_accumulation_steps or self.clipnorm or self.clipvalue or self.global_clipnorm
+        altered = altered or self.gradient_centralization or self.adaptive_clipping or self.z_clipping
         if self._calls_kernel and not altered and keras.backend.standardize_dtype(gradient.dtype) in kernels.DTYPES:
             return backends.dense(gradient, variable), variable
         return super()._wide_gradient(gradient, variable)
@@ -159,9 +163,9 @@ class FusedOptimizer(Optimizer):
             )
         if self.nonfinite != "propagate":
             return f"they leave no update out. Received: nonfinite={self.nonfinite!r}."
-        for name in ("lazy_embeddings", "master_weights"):
-            if getattr(self, name):
-                return f"they do not support {name}. Received: {name}=True."
+        for name in ("lazy_embeddings", "master_weights", self._step_rule()):
+            if name and getattr(self, name):
+                return f"they do not support {name}. Received: {name}={getattr(self, name)!r}."
         return None
 
     def _changed_methods(self) -> list[str]:

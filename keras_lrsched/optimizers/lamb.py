@@ -148,6 +148,9 @@ class Lamb(FusedOptimizer):
         """Return the factor of all gradients."""
         return self.kernel_scale([ctx.gradient for ctx in contexts])
 
+    def couples_weight_decay(self) -> bool:
+        return True
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         g = g * ctx.shared
         if self.decay_placement == "gradient":

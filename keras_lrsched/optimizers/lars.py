@@ -104,6 +104,9 @@ class Lars(FusedOptimizer):
             "exclude_from_layer_adaptation", self.exclude_from_layer_adaptation, variables, find_roles
         )
 
+    def couples_weight_decay(self) -> bool:
+        return True
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         d = self._trust_ratio(w, g, ctx) * (g + ctx.weight_decay * w)
         inside, outside = (ctx.learning_rate, 1.0) if self.learning_rate_in_momentum else (1.0, ctx.learning_rate)

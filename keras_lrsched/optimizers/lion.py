@@ -1,6 +1,9 @@
 """Lion: the sign of a moving average of gradients."""
 
+import math
 from typing import Unpack
+
+from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -92,6 +95,9 @@ class Lion(FusedOptimizer):
         )
         self.beta_1 = validation.beta("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
+
+    def agreement_scale(self, mask: Tensor) -> Tensor:
+        return math.prod(mask.shape) / (ops.sum(mask) + 1)
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         m = state.momentum

@@ -114,3 +114,6 @@ class MoMoAdam(MomentumModel):
             return super().step(w, g, state, ctx)
         u = ctx.cast(ctx.shared) * ctx.learning_rate * state.d / self.metric(ctx)
         return w * (1 - ctx.learning_rate * ctx.weight_decay) - u
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return super().decay(w, new, ctx) if self.divide else ctx.learning_rate * ctx.weight_decay * w

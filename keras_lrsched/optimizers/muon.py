@@ -251,7 +251,11 @@ class Muon(MatrixOptimizer):
 
     def _momentum(self, ctx: UpdateContext) -> Tensor:
         m = ctx.state.momentum = average(self.momentum, ctx.state.momentum, ctx.gradient)
-        return average(self.momentum, m, ctx.gradient) if self.nesterov else m
+        u = average(self.momentum, m, ctx.gradient) if self.nesterov else m
+        return self.agreeing(u, ctx.gradient, m) if self.cautious else u
+
+    def masks_within_step(self, index: int) -> bool:
+        return self.has_matrix(index)
 
     def _orthogonalized(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         name = self.orthogonalize if isinstance(self.orthogonalize, str) else ""

@@ -1,7 +1,7 @@
 """Base of all optimizers: state and arithmetic in float32, rules by path, saving and loading."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import keras
@@ -13,14 +13,14 @@ from keras_lrsched._core.roles import Roles, deferred
 from keras_lrsched._core.roles import roles as roles_of_model
 from keras_lrsched._core.types import FindRoles, LearningRate, Multipliers, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._arguments import checked_rate, from_config, refuse_schedules, to_config
-from keras_lrsched.optimizers._keras_adapter import KerasAdapter
 from keras_lrsched.optimizers._low_precision import stochastic_round, warn_of_lost_updates, wide_dtype
 from keras_lrsched.optimizers._nonfinite import skip_unless_finite
 from keras_lrsched.optimizers._options import show_inherited_arguments
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
+from keras_lrsched.optimizers._update_rules import UpdateRules
 
 
-class Optimizer(KerasAdapter):
+class Optimizer(UpdateRules):
     """Base of update rules whose state and arithmetic are float32, whatever the dtype of the variables.
 
     A subclass names its state in `state_names` and writes its formula once, in `step`. It stores each constructor argument
@@ -69,11 +69,50 @@ class Optimizer(KerasAdapter):
             the step was compiled by XLA, which cannot raise. Defaults to `"propagate"`.
         roles: The table of roles that `roles(model)` returns, corrected. Defaults to `None`: each variable has its role from
             its layer, which is found as long as it lives. The method `roles` shows the table.
+        cautious: Whether entries of a step count only where they have the sign of the gradient; the others of a variable are
+            divided by the share of these, 0.001 at least, and by that of one more than these in `Lion`. `Muon` does so
+            before it orthogonalizes. Weight decay is left as it is. Defaults to `False`.
+        cautious_weight_decay: Whether only those entries decay that the step, without the weight decay, does not increase.
+            Defaults to `False`.
+        corrected_weight_decay: Whether the weight decay of kernels is multiplied by the learning rate over its peak, so that
+            normalized layers keep their balance of norm and gradient. `True` takes the peak of a schedule of this package
+            with an end; else it is the peak itself, a number. It leaves out output layers. Defaults to `False`.
+        update_clipping: Whether a step is divided by max(1, RMS), where RMS^2 is the mean of g^2 / v over a variable, with v
+            the mean of squared gradients, corrected, and epsilon^2 at least. `True` divides the weight decay, too;
+            `"direction"` does not. Scalars have |g| / sqrt(v) in the place of RMS. Defaults to `False`.
+        norm_control: How steps u treat the norm of kernels, of dense, recurrent and convolution layers, also depthwise ones,
+            each kernel as a whole, each expert of a mixture by itself. With n(x) = x / |x| and R, the norm before the first
+            update, `"hyperball"`: w = R n(w - lr R n(u)), with a relative learning rate. `"project"`: w = R n(w - u).
+            `"relative"`: w = w - lr |w| n(u). `"brake"`: w - u, scaled so that its norm grows by half as much; it may fall.
+            Such kernels have no weight decay. Defaults to `None`, for none of these.
+        norm_control_every: Updates from one projection of `"project"` to the next. Defaults to `1`.
+        exclude_from_norm_control: Regular expressions for kernels that it leaves as they are. Defaults to `None`, for none.
+        gradient_centralization: Whether to subtract from the gradient of a kernel, after clipping, its mean over the inputs
+            of each output. Embeddings and vectors are left as they are. Defaults to `False`.
+        adaptive_clipping: The largest norm of the gradient of a unit, relative to that of its weights, of which 0.001 counts
+            at least; 0.01 is usual. A unit has the inputs of an output; in an embedding it is a row, and any other variable
+            is one unit. The counter `clipped_units` is part of the state. Defaults to `None`, for no clipping.
+        exclude_from_adaptive_clipping: Regular expressions, for instance for the output layer. Defaults to `None`, for none.
+        z_clipping: The number of standard deviations above the mean of earlier norms beyond which the global norm of the
+            gradients is clipped: to mean + z_clipping^2 / z deviations, if it lies z above. 2.5 is usual. The statistics are
+            those of the first 25 norms, then moving averages with a decay rate of 0.97 of the clipped norms. The counter
+            `clipped_updates` is part of the state. Defaults to `None`, for no clipping.
 
     Raises:
-        ValueError: If an argument is out of its range. When the optimizer is built, if a regular expression is found in no
-            path, or `roles` is of another model. In the first update, if gradients are accumulated on several replicas of
-            `tf.distribute`.
+        ValueError: If an argument is out of its range; if rules contradict each other, or the method: its docstring or the
+            error has the reason. When the optimizer is built, if a regular expression is found in no path, `roles` is of
+            another model, or `norm_control` is for a kernel of zeros. In the first update, if gradients are accumulated on
+            several replicas of `tf.distribute`.
+
+    Reference:
+        `cautious`: Liang et al., Cautious Optimizers, arXiv:2411.16085; trajectories agree with the authors' code for AdamW,
+        Lion and Muon. `cautious_weight_decay`: arXiv:2510.12402. `corrected_weight_decay`: Defazio, Why Gradients Rapidly
+        Increase Near the End of Training, arXiv:2506.02285; the trajectory agrees with pytorch_optimizer. `update_clipping`:
+        Wortsman et al., arXiv:2304.13013; `True` agrees with pytorch_optimizer, `"direction"` is the authors' code, read.
+        `"hyperball"`: Wen et al., 2025, `"relative"` and `"brake"`: NVIDIA Emerging-Optimizers, whose trajectories agree;
+        `"project"`: Lyle et al., Normalization and effective learning rates, arXiv:2407.01800, from secondary text.
+        `gradient_centralization`: Yong et al., arXiv:2004.01461. `adaptive_clipping`: Brock et al., arXiv:2102.06171, and
+        `z_clipping`: Kumar et al., ZClip, arXiv:2504.02507; the code of these three was read.
 
     Example:
 
@@ -129,6 +168,17 @@ class Optimizer(KerasAdapter):
         seed: int | None = None,
         nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         roles: Roles | None = None,
+        cautious: bool = False,
+        cautious_weight_decay: bool = False,
+        corrected_weight_decay: bool | float = False,
+        update_clipping: Literal[False, True, "direction"] = False,
+        norm_control: Literal["hyperball", "project", "relative", "brake"] | None = None,
+        norm_control_every: int = 1,
+        exclude_from_norm_control: Patterns = None,
+        gradient_centralization: bool = False,
+        adaptive_clipping: float | None = None,
+        exclude_from_adaptive_clipping: Patterns = None,
+        z_clipping: float | None = None,
     ) -> None:
         refuse_schedules(
             clipnorm=clipnorm,
@@ -170,6 +220,21 @@ class Optimizer(KerasAdapter):
         self._roles = path_rules.table(roles)
         if isinstance(keras_private.learning_rate_setting(self), keras.Variable):
             self._widen_learning_rate(learning_rate)
+        self._set_rules(
+            cautious,
+            cautious_weight_decay,
+            corrected_weight_decay,
+            update_clipping,
+            norm_control,
+            norm_control_every,
+            exclude_from_norm_control,
+            gradient_centralization,
+            adaptive_clipping,
+            exclude_from_adaptive_clipping,
+            z_clipping,
+        )
+        if lazy_embeddings:
+            self._refuse_lazy_embeddings()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -189,6 +254,7 @@ class Optimizer(KerasAdapter):
         self._multipliers = [self.learning_rate_multipliers.get(rule, 1.0) for rule in rules]
         self._decayed = path_rules.included("exclude_from_weight_decay", self._not_decayed, variables, find_roles)
         self._decay_multipliers = [1.0] * len(variables)  # for a wrapper to set
+        self._resolve_rules(variables, find_roles)
 
     def make_state(self, variable: Variable) -> dict[str, Any]:
         """The state of one variable: a dictionary of what `add_state` returns. Override it for other shapes than its own."""
@@ -227,6 +293,7 @@ class Optimizer(KerasAdapter):
         super().build(variables)
         self._states = [self._make_all_state(variable) for variable in variables]
         self._scalars = self.make_scalars()
+        self._add_rule_state()
         if self.nonfinite != "propagate":
             self.skipped_updates = self.add_scalar("skipped_updates", 0, dtype="int")
         if self.stochastic_rounding:
@@ -267,7 +334,7 @@ class Optimizer(KerasAdapter):
         state = self.make_state(variable)
         if self.master_weights and wide_dtype(variable.dtype) != variable.dtype:
             state["master"] = self.add_state(variable, "master")
-        return state
+        return state | self._add_radius(variable)
 
     # The update
 
@@ -275,13 +342,14 @@ class Optimizer(KerasAdapter):
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable], learning_rate: Any
     ) -> None:
         finite = None if self.nonfinite == "propagate" else skip_unless_finite(self, grads, trainable_variables)
+        grads = self._rule_gradients(grads, trainable_variables, finite)
         scalars = OptimizerState(self._scalars)
         common = learning_rate, self._current_weight_decay(), ops.convert_to_tensor(self.iterations)
         contexts = [self._make_context(v, g, scalars, *common) for v, g in zip(trainable_variables, grads, strict=True)]
         shared = self.before_update(contexts)
         for ctx in contexts:
             ctx.shared = shared
-            self._store(ctx, self.step(ctx.value, ctx.gradient, ctx.state, ctx), finite)
+            self._store(ctx, self._ruled_step(ctx), finite)
         self._assign_all(scalars.take(), finite)
 
     def _make_context(
@@ -295,6 +363,7 @@ class Optimizer(KerasAdapter):
     ) -> UpdateContext:
         is_part = hasattr(variable, "whole")
         index = keras_private.variable_index(self, variable.whole if is_part else variable)
+        weight_decay = self._ruled_decay(weight_decay, index, learning_rate)
         ctx = UpdateContext(
             variable,
             index,
@@ -332,13 +401,6 @@ class Optimizer(KerasAdapter):
                 value = ctx.variable.constraint(value)
             finite = ctx.takes_part if finite is None else ops.logical_and(finite, ctx.takes_part)
         self._assign_all([*ctx.state.take(), (ctx.variable, value)], finite)
-
-    def _assign_all(self, changes: Iterable[tuple[Variable, Tensor]], condition: Tensor | None) -> None:
-        for variable, value in changes:
-            value = ops.cast(value, variable.dtype)
-            if condition is not None:
-                value = ops.where(condition, value, ops.convert_to_tensor(variable))
-            self.assign(variable, value)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         super().finalize_variable_values(var_list)

@@ -87,6 +87,10 @@ class Prodigy(DistanceEstimate):
 
     state_settings = ("beta_1",)
 
+    refused_rules = dict.fromkeys(
+        ("cautious", "cautious_weight_decay", "norm_control"), "its state has the sum of the steps as the formula makes them"
+    )
+
     def __init__(
         self,
         learning_rate: LearningRate = 1.0,

@@ -78,6 +78,7 @@ class RectifiedAdam(Optimizer):
 
     state_names = ("m", "v")
     elementwise = True
+    second_moment = "v"
 
     def __init__(
         self,
@@ -105,6 +106,15 @@ class RectifiedAdam(Optimizer):
             )
         self.below_threshold = validation.one_of("below_threshold", below_threshold, ("momentum", "nothing"))
         self.decay_placement = validation.one_of("decay_placement", decay_placement, ("outside", "gradient"))
+
+    def couples_weight_decay(self) -> bool:
+        return self.decay_placement == "gradient"
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        off = super().decay(w, new, ctx)
+        if self.below_threshold == "momentum":
+            return off
+        return ops.where(average_length(self.beta_2, ctx.t) >= self.sma_threshold, off, 0.0)
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         in_gradient = self.decay_placement == "gradient"

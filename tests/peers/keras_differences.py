@@ -2,7 +2,6 @@
 
 PRIVATE = "calls methods that Keras' class has for itself; the classes here implement `step`, not `update_step`"
 MESSAGES = "expects the wording of Keras' message; the value is refused here, too"
-AMSGRAD = "AMSGrad is refused by name"
 DENSE = "expects scattered updates for sparse gradients, which are dense here unless `lazy_embeddings=True`"
 KERNEL = "expects `optimizer.assign`; the compiled update assigns to variables by itself"
 NOT_INSTALLED = "needs a package or a file that is not installed with Keras; it fails with Keras' classes, too"
@@ -13,7 +12,6 @@ DIFFERENCES = {
         "test_weight_decay": "the decay is multiplied by the whole step size; in Keras by the learning rate alone",
     },
     "optimizers/adamw_test.py::AdamWTest": {
-        "test_config": AMSGRAD,
         "test_correctness_with_golden": "epsilon is 2, and is added after the correction of the bias, as in the paper",
         "test_weight_decay_is_none": "None is taken, for no decay",
     },
@@ -35,8 +33,6 @@ DIFFERENCES = {
         "test_should_use_adamw": PRIVATE,
     },
     "optimizers/optimizer_sparse_test.py::OptimizerSparseTest": {
-        "test_sparse_correctness_adamw_amsgrad": AMSGRAD,
-        "test_sparse_gradients_adamw_amsgrad": AMSGRAD,
         "test_sparse_gradients_adafactor": DENSE,
         "test_sparse_gradients_loss_scale_optimizer_sgd": DENSE,
         "test_sparse_gradients_sgd": DENSE,

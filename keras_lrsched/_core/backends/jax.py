@@ -144,6 +144,10 @@ def no_gradient() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+def outside_of_traces() -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
 def compile_function(function: Callable, jit_compile: bool) -> Callable:
     return jax.jit(function)
 

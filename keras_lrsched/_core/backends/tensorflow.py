@@ -229,6 +229,11 @@ def no_gradient() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+def outside_of_traces() -> contextlib.AbstractContextManager:
+    """A context outside of all functions that are being traced, in which variables that exist have values."""
+    return tf.init_scope()
+
+
 def compile_function(function: Callable, jit_compile: bool) -> Callable:
     """Return a function of tensors, compiled by `tf.function` or `jax.jit`; as it is on PyTorch."""
     return tf.function(function, jit_compile=jit_compile)

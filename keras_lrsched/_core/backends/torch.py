@@ -147,6 +147,10 @@ def no_gradient() -> contextlib.AbstractContextManager:
     return torch.no_grad()
 
 
+def outside_of_traces() -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext()
+
+
 def compile_function(function: Callable, jit_compile: bool) -> Callable:
     return function
 

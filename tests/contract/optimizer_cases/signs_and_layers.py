@@ -25,10 +25,13 @@ CASES = [
     ),
     Case(
         AdamW,
-        (Trajectory("adamw_torch", {"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": 1e-8}),),
+        (
+            Trajectory("adamw_torch", {"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": 1e-8}),
+            Trajectory("nadamw_algoperf", {"learning_rate": 1e-2, "weight_decay": 0.1, "epsilon": 1e-8, "nesterov": True}),
+        ),
         options={"learning_rate": 0.01},
         state_bytes=8,
-        bad=(*BETAS, *EPSILON, {"amsgrad": True}),
+        bad=(*BETAS, *EPSILON),
     ),
     Case(
         AdamAtan2,
