@@ -171,14 +171,14 @@ class UpdateRules(KerasAdapter):
 
     def _resolve_rules(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
         count = len(variables)
-        self._corrected: list[bool] = [False] * count
+        self._decay_corrected: list[bool] = [False] * count
         self._norm_axes: list[tuple[int, ...] | None] = [None] * count
         self._unit_axes: list[tuple[int, ...] | None] = [None] * count
         self._centered_axes: list[tuple[int, ...]] = [()] * count
         self._refuse_coupled_decay()
         if self.corrected_weight_decay:
             self._largest_rate = self._peak(keras_private.learning_rate_setting(self))
-            self._corrected = [role.kind in KERNELS and not role.head for role in find_roles()]
+            self._decay_corrected = [role.kind in KERNELS and not role.head for role in find_roles()]
         if self.norm_control:
             taken = path_rules.included("exclude_from_norm_control", self.exclude_from_norm_control, variables, find_roles)
             is_controlled = [role.kind in KERNELS and each for role, each in zip(find_roles(), taken, strict=True)]
@@ -267,7 +267,7 @@ class UpdateRules(KerasAdapter):
         return weight_decay * self._decay_correction(index, learning_rate)
 
     def _decay_correction(self, index: int, learning_rate: Any) -> Any:
-        return ops.cast(learning_rate, "float32") / self._largest_rate if self._corrected[index] else 1.0
+        return ops.cast(learning_rate, "float32") / self._largest_rate if self._decay_corrected[index] else 1.0
 
     # Steps
 

@@ -91,6 +91,10 @@ class Adan(Optimizer):
         step = ctx.learning_rate * self._direction(g, state, ctx.t)
         return (1 - decay) * w - step if self.no_prox else (w - step) / (1 + decay)
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        decay = ctx.learning_rate * ctx.weight_decay
+        return decay * w if self.no_prox else new - new / (1 + decay)
+
     def _direction(self, g: Tensor, state: OptimizerState, t: Tensor) -> Tensor:
         d = ops.where(t > 1, g - state.last, ops.zeros_like(g))
         state.last = g

@@ -65,6 +65,8 @@ class AdEMAMix(AdamFamily):
 
     state_settings = ("beta_1",)
 
+    second_moment = "v"
+
     def __init__(
         self,
         learning_rate: LearningRate = 1e-3,

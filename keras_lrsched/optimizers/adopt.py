@@ -84,6 +84,12 @@ class ADOPT(AdamFamily):
         self.decoupled_weight_decay = decoupled_weight_decay
         self.clip_exponent = None if clip_exponent is None else validation.positive_float("clip_exponent", clip_exponent)
 
+    def couples_weight_decay(self) -> bool:
+        return not self.decoupled_weight_decay
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return ops.cast(ctx.t > 1, w.dtype) * super().decay(w, new, ctx)
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         if not self.decoupled_weight_decay:
             g = g + ctx.weight_decay * w

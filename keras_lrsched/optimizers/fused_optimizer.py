@@ -128,7 +128,7 @@ class FusedOptimizer(Optimizer):
         decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
         multipliers = _column(self._multipliers[place] for place in places)
         decays = _column(self._decay_multipliers[place] if decayed[place] else 0.0 for place in places)
-        if any(self._corrected[place] for place in places):
+        if any(self._decay_corrected[place] for place in places):
             decays = decays * ops.stack([ops.cast(self._decay_correction(i, learning_rate), "float32") for i in places])
         columns = [
             ops.cast(learning_rate, "float32") * multipliers,

@@ -101,3 +101,6 @@ class LaProp(AdamFamily):
             v = state.v_max = ops.maximum(state.v_max, v)
         state.m = average(self.beta_1, state.m, ctx.learning_rate * g / self.denominator(v, ctx.t))
         return (1 - ctx.learning_rate * ctx.weight_decay) * (w - ctx.cast(ctx.shared) * state.m)
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return ctx.learning_rate * ctx.weight_decay * new

@@ -129,12 +129,15 @@ class MARS(Optimizer):
             weight_decay = self._current_decay(self.adam_weight_decay)
         return super()._make_context(variable, gradient, scalars, learning_rate, weight_decay, iterations)
 
+    def own_learning_rate(self, ctx: UpdateContext) -> Tensor:
+        return ctx.learning_rate if "last" in ctx.state else self.adam_lr_ratio * ctx.learning_rate
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
-        rate, beta_1, beta_2 = self.adam_lr_ratio * ctx.learning_rate, self.adam_beta_1, self.adam_beta_2
+        beta_1, beta_2 = self.adam_beta_1, self.adam_beta_2
         if "last" in state:
-            rate, beta_1, beta_2, g = ctx.learning_rate, self.beta_1, self.beta_2, self._corrected(g, state)
+            beta_1, beta_2, g = self.beta_1, self.beta_2, self._corrected(g, state)
         state.m = average(beta_1, state.m, g)
-        return w - rate * (self._direction(g, state, ctx.t, beta_1, beta_2) + ctx.weight_decay * w)
+        return w - self.own_learning_rate(ctx) * (self._direction(g, state, ctx.t, beta_1, beta_2) + ctx.weight_decay * w)
 
     def _corrected(self, g: Tensor, state: OptimizerState) -> Tensor:
         c = g + self.gamma * self.beta_1 / (1 - self.beta_1) * (g - state.last)

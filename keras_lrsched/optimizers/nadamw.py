@@ -57,6 +57,8 @@ class NAdamW(AdamFamily):
     array([0.81, 1.19], dtype=float32)
     """
 
+    second_moment = "v"
+
     def __init__(
         self,
         learning_rate: LearningRate = 1e-3,

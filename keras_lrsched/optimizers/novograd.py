@@ -80,6 +80,9 @@ class NovoGrad(Optimizer):
     def make_state(self, variable: Variable) -> dict[str, Any]:
         return {"m": self.add_state(variable, "m"), "v": self.add_state(variable, "v", shape=())}
 
+    def couples_weight_decay(self) -> bool:
+        return True
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         square, first = ops.sum(ops.square(g)), state.v == 0  # or all gradients were zero so far
         state.v = ops.where(first, square, average(self.beta_2, state.v, square))

@@ -63,6 +63,8 @@ class SimplifiedAdEMAMix(AdamFamily):
     array([0.9, 1.1], dtype=float32)
     """
 
+    second_moment = "v"
+
     def __init__(
         self,
         learning_rate: LearningRate = 1e-4,
