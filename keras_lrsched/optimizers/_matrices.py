@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,11 +107,17 @@ class LowMatrix:
         return self.view.back(ops.transpose(x) if self.is_transposed else x)
 
 
-def hidden_matrix(role: Role, input_axes: int | None = None, kinds: Sequence[str] = HIDDEN) -> MatrixView | None:
-    """The view of a hidden layer's matrix, by its role or by the number of axes that are inputs; `None` for all else."""
+def hidden_matrix(
+    role: Role, input_axes: int | None = None, kinds: Sequence[str] = HIDDEN, heads: bool = False
+) -> MatrixView | None:
+    """The view of a hidden layer's matrix, by its role or by the number of axes that are inputs; `None` for all else.
+
+    With `heads`, also those of output layers, and kernels of depthwise convolutions that have no axis for outputs.
+    """
     if input_axes is not None:
         return by_input_axes(role, input_axes)
-    is_matrix = role.kind in kinds and not role.head and role.inputs and role.outputs
+    has_outputs = role.outputs or (heads and role.stack)
+    is_matrix = role.kind in kinds and (heads or not role.head) and role.inputs and has_outputs
     return _view(role) if is_matrix else None
 
 
@@ -207,3 +214,17 @@ def by_input_axes(role: Role, input_axes: int) -> MatrixView:
         raise ValueError(f"`input_axes` must leave an axis for outputs. Received: {input_axes} for {path} of shape {shape}")
     axes = tuple(range(len(shape)))
     return MatrixView(shape, axes, None, math.prod(shape[:input_axes]), math.prod(shape[input_axes:]))
+
+
+def warn_of_guesses(
+    roles: Sequence[Role], axes: Sequence[Any], views: Sequence[Any], remedy: str = "Set `input_axes`, or give"
+) -> None:
+    """Warn of matrices of which nothing but the shape is known, unless `axes` has their number of input axes."""
+    places = zip(roles, axes, views, strict=True)
+    guessed = [f"{role.path} of shape {role.shape}" for role, n, view in places if view and n is None and is_guess(role)]
+    if guessed:
+        warnings.warn(
+            "All axes but the last are taken for inputs, as no layer is known that has it, or none of its class: "
+            f"{', '.join(guessed)}. {remedy or 'Give'} `roles`, a corrected table from `roles(model)`.",
+            stacklevel=2,
+        )

@@ -1,6 +1,5 @@
 """Base of methods for the matrices of hidden layers, which leave all else to AdamW: Muon, NorMuon, Dion, Dion2."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, Unpack
 
@@ -10,7 +9,15 @@ from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.roles import Role
 from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._arguments import checked_rate
-from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, SplitView, by_head, hidden_matrix, in_blocks, is_guess
+from keras_lrsched.optimizers._matrices import (
+    HIDDEN,
+    MatrixView,
+    SplitView,
+    by_head,
+    hidden_matrix,
+    in_blocks,
+    warn_of_guesses,
+)
 from keras_lrsched.optimizers._numerics import average, bias_correction
 from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
@@ -83,7 +90,7 @@ class MatrixOptimizer(Optimizer):
             hidden_matrix(role, n, kinds) if is_taken else None
             for role, n, is_taken in zip(find_roles(), axes, taken, strict=True)
         ]
-        _warn_of_guesses(find_roles(), axes, views)
+        warn_of_guesses(find_roles(), axes, views)
         self._views: list[View | None] = self._in_parts(variables, views, find_roles)
 
     def _in_parts(self, variables: Sequence[Variable], views: Any, find_roles: FindRoles) -> list[View | None]:
@@ -156,14 +163,3 @@ class MatrixOptimizer(Optimizer):
         state.v = average(self.adam_beta_2, state.v, ops.square(g))
         v = state.v / bias_correction(self.adam_beta_2, t)
         return state.m / bias_correction(self.adam_beta_1, t) / (ops.sqrt(v) + self.epsilon)
-
-
-def _warn_of_guesses(roles: Sequence[Role], axes: Sequence[Any], views: Sequence[Any]) -> None:
-    places = zip(roles, axes, views, strict=True)
-    guessed = [f"{role.path} of shape {role.shape}" for role, n, view in places if view and n is None and is_guess(role)]
-    if guessed:
-        warnings.warn(
-            "All axes but the last are taken for inputs, as no layer is known that has it, or none of its class: "
-            f"{', '.join(guessed)}. Set `input_axes`, or give `roles`, a corrected table from `roles(model)`.",
-            stacklevel=2,
-        )

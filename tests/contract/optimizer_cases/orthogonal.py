@@ -1,7 +1,7 @@
-"""Muon, NorMuon."""
+"""Muon, NorMuon, Scion."""
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import Muon, NorMuon
+from keras_lrsched.optimizers import Muon, NorMuon, Scion
 
 from . import Case, Trajectory
 
@@ -27,6 +27,15 @@ BAD = (
     {"orthogonalize": [(1.0, 2.0)]},
     {"blocks": ["kernel"]},
 )
+
+SCION = {"learning_rate": 0.01, "momentum": 0.1, "scale": 2.0}
+
+
+def scion(run, norm=None, variables=("kernel",), transposed=True, **options):
+    """A run of the authors' code; it has embeddings as (tokens, size), as here, where `transpose` is set there."""
+    norms = {} if norm is None else {"norms": {"kernel": norm}}
+    return Trajectory(run, {**SCION, **norms, **options}, variables=variables, transposed=transposed)
+
 
 CASES = [
     Case(
@@ -64,5 +73,30 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=4 + 32 * 4 / (64 * 32),
         bad=(*BAD, {"beta_2": 1}, {"beta_2": None}),
+    ),
+    Case(
+        Scion,
+        (
+            scion("scion_spectral"),
+            scion("scion_auto_fp64NS", variables=("kernel", "bias")),
+            scion("scion_spectral_max_unconstrained", {"norm": "spectral", "max": True}, constrained=False),
+            scion("scion_spectral_unnormalized", {"norm": "spectral", "normalized": False}),
+            scion("scion_sign_constrained", "sign", scale=20.0),
+            scion("scion_sign_unnormalized", {"norm": "sign", "normalized": False}),
+            scion("scion_colnorm_transpose", "column", transposed=False),
+            scion("scion_colnorm_normalized", {"norm": "column", "normalized": True}),
+            scion("scion_rownorm_unnormalized", {"norm": "row", "normalized": False}),
+            scion("scion_rownorm_transpose", "row", transposed=False),
+            scion("scion_biasrms", variables=("bias",), transposed=False),
+        ),
+        options={"learning_rate": 0.01, "momentum": 0.1, "scale": 10.0},
+        digits_rate=3e-3,
+        state_bytes=4,
+        bad=(
+            {"momentum": 0},
+            {"momentum": 1.5},
+            {"scale": 0},
+            {"norms": ["kernel"]},
+        ),
     ),
 ]
