@@ -9,10 +9,9 @@ from keras import ops
 from keras_lrsched._core import keras_private, training_loop
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.runs import Run
-from keras_lrsched._core.training_loop import inner_optimizer
 from keras_lrsched.callbacks._batch_norm_statistics import check_batch_norm_data, recompute_batch_norm, statistics
 from keras_lrsched.callbacks.controller import refuse_backups
-from keras_lrsched.optimizers._schedule_free import ScheduleFree
+from keras_lrsched.optimizers._schedule_free import AveragedWeights
 
 
 @register(
@@ -147,11 +146,13 @@ class ScheduleFreeEvaluation(keras.callbacks.Callback):
 
     def _model_and_optimizer(self) -> tuple[keras.Model, Any]:
         model = self.model
-        optimizer = inner_optimizer(model.optimizer)
-        if not isinstance(optimizer, ScheduleFree):
+        optimizer = model.optimizer
+        while not isinstance(optimizer, AveragedWeights) and hasattr(optimizer, "inner_optimizer"):
+            optimizer = optimizer.inner_optimizer
+        if not isinstance(optimizer, AveragedWeights):
             raise ValueError(
-                "ScheduleFreeEvaluation needs ScheduleFreeSGD, ScheduleFreeAdamW or ScheduleFreeRAdam of keras_lrsched. "
-                f"Received: optimizer={optimizer!r}"
+                "ScheduleFreeEvaluation needs ScheduleFreeSGD, ScheduleFreeAdamW, ScheduleFreeRAdam or ScheduleFreeWrapper "
+                f"of keras_lrsched. Received: optimizer={optimizer!r}"
             )
         return model, optimizer
 

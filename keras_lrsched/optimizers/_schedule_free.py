@@ -10,12 +10,102 @@ from keras import ops
 
 from keras_lrsched._core import keras_private, training_loop, validation
 from keras_lrsched._core.types import LearningRate, Tensor, Variable, WeightDecay
+from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._options import Options
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext, exact_value
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 
-class ScheduleFree(Optimizer):
+class AveragedWeights(keras.optimizers.Optimizer):
+    """An optimizer whose model has y in training and the average x at other times: x = y + (1 - 1 / beta) (z - y).
+
+    The state `gap` of each variable is z - y; `averaged`, a vector of flags, has 1 for those of which the model has x.
+    """
+
+    beta: float
+    """The share of x in y; a subclass sets it."""
+
+    _states: list[dict[str, Any]]
+    _callbacks_checked = False  # in this `fit`
+
+    def beta_of(self, index: int) -> Any:
+        """Return the share of x in the y of a variable, by its place."""
+        return self.beta
+
+    def averaged_flags(self) -> Variable:
+        """Return the variable with the flags."""
+        raise NotImplementedError
+
+    def formula_state(self, index: int) -> dict[str, Any]:
+        """Return the state of a variable in the formula, where a copy in float32 is its `master`."""
+        return self._states[index]
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the model has the average x of all variables; of those in the last update it else has y."""
+        return self.built and bool(self._averaged().all())
+
+    def use_average(self) -> None:
+        """Assign x to the model, for evaluation, prediction and files, unless it has x already."""
+        self._switch(to_average=True)
+
+    def use_training_weights(self) -> None:
+        """Assign y to the model, before training goes on, unless it has y already."""
+        self._switch(to_average=False)
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        super().finalize_variable_values(var_list)
+        checked, self._callbacks_checked = self._callbacks_checked, False
+        if self.built and not keras_private.has_value(self.averaged_flags()):
+            return  # an error has ended `fit`, and is on its way
+        restoring = None if checked else self._restoring_callback()  # TensorFlow has run a step that it had compiled before
+        if restoring:
+            warnings.warn(
+                f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average: the "
+                "model has weights of the training. Add the callback ScheduleFreeEvaluation.",
+                stacklevel=2,
+            )
+        elif not self.use_ema:
+            self.use_average()
+
+    def check_callbacks(self) -> None:
+        """Raise an error, once in a `fit`, for a callback that restores weights without a regard to averages."""
+        if self._callbacks_checked:
+            return
+        self._callbacks_checked = True
+        restoring = self._restoring_callback()
+        if restoring:
+            raise ValueError(
+                f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average. "
+                f"Add the callback ScheduleFreeEvaluation. Received: {restoring}(restore_best_weights=True)"
+            )
+
+    def _restoring_callback(self) -> str | None:
+        """The name of such a callback in the running `fit`; or `None`."""
+        callbacks = training_loop.callbacks_of_fit()
+        if any(getattr(each, "keeps_schedule_free_average", False) for each in callbacks):
+            return None
+        return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
+
+    def _averaged(self) -> Any:
+        """Flags of the variables of which the model has x."""
+        return ops.convert_to_numpy(self.averaged_flags()).astype(bool)
+
+    def _switch(self, to_average: bool) -> None:
+        if not self.built or (self._averaged() == to_average).all():
+            return
+        for index, (variable, has_average) in enumerate(zip(keras_private.trained_by(self), self._averaged(), strict=True)):
+            if "gap" in self._states[index] and has_average != to_average:
+                state = OptimizerState(self.formula_state(index))
+                factor = (1 - 1 / self.beta_of(index)) * (1 if to_average else -1)
+                value = exact_value(variable, state) + factor * wide(self._states[index]["gap"])
+                if "master" in state:
+                    self.formula_state(index)["master"].assign(value)
+                variable.assign(ops.cast(value, variable.dtype))
+        self.averaged_flags().assign(np.full(len(self._states), to_average, "int32"))
+
+
+class ScheduleFree(AveragedWeights, Optimizer):
     """An optimizer with base weights z, their average x, which is the result, and y between them, where gradients are taken.
 
         k = min(t / warmup_steps, 1) lr
@@ -46,9 +136,6 @@ class ScheduleFree(Optimizer):
         "its steps are of three sequences of weights at once",
     )
 
-    beta: float
-    """The share of x in y; a subclass sets it."""
-
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -60,7 +147,9 @@ class ScheduleFree(Optimizer):
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.r = validation.non_negative_float("r", r)
         self.weight_lr_power = validation.non_negative_float("weight_lr_power", weight_lr_power)
-        self._callbacks_checked = False  # in this `fit`
+
+    def averaged_flags(self) -> Variable:
+        return self._scalars["averaged"]
 
     def make_scalars(self) -> dict[str, Any]:
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
@@ -78,14 +167,7 @@ class ScheduleFree(Optimizer):
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
         """The weight c of this update in the average, and of which variables the model has x."""
-        if not self._callbacks_checked:
-            self._callbacks_checked = True
-            restoring = self._restoring_callback()
-            if restoring:
-                raise ValueError(
-                    f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average. "
-                    f"Add the callback ScheduleFreeEvaluation. Received: {restoring}(restore_best_weights=True)"
-                )
+        self.check_callbacks()
         scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
         rate = self.factor(t) * ops.cast(contexts[0].common_learning_rate, "float32")
         scalars.largest_rate = ops.maximum(scalars.largest_rate, rate)
@@ -104,62 +186,6 @@ class ScheduleFree(Optimizer):
         state.gap = (1 - c) * (gap - self.beta * step)
         return y + c * gap - (1 - self.beta * (1 - c)) * step
 
-    # Which weights the model has
 
-    @property
-    def is_averaged(self) -> bool:
-        """Whether the model has the average x of all variables; of those in the last update it else has y."""
-        return self.built and bool(self._averaged().all())
-
-    def use_average(self) -> None:
-        """Assign x to the model, for evaluation, prediction and files, unless it has x already."""
-        self._switch(to_average=True)
-
-    def use_training_weights(self) -> None:
-        """Assign y to the model, before training goes on, unless it has y already."""
-        self._switch(to_average=False)
-
-    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        super().finalize_variable_values(var_list)
-        checked, self._callbacks_checked = self._callbacks_checked, False
-        if self.built and not keras_private.has_value(self._scalars["averaged"]):
-            return  # an error has ended `fit`, and is on its way
-        restoring = None if checked else self._restoring_callback()  # TensorFlow has run a step that it had compiled before
-        if restoring:
-            warnings.warn(
-                f"{restoring} restores the weights of an earlier epoch, of which {type(self).__name__} has no average: the "
-                "model has weights of the training. Add the callback ScheduleFreeEvaluation.",
-                stacklevel=2,
-            )
-        elif not self.use_ema:
-            self.use_average()
-
-    def _restoring_callback(self) -> str | None:
-        """The name of a callback in the running `fit` that restores weights without a regard to averages; or `None`."""
-        callbacks = training_loop.callbacks_of_fit()
-        if any(getattr(each, "keeps_schedule_free_average", False) for each in callbacks):
-            return None
-        return next((type(each).__name__ for each in callbacks if getattr(each, "restore_best_weights", False)), None)
-
-    def _averaged(self) -> Any:
-        """Flags of the variables of which the model has x."""
-        return ops.convert_to_numpy(self._scalars["averaged"]).astype(bool)
-
-    def _switch(self, to_average: bool) -> None:
-        if not self.built or (self._averaged() == to_average).all():
-            return
-        factor = (1 - 1 / self.beta) * (1 if to_average else -1)
-        for variable, variables, has_average in zip(
-            keras_private.trained_by(self), self._states, self._averaged(), strict=True
-        ):
-            if variables and has_average != to_average:
-                state = OptimizerState(variables)
-                value = exact_value(variable, state) + factor * state.gap
-                if "master" in state:
-                    variables["master"].assign(value)
-                variable.assign(ops.cast(value, variable.dtype))
-        self._scalars["averaged"].assign(np.full(len(self._states), to_average, "int32"))
-
-
-SCHEDULE_FREE = (ScheduleFree, *keras_private.existing(keras.optimizers, "ScheduleFreeAdamW"))
+SCHEDULE_FREE = (AveragedWeights, *keras_private.existing(keras.optimizers, "ScheduleFreeAdamW"))
 """Ours and Keras' own, for `isinstance`."""

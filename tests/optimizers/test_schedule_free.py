@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_lrsched.optimizers import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
+from keras_lrsched.callbacks import ScheduleFreeEvaluation
+from keras_lrsched.optimizers import (
+    SGD,
+    Prodigy,
+    ScheduleFreeAdamW,
+    ScheduleFreeRAdam,
+    ScheduleFreeSGD,
+    ScheduleFreeWrapper,
+)
+from keras_lrsched.schedules import LinearDecay
 
 METHODS = [ScheduleFreeSGD, ScheduleFreeAdamW, lambda **options: ScheduleFreeRAdam(silent_sgd_phase=False, **options)]
 START = np.array([3.0, -1.0, 0.5], "float32")
@@ -144,3 +153,106 @@ def test_small_beta_2_would_never_be_rectified():
     with pytest.raises(ValueError, match=r"`beta_2` must be above 0.6.*Received: beta_2=0.6"):
         ScheduleFreeRAdam(beta_2=0.6)
     ScheduleFreeRAdam(beta_2=0.61)
+
+
+# Around any optimizer
+
+
+def around(beta_1=0.9, **options):
+    return ScheduleFreeWrapper(SGD(0.1, **options), beta_1=beta_1)
+
+
+def test_wrapper_around_sgd_is_schedule_free_sgd():
+    """Bit for bit in neither, but to rounding, through evaluations, decay at y, and weights from outside."""
+    wrapped = ScheduleFreeWrapper(SGD(0.1), beta_1=0.8, weight_decay_at_y=0.2, r=1.0)
+    direct = ScheduleFreeSGD(0.1, momentum=0.8, weight_decay=0.2, r=1.0)
+    w, v = keras.Variable(START), keras.Variable(START)
+    for t in range(6):
+        descend(wrapped, w, 1)
+        descend(direct, v, 1)
+        np.testing.assert_allclose(number(w), number(v), rtol=1e-6)
+        if t == 2:
+            wrapped.use_average()
+            direct.use_average()
+            np.testing.assert_allclose(number(w), number(v), rtol=1e-6)
+        if t == 3:
+            w.assign(w + 1.0)
+            v.assign(v + 1.0)
+
+
+def test_wrapper_with_beta_that_changes():
+    """x and z are those of the formula, in NumPy; y is between them by the share of the next update."""
+    schedule = LinearDecay(0.95, 5, alpha=0.5)
+    optimizer, w = ScheduleFreeWrapper(SGD(0.1), beta_1=schedule), keras.Variable(START)
+    x = z = y = START.astype("float64")
+    for t in range(1, 8):
+        z = z - 0.1 * y
+        x = (1 - 1 / t) * x + z / t
+        beta = schedule.values([t])[0]
+        y = beta * x + (1 - beta) * z
+        descend(optimizer, w, 1)
+        np.testing.assert_allclose(number(w), y, rtol=1e-5)
+    optimizer.use_average()
+    np.testing.assert_allclose(number(w), x, rtol=1e-5)
+    again = ScheduleFreeWrapper.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_wrapper_with_beta_that_changes_and_a_variable_at_rest():
+    optimizer = ScheduleFreeWrapper(SGD(0.1), beta_1=LinearDecay(0.9, 4, alpha=0.5))
+    w, v = keras.Variable(START), keras.Variable(START)
+    for _ in range(3):
+        optimizer.apply([ops.convert_to_tensor(each) + 0.0 for each in (w, v)], [w, v])
+    optimizer.use_average()
+    x = number(v)
+    for _ in range(2):
+        descend(optimizer, w, 2)
+        optimizer.use_average()
+        np.testing.assert_allclose(number(v), x, rtol=1e-6)
+
+
+def test_wrapper_accumulates():
+    """Between two updates the model keeps y, bit for bit."""
+    optimizer, plain = around(gradient_accumulation_steps=2), around()
+    w, v = keras.Variable(START), keras.Variable(START)
+    for t in range(3):
+        y, grads = number(w), [ops.convert_to_tensor(np.sin(2 * t + i + START), "float32") for i in range(2)]
+        optimizer.apply(grads[:1], [w])
+        np.testing.assert_array_equal(number(w), y)
+        optimizer.apply(grads[1:], [w])
+        plain.apply([sum(grads) / 2], [v])
+        np.testing.assert_allclose(number(w), number(v), rtol=1e-6)
+
+
+def test_wrapper_around_prodigy_weighs_by_its_estimate():
+    optimizer, w = ScheduleFreeWrapper(Prodigy(1.0, d0=1e-3)), keras.Variable(START)
+    d, weights = [], []
+    for _ in range(8):
+        descend(optimizer, w, 1)
+        d.append(float(optimizer.inner_optimizer._scalars["d"]))
+        weights.append(max(d) ** 2)
+    assert d[-1] > 2 * d[0]
+    assert float(optimizer._scalars["weight_sum"]) == pytest.approx(sum(weights), rel=1e-5)
+
+
+@pytest.mark.parametrize("inner", [SGD(use_ema=True), ScheduleFreeSGD(), ScheduleFreeWrapper(SGD())])
+def test_wrapper_around_what_averages_itself(inner):
+    with pytest.raises(ValueError, match="needs an inner optimizer that averages no weights"):
+        ScheduleFreeWrapper(inner)
+
+
+def test_wrapper_around_what_raises():
+    with pytest.raises(ValueError, match="would leave z in the model"):
+        around(nonfinite="raise")
+
+
+def test_wrapper_in_fit():
+    """The callback gives x to each evaluation, and the model has it in the end."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(around(), "mse")
+    x, y = np.ones((8, 3)), np.ones((8, 1))
+    history = model.fit(
+        x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0, callbacks=[ScheduleFreeEvaluation()]
+    )
+    assert model.optimizer.is_averaged
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(history.history["val_loss"][-1], rel=1e-5)

@@ -1,7 +1,7 @@
 """Lookahead, learning rates by layer, local updates, Grokfast."""
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import Grokfast, LayerwiseLearningRate, LocalUpdates, Lookahead, get
+from keras_lrsched.optimizers import Grokfast, LayerwiseLearningRate, LocalUpdates, Lookahead, ScheduleFreeWrapper, get
 
 from . import Case, Trajectory
 
@@ -26,6 +26,10 @@ ACCUMULATE = ("test_accumulated_gradients_count_as_one_update", "test_saved_mode
 
 def keras_own(name, **config):
     return {"class_name": name, "config": config}
+
+
+def warm_up(optimizer, t, run):
+    optimizer.learning_rate = 0.1 * min(t / 3, 1)
 
 
 def adamw(learning_rate):
@@ -104,5 +108,21 @@ CASES = [
             {"window": 2.5},
             {"gradient_accumulation_steps": 2},
         ),
+    ),
+    Wrapped(
+        ScheduleFreeWrapper,
+        (
+            Trajectory(
+                "schedule_free_sgd_official",
+                {"optimizer": keras_own("SGD", learning_rate=0.1), "weight_decay_at_y": 0.1, "r": 1},
+                before_update=warm_up,
+            ),
+        ),
+        options={"learning_rate": 0.01},
+        state_bytes=12,
+        differs={**NESTED, "test_fit": "refuses an average of weights; test_schedule_free.py has a fit"}
+        | {"test_moving_average_of_weights": "refuses an average of weights"}
+        | {"test_nonfinite_gradients_raise": "refuses it, since the model would be left with z"},
+        bad=({"beta_1": 0.0}, {"beta_1": 1}, {"weight_decay_at_y": -0.1}, {"r": -1}, {"weight_lr_power": None}),
     ),
 ]
