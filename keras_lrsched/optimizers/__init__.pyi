@@ -52,6 +52,7 @@ from .soap import SOAP as SOAP
 from .schedule_free_adamw import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
 from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
+from .schedule_free_wrapper import ScheduleFreeWrapper as ScheduleFreeWrapper
 from .scion import Scion as Scion
 from .sharpness_aware import SharpnessAware as SharpnessAware
 from .simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
