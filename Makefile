@@ -63,9 +63,9 @@ test-peers: .venv-peers/made .venv-tfa/made .venv/backends
 	KERAS_BACKEND=jax $(BIN)/python -m tests.peers.keras_suites -n $(CORES)
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python -m tests.peers.keras_suites -n $(CORES)
 
-# Searches by workers of Ray, on this machine and on a cluster of two nodes, in an environment of their own.
+# Searches and studies by workers of Ray, on this machine and on a cluster of two nodes, in an environment of their own.
 test-ray: .venv-ray/made
-	KERAS_BACKEND=jax .venv-ray/bin/python -m pytest -m slow tests/tune
+	KERAS_BACKEND=jax .venv-ray/bin/python -m pytest -m slow tests/tune tests/study/test_ray_cluster.py
 
 # The foundation and the contracts on the oldest and the newest Keras that setup.cfg admits, in environments of their own. TensorFlow
 # 2.21 needs Keras 3.12, so the oldest one runs on 2.20.

@@ -39,7 +39,7 @@ OPTIMIZERS = {
 }
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 DEFAULTS = {"RMSprop, 0.001": ("rmsprop", "constant", 1e-3), "Adam, 0.001": ("adam", "constant", 1e-3)}
-FRACTIONS = (0.05, 0.25, 1.0)
+FRACTIONS = (0.05, 0.3, 1.3)
 RANDOM_TRIALS = 32
 
 
@@ -68,6 +68,7 @@ class Triple:
             seeds=arguments.seeds,
             workers=arguments.workers,
             directory=folder,
+            reuse_model=True,
         )
 
 

@@ -1,5 +1,7 @@
 """Public names of keras_lrsched.study. Made by `make api`."""
 
+from .multiverse import Effect as Effect
+from .multiverse import Multiverse as Multiverse
 from .trial import Outcome as Outcome
 from .recommend import Recommendation as Recommendation
 from .results import Results as Results

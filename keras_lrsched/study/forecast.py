@@ -153,7 +153,7 @@ def averaged(mean: np.ndarray, choices: Sequence[tuple[str, str, float]]) -> np.
 
 def _gaussian_process(optimizers: int, schedules: int) -> Any:
     """Matern 5/2 with a length for each column: octaves of rate, octaves of steps, optimizers, schedules."""
-    gaussian_process, kernels = _scikit_learn()
+    gaussian_process, kernels = scikit_learn()
     lengths = [2.0, 3.0, *[2.0] * optimizers, *[4.0] * schedules]
     bounds = [(1.5, 4.0), (1.5, 6.0), *[(0.7, 5.0)] * optimizers, *[(2.0, 20.0)] * schedules]
     kernel = kernels.ConstantKernel(0.05, (1e-3, 1.0)) * kernels.Matern(lengths, bounds, nu=2.5)
@@ -161,7 +161,7 @@ def _gaussian_process(optimizers: int, schedules: int) -> Any:
     return gaussian_process.GaussianProcessRegressor(kernel, alpha=1e-8, random_state=0)
 
 
-def _scikit_learn() -> tuple[Any, Any]:
+def scikit_learn() -> tuple[Any, Any]:
     try:
         from sklearn import gaussian_process
         from sklearn.gaussian_process import kernels

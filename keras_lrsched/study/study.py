@@ -21,6 +21,7 @@ from keras_lrsched.study.training import Runner
 from keras_lrsched.study.trial import Outcome, Trial
 
 if TYPE_CHECKING:
+    from keras_lrsched.study.multiverse import Multiverse
     from keras_lrsched.study.recommend import Recommendation
     from keras_lrsched.study.results import Results
 
@@ -265,6 +266,27 @@ class Study:
         with self._session(self._journal_of_short_runs(), self._short_runs, 0, verbose) as self._active:
             try:
                 return recommend(self, budget_fraction, **options)
+            finally:
+                self._active = None
+
+    def multiverse(self, trials: int = 64, octaves: int = 4, seed: int = 0, verbose: int = 1) -> "Multiverse":
+        """Make runs all over the grid of optimizers, schedules and learning rates: what has which effect on average?
+
+        Args:
+            trials: How many runs, of the whole budget. Defaults to `64`.
+            octaves: The learning rates go from the usual one of each optimizer by this many octaves down and up. Defaults to
+                `4`.
+            seed: Of the choice of the first runs. Defaults to `0`.
+            verbose: As in `run`. Defaults to `1`.
+
+        Returns:
+            A `Multiverse`: `print(found.effect("schedule"))`.
+        """
+        from keras_lrsched.study.multiverse import multiverse
+
+        with self._session(self._journal_of_short_runs(), self._short_runs, 0, verbose) as self._active:
+            try:
+                return multiverse(self, trials, octaves, seed)
             finally:
                 self._active = None
 

@@ -6,7 +6,7 @@ from keras_lrsched.study import Study
 from tests.study import test_study
 
 
-def make(directory=None, workers=1):
+def make(directory=None, workers=1, executor=None):
     return Study(
         test_study.build_model,
         test_study.TRAIN,
@@ -22,6 +22,7 @@ def make(directory=None, workers=1):
         compile_options=test_study.EAGER,
         directory=directory,
         workers=workers,
+        executor=executor,
     )
 
 

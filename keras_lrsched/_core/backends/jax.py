@@ -10,7 +10,6 @@ import jax
 import keras
 import numpy as np
 from jax.core import Tracer
-from jax.experimental import multihost_utils
 
 # Replicas and processes
 
@@ -36,12 +35,18 @@ def is_first_worker(model: keras.Model) -> bool:
 
 
 def all_gather(model: keras.Model, number: int) -> list[int]:
-    return multihost_utils.process_allgather(np.array([number])).ravel().tolist() if _is_distributed() else [number]
+    if not _is_distributed():
+        return [number]
+    from jax.experimental import multihost_utils  # slow to import
+
+    return multihost_utils.process_allgather(np.array([number])).ravel().tolist()
 
 
 def broadcast_from_first(values: dict[str, float]) -> dict[str, float]:
     if not _is_distributed():
         return values
+    from jax.experimental import multihost_utils
+
     bits = np.array([float(value) for value in values.values()]).view("uint32")
     received = np.asarray(multihost_utils.broadcast_one_to_all(bits)).view("float64")
     return dict(zip(values, received.tolist(), strict=True))
