@@ -250,7 +250,7 @@ class Study:
         """
         with self._session(self.journal, self._outcomes, self._expected_steps(), verbose) as session:
             made = self._search(session) if self.tuned else session.run(self._grid())
-        _warn_of_failed(made)
+        _warn_of_failed(made, stacklevel=4)
         return made
 
     def recommend(self, budget_fraction: float = 0.05, verbose: int = 1, **options: Any) -> "Recommendation":
@@ -299,7 +299,9 @@ class Study:
         if self._active is not None:
             return self._active.run(trials)
         with self._session(self._journal_of_short_runs(), self._short_runs, 0, 0) as session:
-            return session.run(trials)
+            made = session.run(trials)
+        _warn_of_failed(made, stacklevel=3)
+        return made
 
     def starts(self) -> dict[str, float]:
         """The middle of the first grid of each optimizer, by its label: `grid_center`, or its usual learning rate."""
@@ -513,10 +515,10 @@ def _rates(given: Any) -> list[float]:
     return values
 
 
-def _warn_of_failed(outcomes: list[Outcome]) -> None:
+def _warn_of_failed(outcomes: list[Outcome], stacklevel: int) -> None:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         warnings.warn(
             f"{len(failed)} of {len(outcomes)} runs failed, the first one ({failed[0].trial}) with {failed[0].error:.300}",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

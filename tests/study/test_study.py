@@ -180,6 +180,8 @@ class TestRun:
         assert len(outcomes[0].loss) < 6
         assert outcomes[2].error == "RuntimeError: no memory"
         assert [each.status for each in Journal(tmp_path).outcomes()] == [each.status for each in outcomes]
+        with pytest.warns(UserWarning, match=r"1 of 1 runs failed, the first one \(broken"):
+            made.run_trials([outcomes[2].trial])
 
     def test_random_numbers_of_the_program_go_on(self):
         made = study(budget=1, evaluations=1)
