@@ -13,9 +13,7 @@ import time
 
 import numpy as np
 
-from keras_lrsched import schedules
-from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Job, Trainer
+from keras_lrsched.study import Study, workloads
 
 ROUNDS, STEPS = 10, 25
 FACTORS = (0.5, 1.0, 2.0)
@@ -27,6 +25,7 @@ def main():
     parser.add_argument("--workloads", default=own, help="default: all that need no folder")
     parser.add_argument("--data-dir", help="folder with the data of those that need some")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (default: 3)")
+    parser.add_argument("--budget", type=int, help="updates of a run (default: each of the workload's budgets)")
     parser.add_argument("--no-timing", dest="timing", action="store_false", help="leave out the first table")
     parser.add_argument("--no-training", dest="training", action="store_false", help="leave out the second table")
     arguments = parser.parse_args()
@@ -42,7 +41,8 @@ def main():
         print(f"| workload | peak | budget | seconds | metric | {peaks} | target | reached |")
         print("| --- | ---: | ---: | ---: | --- |" + " ---: |" * (len(FACTORS) + 2))
         for name in names:
-            for row in training(workloads.load(name, arguments.data_dir), arguments.seeds):
+            workload = workloads.load(name, arguments.data_dir)
+            for row in training(workload, [arguments.budget] if arguments.budget else workload.budgets, arguments.seeds):
                 print(row, flush=True)
 
 
@@ -80,24 +80,22 @@ class Timed:
         return time.process_time() - started
 
 
-def training(workload, seeds):
+def training(workload, budgets, seeds):
     """A row a budget: where the cosine ends."""
-    trainer = Trainer(workload)
-    for budget in workload.budgets:
-        runs = {factor: [run(trainer, budget, factor, seed) for seed in range(seeds)] for factor in FACTORS}
-        ends = " | ".join(f"{np.mean([each.metric[-1] for each in some]):.4f}" for some in runs.values())
-        own = runs[1.0]
-        reached = sum(workload.reached(each.metric[-1]) for each in own)
-        seconds = np.mean([each.seconds for each in own])
+    peaks = [factor * workload.peak_learning_rate for factor in FACTORS]
+    for budget in budgets:
+        study = Study(
+            **workload.problem(), schedules=["cosine"], learning_rates=peaks, budget=budget, seeds=seeds, reuse_model=True
+        )
+        runs = study.outcomes(verbose=0)
+        at = {peak: [each.final(workload.metric) for each in runs if each.trial.learning_rate == peak] for peak in peaks}
+        ends = " | ".join(f"{np.mean(values):.4f}" for values in at.values())
+        reached = sum(map(workload.reached, at[workload.peak_learning_rate]))
+        seconds = np.mean([each.seconds for each in runs if each.trial.learning_rate == workload.peak_learning_rate])
         yield (
             f"| {workload.name} | {workload.peak_learning_rate:g} | {budget} | {seconds:.1f} | {workload.metric} | {ends} | "
             f"{workload.target:g} | {reached} of {seeds} |"
         )
-
-
-def run(trainer, budget, factor, seed):
-    schedule = schedules.get("cosine", factor * trainer.workload.peak_learning_rate, budget, warmup_steps=budget // 20)
-    return trainer.run(Job(trainer.workload, budget, seed, "cosine", schedule))
 
 
 if __name__ == "__main__":
