@@ -28,13 +28,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_lrsched import optimizers, schedules
+from keras_lrsched import optimizers
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
 from keras_lrsched.optimizers import SharpnessAware, SophiaModel
 from keras_lrsched.optimizers._low_precision import bytes_of
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
-from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Job, Trainer
+from keras_lrsched.study import Study, Trial, workloads
 
 BASELINE = "keras AdamW"
 BUDGETS = {"digits": 200, "pydoc": 200}
@@ -56,6 +55,7 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workloads", default="digits,pydoc", help="default: digits,pydoc")
     parser.add_argument("--optimizers", help="names, with commas between (default: all)")
+    parser.add_argument("--budget", type=int, help="updates of a run (default: 200)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--out", type=Path, default=Path("optimizers.csv"), help="default: optimizers.csv")
     parser.add_argument("--table", action="store_true", help="only print what the file has")
@@ -65,7 +65,8 @@ def main():
     if not arguments.table:
         warnings.filterwarnings("ignore", message=".*learning_rate")  # far from 1 for methods that find it themselves
         for name in names:
-            Bench(workloads.load(name), arguments.out, range(arguments.seeds)).run(arguments.optimizers)
+            workload, budget = workloads.load(name), arguments.budget or BUDGETS[name]
+            Bench(workload, budget, arguments.out, range(arguments.seeds)).run(arguments.optimizers)
     rows = {name: finished([row for row in read(arguments.out) if row["workload"] == name]) for name in names}
     for name in names:
         print(table(rows[name], workloads.get(name)))
@@ -77,9 +78,8 @@ def main():
 class Bench:
     """All optimizers on one workload."""
 
-    def __init__(self, workload, path, seeds):
-        self.workload, self.path, self.seeds = workload, path, seeds
-        self.budget = BUDGETS[workload.name]
+    def __init__(self, workload, budget, path, seeds):
+        self.workload, self.budget, self.path, self.seeds = workload, budget, path, seeds
         self.rows = [row for row in read(path) if row["workload"] == workload.name]
         self.baseline = None
 
@@ -123,47 +123,63 @@ class Bench:
 
 
 class Measured:
-    """One optimizer on one workload, compiled; how long a step takes and how large the state is."""
+    """One optimizer on one workload; how long a step takes and how large the state is."""
 
     def __init__(self, bench, name, make):
-        self.bench, self.name = bench, name
-        workload = type(bench.workload)()
-        workload.optimizer = lambda learning_rate: make()
-        if name in AROUND_THE_MODEL:
-            build = workload.build_model
-            workload.build_model = lambda: AROUND_THE_MODEL[name](build())
-        self.trainer = Trainer(workload)
-        optimizer = self.trainer._model.optimizer
-        self.callbacks = [ScheduleFreeEvaluation()] if isinstance(optimizer, ScheduleFree) else []
-        bench.baseline = bench.baseline or (
-            self.trainer if name == BASELINE else Measured(bench, BASELINE, keras.optimizers.AdamW).trainer
+        self.bench, self.name, workload = bench, name, bench.workload
+        self.budget, self.warmup = bench.budget, 0 if name in NO_WARMUP else int(WARMUP * bench.budget)
+        self.schedule = "constant" if name in CONSTANT else "cosine"
+        around, optimizer = AROUND_THE_MODEL.get(name, lambda model: model), make()
+        problem = workload.problem() | {"optimizers": {name: lambda rate: make(learning_rate=rate)}, "grid_center": None}
+        problem["build_model"] = lambda: around(workload.build_model())
+        self.study = Study(
+            **problem,
+            schedules=[self.schedule],
+            learning_rates=float(optimizer.learning_rate),
+            budget=self.budget,
+            warmup_steps=self.warmup,
+            evaluations=EVALUATIONS,
+            callbacks=lambda: [ScheduleFreeEvaluation()] if isinstance(optimizer, ScheduleFree) else [],
+            reuse_model=True,
         )
-        self.cost = {**_times(self.trainer, bench.baseline, float(optimizer.learning_rate)), **_bytes(optimizer)}
+        self.step = Step(problem["build_model"](), optimizer, workload)
+        bench.baseline = bench.baseline or (
+            self.step if name == BASELINE else Step(workload.build_model(), keras.optimizers.AdamW(), workload)
+        )
+        self.cost = {**_times(self.step, bench.baseline), **_bytes(optimizer)}
 
     def row(self, factor, learning_rate, seed):
-        job = self._job(learning_rate, seed)
-        run = self.trainer.run(job, evaluations=EVALUATIONS, callbacks=self.callbacks)
-        accuracy = run.metric if self.bench.workload.metric == "val_accuracy" else [float("nan")]
+        workload = self.bench.workload
+        [run] = self.study.run_trials([Trial(self.name, self.schedule, learning_rate, self.budget, seed)])
+        steps = run.steps_to(workload.target, workload.metric, workload.mode)
+        accuracy = run.evaluations["val_accuracy"][-1] if workload.metric == "val_accuracy" else float("nan")
         return {
-            "workload": self.bench.workload.name,
+            "workload": workload.name,
             "optimizer": self.name,
-            "schedule": job.label,
+            "schedule": f"{self.schedule}, warmup {self.warmup}",
             "factor": factor,
             "learning_rate": f"{learning_rate:.6g}",
             "seed": seed,
-            "updates": job.budget,
-            "loss": f"{run.validation_loss[-1]:.5f}",
-            "accuracy": f"{accuracy[-1]:.5f}",
-            "steps_to_target": run.steps_to_target or "",
+            "updates": self.budget,
+            "loss": f"{run.final():.5f}",
+            "accuracy": f"{accuracy:.5f}",
+            "steps_to_target": "" if np.isinf(steps) else int(steps),
             **self.cost,
         }
 
-    def _job(self, learning_rate, seed):
-        budget = self.bench.budget
-        label = "constant" if self.name in CONSTANT else "cosine"
-        warmup = 0 if self.name in NO_WARMUP else int(WARMUP * budget)
-        schedule = schedules.get(label, learning_rate, budget, warmup_steps=warmup)
-        return Job(self.bench.workload, budget, seed, f"{label}, warmup {warmup}", schedule)
+
+class Step:
+    """A compiled step, to be timed."""
+
+    def __init__(self, model, optimizer, workload):
+        self.model, self.workload = model, workload
+        model.compile(optimizer, loss=workload.loss(), metrics=workload.metrics(), jit_compile=workload.jit_compile())
+
+    def seconds(self):
+        """Of a block of updates."""
+        clock = Clock()
+        self.model.fit(self.workload.stream(0), steps_per_epoch=BLOCK + 2, shuffle=False, verbose=0, callbacks=[clock])
+        return clock.seconds
 
 
 class Clock(keras.callbacks.Callback):
@@ -180,16 +196,9 @@ class Clock(keras.callbacks.Callback):
             self.seconds += time.process_time()
 
 
-def _times(trainer, baseline, learning_rate):
+def _times(step, baseline):
     """Milliseconds of a step and its ratio to the other's, in the median of blocks that alternate."""
-    schedule, pairs = schedules.get("constant", learning_rate, BLOCK + 2), []
-    for _ in range(ROUNDS):
-        pair = []
-        for each in (trainer, baseline):
-            clock = Clock()
-            each.run(Job(each.workload, BLOCK + 2, 0, "time", schedule), evaluations=1, callbacks=[clock])
-            pair.append(clock.seconds)
-        pairs.append(pair)
+    pairs = [(step.seconds(), baseline.seconds()) for _ in range(ROUNDS)]
     ratios = [mine / other for mine, other in pairs[1:]]  # the first compiles
     return {
         "step_ms": f"{1000 * statistics.median(mine for mine, _ in pairs[1:]) / BLOCK:.3f}",
@@ -245,7 +254,7 @@ def table(rows, workload):
         default = float(its[0]["learning_rate"]) / its[0]["factor"]
         costs = (f"{_median(its, 'step_ratio'):.2f} x", f"{_median(its, 'bytes_per_parameter'):.2f}")
         lines.append((f"`{name}`", f"{default:g}", *cells, f"{best:g} x", _steps(at[best]), *costs))
-    title = f"{workload.name}: {workload.metric} after {BUDGETS[workload.name]} updates, target {workload.target:g}\n\n"
+    title = f"{rows[0]['workload']}: {workload.metric} after {rows[0]['updates']} updates, target {workload.target:g}\n\n"
     return title + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
