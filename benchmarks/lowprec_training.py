@@ -26,14 +26,12 @@ from pathlib import Path
 
 import keras
 
-from keras_lrsched import schedules
 from keras_lrsched.callbacks import PrecisionSchedule
 from keras_lrsched.precision import get_recipe, quantize_model, recipe_names
 from keras_lrsched.precision._gemms import LinearGemms
 from keras_lrsched.precision._operands import IDENTITY
 from keras_lrsched.precision.model import quantized_layers
-from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Job, Trainer
+from keras_lrsched.study import Study, Trial, workloads
 
 STAGED = "fp4_target_precision, then bfloat16"
 WITHOUT = ("float32", "bfloat16")
@@ -96,21 +94,30 @@ def run(workload, name, arguments):
     build, recipe = workload.build_model, None if name in WITHOUT else recipe_of(name, arguments.updates)
     keras.config.set_dtype_policy("float32" if name == "float32" else "mixed_bfloat16")
     workload.build_model = build if recipe is None else lambda: quantized(build(), recipe)
-    trainer = Trainer(workload, use_xla=not arguments.no_xla)
-    schedule = schedules.get("cosine", workload.peak_learning_rate, arguments.updates, warmup_steps=arguments.updates // 20)
+    problem = workload.problem() | ({"compile_options": {"jit_compile": False}} if arguments.no_xla else {})
+    study = Study(
+        **problem,
+        schedules=["cosine"],
+        learning_rates=workload.peak_learning_rate,
+        budget=arguments.updates,
+        evaluations=1,
+        callbacks=lambda: [PrecisionSchedule.with_target_stage(recipe, arguments.updates)] if name == STAGED else [],
+        reuse_model=True,
+    )
+    model, [(optimizer, schedule)] = workload.build_model(), study.pairs
     for seed in missing:
-        stages = [PrecisionSchedule.with_target_stage(recipe, arguments.updates)] if name == STAGED else []
-        result = trainer.run(Job(workload, arguments.updates, seed, name, schedule), evaluations=1, callbacks=stages)
+        trial = Trial(optimizer, schedule, workload.peak_learning_rate, arguments.updates, seed)
+        [result] = study.run_trials([trial])
         row = {
             "workload": workload.name,
             "recipe": name,
             "seed": seed,
             "updates": arguments.updates,
-            "loss": f"{result.validation_loss[-1]:.5f}",
-            "metric": f"{result.metric[-1]:.5f}",
+            "loss": f"{result.final():.5f}",
+            "metric": f"{result.final(workload.metric):.5f}",
             "seconds": f"{result.seconds:.1f}",
-            "cost": f"{1.0 if recipe is None else cost(trainer._model, recipe):.3f}",
-            "layers": len(quantized_layers(trainer._model)),
+            "cost": f"{1.0 if recipe is None else cost(model, recipe):.3f}",
+            "layers": len(quantized_layers(model)),
         }
         add(arguments.out, row)
         print(f"{workload.name}, {name}, seed {seed}: {row['loss']} in {row['seconds']} s", flush=True)

@@ -13,7 +13,6 @@ the updates, predicted and measured alike. Runs that already lie in the folder a
 
 import argparse
 import csv
-import re
 import warnings
 from pathlib import Path
 
@@ -22,10 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from keras_lrsched import schedules
 from keras_lrsched.laws import AnnealingLaw, ConvexBound, ExtrapolationWarning, LossCurve, MultiPowerLaw
-from keras_lrsched.study import workloads
-from keras_lrsched.study.compare import Job, Trainer
+from keras_lrsched.study import Study, Trial, workloads
 
 FITTED = ("constant", "cosine")
 UNSEEN = ("linear", "rex", "wsd", "wsd:cooldown=linear:decay_fraction=0.5", "step", "inverse_sqrt", "one_cycle")
@@ -40,27 +37,27 @@ WARMUP, FINAL = 0.05, 0.05
 PIECES = 100
 
 
-class Runner:
-    """Runs schedules on one workload, once, and keeps their curves in a folder."""
+class Runs:
+    """Curves of schedules on one workload, each run made once and kept in a folder."""
 
-    def __init__(self, workload, folder):
-        self.workload, self.folder, self._trainer = workload, folder, None
+    def __init__(self, workload, schedules, steps, folder):
+        self.study = Study(
+            **workload.problem(),
+            schedules=schedules,
+            learning_rates=workload.peak_learning_rate,
+            budget=2 * steps,
+            warmup_steps=int(WARMUP * 2 * steps),
+            evaluations=1,
+            directory=folder,
+            reuse_model=True,
+        )
+        self.peak = workload.peak_learning_rate
 
-    def schedule(self, label, steps, laws):
-        warmup, peak = int(WARMUP * steps), self.workload.peak_learning_rate
-        if label in OPTIMIZED:
-            return laws[OPTIMIZED[label]].optimize(steps, peak, warmup_steps=warmup)
-        return schedules.get(label, peak, steps, warmup_steps=warmup)
-
-    def curve(self, label, steps, seed, laws=None):
-        path = self.folder / f"{re.sub('[^a-z0-9._=-]', '_', label)}-{steps}-{seed}.npz"
-        if not path.exists():
-            self._trainer = self._trainer or Trainer(self.workload)
-            job = Job(self.workload, steps, seed, label, self.schedule(label, steps, laws))
-            run = self._trainer.run(job, evaluations=1)
-            LossCurve(run.loss, run.learning_rate).save(path)
-            print(f"{label}, {steps} updates, seed {seed}: {run.seconds:.0f} s", flush=True)
-        return LossCurve.load(path)
+    def curve(self, label, steps, seed):
+        [optimizer] = self.study.optimizers
+        [run] = self.study.run_trials([Trial(optimizer, label, self.peak, steps, seed)])
+        print(f"{label}, {steps} updates, seed {seed}: {run.seconds:.0f} s", flush=True)
+        return LossCurve(run.loss, run.learning_rate)
 
 
 def main():
@@ -68,19 +65,35 @@ def main():
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     workload = workloads.load("shakespeare" if arguments.data_dir else "pydoc", arguments.data_dir)
-    runner, seeds, steps = Runner(workload, folder), range(arguments.seeds), arguments.steps
+    seeds, steps = range(arguments.seeds), arguments.steps
+    horizons = (steps, 2 * steps)
     warnings.simplefilter("ignore", ExtrapolationWarning)  # twice as far is the question here
+    known = sorted({label for _, labels in LAWS.values() for label in labels})
+    first = Runs(workload, known, steps, folder / "fitted")
     laws = []
     for seed in seeds:
-        laws.append(
-            {name: law.fit([runner.curve(label, steps, seed) for label in runs]) for name, (law, runs) in LAWS.items()}
-        )
-    rows = []
-    for horizon in (steps, 2 * steps):
-        for label in (*FITTED, *UNSEEN, *OPTIMIZED):
-            for seed in seeds:
-                curve = runner.curve(label, horizon, seed, laws[seed])
-                rows += [_compared(name, law, label, seed, curve) for name, law in laws[seed].items()]
+        fitted = {label: first.curve(label, steps, seed) for label in known}
+        laws.append({name: law.fit([fitted[label] for label in labels]) for name, (law, labels) in LAWS.items()})
+    best = {
+        _own(label, seed): _best(laws[seed][law], workload, horizons) for label, law in OPTIMIZED.items() for seed in seeds
+    }
+    second = Runs(workload, {label: label for label in UNSEEN} | best, steps, folder / "predicted")
+
+    def curve(label, horizon, seed):
+        runs = first if label in known else second
+        return runs.curve(_own(label, seed) if label in OPTIMIZED else label, horizon, seed)
+
+    curves = {
+        (label, horizon, seed): curve(label, horizon, seed)
+        for horizon in horizons
+        for label in (*FITTED, *UNSEEN, *OPTIMIZED)
+        for seed in seeds
+    }
+    rows = [
+        _compared(name, law, label, seed, each)
+        for (label, _, seed), each in curves.items()
+        for name, law in laws[seed].items()
+    ]
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -88,9 +101,20 @@ def main():
     console = Console(width=150)
     for fitted in laws:
         console.print(*fitted.values(), sep="\n")
-    for horizon in (steps, 2 * steps):
+    for horizon in horizons:
         _report([row for row in rows if row["updates"] == horizon], horizon, console)
-    _picture(runner, laws[0], steps, folder / "predicted.png")
+    _picture(curves, laws[0], steps, folder / "predicted.png")
+
+
+def _own(label, seed):
+    """The label of the schedule that a law of one seed likes best."""
+    return f"{label}, seed {seed}"
+
+
+def _best(law, workload, horizons):
+    """The schedules that a law likes best, as a function of the number of updates."""
+    found = {steps: law.optimize(steps, workload.peak_learning_rate, warmup_steps=int(WARMUP * steps)) for steps in horizons}
+    return lambda peak_learning_rate, total_steps: found[total_steps]
 
 
 def _compared(name, law, label, seed, curve):
@@ -151,7 +175,7 @@ def _error(rows):
     return float(np.mean([_relative(row) for row in rows]))
 
 
-def _picture(runner, laws, steps, path):
+def _picture(curves, laws, steps, path):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
@@ -159,7 +183,7 @@ def _picture(runner, laws, steps, path):
     law = laws["convex bound"]
     for column, horizon in enumerate((steps, 2 * steps)):
         for number, label in enumerate(("constant", "linear", "wsd", "one_cycle", "best by convex bound")):
-            curve = runner.curve(label, horizon, 0)
+            curve = curves[label, horizon, 0]
             shown = curve.between(curve.peak_step + horizon // 10).subsample(PIECES)
             axes[0, column].plot(curve.rates, color=f"C{number}", label=label)
             axes[1, column].plot(shown.step, shown.loss, ".", markersize=3, color=f"C{number}")
