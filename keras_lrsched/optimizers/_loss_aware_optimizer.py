@@ -22,8 +22,12 @@ class LossAwareOptimizer(Optimizer):
 
     _next_loss = None
 
+    needs_loss = True
+    """Whether there is a loss in the formula; a method may have it as an option."""
+
     def make_scalars(self) -> dict[str, Any]:
-        return {"loss": self.add_scalar("loss")}
+        scalars = super().make_scalars()
+        return {**scalars, "loss": self.add_scalar("loss")} if self.needs_loss else scalars
 
     def set_loss(self, loss: Tensor) -> None:
         """Set the loss that the gradients of the next `apply` belong to: a number or a tensor without dimensions."""
@@ -33,10 +37,13 @@ class LossAwareOptimizer(Optimizer):
         self._next_loss = ops.cast(loss, "float32")
 
     def scale_loss(self, loss: Tensor) -> Tensor:
+        if not self.needs_loss:
+            return super().scale_loss(loss)
         return super().scale_loss(backends.call_when_differentiated(loss, self.set_loss))
 
     def _apply_gradients(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable]) -> None:
-        self._take_loss()
+        if self.needs_loss:
+            self._take_loss()
         super()._apply_gradients(grads, trainable_variables)
 
     def _take_loss(self) -> None:

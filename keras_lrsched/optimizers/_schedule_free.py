@@ -22,15 +22,12 @@ class AveragedWeights(keras.optimizers.Optimizer):
     The state `gap` of each variable is z - y; `averaged`, a vector of flags, has 1 for those of which the model has x.
     """
 
-    beta: float
-    """The share of x in y; a subclass sets it."""
-
     _states: list[dict[str, Any]]
     _callbacks_checked = False  # in this `fit`
 
     def beta_of(self, index: int) -> Any:
         """Return the share of x in the y of a variable, by its place."""
-        return self.beta
+        raise NotImplementedError
 
     def averaged_flags(self) -> Variable:
         """Return the variable with the flags."""
@@ -121,7 +118,8 @@ class ScheduleFree(AveragedWeights, Optimizer):
         z - y = (1 - c) ((z - y) - beta k u)
         x = y + (1 - 1 / beta) (z - y)
 
-    so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference. A
+    so that it starts from 0, weights that are set from outside move all three, and no digits are lost in a difference. Where
+    beta is another one in each update, the first two lines are for the z - y and y that it has with the same x and z. A
     variable that takes no part in an update stays what it is, x after an evaluation. As y and z - y lead to x, a y in
     bfloat16 that stands still, since updates are too small for it, takes x the wrong way: use `master_weights=True`.
 
@@ -151,11 +149,19 @@ class ScheduleFree(AveragedWeights, Optimizer):
     def averaged_flags(self) -> Variable:
         return self._scalars["averaged"]
 
+    def beta_at(self, t: Tensor) -> Any:
+        """The share of x in y in update t: a number, or a tensor from a schedule."""
+        raise NotImplementedError
+
+    def beta_of(self, index: int) -> Any:
+        return float(ops.convert_to_numpy(self._scalars["share"])[index])
+
     def make_scalars(self) -> dict[str, Any]:
         numbers = {name: self.add_scalar(name) for name in ("largest_rate", "weight_sum")}
-        # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y.
-        count = len(keras_private.trained_by(self))
-        return {**numbers, "averaged": self.add_scalar("averaged", 0, dtype="int32", shape=(count,))}
+        # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y, and its beta.
+        count = (len(keras_private.trained_by(self)),)
+        averaged = self.add_scalar("averaged", 0, dtype="int32", shape=count)
+        return {**super().make_scalars(), **numbers, "averaged": averaged, "share": self.add_scalar("share", 1.0, shape=count)}
 
     def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         """u of one variable."""
@@ -165,26 +171,43 @@ class ScheduleFree(AveragedWeights, Optimizer):
         """Factor of the learning rate in update t."""
         return 1.0
 
+    def common_factor(self, contexts: Sequence[UpdateContext], t: Tensor) -> Any:
+        """The same, from all variables."""
+        return self.factor(t)
+
+    def weight(self, t: Tensor, largest_rate: Tensor) -> Tensor:
+        """p of update t."""
+        return t**self.r * largest_rate**self.weight_lr_power
+
     def before_update(self, contexts: Sequence[UpdateContext]) -> Any:
-        """The weight c of this update in the average, and of which variables the model has x."""
+        """The factor of the learning rate and the weight c; for each variable, whether the model has x, the old beta and the
+        new one."""
         self.check_callbacks()
         scalars, t = contexts[0].scalars, ops.cast(contexts[0].t, "float32")
-        rate = self.factor(t) * ops.cast(contexts[0].common_learning_rate, "float32")
+        factor = self.common_factor(contexts, t)
+        rate = factor * ops.cast(contexts[0].common_learning_rate, "float32")
         scalars.largest_rate = ops.maximum(scalars.largest_rate, rate)
-        weight = t**self.r * scalars.largest_rate**self.weight_lr_power
+        c = self._add_weight(scalars, t)
+        averaged, share, rests = scalars.averaged, scalars.share, ops.convert_to_tensor(self.resting(contexts))
+        scalars.averaged = ops.multiply(averaged, ops.cast(rests, "int32"))
+        scalars.share = ops.where(rests > 0, share, ops.cast(self.beta_at(t), "float32"))
+        return factor, c, ops.cast(averaged, "float32"), share, scalars.share
+
+    def _add_weight(self, scalars: OptimizerState, t: Tensor) -> Tensor:
+        """c, the share of z in the average."""
+        weight = self.weight(t, scalars.largest_rate)
         scalars.weight_sum = scalars.weight_sum + weight
-        c = weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
-        averaged = scalars.averaged
-        scalars.averaged = ops.multiply(averaged, ops.cast(self.resting(contexts), "int32"))
-        return c, ops.cast(averaged, "float32")
+        return weight / ops.where(scalars.weight_sum > 0, scalars.weight_sum, 1.0)
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
-        c, averaged = map(ctx.cast, ctx.shared)
-        y = w - averaged[ctx.index] * (1 - 1 / self.beta) * state.gap  # after an evaluation that did not go back
-        step = self.factor(ctx.t) * ctx.learning_rate * self.direction(y, g, state, ctx)
-        gap = state.gap
-        state.gap = (1 - c) * (gap - self.beta * step)
-        return y + c * gap - (1 - self.beta * (1 - c)) * step
+        factor, c, averaged, old_share, share = map(ctx.cast, ctx.shared)
+        old_beta, beta = old_share[ctx.index], share[ctx.index]
+        y = w - averaged[ctx.index] * (1 - 1 / old_beta) * state.gap  # after an evaluation that did not go back
+        step = factor * ctx.learning_rate * self.direction(y, g, state, ctx)
+        gap = beta / old_beta * state.gap
+        y = y + (state.gap - gap)  # 0 unless beta has changed
+        state.gap = (1 - c) * (gap - beta * step)
+        return y + c * gap - (1 - beta * (1 - c)) * step
 
 
 SCHEDULE_FREE = (AveragedWeights, *keras_private.existing(keras.optimizers, "ScheduleFreeAdamW"))

@@ -84,12 +84,15 @@ class ScheduleFreeRAdam(ScheduleFree):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
-        self.beta_1 = self.beta = validation.inner_fraction("beta_1", beta_1)
+        self.beta_1 = validation.inner_fraction("beta_1", beta_1)
         self.beta_2 = validation.beta("beta_2", beta_2)
         if longest_average(self.beta_2) <= 4:
             raise ValueError(f"`beta_2` must be above 0.6, or no step is rectified. Received: beta_2={beta_2!r}")
         self.epsilon = validation.non_negative_float("epsilon", epsilon)
         self.silent_sgd_phase = silent_sgd_phase
+
+    def beta_at(self, t: Tensor) -> Any:
+        return self.beta_1
 
     def factor(self, t: Tensor) -> Any:
         n = average_length(self.beta_2, t)

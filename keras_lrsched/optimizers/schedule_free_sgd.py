@@ -76,8 +76,11 @@ class ScheduleFreeSGD(ScheduleFree):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay, r, weight_lr_power, **options)
-        self.momentum = self.beta = validation.inner_fraction("momentum", momentum)
+        self.momentum = validation.inner_fraction("momentum", momentum)
         self.warmup_steps = validation.non_negative_int("warmup_steps", warmup_steps)
+
+    def beta_at(self, t: Tensor) -> Any:
+        return self.momentum
 
     def factor(self, t: Tensor) -> Any:
         return ops.minimum(t / max(self.warmup_steps, 1), 1.0)

@@ -39,7 +39,7 @@ def sequences(model):
     """y and x, from whichever the model has."""
     optimizer = inner_optimizer(model.optimizer)
     gap = np.concatenate([np.array(ops.convert_to_numpy(state["gap"])).ravel() for state in optimizer._states])
-    lead = (1 - 1 / optimizer.beta) * gap
+    lead = (1 - 1 / optimizer.beta_of(0)) * gap
     now = weights(model)
     return (now - lead, now) if optimizer.is_averaged else (now, now + lead)
 

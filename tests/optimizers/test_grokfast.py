@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.optimizers import SGD, AdamW, Grokfast, get
+from tests.contract.backends import BACKEND
 
 RNG = np.random.default_rng(0)
 GRADIENTS = RNG.normal(size=(6, 3)).astype("float32")
@@ -59,6 +60,49 @@ def test_filter_is_float32_for_bfloat16():
     optimizer = Grokfast(AdamW(0.1, master_weights=True))
     run(optimizer, dtype="bfloat16")
     assert {v.dtype for v in optimizer._states[0].values()} == {"float32"}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has IndexedSlices, and finds the end of data so")
+def test_sparse_gradients_and_the_end_of_the_data():
+    import tensorflow as tf
+
+    rows, indices = ops.convert_to_tensor(GRADIENTS[:3, :2]), tf.constant([4, 1, 4])
+    gradient = tf.IndexedSlices(rows, indices, tf.constant([6, 2]))
+    tables = [keras.Variable(np.ones((6, 2)), dtype="float32", name="table") for _ in range(2)]
+    sparse, dense = Grokfast(SGD(0.1)), Grokfast(SGD(0.1))
+    sparse.build(tables[:1])
+    step = tf.function(lambda iterator: sparse.apply([tf.IndexedSlices(next(iterator), indices, gradient.dense_shape)]))
+    data = iter(tf.data.Dataset.from_tensors(rows).repeat(3))
+    for _ in range(3):
+        step(data)
+        dense.apply([tf.convert_to_tensor(gradient)], tables[1:])
+    for end in (False, True):
+        if end:
+            with pytest.raises(tf.errors.OutOfRangeError):
+                step(data)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, tables), rtol=1e-6)
+        states = [ops.convert_to_numpy(each._states[0]["average"]) for each in (sparse, dense)]
+        np.testing.assert_allclose(*states, rtol=1e-6)
+
+
+def test_saved_model_goes_on_training(tmp_path):
+    def update(model, gradients):
+        shapes = [v.shape for v in model.trainable_variables]
+        model.optimizer.apply(
+            [ops.convert_to_tensor(np.resize(g, shape)) for g, shape in zip(gradients, shapes, strict=False)]
+        )
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(Grokfast(AdamW(0.1), window=2), "mse")
+    model.optimizer.build(model.trainable_variables)
+    for t in range(3):
+        update(model, GRADIENTS[t : t + 2])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        update(each, GRADIENTS[3:5])
+    for mine, yours in zip(model.trainable_variables, again.trainable_variables, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(yours))
 
 
 def test_refuses_what_it_cannot_filter():

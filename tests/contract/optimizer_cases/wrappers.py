@@ -21,7 +21,12 @@ NESTED = {
     "test_lazy_embeddings": "the inner optimizer has the argument; test_wrapper.py has the test",
 }
 
-ACCUMULATE = ("test_accumulated_gradients_count_as_one_update", "test_saved_model_goes_on_training")
+ACCUMULATE = (
+    "test_accumulated_gradients_count_as_one_update",
+    "test_saved_model_goes_on_training",
+    "test_sparse_gradients_are_like_dense_ones",
+    "test_the_end_of_the_data_is_no_update",
+)
 
 
 def keras_own(name, **config):
