@@ -79,6 +79,9 @@ class MADGRAD(Optimizer):
         names = ("s", "v", "way") if self.momentum else ("s", "v")
         return {name: self.add_state(variable, name) for name in names}
 
+    def couples_weight_decay(self) -> bool:
+        return True  # it is a part of the way so far
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         decay, rate = ctx.weight_decay * w, ctx.learning_rate + self.epsilon
         before = state.way if "way" in state else -self._mean(state)

@@ -118,3 +118,8 @@ def test_needs_a_loss_only_with_plus():
     with pytest.raises(ValueError, match="ScheduleFreeAdamW requires the loss"):
         plus().apply([ops.ones(1)], [w])
     ScheduleFreeAdamW(0.1).apply([ops.ones(1)], [w])
+
+
+def test_refuses_to_correct_weight_decay_twice():
+    with pytest.raises(ValueError, match="corrected_weight_decay=0.5, plus=True"):
+        plus(corrected_weight_decay=0.5)
