@@ -161,7 +161,12 @@ class ScheduleFree(AveragedWeights, Optimizer):
         # Of each variable, since one that is frozen or has no gradient keeps x while others go back to y, and its beta.
         count = (len(keras_private.trained_by(self)),)
         averaged = self.add_scalar("averaged", 0, dtype="int32", shape=count)
-        return {**super().make_scalars(), **numbers, "averaged": averaged, "share": self.add_scalar("share", 1.0, shape=count)}
+        return {
+            **super().make_scalars(),
+            **numbers,
+            "averaged": averaged,
+            "share": self.add_scalar("share", 1.0, shape=count),
+        }
 
     def direction(self, y: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         """u of one variable."""

@@ -180,6 +180,11 @@ class ScheduleFreeAdamW(LossAwareOptimizer, ScheduleFree):
             raise ValueError(
                 f"`{name}` is for Schedule-Free+: pass plus=True. Received: {name}={given[name]!r}, plus={plus!r}"
             )
+        if self.plus and self.corrected_weight_decay:
+            raise ValueError(
+                "`corrected_weight_decay` is what Schedule-Free+ does by itself: leave it out. "
+                f"Received: corrected_weight_decay={self.corrected_weight_decay!r}, plus=True"
+            )
 
     def make_state(self, variable: Variable) -> dict[str, Any]:
         names = ("gap", "v", "m") if self.inner_momentum else ("gap", "v")

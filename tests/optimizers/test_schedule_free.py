@@ -94,7 +94,9 @@ def test_what_takes_no_part_in_an_update_stays(method):
         assert optimizer.is_averaged
         np.testing.assert_array_equal(number(v), x)
     optimizer.use_training_weights()
-    np.testing.assert_allclose(number(v) - x, (1 / optimizer.beta_of(1) - 1) * number(optimizer._states[1]["gap"]), rtol=1e-4)
+    np.testing.assert_allclose(
+        number(v) - x, (1 / optimizer.beta_of(1) - 1) * number(optimizer._states[1]["gap"]), rtol=1e-4
+    )
 
 
 def test_before_the_first_update():
