@@ -121,5 +121,5 @@ def test_needs_a_loss_only_with_plus():
 
 
 def test_refuses_to_correct_weight_decay_twice():
-    with pytest.raises(ValueError, match="corrected_weight_decay=0.5, plus=True"):
+    with pytest.raises(ValueError, match=r"corrected_weight_decay=0.5, plus=True"):
         plus(corrected_weight_decay=0.5)
