@@ -54,6 +54,7 @@ from .schedule_free_radam import ScheduleFreeRAdam as ScheduleFreeRAdam
 from .schedule_free_sgd import ScheduleFreeSGD as ScheduleFreeSGD
 from .schedule_free_wrapper import ScheduleFreeWrapper as ScheduleFreeWrapper
 from .scion import Scion as Scion
+from .shampoo import Shampoo as Shampoo
 from .sharpness_aware import SharpnessAware as SharpnessAware
 from .simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
 from .sophia import Sophia as Sophia

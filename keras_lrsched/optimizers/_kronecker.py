@@ -249,6 +249,13 @@ def multiplied_all(x: Tensor, matrices: Mapping[int, Tensor]) -> Tensor:
     return x
 
 
+def along(x: Tensor, numbers: Tensor, axis: int) -> Tensor:
+    """x times numbers (number, size) along one axis."""
+    shape = [1] * len(x.shape)
+    shape[0], shape[axis + 1] = numbers.shape
+    return x * ops.reshape(numbers, shape)
+
+
 def rotated_back(x: Tensor, bases: Mapping[int, Tensor]) -> Tensor:
     return multiplied_all(x, {axis: transposed(basis) for axis, basis in bases.items()})
 

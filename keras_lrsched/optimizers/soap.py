@@ -16,6 +16,7 @@ from keras_lrsched.optimizers._kronecker import (
     Group,
     Kronecker,
     KroneckerOptions,
+    along,
     contraction,
     eigenvectors,
     identity,
@@ -350,10 +351,3 @@ def refresh_all(rotations: Sequence[Rotation], is_first: Tensor, is_due: Tensor,
         length = 2 + 2 * len(each.factors)
         each.take(parts[start : start + length])
         start += length
-
-
-def along(x: Tensor, numbers: Tensor, axis: int) -> Tensor:
-    """x times numbers (number, size) along one axis."""
-    shape = [1] * len(x.shape)
-    shape[0], shape[axis + 1] = numbers.shape
-    return x * ops.reshape(numbers, shape)
