@@ -11,13 +11,14 @@ LARGEST = 1e16
 """The largest entry of a gradient that counts with its own size; that of larger ones is this."""
 
 
-def add_factors(optimizer: Any, variable: Variable, prefix: str = "") -> dict[str, Any]:
+def add_factors(optimizer: Any, variable: Variable, prefix: str = "", least: int = 0) -> dict[str, Any]:
     """State for the means over the last axis and over the one before, of each matrix that a variable is a stack of.
 
-    A variable with less than two axes has a mean for each entry.
+    A variable with less than two axes, or with one of the last two shorter than `least`, has a mean for each entry.
     """
     shape = tuple(variable.shape)
-    shapes = {"v": shape} if len(shape) < 2 else {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
+    is_whole = len(shape) < 2 or min(shape[-2:]) < least
+    shapes = {"v": shape} if is_whole else {"rows": shape[:-1], "columns": (*shape[:-2], shape[-1])}
     return {prefix + name: optimizer.add_state(variable, prefix + name, shape=its) for name, its in shapes.items()}
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -27,6 +27,8 @@ class KerasAdapter(keras_private.OptimizerHooks):
     _waiting_places: Any = frozenset()  # in the list of variables, under accumulation
 
     lazy_embeddings = False
+
+    _decayed: list[bool]
 
     # State
 
@@ -89,6 +91,40 @@ class KerasAdapter(keras_private.OptimizerHooks):
         for variable in var_list or ():
             self._given.setdefault(path_rules.path(variable), []).append(id(variable))
         self._not_decayed += path_rules.patterns("var_names", [*(var_names or ()), *exact])
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Tensor, Variable]],
+        decay_var_list: Sequence[Variable | str] | None = None,
+    ) -> Any:
+        """Apply gradients, as in Keras.
+
+        Args:
+            grads_and_vars: Pairs of a gradient and a variable.
+            decay_var_list: The variables that decay, or regular expressions for their paths; all others do not, which is
+                saved as `exclude_from_weight_decay`. To be given in the first update, and no other one later. Defaults to
+                `None`, for what the optimizer excludes itself.
+        """
+        pairs = list(grads_and_vars)
+        if decay_var_list is not None:
+            self._set_decay_list([variable for _, variable in pairs], decay_var_list)
+        return super().apply_gradients(pairs)
+
+    def _set_decay_list(self, variables: Sequence[Variable], chosen: Sequence[Variable | str]) -> None:
+        words = path_rules.patterns("decay_var_list", [each for each in chosen if isinstance(each, str)])
+        by_rule = path_rules.first_match("decay_var_list", words, variables)
+        given = {id(each) for each in chosen if not isinstance(each, str)}
+        decays = [rule is not None or id(v) in given for rule, v in zip(by_rule, variables, strict=True)]
+        if not self.built:
+            self.exclude_from_weight_decay([v for v, decayed in zip(variables, decays, strict=True) if not decayed])
+            return
+        known = [self._decayed[keras_private.variable_index(self, v)] for v in variables]
+        changed = [path_rules.path(v) for v, old, new in zip(variables, known, decays, strict=True) if old != new]
+        if changed:
+            raise ValueError(
+                "`decay_var_list` must be that of the first update. Received: another one, which differs for "
+                f"{', '.join(changed)}"
+            )
 
     def _refuse_shared_paths(self, variables: Sequence[Variable]) -> None:
         """Raise an error where one variable was given, and another one has its path, by which it is saved."""

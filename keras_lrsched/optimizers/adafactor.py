@@ -44,7 +44,7 @@ class Adafactor(Optimizer):
 
     State: for a matrix of n rows and m columns n + m float32 numbers, so 0.016 bytes for each parameter if both are 512.
     In a variable with more axes, such as a kernel of a convolution in Keras' layout, the last two are the matrix. With fewer
-    than two axes the second moment is whole.
+    than two axes, or where one of the two is shorter than `min_dim_size_to_factor`, the second moment is whole.
 
     The arguments of `keras.optimizers.Adafactor` in its order, with its defaults; the paper has `learning_rate=1e-2`, as has
     Hugging Face transformers with `relative_step`. Keras' Adafactor allocates a second moment of full size beside the
@@ -66,6 +66,8 @@ class Adafactor(Optimizer):
         warmup_init: Whether the learning rate of `relative_step` rises as 1e-6 t at first. Defaults to `False`.
         beta_1: Decay rate of a mean of a u, which takes one float32 number more for each parameter. Defaults to `None`, for
             none.
+        min_dim_size_to_factor: The least length of both axes of a matrix for a second moment in factors; optax has 128.
+            Defaults to `0`, for all matrices.
         **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
@@ -108,6 +110,7 @@ class Adafactor(Optimizer):
         scale_parameter: bool = True,
         warmup_init: bool = False,
         beta_1: float | None = None,
+        min_dim_size_to_factor: int = 0,
         **options: Unpack[OwnOptions],
     ) -> None:
         super().__init__(
@@ -137,9 +140,10 @@ class Adafactor(Optimizer):
             )
         self.warmup_init = warmup_init
         self.beta_1 = None if beta_1 is None else validation.beta("beta_1", beta_1)
+        self.min_dim_size_to_factor = validation.non_negative_int("min_dim_size_to_factor", min_dim_size_to_factor)
 
     def make_state(self, variable: Variable) -> dict[str, Any]:
-        state = add_factors(self, variable)
+        state = add_factors(self, variable, least=self.min_dim_size_to_factor)
         return state if self.beta_1 is None else {"m": self.add_state(variable, "m"), **state}
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:

@@ -19,6 +19,22 @@ def test_state_is_rows_and_columns(optimizer):
     assert instance.state_bytes_per_parameter() < 0.1
 
 
+def test_short_axes_are_not_factored():
+    """As in optax, whose default is 128: a kernel of a convolution has few channels, or many."""
+    sizes = {(256, 128): 384, (256, 127): 256 * 127, (3, 3, 64, 128): 9 * 64 * 128, (5,): 5}
+    for shape, numbers in sizes.items():
+        optimizer = Adafactor(min_dim_size_to_factor=128)
+        optimizer.build([keras.Variable(np.zeros(shape), dtype="float32", name="w")])
+        assert optimizer.state_bytes() == 4 * numbers
+    whole, factored = (keras.Variable(np.ones((2, 3)), dtype="float32") for _ in range(2))
+    g = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+    for w, least in ((whole, 3), (factored, 2)):
+        optimizer = Adafactor(0.1, relative_step=False, scale_parameter=False, min_dim_size_to_factor=least)
+        optimizer.apply([ops.convert_to_tensor(g, "float32")], [w])
+    np.testing.assert_allclose(ops.convert_to_numpy(whole), 1 - 0.1, rtol=1e-6)  # each entry over its own root
+    assert np.ptp(ops.convert_to_numpy(factored)) > 0.05
+
+
 def test_a_mean_of_updates_costs_a_whole_slot():
     optimizer = Adafactor(beta_1=0.9)
     optimizer.build([keras.Variable(np.zeros((256, 512)), dtype="float32", name="w")])

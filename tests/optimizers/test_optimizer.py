@@ -82,6 +82,22 @@ def test_formula_is_missing():
         Optimizer(0.1).apply([ops.ones(2)], [variable()])
 
 
+def test_decay_lists_of_apply_gradients():
+    """As TensorFlow Addons take them: by variables or by path, in the first update."""
+    names = ("dense/kernel", "dense/bias", "norm/gamma")
+    for chosen in (lambda weights: [weights[0]], lambda weights: ["^dense/kernel$"]):
+        weights = [keras.Variable([1.0, 2.0], name=name.replace("/", "_")) for name in names]
+        for variable, path in zip(weights, names, strict=True):
+            variable._path = path
+        optimizer = SGD(0.5, weight_decay=0.5)
+        optimizer.apply_gradients([(ops.zeros(2), v) for v in weights], decay_var_list=chosen(weights))
+        assert [float(v.value[0]) for v in weights] == [0.75, 1.0, 1.0]
+        optimizer.apply_gradients([(ops.zeros(2), v) for v in weights], decay_var_list=chosen(weights))
+        assert optimizer.get_config()["exclude_from_weight_decay"] == ["^dense/bias$", "^norm/gamma$"]
+        with pytest.raises(ValueError, match="another one, which differs for dense/bias"):
+            optimizer.apply_gradients([(ops.zeros(2), v) for v in weights], decay_var_list=["dense"])
+
+
 def test_state_bytes():
     optimizer = AdamW(master_weights=True, use_ema=True, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="call `build"):

@@ -46,6 +46,50 @@ def test_reference_trajectory(run, options, jit):
     assert loss == pytest.approx(np.sum((1 + 0.1 * np.arange(12)) * w**2 / 2 + w**4 / 4), rel=1e-5)
 
 
+@every_jit
+def test_scheduled_radius(jit):
+    """Update t has the radius of the schedule at t - 1."""
+    weights = []
+    for rho in (LinearDecay(0.4, 3, alpha=0.25), None):
+        model = keras.Sequential([keras.Input((1,)), Quartic()])
+        sam = SharpnessAware(model, rho=rho or 0.4)
+        sam.compile(keras.optimizers.SGD(0.1), loss=lambda y, y_pred: y_pred, jit_compile=jit)
+        for _ in range(4):
+            sam.train_on_batch(np.zeros((2, 1)), np.zeros((2, 1)))
+            weights.append(model.get_weights()[0])
+    assert_close(weights[:1], weights[4:5])
+    w = 0.5 * np.sin(1 + np.arange(12))
+    for t, radius in enumerate((0.4, 0.3, 0.2, 0.1)):
+        g = slope(w)
+        w = w - 0.1 * slope(w + radius * g / np.linalg.norm(g))
+        np.testing.assert_allclose(weights[t], w, rtol=1e-5, atol=1e-6)
+    again = SharpnessAware.from_config(SharpnessAware(network(), LinearDecay(0.4, 3)).get_config())
+    assert again.rho.get_config() == LinearDecay(0.4, 3).get_config()
+
+
+def slope(w):
+    return (1 + 0.1 * np.arange(12)) * w + w**3
+
+
+@every_jit
+@pytest.mark.parametrize("adaptive", some([False, True]))
+def test_friendly(adaptive, jit):
+    """The second gradient is taken beside the mean of the first ones, as in the authors' code."""
+    model = keras.Sequential([keras.Input((1,)), Quartic()])
+    sam = SharpnessAware(model, 0.3, adaptive=adaptive, friendly=True, sigma=0.9, momentum=0.6)
+    sam.compile(keras.optimizers.SGD(0.1), loss=lambda y, y_pred: y_pred, jit_compile=jit)
+    w, m = 0.5 * np.sin(1 + np.arange(12)), None
+    for _ in range(4):
+        sam.train_on_batch(np.zeros((2, 1)), np.zeros((2, 1)))
+        g = slope(w)
+        d, m = (g, g) if m is None else (g - 0.9 * m, 0.6 * m + 0.4 * g)
+        step = w**2 * d / np.linalg.norm(w * d) if adaptive else d / np.linalg.norm(d)
+        w = w - 0.1 * slope(w + 0.3 * step)
+        np.testing.assert_allclose(model.get_weights()[0], w, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="`friendly` needs a model that is built"):
+        SharpnessAware(keras.Sequential([keras.layers.Dense(1)]), friendly=True)
+
+
 def network(*hidden, seed=0, **options):
     keras.utils.set_random_seed(seed)
     layers = [keras.layers.Dense(4, name="first", **options), *hidden, keras.layers.Dense(1, name="last", **options)]
