@@ -64,5 +64,6 @@ from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
 from .yogi import Yogi as Yogi
 from ._lookup import get as get
+from .minimize import minimize as minimize
 from ._lookup import names as names
 from keras_lrsched._core.roles import roles as roles
