@@ -16,9 +16,12 @@ from .apollo import Apollo as Apollo
 from .apollo_mini import ApolloMini as ApolloMini
 from .came import CAME as CAME
 from .cocob import COCOB as COCOB
+from .conditional_gradient import ConditionalGradient as ConditionalGradient
 from .dadapt_adam import DAdaptAdam as DAdaptAdam
 from .dadapt_lion import DAdaptLion as DAdaptLion
 from .dadapt_sgd import DAdaptSGD as DAdaptSGD
+from .dog import DoG as DoG
+from .dowg import DoWG as DoWG
 from .fira import Fira as Fira
 from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
@@ -41,7 +44,9 @@ from .normuon import NorMuon as NorMuon
 from .novograd import NovoGrad as NovoGrad
 from .optimizer import Optimizer as Optimizer
 from ._update_context import OptimizerState as OptimizerState
+from .polyak_momentum import PolyakMomentum as PolyakMomentum
 from .prodigy import Prodigy as Prodigy
+from .proximal_adagrad import ProximalAdagrad as ProximalAdagrad
 from .rectified_adam import RectifiedAdam as RectifiedAdam
 from keras_lrsched._core.roles import Role as Role
 from keras_lrsched._core.roles import Roles as Roles

@@ -21,7 +21,7 @@ from .test_optimizers import SHAPES, assert_same, numbers
 
 PARTS = ((1, 3), (0, 2), (1, 3), (0, 1, 2, 3), (2,), (0, 2), (0, 1, 2, 3), (1, 3))
 """The variables that take part in each step; the first step has a part of them only."""
-SHARED = ("DAdaptAdam", "DAdaptLion", "DAdaptSGD", "MoMo", "MoMoAdam", "Prodigy")
+SHARED = ("DAdaptAdam", "DAdaptLion", "DAdaptSGD", "DoG", "DoWG", "MoMo", "MoMoAdam", "PolyakMomentum", "Prodigy")
 """Those whose step size comes from sums over all variables: each variable alone would have another."""
 START_LATE = ("ADOPT",)
 """Those that do not move a variable by its first gradient."""
@@ -259,7 +259,7 @@ def test_a_missing_gradient_is_zero_in_the_model_of_the_loss():
 
 
 OFFSET = 2.0
-DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "Lamb", "Lars", "MoMo", "MoMoAdam")
+DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "ConditionalGradient", "Lamb", "Lars", "MoMo", "MoMoAdam")
 
 
 FREE = [variant(of_case(case, weight_decay=None), case.name) for case in CASES if case.name not in DEPEND_ON_WEIGHTS]

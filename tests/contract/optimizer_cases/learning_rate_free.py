@@ -1,6 +1,17 @@
-"""Prodigy, D-Adaptation, COCOB, MoMo."""
+"""Prodigy, D-Adaptation, COCOB, MoMo, DoG, DoWG, Polyak steps."""
 
-from keras_lrsched.optimizers import COCOB, DAdaptAdam, DAdaptLion, DAdaptSGD, MoMo, MoMoAdam, Prodigy
+from keras_lrsched.optimizers import (
+    COCOB,
+    DAdaptAdam,
+    DAdaptLion,
+    DAdaptSGD,
+    DoG,
+    DoWG,
+    MoMo,
+    MoMoAdam,
+    PolyakMomentum,
+    Prodigy,
+)
 
 from . import Case, Trajectory
 
@@ -16,6 +27,10 @@ SHARED = {"test_weight_decay_and_its_exclusion": "the decay of one variable chan
 def tell_loss(optimizer, t, run):
     """The reference runs with a fixed list of gradients have a fixed loss."""
     optimizer.set_loss(0.5)
+
+
+def tell_losses(optimizer, t, run):
+    optimizer.set_loss(run["meta"]["losses"][t - 1])
 
 
 CASES = [
@@ -139,5 +154,46 @@ CASES = [
         state_bytes=8,
         loss=50.0,
         bad=(*BETA_1, *BETA_2, *EPSILON, {"epsilon": 0.0}, {"lb": "low"}),
+    ),
+    Case(
+        DoG,
+        (
+            Trajectory("dog_official", {"reps_rel": 1e-3}),
+            Trajectory("ldog_official", {"reps_rel": 1e-3, "weight_decay": 0.1, "layerwise": True}),
+            Trajectory("dog_optax", {"reps_rel": 1e-3}),
+        ),
+        options={"reps_rel": 1e-2},
+        quadratic_rate=1.0,
+        digits_rate=1.0,
+        state_bytes=4,
+        differs=SHARED,
+        bad=({"reps_rel": 0}, {"epsilon": 0}, {"epsilon": None}),
+    ),
+    Case(
+        DoWG,
+        (Trajectory("dowg_optax", {"init_estim_sq_dist": 0.01}),),
+        options={"init_estim_sq_dist": 1e-3},
+        quadratic_rate=1.0,
+        digits_rate=1.0,
+        state_bytes=4,
+        differs=SHARED,
+        bad=({"init_estim_sq_dist": 0}, {"epsilon": 0}, {"epsilon": None}),
+    ),
+    Case(
+        PolyakMomentum,
+        (
+            Trajectory("alr_smag", {"weight_decay": 0.1}, before_update=tell_losses),
+            Trajectory(
+                "alr_mag_nomomentum",
+                {"learning_rate": 0.5, "momentum": 0.0, "lb": 0.2, "c": 0.5},
+                before_update=tell_losses,
+            ),
+            Trajectory("alr_shb_own", {"method": "shb"}, before_update=tell_losses),
+        ),
+        options={"learning_rate": 1e-3},
+        digits_rate=0.1,
+        state_bytes=4,
+        loss=50.0,
+        bad=(*({"momentum": bad} for bad in BAD_BETAS), {"lb": None}, {"c": 0}, {"method": "mag"}),
     ),
 ]
