@@ -44,6 +44,7 @@ from .normuon import NorMuon as NorMuon
 from .novograd import NovoGrad as NovoGrad
 from .optimizer import Optimizer as Optimizer
 from ._update_context import OptimizerState as OptimizerState
+from .psgd_kron import PSGDKron as PSGDKron
 from .polyak_momentum import PolyakMomentum as PolyakMomentum
 from .prodigy import Prodigy as Prodigy
 from .proximal_adagrad import ProximalAdagrad as ProximalAdagrad

@@ -13,7 +13,7 @@ from keras_lrsched._core.roles import Role
 from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, by_input_axes
 from keras_lrsched.optimizers._newton_schulz import LARGEST_IN_A_STACK, transposed
-from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._options import LowRankOptions, Options
 from keras_lrsched.optimizers._update_context import UpdateContext
 from keras_lrsched.optimizers.optimizer import Optimizer
 
@@ -63,6 +63,10 @@ class Group:
         self.contexts, self.views = contexts, views
         self.sizes, self.factors = views[0].sizes, views[0].factors
 
+    @property
+    def members(self) -> Iterable[tuple[UpdateContext, AxesView]]:
+        return zip(self.contexts, self.views, strict=True)
+
     def of_variables(self, values: Iterable[Tensor]) -> Tensor:
         """Tensors of the shapes of the variables, in one."""
         return _joined([view.tensor(value) for view, value in zip(self.views, values, strict=True)])
@@ -108,11 +112,17 @@ def _joined(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else ops.concatenate(values)
 
 
-class KroneckerOptions(Options, total=False):
-    """Arguments that methods hand on to `Kronecker`."""
+class KroneckerUnseededOptions(LowRankOptions, total=False):
+    """Arguments that methods with a `seed` of their own hand on to `Kronecker`."""
 
     exclude_from_preconditioning: Patterns
     input_axes: Mapping[str, int] | None
+
+
+class KroneckerOptions(KroneckerUnseededOptions, total=False):
+    """Arguments that methods hand on to `Kronecker`."""
+
+    seed: int | None
 
 
 class Kronecker(Optimizer):

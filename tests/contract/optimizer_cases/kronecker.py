@@ -1,6 +1,9 @@
-"""SOAP, Shampoo."""
+"""SOAP, Shampoo, PSGDKron."""
 
-from keras_lrsched.optimizers import SOAP, Shampoo
+import numpy as np
+from keras import ops
+
+from keras_lrsched.optimizers import SOAP, PSGDKron, Shampoo
 
 from . import Case, Trajectory
 
@@ -11,6 +14,22 @@ STARTS = "the first update only sets the bases: test_soap.py has the tests from 
 MATRIX_BYTES = 4 * (64 * 64 + 32 * 32) / (64 * 32)
 
 META = {"learning_rate": 0.01, "beta_2": 0.999, "epsilon": 1e-4, "weight_decay": 0.1}
+
+
+def with_noise_of_the_reference(optimizer, t, run):
+    """The random numbers of the official run, which are those of each update of the factors."""
+    every = 1 if "V_each_step" in run["meta"] else 2
+    each = run["meta"]["V_each_step" if every == 1 else "V_each_update"]
+    stacks = {len(np.shape(each[0][name])): np.array([v[name] for v in each], "float32") for name in ("W", "b")}
+
+    def noise(shape, ctx, dtype):
+        place = ops.minimum(ctx.iterations // every, len(each) - 1)
+        return ops.cast(ops.take(stacks[len(shape)], place, axis=0), dtype)
+
+    optimizer.noise = noise
+
+
+KRON = {"learning_rate": 0.01, "update_probability": 1.0, "noise_in_step": True}
 
 CASES = [
     Case(
@@ -95,6 +114,35 @@ CASES = [
             {"exponent": 0},
             {"beta_3": 2},
             {"correction": "skl"},
+            {"exclude_from_preconditioning": "bias"},
+            {"input_axes": ["kernel"]},
+        ),
+    ),
+    Case(
+        PSGDKron,
+        (
+            Trajectory(
+                "kron_official",
+                {**KRON, "weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]},
+                before_update=with_noise_of_the_reference,
+            ),
+            Trajectory(
+                "kron_official_onediag",
+                {**KRON, "update_probability": 0.5, "momentum_into_preconditioner": False, "diagonal": "one"},
+                before_update=with_noise_of_the_reference,
+            ),
+        ),
+        options={"learning_rate": 0.01},
+        digits_rate=1e-2,
+        state_bytes=4 + MATRIX_BYTES,
+        bad=(
+            {"beta_1": 1},
+            {"preconditioner_learning_rate": 0},
+            {"initial_scale": 0},
+            {"update_probability": 0},
+            {"max_size_triangular": 0},
+            {"diagonal": "two"},
+            {"seed": -1},
             {"exclude_from_preconditioning": "bias"},
             {"input_axes": ["kernel"]},
         ),
