@@ -49,9 +49,12 @@ test-programs: .venv/backends
 	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python $(PROGRAMS) -k "$(SAMPLE) or functional or \
 		subclassed_with_training or several_outputs or masked_lstm"
 
-# KerasHub's tasks and its backbones, recommenders, tuners and trackers around `fit`, in an environment of their own.
+# KerasHub's tasks and its backbones, recommenders, tuners and trackers around `fit`, in an environment of their own; the guide on
+# studies, one of whose models is KerasHub's, and their log to MLflow.
 test-programs-examples: .venv-examples/made
 	.venv-examples/bin/python -m pytest -m programs tests/programs/test_examples.py tests/programs/test_backbones.py
+	.venv-examples/bin/python -m pytest -m nightly tests/test_documents.py -k study
+	.venv-examples/bin/python -m pytest tests/study/test_study_report.py -k mlflow
 
 # Optimizers and schedules beside the packages that they come from, in two environments of their own: TensorFlow Addons needs
 # an old TensorFlow, and Python 3.11 at most. optax' convergence problems. Keras' own tests with the classes here under Keras'

@@ -86,16 +86,13 @@ class Problem:
         restore_random_state(before)
 
     def build(self, model: keras.Model) -> None:
-        """Create the weights of a compiled model that does so when it sees data. Random numbers stay as they were."""
-        if model.built and model.weights:
-            return
+        """Create all variables of a compiled model, as `fit` does from its first batch. Random numbers stay as they were."""
         before, data = random_state(), self.validation_data()
         if isinstance(data, tuple):
-            data = tuple(keras.tree.map_structure(lambda array: array[: self.batch_size], part) for part in data)
-            arrays = dict(zip(("x", "y", "sample_weight"), data, strict=False))
-            model.evaluate(**arrays, batch_size=self.batch_size, verbose=0)
+            batch = tuple(keras.tree.map_structure(lambda array: array[: self.batch_size], part) for part in data)
         else:
-            model.evaluate(data, steps=1, verbose=0)
+            batch = _batches.first(data)
+        keras_private.build_symbolically(model, batch)
         restore_random_state(before)
 
     def batches(self, number: int) -> Any:

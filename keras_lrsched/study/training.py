@@ -176,7 +176,6 @@ class SharedModel:
         fresh = self._problem.model(seed)
         self._problem.compile(fresh, lambda: self._make(PROBE))
         self._problem.build(fresh)
-        fresh.optimizer.build(fresh.trainable_variables)
         if self._model is None:
             self._model = fresh
         for old, new in ((self._model, fresh), (self._model.optimizer, fresh.optimizer)):

