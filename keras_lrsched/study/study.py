@@ -101,7 +101,8 @@ class Study:
             tracing and compiling the step for each run; weights, state of the optimizer and random seeds of layers are
             set back to those of a new model, and the schedule is set from outside of the step, which rounds otherwise. On
             PyTorch, whose layers draw from one global generator, the numbers that dropout draws are others than those of a
-            new model, but the same for all runs of a seed. Models must not keep anything else from run to run, and `steps_per_execution` must be 1. Defaults to `False`.
+            new model, but the same for all runs of a seed. Models must not keep anything else from run to run, and
+            `steps_per_execution` must be 1. Defaults to `False`.
         resources: What a worker takes on a Ray cluster, as options of `ray.remote`. Defaults to `None`: one CPU.
         same_weights: Whether runs of all seeds may begin with the same weights, as those of a pretrained model.
             Defaults to `False`.

@@ -264,9 +264,10 @@ def test_twenty_kills(tmp_path, workers):
     for _ in range(20):
         program = _start(tmp_path, workers)
         assert program.stdout.readline() == "ready\n", program.stderr.read()
-        more = random.integers(2)  # as it starts, or in the middle of the runs
-        _wait_until(lambda wanted=len(lines) + more: len(_whole_lines(runs)) >= wanted, seconds=300)
-        time.sleep(random.uniform(0, 0.2 if more else 6.0))
+        in_the_middle = bool(random.integers(2))  # or as it starts
+        wanted = len(lines) + in_the_middle
+        _wait_until(lambda wanted=wanted: len(_whole_lines(runs)) >= wanted, seconds=300)
+        time.sleep(random.uniform(0, 0.2 if in_the_middle else 6.0))
         children = _children(program.pid)
         program.kill()
         assert program.communicate()[0] == ""
