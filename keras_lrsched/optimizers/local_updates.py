@@ -1,7 +1,7 @@
 """Local updates: workers train apart and average their weights now and then."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 from keras import ops
@@ -12,16 +12,21 @@ from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import Tensor, Variable
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
+from keras_lrsched.optimizers.sgd import SGD
 from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
+
+OUTER = {"nesterov": (0.7, 0.9), "slowmo": (1.0, 0.5), "scaffold": (1.0, 0.0)}
+"""The rules for what follows an average, with their learning rates and momenta."""
 
 
 @register(
     "local_updates",
     title="replicas that each run AdamW, averaged at times",
     paper="arXiv:2310.14423",
-    code=("hmxgr128/QSR",),
+    code=("hmxgr128/QSR", "facebookresearch/fairscale"),
     checked="read",
-    against="the authors' code; two replicas with AdamW agree with the formulas in NumPy",
+    against="the authors' code; two replicas agree with the formulas in NumPy, with AdamW and with the outer rules",
+    deviations="SCAFFOLD is from memory; with a schedule it divides by the sum of the learning rates of a round",
     kind="wrapper",
     options={"epsilon": 1e-8},
 )
@@ -31,30 +36,46 @@ class LocalUpdates(Wrapper):
         w_k = the inner optimizer's update of w_k with the gradient of replica k
         w_k = (w_1 + ... + w_K) / K,  H = period(t)     when t reaches the update that was due; the next is t + H
 
+    With `outer`, x are the weights that all replicas began the round with, D = x - (w_1 + ... + w_K) / K, and all go on from
+
+        "nesterov":  b = mu b + D;  x = x - outer_lr (D + mu b)                        as in DiLoCo, 0.7 and mu 0.9
+        "slowmo":    b = mu b + D / lr;  x = x - outer_lr lr b                         1.0 and mu 0.5
+        "scaffold":  x = x - outer_lr D;  c_k = c_k - c + (x - w_k) / (sum of lr);  c = mean of all c_k       1.0
+
+    where SCAFFOLD adds c - c_k to each gradient, around plain SGD. The learning rate of SlowMo is that of the last inner
+    update. An outer rule takes its step only when an average is due; `average()`, and the end of `fit`, give the mean.
+
     Between two averages the replicas of `tf.distribute` send each other no gradients. With a `SynchronizationPeriod` this is
     the quadratic synchronization rule: the lower the learning rate, the longer they train apart. The inner optimizer's
     momentum is never averaged: each replica has its own, as in the official code of that rule.
 
     It works in `fit` under `MirroredStrategy`, and with `strategy.run` in a loop of your own, also under
     `MultiWorkerMirroredStrategy`; there, divide the loss by the number of replicas, as Keras does. On one replica it is the
-    inner optimizer. When `fit` ends, it averages; after a loop of your own, call `average()`. Until then `evaluate` uses the
-    weights of each replica for its own part of the data, and a file gets those of the first.
+    inner optimizer, and an outer rule is refused. When `fit` ends, it averages; after a loop of your own, call `average()`.
+    Until then `evaluate` uses the weights of each replica for its own part of the data, and a file gets those of the first.
 
     Args:
         optimizer: The inner optimizer, of Keras or of this package; also its name or config as for `keras.optimizers.get`.
         period: H, in updates: a positive integer, or a `SynchronizationPeriod` or other schedule, which is read after each
             average. Defaults to `4`.
         name: As in Keras.
+        outer: The rule for what follows an average: `"nesterov"`, `"slowmo"` or `"scaffold"`. It takes two float32 numbers
+            for each parameter on each replica. Defaults to `None`, for the average itself.
+        outer_learning_rate: Its learning rate, above 0. Defaults to `None`, as above.
+        outer_momentum: mu, at least 0 and below 1. Defaults to `None`, as above.
 
     Raises:
         ValueError: If an argument is out of its range. If the inner optimizer averages weights itself (`use_ema`, or a
-            Schedule-Free one). When it is built: if there are several replicas and the inner optimizer leaves updates out,
+            Schedule-Free one). If it is not SGD without momentum, for SCAFFOLD. When it is built: if `outer` is given on one
+            replica; if there are several replicas and the inner optimizer leaves updates out,
             which one of them alone might (`nonfinite`); if there are several processes or a `keras.distribution` on JAX, or
             several processes on PyTorch, where nothing would be averaged.
 
     Reference:
         Gu et al., A Quadratic Synchronization Rule for Distributed Deep Learning, arXiv:2310.14423, whose official code,
-        hmxgr128/QSR, was read, not run. Two replicas with AdamW agree with the formulas above in NumPy.
+        hmxgr128/QSR, was read, not run. Two replicas with AdamW agree with the formulas above in NumPy. DiLoCo: Douillard et
+        al., arXiv:2311.08105. SlowMo: Wang et al., arXiv:1910.00643; the code in fairscale was read. SCAFFOLD: Karimireddy
+        et al., arXiv:1910.06378, from memory. Two replicas agree with scripts of the three.
 
     Example:
 
@@ -66,7 +87,15 @@ class LocalUpdates(Wrapper):
     [4, 8, 12, 17, 22, 28, 35, 44, 56, 76, 100]
     """
 
-    def __init__(self, optimizer: OptimizerLike, period: int | LearningRateSchedule = 4, name: str | None = None) -> None:
+    def __init__(
+        self,
+        optimizer: OptimizerLike,
+        period: int | LearningRateSchedule = 4,
+        name: str | None = None,
+        outer: Literal["nesterov", "slowmo", "scaffold"] | None = None,
+        outer_learning_rate: float | None = None,
+        outer_momentum: float | None = None,
+    ) -> None:
         super().__init__(optimizer, name)
         is_schedule = isinstance(period, keras.optimizers.schedules.LearningRateSchedule)
         self.period = period if is_schedule else validation.positive_int("period", period)
@@ -75,24 +104,60 @@ class LocalUpdates(Wrapper):
             raise ValueError(
                 f"LocalUpdates needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
             )
+        self._set_outer(outer, outer_learning_rate, outer_momentum)
+
+    def _set_outer(self, outer: Any, learning_rate: float | None, momentum: float | None) -> None:
+        self.outer = validation.one_of("outer", outer, (None, *OUTER))
+        self.outer_learning_rate, self.outer_momentum = learning_rate, momentum
+        for name, value in (("outer_learning_rate", learning_rate), ("outer_momentum", momentum)):
+            if value is not None and (outer is None or (outer == "scaffold" and name == "outer_momentum")):
+                raise ValueError(f"`{name}` is for another `outer`. Received: {name}={value!r}, outer={outer!r}")
+        if learning_rate is not None:
+            validation.positive_float("outer_learning_rate", learning_rate)
+        if momentum is not None:
+            validation.beta("outer_momentum", momentum)
+        if outer is None:
+            return
+        self.state_names = ("begin", "own", "common") if outer == "scaffold" else ("begin", "buffer")
+        rate, beta = OUTER[outer]
+        self._outer_rate = rate if learning_rate is None else float(learning_rate)
+        self._outer_momentum = beta if momentum is None else float(momentum)
+        *_, innermost = self._inner_optimizers()
+        is_plain = isinstance(innermost, (keras.optimizers.SGD, SGD)) and not innermost.momentum
+        if outer == "scaffold" and not is_plain:
+            raise ValueError(
+                "`outer='scaffold'` takes the way of a round for a sum of gradients, which needs SGD without momentum. "
+                f"Received: optimizer={innermost!r}"
+            )
 
     def build(self, variables: Sequence[Variable]) -> None:
         if self.built or not variables:
             return
         backends.require_replicas(type(self).__name__)
+        if self.outer and backends.replicas() == 1:
+            raise ValueError(f"An outer optimizer needs several replicas. Received: outer={self.outer!r} on one replica")
         nonfinite = getattr(self.inner_optimizer, "nonfinite", "propagate")
         if nonfinite != "propagate" and backends.replicas() > 1:
             raise ValueError(f"One replica alone might leave an update out. Received: an inner nonfinite={nonfinite!r}")
         super().build(variables)
         self._due = self.add_variable((), dtype="int", aggregation="only_first_replica", name="due")
+        if self.outer:
+            self._rates = self.add_variable((), dtype="float32", aggregation="only_first_replica", name="rates")
         for optimizer in self._inner_optimizers():
             backends.disable_all_reduce(optimizer)
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable] | None = None) -> None:
-        super().apply(backends.multiply_by_replicas(grads), trainable_variables)
+        grads = backends.multiply_by_replicas(grads)
+        if self.outer == "scaffold" and self.built:
+            known = keras_private.trained_by(self) if trainable_variables is None else list(trainable_variables)
+            grads = [self._with_variate(g, v) for g, v in zip(grads, known, strict=True)]
+        super().apply(grads, trainable_variables)
 
     def before_update(self, pairs: Pairs) -> Any:
-        return ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
+        done = ops.copy(ops.convert_to_tensor(keras_private.iterations(self)))
+        if self.outer:
+            self._before_outer(done)
+        return done
 
     def after_update(self, pairs: Pairs, before: Any) -> None:
         if backends.replicas() == 1:
@@ -100,7 +165,61 @@ class LocalUpdates(Wrapper):
         done, micro_steps = ops.convert_to_tensor(keras_private.iterations(self)), self.gradient_accumulation_steps or 1
         due = ops.where(ops.equal(before, 0), self._period_at(done, 0), ops.cast(self._due, done.dtype))
         is_due = ops.logical_and(ops.not_equal(done, before), done >= due * micro_steps)
+        if self.outer == "scaffold":
+            self._move_variates(is_due)
         self._average(is_due, due)
+        if self.outer:
+            self._outer_step(is_due)
+
+    # The outer rules
+
+    def _with_variate(self, g: Tensor, variable: Variable) -> Tensor:
+        """g + c - c_k."""
+        state = self._states[keras_private.variable_index(self, variable)]
+        if g is None or not state:
+            return g
+        g = backends.dense(g, variable)
+        return g + ops.cast(wide(state["common"]) - wide(state["own"]), g.dtype)
+
+    def _before_outer(self, done: Tensor) -> None:
+        """Keep the first weights, and add up the learning rates of the round."""
+        rate = ops.cast(keras_private.current_learning_rate(self.inner_optimizer), "float32")
+        self._rate = rate
+        self.assign(self._rates, ops.convert_to_tensor(self._rates) + rate / (self.gradient_accumulation_steps or 1))
+        for index, variable in enumerate(keras_private.trained_by(self)):
+            if state := self._states[index]:
+                first = ops.equal(done, 0)
+                self.assign(state["begin"], ops.where(first, self.value_of(variable, index), wide(state["begin"])))
+
+    def _move_variates(self, is_due: Tensor) -> None:
+        """c_k, and c, which is the mean of all."""
+        values, places = [], []
+        for index, variable in enumerate(keras_private.trained_by(self)):
+            if state := self._states[index]:
+                own, common, w = wide(state["own"]), wide(state["common"]), self.value_of(variable, index)
+                moved = own - common + (wide(state["begin"]) - w) / ops.cast(self._rates, w.dtype)
+                own = ops.where(is_due, moved, own)
+                self.assign(state["own"], own)
+                values.append(own)
+                places.append(([state["common"]], None))
+        backends.assign_mean_of_replicas(is_due, values, places)
+
+    def _outer_step(self, is_due: Tensor) -> None:
+        """Go on from the outer step, in the place of the mean, which the model has by now."""
+        for index, variable in enumerate(keras_private.trained_by(self)):
+            if state := self._states[index]:
+                begin, mean = wide(state["begin"]), self.value_of(variable, index)
+                distance, rate = begin - mean, ops.cast(self._outer_rate, begin.dtype)
+                if self.outer != "scaffold":
+                    old, mu = wide(state["buffer"]), self._outer_momentum
+                    scale = ops.cast(self._rate, begin.dtype) if self.outer == "slowmo" else 1.0
+                    buffer = mu * old + distance / scale
+                    distance = scale * buffer if self.outer == "slowmo" else distance + mu * buffer
+                    self.assign(state["buffer"], ops.where(is_due, buffer, old))
+                new = ops.where(is_due, begin - rate * distance, mean)
+                self.set_value(variable, index, new)
+                self.assign(state["begin"], ops.where(is_due, new, begin))
+        self.assign(self._rates, ops.where(is_due, 0.0, ops.convert_to_tensor(self._rates)))
 
     def average(self) -> None:
         """Average the weights, from outside of `strategy.run`, whether it is due or not."""
@@ -114,7 +233,8 @@ class LocalUpdates(Wrapper):
     def get_config(self) -> dict[str, Any]:
         period = self.period
         period = period if isinstance(period, int) else keras.saving.serialize_keras_object(period)
-        return {**super().get_config(), "period": period}
+        names = ("outer", "outer_learning_rate", "outer_momentum")
+        return {**super().get_config(), "period": period, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:

@@ -16,6 +16,7 @@ import numpy as np
 from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
 from tests.contract.callback_cases import CASES
+from tests.contract.optimizer_problem import RUNS, gradients, variables
 from tests.distributed import local_adamw, problem, processes
 
 ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -106,6 +107,39 @@ def local(inner):
     expected = local_adamw.weights(x, y, problem.BATCH, [float(rate(t)) for t in range(problem.STEPS)], period.averages(), 2)
     averages = [step + 1 for step, equal in enumerate(same) if equal]
     return {"apart": float(np.abs(model.get_weights()[0] - expected).max()), "averages": averages, "due": period.averages()}
+
+
+def outer(*runs):
+    """By how much the weights after each round, and those of each replica between, differ from the reference runs."""
+    rules = {
+        "outer_average_own": {},
+        "outer_diloco_own": {"outer": "nesterov"},
+        "outer_slowmo_own": {"outer": "slowmo"},
+        "scaffold_own": {"outer": "scaffold"},
+    }
+    return {run: _outer(RUNS[run]["traj"], 0.0 if run == "scaffold_own" else 0.9, rules[run]) for run in runs}
+
+
+def _outer(trajectory, momentum, options):
+    with TWO.scope():
+        kernel = variables()["kernel"]
+        optimizer = LocalUpdates(keras.optimizers.SGD(0.05, momentum=momentum), 2, **options)
+        optimizer.build([kernel])
+
+    @tf.function
+    def step(g):
+        k = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
+        optimizer.apply([(g * (1 + 0.5 * k) + 0.1 * k) / 2], [kernel])  # as of a loss that is divided by two
+
+    apart = []
+    for t, expected in enumerate(trajectory, start=1):
+        TWO.run(step, args=(gradients(t)[0],))
+        workers = [part.numpy().ravel() for part in TWO.experimental_local_results(kernel.value)]
+        if t % 2 == 0:
+            apart += [np.abs(worker - expected["x"]).max() for worker in workers]
+        elif "w0" in expected:
+            apart += [np.abs(w - expected[f"w{k}"]).max() for k, w in enumerate(workers)]
+    return float(max(apart))
 
 
 if __name__ == "__main__":

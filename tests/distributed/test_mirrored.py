@@ -25,6 +25,7 @@ def results():
         "callbacks": ["callbacks", "HypergradientLearningRate", "VolSched"],
         "refusals": ["refusals"],
         "local": ["local", "ours"],
+        "outer": ["outer", "outer_average_own", "outer_diloco_own", "outer_slowmo_own", "scaffold_own"],
     }
     by_name = run_tasks("mirrored.py", tasks, environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
     return {name: result for name, (result,) in by_name.items()}
@@ -84,6 +85,10 @@ def check_local(result):
 
 
 @nightly
+def test_outer_rules_follow_their_references(results):
+    within(TOLERANCE, results["outer"])
+
+
 def test_local_updates_follow_their_formulas(results):
     check_local(results["local"])
 

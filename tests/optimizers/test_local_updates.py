@@ -54,6 +54,28 @@ def test_refuses(inner, message):
         LocalUpdates(inner())
 
 
+def test_an_outer_rule_needs_replicas():
+    for outer in ("nesterov", "slowmo", "scaffold"):
+        with pytest.raises(ValueError, match=f"needs several replicas. Received: outer='{outer}'"):
+            LocalUpdates(keras.optimizers.SGD(0.1), outer=outer).build([keras.Variable([1.0])])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outer": "adam"}, "`outer` must be one of"),
+        ({"outer": "nesterov", "outer_momentum": 1.0}, "`outer_momentum` must be"),
+        ({"outer": "slowmo", "outer_learning_rate": 0}, "`outer_learning_rate` must be"),
+        ({"outer_momentum": 0.5}, "`outer_momentum` is for another `outer`"),
+        ({"outer": "scaffold", "outer_momentum": 0.5}, "`outer_momentum` is for another `outer`"),
+        ({"outer": "scaffold"}, "needs SGD without momentum"),
+    ],
+)
+def test_bad_outer_rules(options, message):
+    with pytest.raises(ValueError, match=message):
+        LocalUpdates(AdamW(), **options)
+
+
 def test_refuses_to_leave_updates_out_on_one_replica(monkeypatch):
     optimizer = LocalUpdates(AdamW(nonfinite="skip"))
     monkeypatch.setattr(backends, "replicas", lambda: 2)
