@@ -15,6 +15,7 @@ from .adan import Adan as Adan
 from .apollo import Apollo as Apollo
 from .apollo_mini import ApolloMini as ApolloMini
 from .came import CAME as CAME
+from .classp import CLASSP as CLASSP
 from .cocob import COCOB as COCOB
 from .conditional_gradient import ConditionalGradient as ConditionalGradient
 from .dadapt_adam import DAdaptAdam as DAdaptAdam
@@ -22,6 +23,7 @@ from .dadapt_lion import DAdaptLion as DAdaptLion
 from .dadapt_sgd import DAdaptSGD as DAdaptSGD
 from .dog import DoG as DoG
 from .dowg import DoWG as DoWG
+from .elastic_weight_consolidation import ElasticWeightConsolidation as ElasticWeightConsolidation
 from .fira import Fira as Fira
 from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
@@ -66,6 +68,7 @@ from .simplified_ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
 from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
 from .stable_spam import StableSPAM as StableSPAM
+from .tag import TAG as TAG
 from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
 from .yogi import Yogi as Yogi
