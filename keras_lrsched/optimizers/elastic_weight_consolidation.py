@@ -81,17 +81,17 @@ class ElasticWeightConsolidation(Wrapper):
         """Hold the weights as they are, by the gradients of a task: a list for each sample, or batch, as for `apply`."""
         if not self.built:
             raise ValueError("The optimizer has no state yet: call `build(variables)` first.")
-        total, count = [0.0] * len(self._states), 0
+        variables, count = keras_private.trained_by(self), 0
+        total = [np.zeros(tuple(variable.shape)) for variable in variables]
         for each in gradients:
-            arrays = [
-                0.0 if g is None else np.asarray(ops.convert_to_numpy(ops.cast(g, "float32")), "float64") for g in each
-            ]
-            new = [a**2 for a in arrays] if self.fisher == "diagonal" else arrays
-            total, count = [old + a for old, a in zip(total, new, strict=True)], count + 1
+            for f, g in zip(total, each, strict=True):
+                if g is not None:
+                    array = np.asarray(ops.convert_to_numpy(ops.cast(g, "float32")), "float64")
+                    f += array**2 if self.fisher == "diagonal" else array
+            count += 1
         if not count:
             raise ValueError("`gradients` must have those of one sample at least. Received: none")
-        pairs = zip(keras_private.trained_by(self), self._states, total, strict=True)
-        for index, (variable, state, f) in enumerate(pairs):
+        for index, (variable, state, f) in enumerate(zip(variables, self._states, total, strict=True)):
             if state:
                 self._hold(state, np.array(ops.convert_to_numpy(self.value_of(variable, index))), f / count)
 
