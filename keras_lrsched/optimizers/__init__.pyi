@@ -38,6 +38,7 @@ from .lookahead import Lookahead as Lookahead
 from ._loss_aware_optimizer import LossAwareOptimizer as LossAwareOptimizer
 from .madgrad import MADGRAD as MADGRAD
 from .mars import MARS as MARS
+from .mechanic import Mechanic as Mechanic
 from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
 from .muon import Muon as Muon

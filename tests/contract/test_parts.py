@@ -21,7 +21,18 @@ from .test_optimizers import SHAPES, assert_same, numbers
 
 PARTS = ((1, 3), (0, 2), (1, 3), (0, 1, 2, 3), (2,), (0, 2), (0, 1, 2, 3), (1, 3))
 """The variables that take part in each step; the first step has a part of them only."""
-SHARED = ("DAdaptAdam", "DAdaptLion", "DAdaptSGD", "DoG", "DoWG", "MoMo", "MoMoAdam", "PolyakMomentum", "Prodigy")
+SHARED = (
+    "DAdaptAdam",
+    "DAdaptLion",
+    "DAdaptSGD",
+    "DoG",
+    "DoWG",
+    "Mechanic",
+    "MoMo",
+    "MoMoAdam",
+    "PolyakMomentum",
+    "Prodigy",
+)
 """Those whose step size comes from sums over all variables: each variable alone would have another."""
 START_LATE = ("ADOPT",)
 """Those that do not move a variable by its first gradient."""
@@ -183,7 +194,8 @@ IN_MICRO_STEPS = (((1, 3), (0, 1)), ((0, 2), (3,)), ((1,), (1, 2)), ((0,), (0, 1
 ACCUMULATED = [
     variant(of_case(case), case.name)
     for case in CASES
-    if case.name != "Grokfast" and (BACKEND != "jax" or case.name in SHARED[::2])  # which refuses accumulation
+    if case.name not in ("Grokfast", "Mechanic")
+    and (BACKEND != "jax" or case.name in SHARED[::2])  # which refuse accumulation
 ]
 
 
@@ -259,7 +271,7 @@ def test_a_missing_gradient_is_zero_in_the_model_of_the_loss():
 
 
 OFFSET = 2.0
-DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "ConditionalGradient", "Lamb", "Lars", "MoMo", "MoMoAdam")
+DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "ConditionalGradient", "Lamb", "Lars", "Mechanic", "MoMo", "MoMoAdam")
 
 
 FREE = [variant(of_case(case, weight_decay=None), case.name) for case in CASES if case.name not in DEPEND_ON_WEIGHTS]

@@ -22,6 +22,10 @@ EPSILON = ({"epsilon": -1e-8}, {"epsilon": "small"}, {"epsilon": None})
 DISTANCE = ({"d0": 0}, {"d0": -1e-6}, {"d0": None}, {"growth_rate": 0.9}, {"growth_rate": float("nan")})
 GROWTH = 1e-5  # relative, where d grows and rounding with it
 SHARED = {"test_weight_decay_and_its_exclusion": "the decay of one variable changes d, which all share"}
+DISTANCE_OF_ALL = {
+    **SHARED,
+    "test_learning_rate_multipliers": "the way of one variable changes the step size, which all share",
+}
 
 
 def tell_loss(optimizer, t, run):
@@ -166,7 +170,7 @@ CASES = [
         quadratic_rate=1.0,
         digits_rate=1.0,
         state_bytes=4,
-        differs=SHARED,
+        differs=DISTANCE_OF_ALL,
         bad=({"reps_rel": 0}, {"epsilon": 0}, {"epsilon": None}),
     ),
     Case(
@@ -176,7 +180,7 @@ CASES = [
         quadratic_rate=1.0,
         digits_rate=1.0,
         state_bytes=4,
-        differs=SHARED,
+        differs=DISTANCE_OF_ALL,
         bad=({"init_estim_sq_dist": 0}, {"epsilon": 0}, {"epsilon": None}),
     ),
     Case(

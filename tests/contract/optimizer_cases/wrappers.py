@@ -1,7 +1,15 @@
 """Lookahead, learning rates by layer, local updates, Grokfast."""
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import Grokfast, LayerwiseLearningRate, LocalUpdates, Lookahead, ScheduleFreeWrapper, get
+from keras_lrsched.optimizers import (
+    Grokfast,
+    LayerwiseLearningRate,
+    LocalUpdates,
+    Lookahead,
+    Mechanic,
+    ScheduleFreeWrapper,
+    get,
+)
 
 from . import Case, Trajectory
 
@@ -129,5 +137,32 @@ CASES = [
         | {"test_moving_average_of_weights": "refuses an average of weights"}
         | {"test_nonfinite_gradients_raise": "refuses it, since the model would be left with z"},
         bad=({"beta_1": 0.0}, {"beta_1": 1}, {"weight_decay_at_y": -0.1}, {"r": -1}, {"weight_lr_power": None}),
+    ),
+    Wrapped(
+        Mechanic,
+        (
+            Trajectory("mechanic_optax_sgd", {"optimizer": keras_own("SGD", learning_rate=1.0), "s_init": 1e-3}),
+            Trajectory("mechanic_optax_adam", {"optimizer": adamw_without_decay(1.0), "s_init": 1e-3}),
+        ),
+        options={"learning_rate": 1.0, "s_init": 0.03},
+        quadratic_rate=1.0,
+        digits_rate=1.0,
+        state_bytes=12 + 4 * 6 * 4 / (64 * 32),
+        differs={**NESTED, **dict.fromkeys(ACCUMULATE, "refuses accumulation; test_mechanic.py has the test")}
+        | {
+            "test_clipping": "takes gradients before they are clipped",
+            "test_fit": "refuses an average of weights; test_mechanic.py has a fit",
+            "test_moving_average_of_weights": "refuses an average of weights",
+            "test_weight_decay_and_its_exclusion": "the decay of one variable changes the scale of all",
+            "test_learning_rate_multipliers": "the steps of one variable change the scale of all",
+        },
+        bad=(
+            {"s_decay": -1},
+            {"s_init": 0},
+            {"num_betas": 0},
+            {"epsilon": 0},
+            {"gradient_accumulation_steps": 2},
+            {"use_ema": True},
+        ),
     ),
 ]
