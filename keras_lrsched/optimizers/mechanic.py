@@ -138,8 +138,8 @@ class Mechanic(Wrapper):
             u = w - self.value_of(variable, index)
             factor, total = (ops.cast(number, w.dtype) for number in (scale / (old_scale + self.epsilon), scale))
             new_way = ops.where(happened, factor * way - total * u, way)
-            self.assign(self._states[index]["travelled"], new_way)
             self.set_value(variable, index, ops.where(happened, w + (new_way - way), w))
+            self.assign(self._states[index]["travelled"], new_way)  # last: PyTorch's `way` shares its memory
         self.__dict__["_gradients"] = {}
 
     def _gain(
