@@ -29,7 +29,7 @@ class ProximalAdagrad(Optimizer):
         v = v + g^2
         k = lr / sqrt(v)
         w = w - k g
-        w = sign(w) max(|w| - k l1, 0) / (1 + k l2)
+        w = sign(w) max(|w| - k l1_regularization_strength, 0) / (1 + k l2_regularization_strength)
 
     v starts at `initial_accumulator_value`. Each entry is updated by itself, whatever the shape. The arguments are those of
     TensorFlow Addons. State: one float32 number for each parameter.
@@ -37,8 +37,8 @@ class ProximalAdagrad(Optimizer):
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
         initial_accumulator_value: Where v starts, above 0. Defaults to `0.1`.
-        l1: Strength of the L1 regularization. Defaults to `0.0`.
-        l2: Strength of the L2 regularization. Defaults to `0.0`.
+        l1_regularization_strength: Strength of the L1 regularization. Defaults to `0.0`.
+        l2_regularization_strength: Strength of the L2 regularization. Defaults to `0.0`.
         weight_decay: L2 regularization that is added to the gradient, and so counts in v: a number, a
             `LearningRateSchedule`, or `None`. Defaults to `None`.
         **options: See `keras_lrsched.optimizers.Optimizer`.
@@ -54,7 +54,8 @@ class ProximalAdagrad(Optimizer):
     Example:
 
     >>> w = keras.Variable([1.0, 0.2])
-    >>> ProximalAdagrad(learning_rate=0.1, initial_accumulator_value=1e-9, l1=1.5).apply([keras.ops.array([1.0, 1.0])], [w])
+    >>> optimizer = ProximalAdagrad(learning_rate=0.1, initial_accumulator_value=1e-9, l1_regularization_strength=1.5)
+    >>> optimizer.apply([keras.ops.array([1.0, 1.0])], [w])
     >>> w.numpy().round(4)  # by 0.1, and by 0.15 towards 0
     array([0.75, 0.  ], dtype=float32)
     """
@@ -65,15 +66,19 @@ class ProximalAdagrad(Optimizer):
         self,
         learning_rate: LearningRate = 1e-3,
         initial_accumulator_value: float = 0.1,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        l1_regularization_strength: float = 0.0,
+        l2_regularization_strength: float = 0.0,
         weight_decay: WeightDecay = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.initial_accumulator_value = validation.positive_float("initial_accumulator_value", initial_accumulator_value)
-        self.l1 = validation.non_negative_float("l1", l1)
-        self.l2 = validation.non_negative_float("l2", l2)
+        self.l1_regularization_strength = validation.non_negative_float(
+            "l1_regularization_strength", l1_regularization_strength
+        )
+        self.l2_regularization_strength = validation.non_negative_float(
+            "l2_regularization_strength", l2_regularization_strength
+        )
 
     def couples_weight_decay(self) -> bool:
         return True
@@ -87,4 +92,5 @@ class ProximalAdagrad(Optimizer):
         state.v = state.v + ops.square(g)
         k = ctx.learning_rate * ops.rsqrt(state.v)
         w = w - k * g
-        return sign(w) * ops.maximum(ops.abs(w) - k * self.l1, 0.0) / (1 + k * self.l2)
+        size = ops.maximum(ops.abs(w) - k * self.l1_regularization_strength, 0.0)
+        return sign(w) * size / (1 + k * self.l2_regularization_strength)

@@ -18,7 +18,7 @@ from keras_lrsched.optimizers.fused_optimizer import FusedOptimizer
     code=("tensorflow/addons",),
     checked="trajectory",
     against="SGDW of TensorFlow Addons",
-    deviations="the weight decay of SGDW is not multiplied by the learning rate",
+    deviations="the weight decay is multiplied by the learning rate, unless `independent_weight_decay`",
     kind="optimizer",
     options={"momentum": 0.9},
 )
@@ -28,6 +28,8 @@ class SGD(FusedOptimizer):
         m = momentum m + g
         w = (1 - lr weight_decay) w - lr m                      (heavy ball)
         w = (1 - lr weight_decay) w - lr (g + momentum m)       (Nesterov)
+
+    With `independent_weight_decay`, it is SGDW of TensorFlow Addons: (1 - weight_decay) in place of (1 - lr weight_decay).
 
     The arguments of `keras.optimizers.SGD` in its order, with its defaults; 0.9 is the usual momentum. The learning rate
     stays outside of the momentum, as in PyTorch: when a schedule lowers it, the step is lower at once. Keras' SGD keeps
@@ -41,6 +43,8 @@ class SGD(FusedOptimizer):
         weight_decay: A number, a `LearningRateSchedule`, or `None`. Defaults to `None`.
         clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
             gradient_accumulation_steps, name: As in Keras.
+        independent_weight_decay: Whether the weight decay is not multiplied by the learning rate, in plain Keras operations.
+            Defaults to `False`.
         **options: See `keras_lrsched.optimizers.Optimizer`, and `fused`.
 
     Raises:
@@ -80,6 +84,7 @@ class SGD(FusedOptimizer):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
+        independent_weight_decay: bool = False,
         **options: Unpack[OwnFusedOptions],
     ) -> None:
         super().__init__(
@@ -98,12 +103,17 @@ class SGD(FusedOptimizer):
         )
         self.momentum = validation.beta("momentum", momentum)
         self.nesterov = nesterov
+        self.independent_weight_decay = bool(independent_weight_decay)
 
     def make_state(self, variable: Variable) -> dict[str, Any]:
         return super().make_state(variable) if self.momentum or self.fused is True else {}
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
-        return w - ctx.learning_rate * (self._direction(g, state) + ctx.weight_decay * w)
+        new = w - ctx.learning_rate * self._direction(g, state)
+        return new - self.decay(w, new, ctx)
+
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        return ctx.weight_decay * w if self.independent_weight_decay else super().decay(w, new, ctx)
 
     def _direction(self, g: Tensor, state: OptimizerState) -> Tensor:
         if "momentum" in state:
@@ -122,6 +132,8 @@ class SGD(FusedOptimizer):
             "momentum" not in self._states[keras_private.variable_index(self, variable)] for variable in present
         ):
             return "they read a momentum. Received: momentum=0."
+        if self.independent_weight_decay:
+            return "they multiply weight decay by the learning rate. Received: independent_weight_decay=True."
         return super()._unsuited(variables)
 
     def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:

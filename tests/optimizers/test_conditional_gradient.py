@@ -54,7 +54,7 @@ def test_schedule_of_the_share_that_remains():
 
 def test_proximal_adagrad_sets_weights_to_zero_and_keeps_them():
     """Where the gradient is smaller than l1."""
-    optimizer, w = ProximalAdagrad(0.5, l1=0.2), keras.Variable([0.3, 0.3])
+    optimizer, w = ProximalAdagrad(0.5, l1_regularization_strength=0.2), keras.Variable([0.3, 0.3])
     for _ in range(30):
         optimizer.apply([ops.convert_to_tensor([0.1, -0.5])], [w])
     assert number(w)[0] == 0

@@ -87,7 +87,13 @@ CASES = [
     Case(
         SGD,
         # there the decay is not multiplied by the learning rate
-        (Trajectory("sgdw_tfa", {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9}),),
+        (
+            Trajectory("sgdw_tfa", {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9}),
+            Trajectory(
+                "sgdw_tfa",
+                {"learning_rate": 0.1, "weight_decay": 0.01, "momentum": 0.9, "independent_weight_decay": True},
+            ),
+        ),
         options={"learning_rate": 0.01, "momentum": 0.9},
         quadratic_rate=0.05,
         digits_rate=0.05,

@@ -27,15 +27,19 @@ CASES = [
     Case(
         ProximalAdagrad,
         (
-            Trajectory("proximal_adagrad_tensorflow", {"learning_rate": 0.1, "l1": 0.02, "l2": 0.1}),
             Trajectory(
-                "proximal_adagrad_tensorflow_l2", {"learning_rate": 0.1, "l2": 0.3, "initial_accumulator_value": 0.01}
+                "proximal_adagrad_tensorflow",
+                {"learning_rate": 0.1, "l1_regularization_strength": 0.02, "l2_regularization_strength": 0.1},
+            ),
+            Trajectory(
+                "proximal_adagrad_tensorflow_l2",
+                {"learning_rate": 0.1, "l2_regularization_strength": 0.3, "initial_accumulator_value": 0.01},
             ),
         ),
         options={"learning_rate": 0.1},
         quadratic_rate=1.0,
         digits_rate=0.1,
         state_bytes=4,
-        bad=({"initial_accumulator_value": 0}, {"l1": -1}, {"l2": None}),
+        bad=({"initial_accumulator_value": 0}, {"l1_regularization_strength": -1}, {"l2_regularization_strength": None}),
     ),
 ]
