@@ -39,6 +39,7 @@ CASES = [
     Case("LearningRateLogger", lambda sample: callbacks.LearningRateLogger()),
     Case("LossRecorder", lambda sample: callbacks.LossRecorder()),
     Case("MagnitudePruning", lambda sample: callbacks.MagnitudePruning(SparsityRamp(0.0, 0.5, 2, 12, frequency=3))),
+    Case("OperatorNormRecorder", lambda sample: callbacks.OperatorNormRecorder()),
     Case("PrecisionSchedule", lambda sample: callbacks.PrecisionSchedule(["int8_jetfire", None, "mxfp8"], [5, 12])),
     Case(
         "ScheduleHyperparameter",
