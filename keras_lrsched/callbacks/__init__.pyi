@@ -13,6 +13,7 @@ from .learning_rate_finder import LearningRateFinder as LearningRateFinder
 from .learning_rate_logger import LearningRateLogger as LearningRateLogger
 from .loss_recorder import LossRecorder as LossRecorder
 from .magnitude_pruning import MagnitudePruning as MagnitudePruning
+from .operator_norm_recorder import OperatorNormRecorder as OperatorNormRecorder
 from .precision_schedule import PrecisionSchedule as PrecisionSchedule
 from .schedule_free_evaluation import ScheduleFreeEvaluation as ScheduleFreeEvaluation
 from .schedule_hyperparameter import ScheduleHyperparameter as ScheduleHyperparameter

@@ -76,4 +76,7 @@ from .yogi import Yogi as Yogi
 from ._lookup import get as get
 from .minimize import minimize as minimize
 from ._lookup import names as names
+from .refactorize_low_rank import refactorize_low_rank as refactorize_low_rank
+from .reset_moments import reset_moments as reset_moments
 from keras_lrsched._core.roles import roles as roles
+from .shrink_perturb import shrink_perturb as shrink_perturb
