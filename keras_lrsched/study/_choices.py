@@ -171,9 +171,34 @@ def usual_learning_rate(factory: OptimizerFactory) -> float:
 
 
 def fingerprint(optimizer: keras.optimizers.Optimizer) -> str:
-    """An optimizer as text, the same in another program."""
-    config = {name: value for name, value in optimizer.get_config().items() if name not in ("name", "learning_rate")}
-    return re.sub(r" at 0x\w+", "", f"{type(optimizer).__name__}({config!r})")
+    """An optimizer with its options as text, the same in another program.
+
+    Options that have their defaults are left out, so a version with more options does not make it another one.
+    """
+    options = _options(optimizer, _defaults(type(optimizer)))
+    shown = ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))
+    return re.sub(r" at 0x\w+", "", f"{type(optimizer).__name__}({shown})")
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """The defaults of the constructor of a class, and of those of its bases, for options that they pass on."""
+    found: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        parameters = inspect.signature(each.__init__).parameters if "__init__" in vars(each) else {}
+        found |= {name: it.default for name, it in parameters.items() if it.default is not inspect.Parameter.empty}
+    return found
+
+
+def _options(optimizer: keras.optimizers.Optimizer, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an optimizer that are not its defaults; no patterns in a list are none."""
+
+    def is_default(name: str, value: Any) -> bool:
+        if name not in defaults:
+            return False
+        return value == defaults[name] or (value in ([], {}) and not defaults[name])
+
+    config = optimizer.get_config().items()
+    return {name: value for name, value in config if name not in ("name", "learning_rate") and not is_default(name, value)}
 
 
 def _as_number(learning_rate: Any) -> float:

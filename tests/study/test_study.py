@@ -360,6 +360,21 @@ class TestInterruption:
         assert [each.loss.tolist() for each in outcomes] == [each.loss.tolist() for each in undisturbed]
         assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 3
 
+    def test_an_option_that_a_new_version_adds(self, tmp_path):
+        class Newer(keras.optimizers.SGD):
+            def __init__(self, learning_rate=0.01, patterns=(), scale=1.0, **options):
+                super().__init__(learning_rate, **options)
+                self.patterns, self.scale = list(patterns), scale
+
+            def get_config(self):
+                return super().get_config() | {"patterns": self.patterns, "scale": self.scale}
+
+        Newer.__name__ = "SGD"
+        study(directory=tmp_path, optimizers={"mine": keras.optimizers.SGD})
+        study(directory=tmp_path, optimizers={"mine": Newer})
+        with pytest.raises(ValueError, match=r"optimizers\['mine'\]='SGD\(scale=2.0\)', there .*='SGD\(\)'"):
+            study(directory=tmp_path, optimizers={"mine": lambda rate: Newer(rate, scale=2.0)})
+
     def test_another_program_that_runs_it(self, tmp_path):
         made = study(directory=tmp_path)
         import fcntl
