@@ -184,7 +184,8 @@ def _defaults(kind: type) -> dict[str, Any]:
     """The defaults of the constructor of a class, and of those of its bases, for options that they pass on."""
     found: dict[str, Any] = {}
     for each in reversed(kind.__mro__):
-        parameters = inspect.signature(each.__init__).parameters if "__init__" in vars(each) else {}
+        own = vars(each).get("__init__")
+        parameters = inspect.signature(own).parameters if callable(own) else {}
         found |= {name: it.default for name, it in parameters.items() if it.default is not inspect.Parameter.empty}
     return found
 
