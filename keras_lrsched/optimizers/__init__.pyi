@@ -45,6 +45,8 @@ from .muon import Muon as Muon
 from .nadamw import NAdamW as NAdamW
 from .normuon import NorMuon as NorMuon
 from .novograd import NovoGrad as NovoGrad
+from .oasis import OASIS as OASIS
+from .oasis_model import OASISModel as OASISModel
 from .optimizer import Optimizer as Optimizer
 from ._update_context import OptimizerState as OptimizerState
 from .psgd_kron import PSGDKron as PSGDKron

@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from keras_lrsched._core import keras_private
-from keras_lrsched._core.backends import hessian_product, value_and_gradient
+from keras_lrsched._core.backends import value_and_gradient
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import Tensor
+from keras_lrsched.optimizers._hutchinson import hutchinson, of_all, optimizer_of
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._multi_pass_model import MultiPassModel, Pass, State, loss_scale
 from keras_lrsched.optimizers.sophia import Sophia
@@ -79,17 +80,7 @@ class SophiaModel(MultiPassModel):
 
         estimates, seed = ops.cond(is_due, estimated, zeros)
         generator.assign(seed)
-        optimizer.update_hessian(self._of_all(optimizer, estimates, gradients), when=is_due)
-
-    def _of_all(
-        self, optimizer: Any, estimates: Sequence[Tensor | None], gradients: Sequence[Tensor]
-    ) -> list[Tensor | None]:
-        """The estimates in the order of the optimizer, with `None` for what is frozen or has no gradient."""
-        every = [None] * len(optimizer._states)
-        for variable, estimate, gradient in zip(self.trainable_variables, estimates, gradients, strict=True):
-            if gradient is not None:
-                every[keras_private.variable_index(optimizer, variable)] = estimate
-        return every
+        optimizer.update_hessian(of_all(self, optimizer, estimates, gradients), when=is_due)
 
     def _sampled_gradient(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[list[Tensor], Tensor]:
         """The gradient for labels from the model itself, scaled from their number to the one the optimizer multiplies by."""
@@ -112,23 +103,10 @@ class SophiaModel(MultiPassModel):
         return [wide(g) * ops.cast(factor, wide(g).dtype) for g in gradients], seed
 
     def _curvature(self, values: Sequence[Tensor], state: State, batch: Any) -> tuple[list[Tensor], Tensor]:
-        """z (H z) with random signs z."""
-        optimizer = self._sophia()
-        with keras.StatelessScope(state) as scope:
-            scale = ops.convert_to_tensor(loss_scale(self.optimizer))
-            uniform = [keras.random.uniform(value.shape, seed=optimizer.sampling, dtype="float32") for value in values]
-            seed = scope.get_current_value(optimizer.sampling.state)
-        z = [ops.cast(ops.where(u < 0.5, -1.0, 1.0), value.dtype) for u, value in zip(uniform, values, strict=True)]
-        products = hessian_product(lambda at: scale * self.outputs_and_loss(at, state, batch)[1], values, z)
-        return [wide(a) * wide(b) / ops.cast(scale, wide(b).dtype) for a, b in zip(z, products, strict=True)], seed
+        return hutchinson(self, values, state, batch, self._sophia().sampling)
 
     def _sophia(self) -> Sophia:
-        optimizer = self.optimizer
-        while hasattr(optimizer, "inner_optimizer"):
-            optimizer = optimizer.inner_optimizer
-        if not isinstance(optimizer, Sophia):
-            raise ValueError(f"SophiaModel needs the optimizer Sophia of keras_lrsched. Received: optimizer={optimizer!r}")
-        return optimizer
+        return optimizer_of(self, Sophia)
 
     def _check_loss(self) -> None:
         known = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)

@@ -30,6 +30,7 @@ SHARED = (
     "Mechanic",
     "MoMo",
     "MoMoAdam",
+    "OASIS",
     "PolyakMomentum",
     "Prodigy",
 )

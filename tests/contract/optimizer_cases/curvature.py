@@ -1,6 +1,6 @@
-"""Sophia."""
+"""Sophia, OASIS."""
 
-from keras_lrsched.optimizers import Sophia
+from keras_lrsched.optimizers import OASIS, Sophia
 from tests.contract.optimizer_problem import gradients
 
 from . import Case, Trajectory
@@ -26,6 +26,24 @@ CASES = [
             {"batch_size": 0},
             {"update_period": 1.5},
             {"estimator": "gnb"},
+        ),
+    ),
+    Case(
+        OASIS,
+        (),  # its reference run goes down a quadratic: test_oasis.py
+        options={"initial_step": 0.01},
+        quadratic_rate=1.0,
+        digits_rate=1.0,
+        state_bytes=12,
+        differs={
+            "test_fit": "needs last gradients of the same batch; test_oasis.py has a fit",
+            "test_learning_rate_multipliers": "the way of one variable changes the step size, which all share",
+        },
+        bad=(
+            {"initial_step": 0},
+            {"beta_2": 1},
+            {"alpha": 0},
+            {"initial_hessian": 0},
         ),
     ),
 ]
