@@ -2,6 +2,7 @@
 
 from keras_lrsched._core import registry
 from keras_lrsched.optimizers import (
+    GradientGrouping,
     Grokfast,
     LayerwiseLearningRate,
     LocalUpdates,
@@ -164,5 +165,13 @@ CASES = [
             {"gradient_accumulation_steps": 2},
             {"use_ema": True},
         ),
+    ),
+    Wrapped(
+        GradientGrouping,
+        (Trajectory("adamw_torch", {"optimizer": adamw(1e-3)}),),  # before the first clustering
+        options={"learning_rate": 0.01, "every": 3, "beta_3": 0.5, "exclude_from_grouping": []},
+        state_bytes=16,
+        differs={**NESTED, "test_weight_decay_and_its_exclusion": "the factors of all variables have one median"},
+        bad=({"clusters": 1}, {"every": 0}, {"beta": 1}, {"beta_3": None}, {"exclude_from_grouping": "bias"}),
     ),
 ]
