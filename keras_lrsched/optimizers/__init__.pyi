@@ -1,6 +1,7 @@
 """Public names of keras_lrsched.optimizers. Made by `make api`."""
 
 from .adopt import ADOPT as ADOPT
+from .allora import ALLoRADense as ALLoRADense
 from .ademamix import AdEMAMix as AdEMAMix
 from .adabelief import AdaBelief as AdaBelief
 from .adabound import AdaBound as AdaBound
@@ -27,6 +28,7 @@ from .elastic_weight_consolidation import ElasticWeightConsolidation as ElasticW
 from .fira import Fira as Fira
 from .fused_optimizer import FusedOptimizer as FusedOptimizer
 from .galore import GaLore as GaLore
+from .gradient_grouping import GradientGrouping as GradientGrouping
 from .grokfast import Grokfast as Grokfast
 from .laprop import LaProp as LaProp
 from .lamb import Lamb as Lamb
@@ -72,6 +74,7 @@ from .sophia import Sophia as Sophia
 from .sophia_model import SophiaModel as SophiaModel
 from .stable_spam import StableSPAM as StableSPAM
 from .tag import TAG as TAG
+from .tract import TrAct as TrAct
 from ._update_context import UpdateContext as UpdateContext
 from .wrapper import Wrapper as Wrapper
 from .yogi import Yogi as Yogi
