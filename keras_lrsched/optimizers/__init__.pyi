@@ -22,6 +22,8 @@ from .conditional_gradient import ConditionalGradient as ConditionalGradient
 from .dadapt_adam import DAdaptAdam as DAdaptAdam
 from .dadapt_lion import DAdaptLion as DAdaptLion
 from .dadapt_sgd import DAdaptSGD as DAdaptSGD
+from .dion import Dion as Dion
+from .dion2 import Dion2 as Dion2
 from .dog import DoG as DoG
 from .dowg import DoWG as DoWG
 from .elastic_weight_consolidation import ElasticWeightConsolidation as ElasticWeightConsolidation

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, Unpack
 
+import numpy as np
 from keras import ops
 
+from keras_lrsched import kernels
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.roles import Role
 from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
@@ -19,19 +21,27 @@ from keras_lrsched.optimizers._matrices import (
     warn_of_guesses,
 )
 from keras_lrsched.optimizers._numerics import average, bias_correction
-from keras_lrsched.optimizers._options import Options
+from keras_lrsched.optimizers._options import LowRankOptions, Options
 from keras_lrsched.optimizers._update_context import OptimizerState, UpdateContext
+from keras_lrsched.optimizers.adamw import adamw_parameters
+from keras_lrsched.optimizers.fused_optimizer import column
 from keras_lrsched.optimizers.optimizer import Optimizer
 
 View: TypeAlias = MatrixView | SplitView
 
 
-class HiddenMatrixOptions(Options, total=False):
-    """Arguments that a method for matrices hands on to `MatrixOptimizer`, beside those of its AdamW."""
+class HiddenMatrixUnseededOptions(LowRankOptions, total=False):
+    """Arguments that a method with a `seed` of its own hands on to `MatrixOptimizer`, beside those of its AdamW."""
 
     exclude_layers: Patterns
     exclude_embeddings: bool
     input_axes: Mapping[str, int] | None
+
+
+class HiddenMatrixOptions(HiddenMatrixUnseededOptions, total=False):
+    """Arguments that a method for matrices hands on to `MatrixOptimizer`, beside those of its AdamW."""
+
+    seed: int | None
 
 
 class MatrixOptimizer(Optimizer):
@@ -140,6 +150,43 @@ class MatrixOptimizer(Optimizer):
 
     def _current_adam_decay(self) -> Any:
         return self._current_decay(self.adam_weight_decay)
+
+    def _update_variables(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable], learning_rate: Any
+    ) -> None:
+        places = [keras_private.variable_index(self, variable) for variable in trainable_variables]
+        others = [v for v, place in zip(trainable_variables, places, strict=True) if not self.has_matrix(place)]
+        if not self._has_kernel(others):
+            super()._update_variables(grads, trainable_variables, learning_rate)
+            return
+        triples = [*zip(grads, trainable_variables, places, strict=True)]
+        self._update_others([each for each in triples if not self.has_matrix(each[2])], learning_rate)
+        matrices = [each for each in triples if self.has_matrix(each[2])]
+        super()._update_variables([g for g, _, _ in matrices], [v for _, v, _ in matrices], learning_rate)
+
+    def _has_kernel(self, variables: Sequence[Variable]) -> bool:
+        """Whether the compiled update of `AdamW` is for what is no matrix."""
+        rules = self._step_rule() or self.adaptive_clipping or self.z_clipping or self.gradient_centralization
+        is_plain = not (rules or self.corrected_weight_decay or self.master_weights or self.stochastic_rounding)
+        is_plain = is_plain and self.nonfinite == "propagate" and not self._waiting_places
+        return bool(variables) and is_plain and kernels.reason_against(variables) is None
+
+    def _update_others(self, triples: Sequence[tuple[Tensor, Variable, int]], learning_rate: Any) -> None:
+        """Update by AdamW, all variables in one call."""
+        gradients, variables, places = zip(*triples, strict=True)
+        t = ops.cast(self.iterations, "float32") + 1
+        parameters = {"gradient_scale": 1.0, **adamw_parameters(self.adam_beta_1, self.adam_beta_2, self.epsilon, t)}
+        state = [[self._states[place][name] for name in ("m", "v")] for place in places]
+        decay = self._current_adam_decay()
+        decays = [self._decay_multipliers[i] if self._decayed[i] and decay is not None else 0.0 for i in places]
+        multipliers = [self.adam_lr_ratio * self._multipliers[i] for i in places]
+        rates = [
+            ops.cast(learning_rate, "float32") * column(multipliers),
+            ops.cast(0.0 if decay is None else decay, "float32") * column(decays),
+            column([0.0] * len(places)),
+        ]
+        seed = ops.cast(np.zeros(2), "uint32")
+        kernels.update("adamw", variables, state, gradients, ops.stack(rates, axis=-1), parameters, seed, False, [])
 
     def before_update(self, contexts: Sequence[UpdateContext]) -> dict[int, Tensor]:
         """The steps of the matrices, by the places of their variables."""

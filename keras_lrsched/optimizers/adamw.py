@@ -135,12 +135,17 @@ class AdamW(FusedOptimizer):
         return super()._unsuited(variables)
 
     def kernel_parameters(self, t: Tensor) -> dict[str, Tensor]:
-        return {
-            "beta_1": self.beta_1,
-            "gradient_weight": 1 - self.beta_1,
-            "beta_2": self.beta_2,
-            "one_minus_beta_2": 1 - self.beta_2,
-            "epsilon": self.epsilon,
-            "correction_1": 1 / bias_correction(self.beta_1, t),
-            "correction_2": 1 / bias_correction(self.beta_2, t),
-        }
+        return adamw_parameters(self.beta_1, self.beta_2, self.epsilon, t)
+
+
+def adamw_parameters(beta_1: float, beta_2: float, epsilon: float, t: Tensor) -> dict[str, Tensor]:
+    """The parameters of the kernel."""
+    return {
+        "beta_1": beta_1,
+        "gradient_weight": 1 - beta_1,
+        "beta_2": beta_2,
+        "one_minus_beta_2": 1 - beta_2,
+        "epsilon": epsilon,
+        "correction_1": 1 / bias_correction(beta_1, t),
+        "correction_2": 1 / bias_correction(beta_2, t),
+    }

@@ -126,14 +126,14 @@ class FusedOptimizer(Optimizer):
         """A row for each variable: learning rate, weight decay, whether a trust ratio applies."""
         weight_decay = self._current_weight_decay()
         decayed = {place: self._decayed[place] and weight_decay is not None for place in places}
-        multipliers = _column(self._multipliers[place] for place in places)
-        decays = _column(self._decay_multipliers[place] if decayed[place] else 0.0 for place in places)
+        multipliers = column(self._multipliers[place] for place in places)
+        decays = column(self._decay_multipliers[place] if decayed[place] else 0.0 for place in places)
         if any(self._decay_corrected[place] for place in places):
             decays = decays * ops.stack([ops.cast(self._decay_correction(i, learning_rate), "float32") for i in places])
         columns = [
             ops.cast(learning_rate, "float32") * multipliers,
             ops.cast(0.0 if weight_decay is None else weight_decay, "float32") * decays,
-            _column(self.adapts(place, decayed[place]) for place in places),
+            column(self.adapts(place, decayed[place]) for place in places),
         ]
         return ops.stack(columns, axis=-1)
 
@@ -182,6 +182,6 @@ def _parts(variable: Variable) -> Iterable[Variable]:
     return getattr(variable, "parts", {"": variable}).values()
 
 
-def _column(numbers: Iterable[float]) -> Tensor:
+def column(numbers: Iterable[float]) -> Tensor:
     """Through NumPy: of a list, Keras converts each item by itself."""
     return ops.convert_to_tensor(np.array([*numbers], "float32"))

@@ -259,3 +259,25 @@ def test_heads_and_blocks_that_do_not_fit(optimizer, options, message):
 def test_blocks_that_are_none(blocks):
     with pytest.raises(ValueError, match="`blocks` must be a positive integer"):
         Muon(blocks=blocks)
+
+
+def test_the_compiled_update_of_the_rest_agrees_with_the_formula(monkeypatch):
+    """With multipliers, decays of its own and an excluded variable; matrices are none of its business."""
+    names = {"kernel": (3, 4), "bias": (4,), "gamma": (4,), "beta": (4,)}
+    finals = []
+    for mode in ("auto", "0"):
+        monkeypatch.setenv("KERAS_LRSCHED_FUSED", mode)
+        weights = [keras.Variable(np.ones(shape), dtype="float32", name=name) for name, shape in names.items()]
+        optimizer = Muon(
+            LinearDecay(0.1, 10),
+            adam_weight_decay=0.5,
+            adam_lr_ratio=0.3,
+            exclude_from_weight_decay=["gamma"],
+            learning_rate_multipliers={"beta": 2.0},
+        )
+        for t in range(4):
+            rng = np.random.default_rng(t)
+            optimizer.apply([ops.convert_to_tensor(rng.normal(size=w.shape), "float32") for w in weights], weights)
+        finals.append([ops.convert_to_numpy(w) for w in (*weights, *optimizer.variables)])
+    for one, other in zip(*finals, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

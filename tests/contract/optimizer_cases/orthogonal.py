@@ -1,7 +1,10 @@
-"""Muon, NorMuon, Scion."""
+"""Muon, NorMuon, Scion, Dion, Dion2."""
+
+import numpy as np
+from keras import ops
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import Muon, NorMuon, Scion
+from keras_lrsched.optimizers import Dion, Dion2, Muon, NorMuon, Scion
 
 from . import Case, Trajectory
 
@@ -35,6 +38,15 @@ def scion(run, norm=None, variables=("kernel",), transposed=True, **options):
     """A run of the authors' code; it has embeddings as (tokens, size), as here, where `transpose` is set there."""
     norms = {} if norm is None else {"norms": {"kernel": norm}}
     return Trajectory(run, {**SCION, **norms, **options}, variables=variables, transposed=transposed)
+
+
+def with_basis_of_the_reference(optimizer, t, run):
+    """The random numbers of the official run."""
+    optimizer.first_basis = lambda shape, ctx: ops.convert_to_tensor(np.array(run["meta"]["Q0"]), "float32")
+
+
+def dion(run, **options):
+    return Trajectory(run, {"learning_rate": 0.02, **options}, before_update=with_basis_of_the_reference, **MATRIX)
 
 
 CASES = [
@@ -97,6 +109,54 @@ CASES = [
             {"momentum": 1.5},
             {"scale": 0},
             {"norms": ["kernel"]},
+        ),
+    ),
+    Case(
+        Dion,
+        (dion("dion_official_r2", rank=2), dion("dion_official_fullrank", rank=3, weight_decay=None)),
+        options={"learning_rate": 0.01},
+        digits_rate=1e-2,
+        state_bytes=4 + 64 * 8 * 4 / (64 * 32),
+        differs={"test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},
+        bad=(
+            {"rank": 0},
+            {"rank": 1.5},
+            {"momentum": 1},
+            {"adam_lr_ratio": 0},
+            {"adam_beta_1": 1},
+            {"adam_beta_2": None},
+            {"epsilon": -1},
+            {"adam_weight_decay": -0.1},
+            {"seed": -1},
+            {"exclude_layers": "bias"},
+            {"input_axes": ["kernel"]},
+        ),
+    ),
+    Case(
+        Dion2,
+        (
+            Trajectory("dion2_official", {"learning_rate": 0.02, "fraction": 0.5}, **MATRIX),
+            Trajectory(
+                "dion2_official_rms_quarter",
+                {"learning_rate": 0.02, "fraction": 0.25, "ef_decay": 0.9, "adjust_lr": "match_rms_adamw"},
+                **MATRIX,
+            ),
+        ),
+        options={"learning_rate": 0.01},
+        digits_rate=3e-2,
+        state_bytes=4,
+        differs={"test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},
+        bad=(
+            {"fraction": 0},
+            {"ef_decay": 1},
+            {"adjust_lr": "original"},
+            {"adam_lr_ratio": 0},
+            {"adam_beta_1": 1},
+            {"adam_beta_2": None},
+            {"epsilon": -1},
+            {"adam_weight_decay": -0.1},
+            {"exclude_layers": "bias"},
+            {"input_axes": ["kernel"]},
         ),
     ),
 ]
