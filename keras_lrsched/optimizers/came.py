@@ -20,7 +20,7 @@ from keras_lrsched.optimizers.optimizer import Optimizer
     paper="arXiv:2307.02047",
     code=("yangluo7/CAME", "kozistr/pytorch_optimizer"),
     checked="trajectory",
-    against="the authors' code",
+    against="the authors' code, and pytorch_optimizer for matrices",
     deviations="gradients above 1e16 count as that",
     kind="optimizer",
 )

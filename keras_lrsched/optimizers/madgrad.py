@@ -18,7 +18,7 @@ from keras_lrsched.optimizers.optimizer import Optimizer
     paper="arXiv:2101.11075",
     code=("facebookresearch/madgrad", "kozistr/pytorch_optimizer"),
     checked="trajectory",
-    against="the authors' code, with both kinds of decay",
+    against="the authors' code, with both kinds of decay, and pytorch_optimizer",
     kind="optimizer",
 )
 class MADGRAD(Optimizer):
