@@ -255,19 +255,19 @@ class Study:
         _warn_of_failed(made, stacklevel=4)
         return made
 
-    def recommend(self, budget_fraction: float = 0.05, verbose: int = 1, **options: Any) -> "Recommendation":
+    def recommend(self, budget_fraction: float = 0.05, level: float = 0.8, verbose: int = 1) -> "Recommendation":
         """Recommend a learning rate, schedule and optimizer from a small part of the compute.
 
         Args:
             budget_fraction: The part of one full run for each pair that may be spent. Defaults to `0.05`.
+            level: The probability of the interval. Defaults to `0.8`.
             verbose: As in `run`. Defaults to `1`.
-            **options: See `keras_lrsched.study.recommend.recommend`.
         """
         from keras_lrsched.study.recommend import recommend
 
         with self._session(self._journal_of_short_runs(), self._short_runs, 0, verbose) as self._active:
             try:
-                return recommend(self, budget_fraction, **options)
+                return recommend(self, budget_fraction, level)
             finally:
                 self._active = None
 

@@ -31,6 +31,8 @@ def outcome_of(trial, **values):
 class Runner:
     """A stand-in for training that reports on its process; trials with these seeds end it, as often as given."""
 
+    reuse_model = False
+
     def __init__(self, folder, deaths=None):
         self.folder, self.deaths = folder, deaths or {}
         self.problem, self.optimizers, self.schedules = types.SimpleNamespace(), {}, {}
