@@ -73,6 +73,8 @@ class GradientGrouping(Wrapper):
 
     state_names = ("mean", "label")
 
+    moves_weights = True
+
     def __init__(
         self,
         optimizer: OptimizerLike,

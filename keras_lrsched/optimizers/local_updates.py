@@ -87,6 +87,8 @@ class LocalUpdates(Wrapper):
     [4, 8, 12, 17, 22, 28, 35, 44, 56, 76, 100]
     """
 
+    moves_weights = True
+
     def __init__(
         self,
         optimizer: OptimizerLike,

@@ -64,6 +64,8 @@ class Lookahead(Wrapper):
 
     state_names = ("gap",)
 
+    moves_weights = True
+
     def __init__(
         self, optimizer: OptimizerLike, sync_period: int = 6, slow_step_size: float = 0.5, name: str | None = None
     ) -> None:

@@ -61,6 +61,8 @@ class MADGRAD(Optimizer):
     state_settings = ("momentum",)
     elementwise = True
 
+    refused_rules = dict.fromkeys(("cautious", "norm_control"), "its state has the distance from the first weights")
+
     def __init__(
         self,
         learning_rate: LearningRate = 1e-2,

@@ -71,6 +71,8 @@ class Mechanic(Wrapper):
 
     state_names = ("travelled",)
 
+    moves_weights = True
+
     def __init__(
         self,
         optimizer: OptimizerLike,

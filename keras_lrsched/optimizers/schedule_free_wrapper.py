@@ -75,6 +75,8 @@ class ScheduleFreeWrapper(AveragedWeights, Wrapper):
 
     state_names = ("gap",)
 
+    moves_weights = True
+
     def __init__(
         self,
         optimizer: OptimizerLike,

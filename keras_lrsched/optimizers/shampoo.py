@@ -178,6 +178,9 @@ class Shampoo(Kronecker):
             moves.update(group.back(self._move(group, g, of_axes, ctx)))
         return moves
 
+    def couples_weight_decay(self) -> bool:
+        return not self.decoupled_weight_decay
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         decay = ctx.weight_decay if self.decoupled_weight_decay else 0.0
         return w - ctx.learning_rate * (ctx.shared[ctx.index] + decay * w)

@@ -195,6 +195,10 @@ class SOAP(Kronecker):
             rotation.store()
         return {i: move for group, each in zip(groups, moves, strict=True) for i, move in group.back(each).items()}
 
+    def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
+        decay = ctx.learning_rate * ctx.weight_decay
+        return decay * w if self._is_nvidia else ops.where(ctx.t > 1, decay, 0.0) * new
+
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         move, rate = ctx.shared[ctx.index], ctx.learning_rate
         if self._is_nvidia:
@@ -202,9 +206,8 @@ class SOAP(Kronecker):
         k = ops.maximum(ctx.t - 1, 1.0)
         if self.correct_bias:
             rate = rate * ops.sqrt(bias_correction(self.beta_2, k)) / bias_correction(self.beta_1, k)
-        decay = ops.where(ctx.t > 1, ctx.learning_rate * ctx.weight_decay, 0.0)
         w = w - rate * move
-        return w - decay * w
+        return w - self.decay(w, w, ctx)
 
     def _authors_update(self, rotations: Sequence["Rotation"]) -> list[Tensor]:
         """The steps, with the bases of the update before; then the factors and, when they are due, the bases."""

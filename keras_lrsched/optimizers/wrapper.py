@@ -73,11 +73,19 @@ class Wrapper(keras.optimizers.Optimizer):
 
     state_names: tuple[str, ...] = ()
 
+    moves_weights = False
+    """Whether `after_update` changes weights, so that an inner `norm_control` would be undone."""
+
     def __init__(self, optimizer: OptimizerLike, name: str | None = None) -> None:
         super().__init__(learning_rate=0.0, name=name)
         inner = keras.optimizers.get(optimizer)
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             raise ValueError(f"Put the LossScaleOptimizer around {type(self).__name__}. Received: optimizer={optimizer!r}")
+        if self.moves_weights and getattr(inner, "norm_control", None):
+            raise ValueError(
+                f"{type(self).__name__} moves weights after the update, off the norms that `norm_control` sets. Received: "
+                f"an inner norm_control={inner.norm_control!r}"
+            )
         self.inner_optimizer = inner
         keras_private.set_iterations(self, keras_private.iterations(inner))
         keras_private.set_optimizer_variables(self, [])  # neither the learning rate nor the counter is this one's own

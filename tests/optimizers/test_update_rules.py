@@ -14,11 +14,15 @@ from keras_lrsched.optimizers import (
     AdaBound,
     AdamW,
     DAdaptSGD,
+    GradientGrouping,
     Lion,
+    LocalUpdates,
+    Lookahead,
     Muon,
     Prodigy,
     RectifiedAdam,
     ScheduleFreeAdamW,
+    ScheduleFreeWrapper,
 )
 from keras_lrsched.schedules import InverseSqrtDecay, LinearDecay
 from tests.contract.backends import compiled_update
@@ -432,6 +436,12 @@ def test_bad_arguments(bad):
 def test_methods_that_contradict_a_rule(kind, rules):
     with pytest.raises(ValueError, match=rf"{kind.__name__} has no `{next(iter(rules))}`: .*Received: "):
         kind(**rules)
+
+
+def test_wrappers_that_move_weights_off_their_norms():
+    for kind in (Lookahead, ScheduleFreeWrapper, GradientGrouping, LocalUpdates):
+        with pytest.raises(ValueError, match=f"{kind.__name__} moves weights .* inner norm_control='project'"):
+            kind(SGD(norm_control="project"))
 
 
 @pytest.mark.parametrize(
