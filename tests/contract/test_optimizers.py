@@ -46,7 +46,7 @@ OF_EACH_KIND = (
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "kernel": (3, 3, 2, 4)}
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
+@pytest.fixture(params=some(CASES, chosen=lambda case: case.by_day), ids=lambda case: case.name)
 def case(request, monkeypatch):
     """Each optimizer in turn; where its method differs by nature, its `Case` says why."""
     test, case = request.node.originalname, request.param
@@ -87,7 +87,8 @@ def in_ways(names, first, *others, is_long=False):
         is_of_each_kind = case.name in OF_EACH_KIND
         if not (way is first or is_of_each_kind or BACKEND == "torch"):
             return pytest.mark.slow
-        return nightly if is_long and not (way is first and is_of_each_kind) else ()
+        by_day = way is first and is_of_each_kind if is_long else case.by_day
+        return () if by_day else nightly
 
     def name(case, way):
         return "-".join([case.name, *(str(it) for it in way if not isinstance(it, dict))])

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_lrsched import optimizers
 from keras_lrsched.precision import LossScaleOptimizer, QuantizedState
-from tests.nightly import some
+from tests.nightly import nightly, some
 
 from .backends import BACKEND
 from .optimizer_cases import CASES
@@ -39,8 +39,8 @@ START_LATE = ("ADOPT",)
 """Those that do not move a variable by its first gradient."""
 
 
-def variant(build, name):
-    return pytest.param(build, id=name)
+def variant(build, name, by_day=True):
+    return pytest.param(build, id=name, marks=() if by_day else nightly)
 
 
 def of_case(case, **fixed):
@@ -78,7 +78,7 @@ OTHERS = [
     variant(lambda: LossScaleOptimizer(adamw(), initial_scale=1.0), "LossScaleOptimizer"),
 ]
 ALONE = [variant(of_case(case), case.name) for case in CASES if case.name not in SHARED] + OTHERS
-ALL = [variant(of_case(case), case.name) for case in CASES] + OTHERS
+ALL = [variant(of_case(case), case.name, case.by_day) for case in CASES] + OTHERS
 
 
 def made(offset=0.0, dtype="float32"):

@@ -19,7 +19,7 @@ OF_ALL = (
     *("gradient_accumulation_steps", "seed"),
 )
 FOLLOW = ("learning_rate", "weight_decay", "adam_weight_decay")
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_case = pytest.mark.parametrize("case", some(CASES, chosen=lambda case: case.by_day), ids=lambda case: case.name)
 one_of_each_kind = pytest.mark.parametrize(
     "case", some(CASES, chosen=lambda case: case.name in OF_EACH_KIND), ids=lambda case: case.name
 )

@@ -43,6 +43,9 @@ class Case:
     """The loss that a method needs before each update, passed where no `fit` passes it."""
     bad: tuple[dict, ...] = ()
     """Constructor arguments that must raise ValueError."""
+    by_day: bool = True
+    """Whether `make test` has its tests of behavior. For a method whose behavior another one shows, only formula and
+    arguments are tested by day; the rest is nightly."""
     differs: dict[str, str] = field(default_factory=dict)
     """Name of a test -> why the method cannot pass it, which is also in its docstring."""
 

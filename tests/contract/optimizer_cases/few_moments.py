@@ -92,6 +92,7 @@ CASES = [
         options={"learning_rate": 0.1},
         quadratic_rate=1.0,
         digits_rate=0.1,
+        by_day=False,
         state_bytes=4 + (64 + 32) * 4 / (64 * 32),
         bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}),
     ),
