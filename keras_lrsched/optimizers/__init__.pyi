@@ -47,6 +47,7 @@ from .momo import MoMo as MoMo
 from .momo_adam import MoMoAdam as MoMoAdam
 from .muon import Muon as Muon
 from .nadamw import NAdamW as NAdamW
+from .noise_adaptive import NoiseAdaptive as NoiseAdaptive
 from .normuon import NorMuon as NorMuon
 from .novograd import NovoGrad as NovoGrad
 from .oasis import OASIS as OASIS

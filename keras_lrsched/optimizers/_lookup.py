@@ -65,7 +65,7 @@ def build(entry: registry.Entry, **options: Any) -> keras.optimizers.Optimizer:
     """The optimizer of a row of the registry, with these options."""
     options = {**entry.options, **options}
     if issubclass(entry.target, Wrapper):
-        return entry.target.around(AdamW, **options)
+        return entry.target.around(_inner(entry), **options)
     return entry.target(**options)
 
 
@@ -81,5 +81,10 @@ def _options(entry: registry.Entry) -> list[str]:
     known = [*inspect.signature(entry.target).parameters]
     if issubclass(entry.target, Wrapper):
         known.remove("optimizer")
-        known += [name for name in inspect.signature(AdamW).parameters if name not in known]
+        known += [name for name in inspect.signature(_inner(entry)).parameters if name not in known]
     return known
+
+
+def _inner(entry: registry.Entry) -> type[keras.optimizers.Optimizer]:
+    """The class that a wrapper's name puts inside: `AdamW` for those that take any."""
+    return entry.target.inner_kind or AdamW

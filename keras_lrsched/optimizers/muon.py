@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
+from keras import ops
+
 from keras_lrsched._core import path_rules, registry, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import LearningRate, Patterns, Tensor, WeightDecay
@@ -265,6 +267,22 @@ class Muon(MatrixOptimizer):
         if name in _newton_schulz.SAFETY:  # added to a momentum that is a sum
             epsilon *= 1 - self.momentum
         return _newton_schulz.orthogonalized_all(matrices, self.ns_steps, self.ns_dtype, table, safety, epsilon)
+
+    def norm_group(self, index: int) -> str | None:
+        """The norm in which the steps of a variable have equal lengths, for `NoiseAdaptive`; `None` under AdamW."""
+        return "spectral" if self.has_matrix(index) else None
+
+    def dual_norms(self, gradients: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """The nuclear norm of each of some gradients, by the places of their variables; of several matrices, the sum."""
+        matrices = [matrix for i, g in gradients.items() for matrix in self._views[i].matrices(g)]  # type: ignore[union-attr]
+        if self.orthogonalize == "newton_schulz":
+            results = iter(_newton_schulz.orthogonalized_all(matrices, 5, table=_newton_schulz.QUINTIC))
+        else:
+            results = iter(self._orthogonalized(matrices))
+        return {
+            i: sum(ops.sum(matrix * next(results)) for matrix in self._views[i].matrices(g))  # type: ignore[union-attr]
+            for i, g in gradients.items()
+        }
 
     def _scale(self, matrix: Tensor) -> float:
         inputs, outputs = matrix.shape[-2:]

@@ -9,7 +9,7 @@ from keras_lrsched._core.roles import Role
 from keras_lrsched._core.types import FindRoles, LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers import _norm_balls
 from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, hidden_matrix, warn_of_guesses
-from keras_lrsched.optimizers._newton_schulz import orthogonalized_all
+from keras_lrsched.optimizers._newton_schulz import NEWTON_SCHULZ, QUINTIC, Table, orthogonalized_all
 from keras_lrsched.optimizers._norm_balls import NormBall
 from keras_lrsched.optimizers._numerics import average
 from keras_lrsched.optimizers._options import Options
@@ -30,7 +30,6 @@ from keras_lrsched.optimizers.optimizer import Optimizer
         "learning_rate": 0.000244140625,
         "momentum": 0.1,
         "scale": 50.0,
-        "scales": {"role:head": 3000.0},
     },
 )
 class Scion(Optimizer):
@@ -65,7 +64,7 @@ class Scion(Optimizer):
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`. The
-            authors' examples have 2^-12, which is what the name `"scion"` stands for, with the next three.
+            authors' examples have 2^-12, which is what the name `"scion"` stands for, with the next two.
         momentum: The weight of the new gradient, above 0 and at most 1, for no momentum. Defaults to `1`; 0.1 in the
             examples.
         scale: The radius of all variables, above 0. Defaults to `1`; 50 in the examples.
@@ -139,13 +138,17 @@ class Scion(Optimizer):
 
     def dual_norms(self, values: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """The norm of each of some gradients that is dual to that of its variable."""
-        orthogonal = self._orthogonalized(values)
+        orthogonal = self._orthogonalized(values, QUINTIC)
         return {i: self._balls[i].dual(value, orthogonal.get(i)) for i, value in values.items()}
 
-    def _orthogonalized(self, values: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def norm_group(self, index: int) -> str:
+        """The norm in which the steps of a variable have equal lengths, for `NoiseAdaptive`."""
+        return self._balls[index].name
+
+    def _orthogonalized(self, values: Mapping[int, Tensor], table: Table = NEWTON_SCHULZ) -> dict[int, Tensor]:
         views = {i: self._balls[i].view for i in values if self._balls[i].is_spectral}
         matrices = {i: view.matrix(values[i]) for i, view in views.items() if view is not None}
-        return dict(zip(matrices, orthogonalized_all(list(matrices.values()), 5), strict=True))
+        return dict(zip(matrices, orthogonalized_all(list(matrices.values()), 5, table=table), strict=True))
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         decay = ctx.weight_decay + 1.0 if self.constrained else ctx.weight_decay

@@ -76,6 +76,9 @@ class Wrapper(keras.optimizers.Optimizer):
     moves_weights = False
     """Whether `after_update` changes weights, so that an inner `norm_control` would be undone."""
 
+    inner_kind: type[keras.optimizers.Optimizer] | None = None
+    """The class of the inner optimizer that the registered name stands for; `None` for `AdamW`."""
+
     def __init__(self, optimizer: OptimizerLike, name: str | None = None) -> None:
         super().__init__(learning_rate=0.0, name=name)
         inner = keras.optimizers.get(optimizer)

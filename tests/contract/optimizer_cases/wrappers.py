@@ -8,6 +8,7 @@ from keras_lrsched.optimizers import (
     LocalUpdates,
     Lookahead,
     Mechanic,
+    NoiseAdaptive,
     ScheduleFreeWrapper,
     get,
 )
@@ -56,6 +57,11 @@ def adamw_without_decay(learning_rate):
         "class_name": "keras_lrsched>AdamW",
         "config": {"learning_rate": learning_rate, "weight_decay": None, "epsilon": 1e-8},
     }
+
+
+def muon(learning_rate):
+    config = {"learning_rate": learning_rate, "weight_decay": 0.01, "adjust_lr": "original"}
+    return {"class_name": "keras_lrsched>Muon", "config": config}
 
 
 CASES = [
@@ -173,5 +179,14 @@ CASES = [
         state_bytes=16,
         differs={**NESTED, "test_weight_decay_and_its_exclusion": "the factors of all variables have one median"},
         bad=({"clusters": 1}, {"every": 0}, {"beta": 1}, {"beta_3": None}, {"exclude_from_grouping": "bias"}),
+    ),
+    Wrapped(
+        NoiseAdaptive,
+        (Trajectory("muon_keras", {"optimizer": muon(0.02)}, variables=("kernel",), transposed=True),),  # one layer has lr
+        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0},
+        digits_rate=3e-2,
+        state_bytes=8 + 8 / (64 * 32),
+        differs={**NESTED, "test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},
+        bad=({"alpha": 0}, {"alpha": None}, {"beta_2": 1}, {"beta_2": -0.1}),
     ),
 ]
