@@ -71,6 +71,10 @@ class MultiPassModel(keras.Model):
     def before_update(self, values: Sequence[Tensor], state: State, batch: Any, gradients: Sequence[Tensor]) -> Any:
         """Assign variables of the optimizer, where a method does; `gradients` are those of the `Pass` that counts."""
 
+    def after_update(self, before: Sequence[Tensor], after: Sequence[Tensor], state: State) -> Sequence[Tensor]:
+        """The weights in the place of those that the optimizer has made; `state` is that after the step."""
+        return after
+
     def evaluate_at(self, values: Sequence[Tensor], state: State, batch: Any) -> Pass:
         """A `Pass` at any weights, in training mode."""
         result, gradients = value_and_gradient(lambda at: self._forward(at, state, batch), values, missing="none")
@@ -104,7 +108,11 @@ class MultiPassModel(keras.Model):
         with keras.StatelessScope(pairs) as scope:
             self.before_update(values, pairs, batch, result.gradients)
         of_optimizer = [scope.get_current_value(variable) for variable in self.optimizer.variables]
+        before = values
         values, of_optimizer = self.optimizer.stateless_apply(of_optimizer, result.gradients, values)
+        if self._moves_weights():
+            after = [(variable, value) for (variable, _), value in zip(pairs, result.state, strict=True)]
+            values = list(self.after_update(before, values, after))
         others, of_metrics = result.state[: len(others)], result.state[len(others) :][: len(of_metrics)]
         logs, of_metrics = keras_private.update_metrics(self, of_metrics, result.loss, x, y, result.y_pred, sample_weight)
         return logs, (values, others, of_optimizer, of_metrics)
@@ -131,8 +139,17 @@ class MultiPassModel(keras.Model):
             self.before_update(values, state, batch, result.gradients)
             for (variable, _), value in zip(state, result.state, strict=True):
                 variable.assign(value)
+            before = [ops.copy(value) for value in values] if self._moves_weights() else []
             self.optimizer.apply(result.gradients, weights)
+            if before:
+                after = [(variable, value) for (variable, _), value in zip(state, result.state, strict=True)]
+                made = [ops.convert_to_tensor(variable.value) for variable in weights]
+                for variable, value in zip(weights, self.after_update(before, made, after), strict=True):
+                    variable.assign(value)
         return result
+
+    def _moves_weights(self) -> bool:
+        return type(self).after_update is not MultiPassModel.after_update
 
     train_step = _stateless_step if keras.backend.backend() == "jax" else _stateful_step
 

@@ -11,6 +11,7 @@ from keras_lrsched._core.roles import deferred
 from keras_lrsched._core.types import Patterns, Tensor, Variable
 from keras_lrsched.optimizers._low_precision import wide
 from keras_lrsched.optimizers._numerics import average
+from keras_lrsched.optimizers._schedule_free import SCHEDULE_FREE
 from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
 
 LLOYD_STEPS = 10
@@ -55,8 +56,8 @@ class GradientGrouping(Wrapper):
         name: As in Keras.
 
     Raises:
-        ValueError: If an argument is out of its range, or an expression is found in no path. If the inner optimizer is a
-            `LossScaleOptimizer`, which belongs around this one.
+        ValueError: If an argument is out of its range, or an expression is found in no path. If the inner optimizer averages
+            weights itself, or is a `LossScaleOptimizer`, which belongs around this one.
 
     Reference:
         Li et al., Taming LLMs by Scaling Learning Rates with Gradient Grouping, arXiv:2506.01049, by a summary; no claim is
@@ -86,6 +87,11 @@ class GradientGrouping(Wrapper):
         name: str | None = None,
     ) -> None:
         super().__init__(optimizer, name)
+        inner = self.inner_optimizer
+        if inner.use_ema or isinstance(inner, SCHEDULE_FREE):
+            raise ValueError(
+                f"GradientGrouping needs an inner optimizer that averages no weights. Received: optimizer={optimizer!r}"
+            )
         self.clusters = validation.positive_int("clusters", clusters)
         if self.clusters < 2:
             raise ValueError(f"`clusters` must be at least 2. Received: clusters={clusters!r}")
