@@ -1,6 +1,7 @@
 """Public names of keras_lrsched.optimizers. Made by `make api`."""
 
 from .adopt import ADOPT as ADOPT
+from .agvm import AGVM as AGVM
 from .allora import ALLoRADense as ALLoRADense
 from .ademamix import AdEMAMix as AdEMAMix
 from .adabelief import AdaBelief as AdaBelief
