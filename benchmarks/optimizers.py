@@ -6,8 +6,9 @@ the next one beyond, three at most. The best by the metric at the end, or by the
 other seeds. AdamW of Keras is tuned in the same way.
 
 The rate follows a cosine to zero after a warmup of 5 %, with these exceptions: Schedule-Free stays constant after the
-warmup; Prodigy and D-Adaptation have a cosine without warmup; COCOB has a constant rate and no warmup. Sophia trains a
-`SophiaModel`; `sharpness_aware` is AdamW under `SharpnessAware`, two passes an update.
+warmup; Prodigy, D-Adaptation, Mechanic and OASIS have a cosine without warmup; COCOB, DoG and DoWG have a constant rate and
+no warmup. Sophia trains a `SophiaModel`, OASIS an `OASISModel`; `sharpness_aware` is AdamW under `SharpnessAware`, two
+passes an update.
 
     python benchmarks/optimizers.py --out docs/benchmarks/optimizers.csv
     python benchmarks/optimizers.py --out docs/benchmarks/optimizers.csv --table --picture docs/benchmarks/optimizers.png
@@ -30,7 +31,7 @@ import numpy as np
 
 from keras_lrsched import optimizers
 from keras_lrsched.callbacks import ScheduleFreeEvaluation
-from keras_lrsched.optimizers import SharpnessAware, SophiaModel
+from keras_lrsched.optimizers import OASISModel, SharpnessAware, SophiaModel
 from keras_lrsched.optimizers._low_precision import bytes_of
 from keras_lrsched.optimizers._schedule_free import ScheduleFree
 from keras_lrsched.study import Study, Trial, workloads
@@ -40,9 +41,9 @@ BUDGETS = {"digits": 200, "pydoc": 200}
 UNTUNED, BETWEEN = (0.1, 1.0, 10.0), (0.3, 3.0)
 BELOW, ABOVE = (0.03, 0.01, 0.003), (30.0, 100.0, 300.0)
 WARMUP = 0.05
-NO_WARMUP = ("prodigy", "dadapt_adam", "dadapt_lion", "dadapt_sgd", "cocob")
-AROUND_THE_MODEL = {"sophia": SophiaModel, "sharpness_aware": SharpnessAware}
-CONSTANT = ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "cocob")
+NO_WARMUP = ("prodigy", "dadapt_adam", "dadapt_lion", "dadapt_sgd", "cocob", "dog", "dowg", "mechanic", "oasis")
+AROUND_THE_MODEL = {"oasis": OASISModel, "sophia": SophiaModel, "sharpness_aware": SharpnessAware}
+CONSTANT = ("schedule_free_adamw", "schedule_free_plus", "schedule_free_radam", "schedule_free_sgd", "cocob", "dog", "dowg")
 EVALUATIONS = 10
 ROUNDS, BLOCK = 5, 30
 COLUMNS = (

@@ -85,10 +85,14 @@ class DoG(Travelled):
         self.add_decay(contexts)
         if self.layerwise:
             return None
-        weights, gradients = (
-            sum(map(square, each)) for each in zip(*((c.value, c.gradient) for c in contexts), strict=True)
-        )
+        weights, gradients = (sum(each) for each in zip(*map(self._squares, contexts), strict=True))
         return self._size(contexts[0].scalars, weights, self.squared_distance(), gradients)
+
+    @staticmethod
+    def _squares(ctx: UpdateContext) -> tuple[Tensor, Tensor]:
+        """Squared norms of a variable, if it takes part, and of its gradient."""
+        weights = square(ctx.value)
+        return weights if ctx.takes_part is None else ops.where(ctx.takes_part, weights, 0.0), square(ctx.gradient)
 
     def step_size(self, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         if not self.layerwise:

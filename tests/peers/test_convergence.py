@@ -47,18 +47,27 @@ OPTIONS = {
     "adafactor": {"learning_rate": LinearDecay(0.1, UPDATES)},
     "adalomo": {"learning_rate": LINE},
     "adamomentum": {"learning_rate": LinearDecay(0.1, UPDATES)},
+    "came": {"learning_rate": LINE},
     "cocob": {"learning_rate": 1.0},
+    "conditional_gradient": {"learning_rate": 0.999, "lambda_": 20.0},
     "dadapt_lion": {"learning_rate": LINE, "d0": 0.1, "growth_rate": 1.0001},
     "dadapt_sgd": {"learning_rate": LINE},
+    "dog": {"learning_rate": 1.0},
+    "dowg": {"learning_rate": 1.0},
     "lamb": {"learning_rate": 1e-3},
     "lars": {"learning_rate": 1.0},
     "lion": {"learning_rate": LINE},
+    "mars": {"adam_weight_decay": None},
     "momo": {"learning_rate": 0.1},
     "momo_adam": {"learning_rate": 0.1},
     "muon": {"learning_rate": LinearDecay(0.1, UPDATES), "adam_lr_ratio": 1.0},
     "normuon": {"learning_rate": LinearDecay(0.1, UPDATES), "adam_lr_ratio": 1.0},
     "prodigy": {"learning_rate": 0.1},
+    "proximal_adagrad": {"learning_rate": 1.0},
+    "schedule_free_plus": {"learning_rate": 1.0, "r": 2.0},
     "sgd": {"learning_rate": 1e-3},
+    "simplified_ademamix": {"learning_rate": LinearDecay(1e-3, UPDATES)},
+    "sm3": {"learning_rate": 1.0},
     "sophia": {"learning_rate": LinearDecay(0.1, UPDATES), "rho": 1e-3, "batch_size": 1},
 }
 """Beside a learning rate of 0.01 and no weight decay."""
@@ -100,7 +109,14 @@ def build(name, **more):
 
 
 ROUNDED = "takes the gradient at weights in bfloat16, which across the valley is off by more than it is along it"
-DIFFERENCES = {("dadapt_lion", "rosenbrock", "bfloat16"): ROUNDED}
+CIRCLES = "keeps moving at the border of its ball, unless its learning rate rises to 1"
+UNCHANGED = "takes the change of gradients from one update to the next, of which bfloat16 keeps too few digits"
+DIFFERENCES = {
+    ("conditional_gradient", "rosenbrock", "float32"): CIRCLES,
+    ("conditional_gradient", "rosenbrock", "bfloat16"): CIRCLES,
+    ("dadapt_lion", "rosenbrock", "bfloat16"): ROUNDED,
+    **{("oasis", problem, "bfloat16"): UNCHANGED for problem in PROBLEMS},
+}
 """The methods that do not reach the minimum; one that does fails."""
 CASES = [
     pytest.param(*case, marks=[pytest.mark.xfail(reason=DIFFERENCES[case], strict=True)] if case in DIFFERENCES else [])
