@@ -46,6 +46,7 @@ class Grokfast(Wrapper):
     Raises:
         ValueError: If an argument is out of its range. If the inner optimizer accumulates gradients, since the filter is for
             the gradient of an update; or has `lazy_embeddings`; or is a `LossScaleOptimizer`, which belongs around this one.
+            In the first update, if there is more than one replica of `tf.distribute`.
 
     Reference:
         Lee et al., Grokfast: Accelerated Grokking by Amplifying Slow Gradients, arXiv:2405.20233. Trajectories agree with
@@ -88,6 +89,7 @@ class Grokfast(Wrapper):
         return {"last": self.add_variable(shape, dtype=wide_dtype(variable.dtype), name=self._state_name(variable, "last"))}
 
     def filter_gradients(self, gradients: Sequence[Tensor | None], variables: Sequence[Variable]) -> Sequence[Tensor | None]:
+        self.refuse_replicas()
         done = ops.convert_to_tensor(keras_private.iterations(self))
         self._new: dict[int, Tensor] = {}
         filtered = []

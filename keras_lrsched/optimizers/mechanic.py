@@ -119,6 +119,7 @@ class Mechanic(Wrapper):
         return done, [self.value_of(variable, index) for variable, index in pairs]
 
     def filter_gradients(self, gradients: Sequence[Tensor | None], variables: Sequence[Variable]) -> Sequence[Tensor | None]:
+        self.refuse_replicas()
         dense = [None if g is None else backends.dense(g, v) for g, v in zip(gradients, variables, strict=True)]
         indices = [keras_private.variable_index(self, variable) for variable in variables]
         self.__dict__["_gradients"] = {i: wide(g) for i, g in zip(indices, dense, strict=True) if g is not None}

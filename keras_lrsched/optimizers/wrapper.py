@@ -195,6 +195,12 @@ class Wrapper(keras.optimizers.Optimizer):
         """Return the gradients for the inner optimizer, which then clips them."""
         return gradients
 
+    def refuse_replicas(self) -> None:
+        """Raise for several replicas of `tf.distribute`, whose gradients only the inner optimizer sums."""
+        if backends.replicas() > 1:
+            kind = type(self).__name__
+            raise ValueError(f"{kind} works with one replica. Received: num_replicas_in_sync={backends.replicas()}")
+
     def after_update(self, pairs: Pairs, before: Any) -> None:
         """Change variables after each `apply` of the inner optimizer, which may have accumulated a gradient only."""
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="DistributedDataParal
 
 
 QUICK = ("SGD", "AdamW", "Lion", "Lamb", "ScheduleFreeAdamW", "Muon")
-LEFT_OUT = ("LocalUpdates", "MoMo", "MoMoAdam")
+LEFT_OUT = ("LocalUpdates", "MoMo", "MoMoAdam", "PolyakMomentum")
 """The first is refused; the others need the loss, which the loop of Keras' guide does not give to an optimizer."""
 others = sorted({*problem.optimizer_cases()} - {*QUICK, *LEFT_OUT})
 

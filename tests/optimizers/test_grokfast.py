@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_lrsched._core import backends
 from keras_lrsched.optimizers import SGD, AdamW, Grokfast, get
 from tests.contract.backends import BACKEND
 
@@ -110,3 +111,11 @@ def test_refuses_what_it_cannot_filter():
         Grokfast(AdamW(0.1, lazy_embeddings=True))
     with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
         get("grokfast", gradient_accumulation_steps=4)
+
+
+def test_several_replicas_are_refused(monkeypatch):
+    optimizer, w = Grokfast(SGD(0.1)), keras.Variable([1.0])
+    optimizer.build([w])
+    monkeypatch.setattr(backends, "replicas", lambda: 2)
+    with pytest.raises(ValueError, match="Grokfast works with one replica"):
+        optimizer.apply([ops.ones(1)], [w])

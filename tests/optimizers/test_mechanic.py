@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_lrsched._core import backends
 from keras_lrsched.optimizers import SGD, AdamW, Mechanic, ScheduleFreeSGD, get
 
 
@@ -89,3 +90,11 @@ def test_refuses(inner):
         Mechanic(inner)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
         get("mechanic", gradient_accumulation_steps=4)
+
+
+def test_several_replicas_are_refused(monkeypatch):
+    optimizer, w = Mechanic(SGD(0.1)), keras.Variable([1.0])
+    optimizer.build([w])
+    monkeypatch.setattr(backends, "replicas", lambda: 2)
+    with pytest.raises(ValueError, match="Mechanic works with one replica"):
+        optimizer.apply([ops.ones(1)], [w])
