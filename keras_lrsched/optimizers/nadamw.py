@@ -28,10 +28,10 @@ class NAdamW(AdamFamily):
         n = (beta_1 m + (1 - beta_1) g) / (1 - beta_1^t)
         w = (1 - lr weight_decay) w - lr n / (sqrt(v / (1 - beta_2^t)) + epsilon)
 
-    Other Nesterov Adams correct the bias in other ways. With `correct_ahead`, n is
-    beta_1 m / (1 - beta_1^(t + 1)) + (1 - beta_1) g / (1 - beta_1^t), as in optax and NVIDIA's; `keras.optimizers.Nadam` and
-    `torch.optim.NAdam` have a schedule of beta_1 as well. Each entry is updated by itself, whatever the shape. State: two
-    float32 numbers for each parameter.
+    `AdamW(nesterov=True)` is the same with Keras' arguments. Other Nesterov Adams correct the bias in other ways. With
+    `correct_ahead`, n is beta_1 m / (1 - beta_1^(t + 1)) + (1 - beta_1) g / (1 - beta_1^t), as in optax and NVIDIA's;
+    `keras.optimizers.Nadam` and `torch.optim.NAdam` have a schedule of beta_1 as well. Each entry is updated by itself,
+    whatever the shape. State: two float32 numbers for each parameter.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments. Defaults to `1e-3`.
