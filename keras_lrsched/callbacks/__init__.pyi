@@ -15,6 +15,7 @@ from .loss_recorder import LossRecorder as LossRecorder
 from .magnitude_pruning import MagnitudePruning as MagnitudePruning
 from .operator_norm_recorder import OperatorNormRecorder as OperatorNormRecorder
 from .precision_schedule import PrecisionSchedule as PrecisionSchedule
+from .qk_clip import QKClip as QKClip
 from .schedule_free_evaluation import ScheduleFreeEvaluation as ScheduleFreeEvaluation
 from .schedule_hyperparameter import ScheduleHyperparameter as ScheduleHyperparameter
 from .snapshot import Snapshot as Snapshot

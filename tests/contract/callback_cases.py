@@ -21,6 +21,8 @@ class Case:
     options: dict = field(default_factory=dict)
     """Arguments of the optimizer, for those that need some."""
     optimizer: type = keras.optimizers.SGD
+    has_attention: bool = False
+    """Whether the model must have an attention layer."""
 
 
 CASES = [
@@ -41,6 +43,7 @@ CASES = [
     Case("MagnitudePruning", lambda sample: callbacks.MagnitudePruning(SparsityRamp(0.0, 0.5, 2, 12, frequency=3))),
     Case("OperatorNormRecorder", lambda sample: callbacks.OperatorNormRecorder()),
     Case("PrecisionSchedule", lambda sample: callbacks.PrecisionSchedule(["int8_jetfire", None, "mxfp8"], [5, 12])),
+    Case("QKClip", lambda sample: callbacks.QKClip(0.1), has_attention=True),
     Case(
         "ScheduleHyperparameter",
         lambda sample: callbacks.ScheduleHyperparameter("optimizer.momentum", LinearDecay(0.9, 16)),

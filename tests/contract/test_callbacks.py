@@ -57,6 +57,9 @@ def make_model(case, jit=False, metrics=("mae",), several_inputs=False, built=Tr
     else:
         hidden = inputs = keras.Input((3,))
     hidden = keras.layers.Dropout(0.2, seed=3)(keras.layers.Dense(4, "tanh")(hidden))
+    if case.has_attention:
+        pairs = keras.layers.Reshape((2, 2))(hidden)
+        hidden = keras.layers.Flatten()(keras.layers.MultiHeadAttention(2, 2)(pairs, pairs))
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
     optimizer = case.optimizer(**{"learning_rate": 0.05, "momentum": 0.9, **case.options})
     model.compile(optimizer, loss="mse", metrics=list(metrics), jit_compile=jit)

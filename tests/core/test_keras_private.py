@@ -265,3 +265,29 @@ def test_producer():
     dense = keras.layers.Dense(3)
     hidden = dense(inputs)
     assert keras_private.producer(hidden) == (dense, [inputs])
+
+
+@relies_on("attention_layers", "projections", "watch_attention")
+def test_attention_layers():
+    """Queries and keys of both classes as they are multiplied, and a state that comes and goes."""
+    inputs = keras.Input((5, 4))
+    x = keras.layers.MultiHeadAttention(2, 3, name="full")(inputs, inputs)
+    model = keras.Model(inputs, keras.layers.GroupQueryAttention(3, 4, 2, name="grouped")(x, x))
+    full, grouped = keras_private.attention_layers(model)
+    assert [full.name, grouped.name] == ["full", "grouped"]
+    assert [[v.shape for v in each] for each in keras_private.projections(full)[:2]] == [[(4, 2, 3), (2, 3)]] * 2
+    assert (keras_private.projections(full)[2], keras_private.projections(grouped)[2]) == (False, True)
+    seen, count = [], len(model.weights)
+
+    def watch(variable, query, key, scale, mask, is_causal):
+        seen.append((query.shape, key.shape, round(scale**-2)))
+        variable.assign([1.0] * 4)
+
+    variable, restore = keras_private.watch_attention(grouped, 4, watch)
+    model(np.ones((2, 5, 4)))
+    assert seen == [((2, 5, 4, 3), (2, 5, 4, 3), 3)]
+    assert len(model.weights) == count + 1
+    assert float(variable[0]) == 1.0
+    restore()
+    model(np.ones((2, 5, 4)))
+    assert (len(seen), len(model.weights)) == (1, count)

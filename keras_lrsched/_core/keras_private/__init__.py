@@ -38,6 +38,7 @@ from keras_lrsched._core.keras_private.frameworks import (
 from keras_lrsched._core.keras_private.layers import (
     MANAGED_ATTRIBUTES,
     TRACKED_LISTS,
+    attention_layers,
     autocast,
     children,
     embeddings_without_adapter,
@@ -54,11 +55,13 @@ from keras_lrsched._core.keras_private.layers import (
     list_last,
     own_trainable_variables,
     producer,
+    projections,
     record_earlier_layers,
     record_layers,
     recorded_layers,
     serialized_objects,
     value_of,
+    watch_attention,
 )
 from keras_lrsched._core.keras_private.optimizers import (
     LossScaleHooks,

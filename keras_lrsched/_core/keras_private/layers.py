@@ -210,3 +210,63 @@ MANAGED_ATTRIBUTES = ("_jax_state", "_tracker")
 
 TRACKED_LISTS = frozenset({"_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators"})
 """Attributes of layers in which Keras lists what it tracks; it assigns them by computed names."""
+
+
+def attention_layers(model: keras.Model) -> list:
+    """The layers of a model that have heads with queries and keys, of `MultiHeadAttention` or `GroupQueryAttention`."""
+    return [each for each in layers_of(model) if isinstance(each, ATTENTION)]
+
+
+ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
+
+def projections(layer: Any) -> tuple[list, list, bool]:
+    """The variables of queries and of keys, each with its heads in the last axis but one, and whether heads share keys.
+
+    Relies on `_query_dense` and `_key_dense` of both classes, and on `num_key_value_heads` of the second. Seen in Keras 3.10
+    to 3.15.
+    """
+    query, key = layer._query_dense, layer._key_dense
+    shares = isinstance(layer, keras.layers.GroupQueryAttention) and layer.num_key_value_heads < layer.num_query_heads
+    return list(query.trainable_weights), list(key.trainable_weights), shares
+
+
+def watch_attention(layer: Any, heads: int, watch: Callable) -> tuple[Any, Callable[[], None]]:
+    """Call a function with queries, keys, their scale, and masks, wherever an attention layer computes its logits.
+
+    Args:
+        layer: One of `attention_layers`.
+        heads: The number of its heads.
+        watch: A function of the variable that is returned, queries, keys, scale, mask (or `None`), and whether it is causal.
+
+    Returns:
+        A variable with a number for each head, which is part of the layer's state, so that the function may assign it within
+        a compiled step; and a function that removes it.
+
+    Relies on `_compute_attention` of both classes, `_inverse_sqrt_key_dim` and `_inverse_sqrt_head_dim`, and on the lock of
+    `Layer._tracker`. Seen in Keras 3.10 to 3.15.
+    """
+    earlier = vars(layer).get("_compute_attention")
+    if hasattr(earlier, "restore"):  # of a `fit` that has raised an error
+        earlier.restore()
+    original = layer._compute_attention
+    scale = getattr(layer, "_inverse_sqrt_key_dim", None) or getattr(layer, "_inverse_sqrt_head_dim", None)
+    layer._tracker.unlock()
+    variable = layer.add_weight(shape=(heads,), initializer="zeros", dtype="float32", trainable=False, name="max_logits")
+    layer._tracker.lock()
+
+    @functools.wraps(original)
+    def compute(query: Any, key: Any, value: Any, *args: Any, **options: Any) -> Any:
+        mask = options.get("attention_mask", args[0] if args else None)
+        watch(variable, query, key, scale, mask, bool(options.get("use_causal_mask")))
+        return original(query, key, value, *args, **options)
+
+    def restore() -> None:
+        object.__delattr__(layer, "_compute_attention")
+        layer._tracker.unlock()
+        layer._non_trainable_variables.remove(variable)
+        layer._tracker.lock()
+
+    vars(compute)["restore"] = restore
+    object.__setattr__(layer, "_compute_attention", compute)
+    return variable, restore
