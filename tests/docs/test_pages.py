@@ -56,7 +56,7 @@ def test_commands_of_start_here(tmp_path):
     assert (tmp_path / "shapes.png").exists()
 
 
-@pytest.mark.parametrize("page", some(["data", "layerwise", "resume", "mixed_precision", "bfloat16"]))
+@pytest.mark.parametrize("page", some(["data", "layerwise", "resume", "mixed_precision", "bfloat16", "rules"]))
 def test_how_to(page, tmp_path, monkeypatch):
     if page == "mixed_precision" and BACKEND == "torch":
         pytest.skip("float16 on a CPU takes minutes there")

@@ -51,6 +51,18 @@ def test_factors_follow_the_formula():
     assert abs(s[0] - s[1]) > 0.05
 
 
+def test_fit():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+    model.compile(GradientGrouping(keras.optimizers.Adam(0.05), every=4, beta_3=0.9), "mse")
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    losses = model.fit(x, x[:, :1] * x[:, 1:2], batch_size=16, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert np.any(ops.convert_to_numpy(model.optimizer._factors) != 1)
+    with pytest.raises(ValueError, match="averages no weights"):
+        GradientGrouping(keras.optimizers.SGD(use_ema=True))
+
+
 @pytest.mark.parametrize(
     "bad", [{"clusters": 1}, {"every": 0}, {"beta": 1}, {"beta_3": -0.1}, {"exclude_from_grouping": "b"}]
 )
