@@ -56,6 +56,15 @@ def test_polyak_multipliers_divide_one_step_size():
     np.testing.assert_allclose([number(one)[0], number(two)[0]], [-2.0, -1.0], rtol=1e-6)
 
 
+def test_polyak_steps_in_fit():
+    """The compiled step has the loss of each batch: of w^2, a quarter of the gradient 2 w goes to half of w."""
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), layer])
+    model.compile(PolyakMomentum(1.0, momentum=0.0), "mse")
+    model.fit(np.ones((6, 1)), np.zeros((6, 1)), batch_size=2, verbose=0)
+    np.testing.assert_allclose(number(layer.kernel), [[0.125]], rtol=1e-5)
+
+
 def distance_over_gradients(gradients, start, reps_rel):
     w, r, s = start, reps_rel * (1 + np.linalg.norm(start)), 1e-8
     for g in gradients:
