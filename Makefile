@@ -6,7 +6,7 @@ CORES ?= 2
 PARALLEL = -n $(shell expr $(CORES) + 2) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
 
-.PHONY: demo test test-nightly test-slow faults test-backends test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
+.PHONY: demo test test-nightly test-slow faults test-backends test-backends-nightly test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
 
 demo: .venv/demo
 	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd --budget 150 \
@@ -30,13 +30,18 @@ test-slow: .venv/backends
 faults: .venv/backends
 	$(BIN)/python docs/make_reliability.py
 
-# The contract suites and callbacks once more, with the nightly tests, on the other two backends of Keras. PyTorch is pinned: its
-# plain build brings gigabytes.
+# The contract suites, callbacks and studies once more on the other two backends of Keras, and what is nightly of them. PyTorch is
+# pinned: its plain build brings gigabytes.
+ON_BACKENDS = tests/contract tests/callbacks tests/data tests/distributed tests/study/test_study.py $(ALSO)
+
 test-backends: .venv/backends
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/callbacks tests/data \
-		tests/distributed $(ALSO)
-	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/callbacks \
-		tests/data tests/distributed $(ALSO) tests/precision
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) $(ON_BACKENDS)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) $(ON_BACKENDS) tests/precision
+
+test-backends-nightly: .venv/backends
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PARALLEL) -m "nightly and not slow" $(ON_BACKENDS)
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m pytest $(PARALLEL) -m "nightly and not slow" $(ON_BACKENDS) \
+		tests/precision
 
 # Every feature in the structures of real programs, by value; prints the matrix, and checks that docs/benchmarks/programs.md shows it. A
 # sample on JAX and PyTorch. All cells of a program run in one process, since they share its runs; `make test-slow` has the rest.
