@@ -24,7 +24,7 @@ from keras_lrsched.optimizers.wrapper import OptimizerLike, Pairs, Wrapper
     against="optax, around SGD and Adam",
     deviations="a variable without a gradient stays; weights that are set from outside move the start as well",
     kind="wrapper",
-    options={"epsilon": 1e-8, "learning_rate": 1.0, "weight_decay": None},
+    options={"learning_rate": 1.0, "weight_decay": None},
 )
 class Mechanic(Wrapper):
     """A factor of all that an optimizer has done so far, which grows while that leads downhill.

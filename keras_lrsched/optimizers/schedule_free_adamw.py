@@ -20,6 +20,7 @@ from keras_lrsched.optimizers._update_context import OptimizerState, UpdateConte
 @register(
     "schedule_free_plus",
     title="Schedule-Free AdamW with step sizes from the loss",
+    paper="https://github.com/facebookresearch/schedule_free",
     code=("facebookresearch/schedule_free",),
     checked="trajectory",
     against="the authors' reference code of 2026",
