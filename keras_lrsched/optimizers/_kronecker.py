@@ -11,7 +11,7 @@ from keras import ops
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.roles import Role
 from keras_lrsched._core.types import FindRoles, LearningRate, Patterns, Tensor, Variable, WeightDecay
-from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, by_input_axes
+from keras_lrsched.optimizers._matrices import HIDDEN, MatrixView, by_input_axes, is_guess
 from keras_lrsched.optimizers._newton_schulz import LARGEST_IN_A_STACK, transposed
 from keras_lrsched.optimizers._options import LowRankOptions, Options
 from keras_lrsched.optimizers._update_context import UpdateContext
@@ -186,7 +186,8 @@ class Kronecker(Optimizer):
         """The order of the axes, the number of tensors, and the sizes of each."""
         if input_axes is not None:
             return _as_matrix(by_input_axes(role, input_axes))
-        is_convolution = role.kind == "convolution_kernel" and not self.convolutions_are_matrices
+        is_convolution = role.kind == "convolution_kernel" or is_guess(role)
+        is_convolution = is_convolution and not self.convolutions_are_matrices
         if role.kind in (*HIDDEN, "embedding") and role.outputs and not is_convolution:
             stack = role.size(role.stack) if role.stack else None
             return (*role.stack, *role.inputs, *role.outputs), stack, (role.size(role.inputs), role.size(role.outputs))

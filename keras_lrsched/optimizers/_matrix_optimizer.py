@@ -179,9 +179,9 @@ class MatrixOptimizer(Optimizer):
         state = [[self._states[place][name] for name in ("m", "v")] for place in places]
         decay = self._current_adam_decay()
         decays = [self._decay_multipliers[i] if self._decayed[i] and decay is not None else 0.0 for i in places]
-        multipliers = [self.adam_lr_ratio * self._multipliers[i] for i in places]
+        multipliers = [self._multipliers[i] for i in places]
         rates = [
-            ops.cast(learning_rate, "float32") * column(multipliers),
+            ops.cast(learning_rate, "float32") * self.adam_lr_ratio * column(multipliers),
             ops.cast(0.0 if decay is None else decay, "float32") * column(decays),
             column([0.0] * len(places)),
         ]

@@ -87,7 +87,7 @@ def orthogonalized(
         a, b, c = table[min(step, len(table) - 1)]
         # A has the shorter side, and its polynomial multiplies X from there: no matrix is transposed for it.
         gram = product(transposed(x), x) if is_tall else product(x, transposed(x))
-        polynomial = b * gram + c * product(gram, gram) if c else b * gram
+        polynomial = b * gram if isinstance(c, float) and c == 0 else b * gram + c * product(gram, gram)
         x = a * x + (product(x, polynomial) if is_tall else product(polynomial, x))
     return x
 

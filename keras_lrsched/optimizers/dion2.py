@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
-from keras_lrsched._core.types import LearningRate, Tensor, WeightDecay
+from keras_lrsched._core.types import FindRoles, LearningRate, Tensor, Variable, WeightDecay
 from keras_lrsched.optimizers._matrix_optimizer import HiddenMatrixOptions, MatrixOptimizer
 from keras_lrsched.optimizers._newton_schulz import POLAR_EXPRESS, SAFETY, orthogonalized_all, transposed
 from keras_lrsched.optimizers._update_context import UpdateContext
@@ -98,6 +98,10 @@ class Dion2(MatrixOptimizer):
         self.ef_decay = validation.beta("ef_decay", ef_decay)
         self.adjust_lr = validation.one_of("adjust_lr", adjust_lr, ("spectral_norm", "match_rms_adamw"))
 
+    def resolve_paths(self, variables: Sequence[Variable], find_roles: FindRoles) -> None:
+        super().resolve_paths(variables, find_roles)
+        self._counts = [view and math.ceil(self.fraction * min(view.inputs, view.outputs)) for view in self._views]
+
     def matrix_steps(self, contexts: Sequence[UpdateContext], views: Sequence[Any]) -> list[Tensor]:
         chosen = [self._choose(ctx, view) for ctx, view in zip(contexts, views, strict=True)]
         settings = 5, "float32", POLAR_EXPRESS, *SAFETY["polar_express"]
@@ -117,7 +121,7 @@ class Dion2(MatrixOptimizer):
         m = _with_rows_along(view, view.matrix(ctx.state.momentum + ctx.gradient))
         size = m.shape[-2]
         norms = ops.sum(ops.abs(m), axis=-1)
-        _, indices = ops.top_k(ops.where(ops.isnan(norms), math.inf, norms), math.ceil(self.fraction * size))
+        _, indices = ops.top_k(ops.where(ops.isnan(norms), math.inf, norms), self._counts[ctx.index])
         places = ops.cast(ops.one_hot(indices, size), m.dtype)
         slices = ops.take_along_axis(m, ops.expand_dims(indices, -1), axis=-2)
         is_chosen = ops.expand_dims(ops.max(places, axis=-2), -1) > 0

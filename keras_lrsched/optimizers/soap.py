@@ -1,5 +1,6 @@
 """SOAP: Adam in the eigenbasis of Shampoo's factors."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
@@ -63,8 +64,8 @@ class SOAP(Kronecker):
     inputs, one for all outputs, also in attention layers. Kernels of convolutions have a factor for each axis; `input_axes`
     makes them matrices. An axis longer than `max_precond_dim` is not rotated. Each matrix of a stack, such as the experts of
     a mixture, has its own factors. Vectors, scalars, normalizations, and what `exclude_from_preconditioning` lists have
-    Adam, with the same late start; vectors a factor, too, with `precondition_1d`. A variable whose first gradient comes
-    later begins in its own axes.
+    Adam, with the same late start; vectors a factor, too, with `precondition_1d`. The first update of a variable is that
+    with its first gradient.
 
     `form="nvidia"` is the order of NVIDIA's code: decay first, factors before they are used, with a decay rate that is
     corrected for the start; no update without a step; bases refreshed every `precondition_frequency` updates, 1 there;
@@ -178,7 +179,7 @@ class SOAP(Kronecker):
         return self.precondition_1d if is_vector else role.kind not in NOT_MATRICES
 
     def make_state(self, variable: Variable) -> dict[str, Any]:
-        state = self.add_own(variable, "m", "v")
+        state = self.add_own(variable, "m", "v") | {"seen": self.add_state(variable, "seen", shape=())}
         state |= self.add_for_axes(variable, "factor") | self.add_for_axes(variable, "basis", initializer=identity)
         if self.correction:
             start = keras.initializers.Constant(self.initial_eigenvalue)
@@ -187,17 +188,19 @@ class SOAP(Kronecker):
 
     # The update
 
-    def update_groups(self, groups: Sequence[Group]) -> dict[int, Tensor]:
+    def update_groups(self, groups: Sequence[Group]) -> dict[Any, Tensor]:
         rotations = [Rotation(group) for group in groups]
         update = self._nvidia_update if self._is_nvidia else self._authors_update
         moves = update(rotations) if rotations else []
+        started = {(ctx.index, "moves"): ctx.state.seen for group in groups for ctx in group.contexts}
         for rotation in rotations:
             rotation.store()
-        return {i: move for group, each in zip(groups, moves, strict=True) for i, move in group.back(each).items()}
+        each = {i: move for group, part in zip(groups, moves, strict=True) for i, move in group.back(part).items()}
+        return {**each, **started}
 
     def decay(self, w: Tensor, new: Tensor, ctx: UpdateContext) -> Tensor:
         decay = ctx.learning_rate * ctx.weight_decay
-        return decay * w if self._is_nvidia else ops.where(ctx.t > 1, decay, 0.0) * new
+        return decay * w if self._is_nvidia else decay * ctx.shared[ctx.index, "moves"] * new
 
     def step(self, w: Tensor, g: Tensor, state: OptimizerState, ctx: UpdateContext) -> Tensor:
         move, rate = ctx.shared[ctx.index], ctx.learning_rate
@@ -211,10 +214,9 @@ class SOAP(Kronecker):
 
     def _authors_update(self, rotations: Sequence["Rotation"]) -> list[Tensor]:
         """The steps, with the bases of the update before; then the factors and, when they are due, the bases."""
-        iterations = rotations[0].group.contexts[0].iterations
-        is_first = ops.equal(iterations, 0)
         moves = []
         for each in rotations:
+            is_first = each.is_first
             projected = multiplied_all(each.g, each.bases)
             m, v = average(self.beta_1, each.m, projected), average(self.beta_2, each.v, ops.square(projected))
             move = rotated_back(m / (ops.sqrt(v) + self.epsilon), each.bases)
@@ -222,9 +224,18 @@ class SOAP(Kronecker):
             each.m, each.v = ops.where(is_first, each.m, m), ops.where(is_first, each.v, v)
             beta = self.beta_2 if self.shampoo_beta is None else self.shampoo_beta
             each.factors = {i: average(beta, old, contraction(each.g, i)) for i, old in each.factors.items()}
-        is_due = ops.equal(iterations % self.precondition_frequency, 0)
-        refresh_all(rotations, is_first, is_due, self.basis, moves_v=True)
+        self._refresh(rotations, moves_v=True)
         return moves
+
+    def _refresh(self, rotations: Sequence["Rotation"], moves_v: bool) -> None:
+        """New bases: eigenvectors of variables in their first update, and of the others what `basis` names, if it is due."""
+        turning = [each for each in rotations if each.factors]
+        if turning:
+            iterations = turning[0].group.contexts[0].iterations
+            is_due = ops.logical_and(iterations > 0, ops.equal(iterations % self.precondition_frequency, 0))
+            are_new = functools.reduce(ops.logical_or, [ops.any(each.is_first) for each in turning])
+            refresh_all(turning, are_new, "by_eigenvectors", moves_v, of_first=True)
+            refresh_all(turning, is_due, "by_qr" if self.basis == "qr" else "by_eigenvectors", moves_v, of_first=False)
 
     @staticmethod
     def _normalized(move: Tensor) -> Tensor:
@@ -240,8 +251,7 @@ class SOAP(Kronecker):
         for each in rotations:
             new = self._kl_products(each) if self.correction else {i: contraction(each.g, i) for i in each.factors}
             each.factors = {i: average(ops.cast(beta, old.dtype), old, new[i]) for i, old in each.factors.items()}
-        is_due = ops.equal(ctx.iterations % self.precondition_frequency, 0)
-        refresh_all(rotations, ops.equal(ctx.iterations, 0), is_due, self.basis, moves_v=False)
+        self._refresh(rotations, moves_v=False)
         return [self._nvidia_move(each, ctx.t) for each in rotations]
 
     def _kl_products(self, each: "Rotation") -> dict[int, Tensor]:
@@ -283,6 +293,8 @@ class Rotation:
     def __init__(self, group: Group) -> None:
         self.group, self.g = group, group.of_variables(ctx.gradient for ctx in group.contexts)
         self.m, self.v = group.read("m"), group.read("v")
+        seen = ops.stack([ctx.state.seen for ctx, view in group.members for _ in range(view.count)])
+        self.is_first = ops.reshape(seen, (-1, *[1] * len(group.sizes))) == 0
         self.factors, self.bases = self._of_axes("factor"), self._of_axes("basis")
         has_eigenvalues = group.factors and f"eigenvalues_{group.factors[0]}" in group.contexts[0].state
         self.eigenvalues = self._of_axes("eigenvalues") if has_eigenvalues else {}
@@ -291,6 +303,8 @@ class Rotation:
         return {i: self.group.read(f"{name}_{i}") for i in self.group.factors}
 
     def store(self) -> None:
+        for ctx in self.group.contexts:
+            ctx.state.seen = ops.ones_like(ctx.state.seen)
         self.group.write("m", self.m)
         self.group.write("v", self.v)
         for name, each in (("factor", self.factors), ("basis", self.bases), ("eigenvalues", self.eigenvalues)):
@@ -335,22 +349,27 @@ class Rotation:
         return [m, v, *rest]
 
 
-def refresh_all(rotations: Sequence[Rotation], is_first: Tensor, is_due: Tensor, basis: str, moves_v: bool) -> None:
-    """New bases of all groups: eigenvectors in the first update, and what `basis` names when they are due."""
-    turning = [each for each in rotations if each.factors]
-    if not turning:
-        return
+def refresh_all(turning: Sequence[Rotation], condition: Tensor, method: str, moves_v: bool, of_first: bool) -> None:
+    """New bases by a method of `Rotation`, of the variables in their first update or of all others, where they are due."""
 
-    def flat(method: str) -> list[Tensor]:
-        return [x for each in turning for x in getattr(each, method)(moves_v)]
+    def new() -> list[Tensor]:
+        pairs = [
+            (each, new, old)
+            for each in turning
+            for new, old in zip(getattr(each, method)(moves_v), each.as_it_is(), strict=True)
+        ]
+        return [ops.where(_first(each, x) == of_first, x, old) for each, x, old in pairs]
 
     def old() -> list[Tensor]:
         return [x for each in turning for x in each.as_it_is()]
 
-    regular = "by_qr" if basis == "qr" else "by_eigenvectors"
-    parts = cond(is_first, lambda: flat("by_eigenvectors"), lambda: cond(is_due, lambda: flat(regular), old))
-    start = 0
+    parts, start = cond(condition, new, old), 0
     for each in turning:
         length = 2 + 2 * len(each.factors)
         each.take(parts[start : start + length])
         start += length
+
+
+def _first(each: Rotation, x: Tensor) -> Tensor:
+    """Whether a variable is in its first update, for a tensor (number, ...)."""
+    return ops.reshape(each.is_first, (-1, *[1] * (len(x.shape) - 1)))

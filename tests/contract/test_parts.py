@@ -30,12 +30,13 @@ SHARED = (
     "Mechanic",
     "MoMo",
     "MoMoAdam",
+    "NoiseAdaptive",
     "OASIS",
     "PolyakMomentum",
     "Prodigy",
 )
 """Those whose step size comes from sums over all variables: each variable alone would have another."""
-START_LATE = ("ADOPT",)
+START_LATE = ("ADOPT", "SOAP")
 """Those that do not move a variable by its first gradient."""
 
 
@@ -272,7 +273,10 @@ def test_a_missing_gradient_is_zero_in_the_model_of_the_loss():
 
 
 OFFSET = 2.0
-DEPEND_ON_WEIGHTS = ("AdaLomo", "Adafactor", "ConditionalGradient", "Lamb", "Lars", "Mechanic", "MoMo", "MoMoAdam")
+DEPEND_ON_WEIGHTS = (
+    *("AdaLomo", "Adafactor", "ConditionalGradient", "Lamb", "Lars", "Mechanic", "MoMo", "MoMoAdam"),
+    "Scion",  # whose constrained weights decay
+)
 
 
 FREE = [variant(of_case(case, weight_decay=None), case.name) for case in CASES if case.name not in DEPEND_ON_WEIGHTS]

@@ -185,7 +185,7 @@ CASES = [
     Wrapped(
         NoiseAdaptive,
         (Trajectory("muon_keras", {"optimizer": muon(0.02)}, variables=("kernel",), transposed=True),),  # one layer has lr
-        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0},
+        options={"learning_rate": 0.01, "adam_lr_ratio": 1.0, "adam_weight_decay": None},
         by_day=False,
         digits_rate=3e-2,
         state_bytes=8 + 8 / (64 * 32),
