@@ -1,5 +1,6 @@
 """Newton-Schulz iterations, which set the singular values of matrices to about 1: what Muon, Dion2 and Scion share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -40,6 +41,9 @@ SAFETY = {"polar_express": (1.02, 1e-8)}
 
 LARGEST_IN_A_STACK = 1 << 20
 """Matrices with more entries are multiplied one by one: stacking them takes time and memory, and saves nothing."""
+
+WORTH_A_PRODUCT = 1_500_000
+"""Floating-point operations that take as long as it takes to begin the three products of an iteration."""
 
 
 def checked(value: Any) -> Any:
@@ -100,14 +104,17 @@ def orthogonalized_all(
     safety: float = 1.0,
     epsilon: float = 1e-7,
 ) -> list[Tensor]:
-    """The same for each of several matrices; those of one shape, up to a transposition, are multiplied at once."""
+    """The same for each of several matrices; those of one shape, up to a transposition, are multiplied at once.
+
+    So are small ones of different shapes, with zeros around them, which stay zeros.
+    """
     settings = steps, dtype, table, safety, epsilon
     results: dict[int, Tensor] = {}
-    for places in _of_one_shape(xs):
+    for (short, long), places in _stacks(xs):
         if len(places) == 1:
             results[places[0]] = orthogonalized(xs[places[0]], *settings)
             continue
-        stack = orthogonalized(ops.concatenate([_wide(xs[i]) for i in places]), *settings)
+        stack = orthogonalized(ops.concatenate([_wide(xs[i], short, long) for i in places]), *settings)
         start = 0
         for i in places:
             stop = start + (1 if len(xs[i].shape) == 2 else xs[i].shape[0])
@@ -116,22 +123,52 @@ def orthogonalized_all(
     return [results[i] for i in range(len(xs))]
 
 
-def _of_one_shape(xs: Sequence[Tensor]) -> list[list[int]]:
-    """The places of matrices of one shape and dtype, up to a transposition; those that are too large to stack, alone."""
-    groups: dict[Any, list[int]] = {}
+def _stacks(xs: Sequence[Tensor]) -> list[tuple[tuple[int, int], list[int]]]:
+    """Shapes (shorter side, longer side) of stacks, each with the places of its matrices; large ones are alone."""
+    alone: list[tuple[tuple[int, int], list[int]]] = []
+    groups: dict[Any, dict[tuple[int, int], list[int]]] = {}
     for i, x in enumerate(xs):
         short, long = sorted(x.shape[-2:])
-        groups.setdefault((short, long, str(x.dtype)) if short * long <= LARGEST_IN_A_STACK else i, []).append(i)
-    return list(groups.values())
+        if short * long > LARGEST_IN_A_STACK:
+            alone.append(((short, long), [i]))
+        else:
+            groups.setdefault(str(x.dtype), {}).setdefault((short, long), []).append(i)
+    return alone + [stack for shapes in groups.values() for stack in _merged(xs, sorted(shapes.items()))]
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Matrices (count, shorter side, longer side)."""
+def _merged(
+    xs: Sequence[Tensor], stacks: list[tuple[tuple[int, int], list[int]]]
+) -> list[tuple[tuple[int, int], list[int]]]:
+    """The stacks, from small to large, joined where the zeros take fewer operations than a product of its own costs."""
+
+    def operations(shape: tuple[int, int], places: list[int]) -> int:
+        short, long = shape
+        return sum(math.prod(xs[i].shape[:-2]) for i in places) * (4 * short**2 * long + 2 * short**3)
+
+    merged: list[tuple[tuple[int, int], list[int]]] = []
+    for shape, places in stacks:
+        if merged:
+            (short, long), before = merged[-1]
+            larger = max(short, shape[0]), max(long, shape[1])
+            added = operations(larger, before + places) - operations((short, long), before) - operations(shape, places)
+            if added < WORTH_A_PRODUCT:
+                merged[-1] = larger, before + places
+                continue
+        merged.append((shape, places))
+    return merged
+
+
+def _wide(x: Tensor, short: int, long: int) -> Tensor:
+    """Matrices (count, shorter side, longer side), with zeros up to these sizes."""
     x = ops.expand_dims(x, 0) if len(x.shape) == 2 else x
-    return transposed(x) if x.shape[-2] > x.shape[-1] else x
+    x = transposed(x) if x.shape[-2] > x.shape[-1] else x
+    missing = short - x.shape[-2], long - x.shape[-1]
+    return ops.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else x
 
 
 def _back(x: Tensor, like: Tensor) -> Tensor:
+    short, long = sorted(like.shape[-2:])
+    x = x if tuple(x.shape[-2:]) == (short, long) else x[:, :short, :long]
     x = transposed(x) if like.shape[-2] > like.shape[-1] else x
     return x[0] if len(like.shape) == 2 else x
 

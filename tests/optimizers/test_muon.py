@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched._core import registry
-from keras_lrsched.optimizers import Muon, NorMuon
+from keras_lrsched.optimizers import Muon, NorMuon, _newton_schulz
 from keras_lrsched.optimizers._newton_schulz import TABLES, orthogonalized, orthogonalized_all
 from keras_lrsched.schedules import LinearDecay
 from tests.contract.optimizer_problem import MORE, RUNS, gradients, variables
@@ -281,3 +281,17 @@ def test_the_compiled_update_of_the_rest_agrees_with_the_formula(monkeypatch):
         finals.append([ops.convert_to_numpy(w) for w in (*weights, *optimizer.variables)])
     for one, other in zip(*finals, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_small_matrices_of_different_shapes_are_multiplied_at_once(monkeypatch):
+    """With zeros around them, which change nothing; large ones are not."""
+    rng, calls = np.random.default_rng(0), []
+    shapes = [(9, 16), (64, 32), (3, 20, 30), (16, 9), (300, 200)]
+    xs = [ops.convert_to_tensor(rng.normal(size=shape), "float32") for shape in shapes]
+    alone = [orthogonalized(x, 5) for x in xs]
+    one = _newton_schulz.orthogonalized
+    monkeypatch.setattr(_newton_schulz, "orthogonalized", lambda x, *rest: calls.append(tuple(x.shape)) or one(x, *rest))
+    together = orthogonalized_all(xs, 5)
+    assert sorted(calls) == [(6, 32, 64), (300, 200)]
+    for mine, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
