@@ -15,8 +15,8 @@ def test_names_are_sorted_and_unique():
 def test_rows_are_complete():
     for row in registry.entries("optimizers"):
         assert row.title
-        assert row.kind in ("optimizer", "wrapper", "model")
-        assert (row.name is None) == (row.kind == "model")
+        assert row.kind in ("optimizer", "wrapper", "model", "layer")
+        assert (row.name is None) == (row.kind in ("model", "layer"))
         assert row.paper is None or row.paper.startswith(("arXiv:", "https://"))
         assert (row.paper is None) == (row.name == "layerwise_learning_rate") == (row.checked is None)
         assert bool(row.against) == (row.checked is not None)
