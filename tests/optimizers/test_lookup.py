@@ -12,13 +12,19 @@ def test_names_are_sorted_and_unique():
     assert optimizers.names() == sorted(set(optimizers.names()))
 
 
+UNNAMED = ("model", "layer", "minimizer", "restart")
+"""Kinds that `get` has no names for."""
+WITHOUT_PAPER = ("LayerwiseLearningRate", "minimize", "refactorize_low_rank", "reset_moments")
+
+
 def test_rows_are_complete():
     for row in registry.entries("optimizers"):
         assert row.title
-        assert row.kind in ("optimizer", "wrapper", "model", "layer")
-        assert (row.name is None) == (row.kind in ("model", "layer"))
+        assert row.kind in ("optimizer", "wrapper", *UNNAMED)
+        assert (row.name is None) == (row.kind in UNNAMED)
         assert row.paper is None or row.paper.startswith(("arXiv:", "https://"))
-        assert (row.paper is None) == (row.name == "layerwise_learning_rate") == (row.checked is None)
+        assert row.paper or row.target.__name__ in WITHOUT_PAPER
+        assert (row.checked is None) == (row.name == "layerwise_learning_rate")
         assert bool(row.against) == (row.checked is not None)
 
 
