@@ -1,7 +1,7 @@
 """Newton-Schulz iterations, which set the singular values of matrices to about 1: what Muon, Dion2 and Scion share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from keras import ops
@@ -41,6 +41,9 @@ SAFETY = {"polar_express": (1.02, 1e-8)}
 
 LARGEST_IN_A_STACK = 1 << 20
 """Matrices with more entries are multiplied one by one: stacking them takes time and memory, and saves nothing."""
+
+LEAST_ROWS_IN_BLOCKS = 384
+"""Below, products are too small for their parts to be faster."""
 
 WORTH_A_PRODUCT = 1_500_000
 """Floating-point operations that take as long as it takes to begin the three products of an iteration."""
@@ -90,10 +93,22 @@ def orthogonalized(
     for step in range(steps):
         a, b, c = table[min(step, len(table) - 1)]
         # A has the shorter side, and its polynomial multiplies X from there: no matrix is transposed for it.
-        gram = product(transposed(x), x) if is_tall else product(x, transposed(x))
-        polynomial = b * gram if isinstance(c, float) and c == 0 else b * gram + c * product(gram, gram)
+        gram = _symmetric(transposed(x) if is_tall else x, product)
+        polynomial = b * gram if isinstance(c, float) and c == 0 else b * gram + c * _symmetric(gram, product)
         x = a * x + (product(x, polynomial) if is_tall else product(polynomial, x))
     return x
+
+
+def _symmetric(x: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """X X^T. Of large matrices the blocks above the diagonal are those below it, which saves up to half of the product."""
+    rows = x.shape[-2]
+    if rows < LEAST_ROWS_IN_BLOCKS or rows % 2:
+        return product(x, transposed(x))
+    upper, lower = ops.split(x, 2, axis=-2)
+    across = product(lower, transposed(upper))
+    first, last = _symmetric(upper, product), _symmetric(lower, product)
+    tops = ops.concatenate([first, transposed(across)], axis=-1)
+    return ops.concatenate([tops, ops.concatenate([across, last], axis=-1)], axis=-2)
 
 
 def orthogonalized_all(

@@ -295,3 +295,14 @@ def test_small_matrices_of_different_shapes_are_multiplied_at_once(monkeypatch):
     assert sorted(calls) == [(6, 32, 64), (300, 200)]
     for mine, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose(mine, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(384, 400), (390, 386)])
+def test_large_products_in_blocks(shape):
+    """The symmetric products of a large matrix, against NumPy."""
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    expected = x / np.linalg.norm(x)
+    for _ in range(2):
+        gram = expected @ expected.T
+        expected = 3.4445 * expected + (-4.775 * gram + 2.0315 * gram @ gram) @ expected
+    np.testing.assert_allclose(orthogonalized(ops.convert_to_tensor(x), 2), expected, atol=1e-5)
