@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_lrsched._core import validation
+from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.types import Tensor
 
@@ -59,7 +59,7 @@ class ALLoRADense(keras.layers.Dense):
         if not getattr(self, "lora_enabled", False):
             return super().kernel
         product = ops.matmul(self.lora_kernel_a, self.lora_kernel_b)
-        return self._kernel + (self.lora_alpha / self.lora_rank) * self._scaled(product)
+        return keras_private.kernel_without_adapter(self) + (self.lora_alpha / self.lora_rank) * self._scaled(product)
 
     def _scaled(self, product: Tensor) -> Tensor:
         """The product itself, with its gradient scaled in each column."""

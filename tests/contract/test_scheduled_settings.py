@@ -19,6 +19,7 @@ OF_ALL = (
     *("gradient_accumulation_steps", "seed"),
 )
 FOLLOW = ("learning_rate", "weight_decay", "adam_weight_decay")
+FOLLOW_IN = (("LocalUpdates", "period"), ("ScheduleFreeWrapper", "beta_1"))
 every_case = pytest.mark.parametrize("case", some(CASES, chosen=lambda case: case.by_day), ids=lambda case: case.name)
 one_of_each_kind = pytest.mark.parametrize(
     "case", some(CASES, chosen=lambda case: case.name in OF_EACH_KIND), ids=lambda case: case.name
@@ -37,7 +38,7 @@ def own_arguments(case):
 def test_a_schedule_as_an_argument_works_or_is_refused(case):
     schedule = LinearDecay(0.5, 10)
     for name in dict.fromkeys((*own_arguments(case), *OF_ALL, "learning_rate", "weight_decay")):
-        if name in FOLLOW or (case.name, name) == ("LocalUpdates", "period"):
+        if name in FOLLOW or (case.name, name) in FOLLOW_IN:
             optimizer, weights = case.build(**{name: schedule}), made()
             if case.loss is None:
                 optimizer.apply([*numbers(seed=0).values()], weights)

@@ -225,12 +225,14 @@ def test_layers_and_their_variables():
 
 @relies_on("kernel_without_adapter", "embeddings_without_adapter")
 def test_weights_without_adapters():
-    convolution, embedding = keras.layers.Conv1D(2, 1), keras.layers.Embedding(3, 2)
+    convolution, dense, embedding = keras.layers.Conv1D(2, 1), keras.layers.Dense(2), keras.layers.Embedding(3, 2)
     convolution.build((None, 4, 3))
+    dense.build((None, 3))
     embedding.build((None,))
-    for layer in (convolution, embedding):
+    for layer in (convolution, dense, embedding):
         layer.enable_lora(1)
     assert keras_private.kernel_without_adapter(convolution) in convolution.variables
+    assert keras_private.kernel_without_adapter(dense) in dense.variables
     assert keras_private.embeddings_without_adapter(embedding) in embedding.variables
 
 

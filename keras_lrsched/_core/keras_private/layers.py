@@ -188,7 +188,10 @@ def layers_within(layer: keras.Layer) -> list:
 
 
 def kernel_without_adapter(layer: keras.Layer) -> Any:
-    """The kernel of a convolution without what LoRA adds. Relies on `BaseConv._kernel`. Seen in Keras 3.10 to 3.15."""
+    """The kernel of a layer without what LoRA adds.
+
+    Relies on `BaseConv._kernel` and `Dense._kernel`. Seen in Keras 3.10 to 3.15.
+    """
     return layer._kernel
 
 
