@@ -56,11 +56,12 @@ class OperatorNormRecorder(keras.callbacks.Callback):
 
     Example:
 
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="identity", name="out")])
+    >>> dense = keras.layers.Dense(2, kernel_initializer="identity", name="out")
+    >>> model = keras.Sequential([keras.Input((2,)), dense], name="net")
     >>> model.compile("sgd", loss=lambda y, y_pred: 0.0 * y_pred)
     >>> recorder = OperatorNormRecorder()
     >>> history = model.fit(np.ones((2, 2)), np.ones((2, 2)), verbose=0, callbacks=[recorder])
-    >>> recorder.norms["out/kernel"]["rms_to_rms"], recorder.singular_values_of["out/kernel"]
+    >>> recorder.norms["net/out/kernel"]["rms_to_rms"], recorder.singular_values_of["net/out/kernel"]
     ([1.0], [[1.0, 1.0]])
     """
 

@@ -46,7 +46,8 @@ class ConditionalGradient(Optimizer):
         **options: See `keras_lrsched.optimizers.Optimizer`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or `learning_rate_multipliers` are given, also by
+            `LayerwiseLearningRate`: a multiplier of 0 would take all of the weights, and not leave them.
 
     Reference:
         Ravi et al., Constrained Deep Learning using Conditional Gradient and Applications in Computer Vision,
@@ -63,6 +64,8 @@ class ConditionalGradient(Optimizer):
     refused_rules = dict.fromkeys(
         ("cautious", "cautious_weight_decay", "norm_control"), "its step is to a point of the ball, and no direction"
     )
+
+    takes_multipliers = False
 
     def __init__(
         self,

@@ -79,6 +79,11 @@ class LayerwiseLearningRate(Wrapper):
         self._is_ours = isinstance(self.inner_optimizer, Optimizer)
         if not self._is_ours:
             self._refuse(optimizer)
+        elif not self.inner_optimizer.takes_multipliers:
+            raise ValueError(
+                "LayerwiseLearningRate needs an optimizer whose learning rate is the length of its steps. "
+                f"Received: optimizer={optimizer!r}"
+            )
 
     def roles(self, model: keras.Model | None = None) -> Roles:
         """Return the table of roles that the multipliers go by, see `Optimizer.roles`; a new one is the inner one's, too."""

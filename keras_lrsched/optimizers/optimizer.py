@@ -147,6 +147,9 @@ class Optimizer(UpdateRules):
     elementwise = False
     """Whether each entry is updated from its own gradient and state alone, so that one row of a variable can be."""
 
+    takes_multipliers = True
+    """Whether a learning rate of 0 leaves weights as they are, so that multipliers of it make sense."""
+
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -206,6 +209,11 @@ class Optimizer(UpdateRules):
         self._not_decayed = path_rules.patterns("exclude_from_weight_decay", exclude_from_weight_decay)
         self._given: dict[str, list[int]] = {}  # by path, the ids of variables that were given to a method
         self.learning_rate_multipliers = path_rules.multipliers("learning_rate_multipliers", learning_rate_multipliers)
+        if self.learning_rate_multipliers and not self.takes_multipliers:
+            raise ValueError(
+                f"{type(self).__name__} has no `learning_rate_multipliers`: its learning rate is no length of a step. "
+                f"Received: learning_rate_multipliers={learning_rate_multipliers!r}"
+            )
         if master_weights and stochastic_rounding:
             raise ValueError("`master_weights` are exact, so `stochastic_rounding` cannot apply. Received: both as True")
         self.master_weights = master_weights

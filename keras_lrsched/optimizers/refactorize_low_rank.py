@@ -43,8 +43,8 @@ def refactorize_low_rank(model: keras.Model, reset: bool = True) -> int:
     >>> dense = keras.layers.Dense(2)
     >>> model = keras.Sequential([keras.Input((2,)), dense])
     >>> dense.enable_lora(1)
-    >>> dense.lora_kernel_a.assign([[8.0], [0.0]])
-    >>> dense.lora_kernel_b.assign([[0.5, 0.0]])
+    >>> _ = dense.lora_kernel_a.assign([[8.0], [0.0]])
+    >>> _ = dense.lora_kernel_b.assign([[0.5, 0.0]])
     >>> refactorize_low_rank(model)
     1
     >>> abs(dense.lora_kernel_a.numpy()).ravel(), abs(dense.lora_kernel_b.numpy()).ravel()

@@ -51,7 +51,7 @@ def shrink_perturb(
 
     >>> dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     >>> model = keras.Sequential([keras.Input((1,)), dense])
-    >>> dense.kernel.assign([[2.0]])
+    >>> _ = dense.kernel.assign([[2.0]])
     >>> shrink_perturb(model, shrink=0.5, perturb=0.25)
     >>> dense.kernel.numpy().item()
     1.25

@@ -115,12 +115,13 @@ OPTIONS = [{}, {"rounding": "stochastic", "seed": 12345678901}]
 
 
 def marks(format, options):
-    """Formats that are not exported are rounded to nearest in the test of all shapes, and stochastically at night."""
+    """Formats that are not exported are rounded to nearest in the test of all shapes, and stochastically at night,
+    and every other one of the exported ones, too."""
     if BACKEND == "jax":
         return () if format.name in QUICK_ON_JAX else pytest.mark.slow
     if format in OTHERS:
         return nightly if options else pytest.mark.slow
-    return ()
+    return nightly if options and ALL.index(format) % 2 else ()
 
 
 QUICK = [

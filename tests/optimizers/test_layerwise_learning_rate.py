@@ -128,10 +128,14 @@ def test_several_optimizers_of_keras():
 def test_every_optimizer_of_ours_takes_it():
     """They move only what has a rate."""
     for row in registry.entries("optimizers", kind="optimizer"):
-        if row.name not in ("momo", "momo_adam"):
+        if row.name == "conditional_gradient":
+            with pytest.raises(ValueError, match="whose learning rate is the length of its steps"):
+                LayerwiseLearningRate(optimizers.get(row.name), {"last": 0.0})
+        elif not getattr(optimizers.get(row.name), "needs_loss", False):
             optimizer = LayerwiseLearningRate(optimizers.get(row.name), {"last": 0.0})
             start, end = variables(), trained(optimizer, 2)
-            np.testing.assert_array_equal(end[2], ops.convert_to_numpy(start[2]), err_msg=row.name)
+            atol = 1e-4 if row.name == "madgrad" else 0.0  # its epsilon is added to the learning rate, as by its authors
+            np.testing.assert_allclose(end[2], ops.convert_to_numpy(start[2]), rtol=0, atol=atol, err_msg=row.name)
 
 
 # Ready-made patterns

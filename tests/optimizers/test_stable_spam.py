@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_lrsched.optimizers import StableSPAM
+from tests.nightly import nightly
 
 
 def run(gradients, **options):
@@ -25,6 +26,7 @@ def test_reset_makes_a_first_update():
     assert np.all(np.abs(np.abs(steps[[1, 3, 4]]) - 1) > 1e-3)
 
 
+@nightly
 def test_official_reset_shortens_a_step():
     """That of mature moments by sqrt(1 - beta_2) / (1 - beta_1), in the authors' code."""
     gradients = np.ones((400, 2))

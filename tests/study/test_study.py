@@ -274,7 +274,7 @@ def halves(peak_learning_rate, total_steps):
 
 
 class TestCallbacksAsSchedules:
-    @pytest.mark.parametrize("reuse", [False, True])
+    @pytest.mark.parametrize("reuse", some([False, True]))
     def test_they_set_the_learning_rate_from_the_peak_on(self, reuse):
         made = study(schedules=["constant", halves], seeds=2, reuse_model=reuse)
         outcomes = [each for each in made.outcomes(verbose=0) if each.trial.schedule == "halves"]

@@ -43,6 +43,7 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=(64 + 32) * 4 / (64 * 32),
         bad=FACTORED,
+        by_day=False,
     ),
     Case(
         AdamMini,
@@ -82,6 +83,7 @@ CASES = [
             {"epsilon_2": None},
             {"clip_threshold": 0},
         ),
+        by_day=False,
     ),
     Case(
         SM3,
@@ -107,5 +109,6 @@ CASES = [
         digits_rate=1e-2,
         state_bytes=12,
         bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}, {"epsilon": "small"}),
+        by_day=False,
     ),
 ]

@@ -82,6 +82,7 @@ CASES = [
         state_bytes=4,
         differs=SHARED,
         bad=(*({"momentum": bad} for bad in BAD_BETAS), *DISTANCE),
+        by_day=False,
     ),
     Case(
         DAdaptAdam,
@@ -116,6 +117,7 @@ CASES = [
         state_bytes=8,
         bad=(*BETA_1, *BETA_2, {"beta_2": 0.0}, *DISTANCE),
         differs={"test_fit": "its d grows beyond all bounds on the digits, as in the official code"},
+        by_day=False,
     ),
     Case(
         COCOB,
@@ -158,6 +160,7 @@ CASES = [
         state_bytes=8,
         loss=50.0,
         bad=(*BETA_1, *BETA_2, *EPSILON, {"epsilon": 0.0}, {"lb": "low"}),
+        by_day=False,
     ),
     Case(
         DoG,

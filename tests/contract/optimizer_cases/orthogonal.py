@@ -85,6 +85,7 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=4 + 32 * 4 / (64 * 32),
         bad=(*BAD, {"beta_2": 1}, {"beta_2": None}),
+        by_day=False,
     ),
     Case(
         Scion,

@@ -20,6 +20,7 @@ CASES = [
         },
         bad=(
             {"learning_rate": 1.5},
+            {"learning_rate_multipliers": {"bias": 0.5}},
             {"lambda_": 0},
             {"epsilon": 0},
             {"ord": "spectral"},

@@ -37,6 +37,7 @@ CASES = [
         options=RATE,
         state_bytes=12,
         bad=(*BETAS, *EPSILON, {"beta_3": 0.0}, {"beta_3": 1.0}, {"alpha": -1}, {"alpha_warmup": 0}, {"beta_3_warmup": 2.5}),
+        by_day=False,
     ),
     Case(
         SimplifiedAdEMAMix,
@@ -82,6 +83,7 @@ CASES = [
             {"adam_beta_2": None},
             {"adam_weight_decay": -0.1},
         ),
+        by_day=False,
     ),
     Case(
         Adan,

@@ -171,6 +171,7 @@ CASES = [
             {"gradient_accumulation_steps": 2},
             {"use_ema": True},
         ),
+        by_day=False,
     ),
     Wrapped(
         GradientGrouping,
