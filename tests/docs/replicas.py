@@ -19,7 +19,10 @@ def main(names):
 
     strategies = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for name in names:
-        print(name, difference(partial(optimizers.get, name), strategies))
+        try:
+            print(name, difference(partial(optimizers.get, name), strategies))
+        except ValueError as error:
+            print(name, "refused" if "replica" in str(error) else f"failed: {error}")
     print("schedule", difference(lambda: keras.optimizers.SGD(LinearDecay(0.1, 8)), strategies))
 
 

@@ -110,12 +110,13 @@ def test_choose_and_readme_show_the_same_demo():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_two_replicas_end_where_one_does(part):
-    """The claim of the page on distributed training, for all optimizers but those that raise."""
+    """The claim of the page on distributed training, for all optimizers but those that refuse several replicas by name."""
     pytest.importorskip("tensorflow")
     from keras_lrsched import optimizers
 
-    names = [name for name in optimizers.names() if name not in ("local_updates", "momo", "momo_adam", "sophia")][part::4]
+    names = [name for name in optimizers.names() if name != "local_updates"][part::4]
     printed = run([sys.executable, str(Path(__file__).with_name("replicas.py")), *names], DOCS.parent)
-    apart = {name: float(number) for name, number in re.findall(r"^(\w+) (\S+)$", printed, flags=re.MULTILINE)}
-    assert set(apart) == {*names, "schedule"}
+    found = dict(re.findall(r"^(\w+) (.+)$", printed, flags=re.MULTILINE))
+    assert found.keys() == {*names, "schedule"}
+    apart = {name: float(number) for name, number in found.items() if number != "refused"}
     assert max(apart.values()) < 2e-5, apart
