@@ -46,6 +46,8 @@ class GradientGrouping(Wrapper):
     `exclude_from_grouping` finds has the factor 1. State: two float32 numbers for each parameter beside the inner state, and
     `clusters` for each variable.
 
+    Under gradient accumulation the median is over all variables, also those without a gradient.
+
     Args:
         optimizer: The inner optimizer, of Keras or of this package; also its name or config as for `keras.optimizers.get`.
         clusters: The number of clusters of a variable, at least 2. Defaults to `3`.

@@ -27,6 +27,7 @@ SHARED = (
     "DAdaptSGD",
     "DoG",
     "DoWG",
+    "GradientGrouping",
     "Mechanic",
     "MoMo",
     "MoMoAdam",
@@ -196,8 +197,9 @@ IN_MICRO_STEPS = (((1, 3), (0, 1)), ((0, 2), (3,)), ((1,), (1, 2)), ((0,), (0, 1
 ACCUMULATED = [
     variant(of_case(case), case.name)
     for case in CASES
-    if case.name not in ("Grokfast", "Mechanic")
-    and (BACKEND != "jax" or case.name in SHARED[::2])  # which refuse accumulation
+    if case.name not in ("Grokfast", "Mechanic")  # which refuse accumulation
+    and case.name != "GradientGrouping"  # whose median is then over all variables, also those without a gradient
+    and (BACKEND != "jax" or case.name in SHARED[::2])
 ]
 
 
