@@ -134,5 +134,5 @@ class TAG(Optimizer):
         length, axes = norm(state.m), tuple(range(1, len(state.m.shape) + 1))
         m = state.m / ops.where(length > 0, length, 1.0)
         cosines = ops.sum(state.earlier_m * m, axis=axes, keepdims=True) if axes else state.earlier_m * m
-        own = ops.where(ctx.scalars.task > 0, float(np.exp(-self.b)), 1.0)
-        return ops.cast(own, m.dtype) * state.v + ops.sum(ops.exp(-self.b * cosines) * state.earlier_v, axis=0)
+        own = ops.where(ctx.scalars.task > 0, ops.exp(ops.cast(-self.b, m.dtype)), 1.0)
+        return own * state.v + ops.sum(ops.exp(-self.b * cosines) * state.earlier_v, axis=0)
