@@ -53,6 +53,10 @@ def _draw_rates(results: "Results", ax: Any, ranked: Sequence[Pair], colors: dic
             rates[rates == results.peak(pair)], values[rates == results.peak(pair)], "*", color=colors[pair], markersize=11
         )
     ax.set_xscale("log")
+    tried = sorted({outcome.trial.learning_rate for outcome in results.outcomes})
+    if len(tried) <= 8:  # a grid of few octaves has one power of ten, or none
+        ax.set_xticks(tried, [f"{rate:.2g}" for rate in tried])
+        ax.minorticks_off()
     _log_if_positive(ax)
     for pair in ranked:
         lost = [rate for rate, values in results.by_rate(pair).items() if not np.all(np.isfinite(values))]
