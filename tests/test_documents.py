@@ -39,6 +39,7 @@ DOCUMENTS = {
     "docs/guides/from_tensorflow_addons.md": "",
     "docs/guides/laws.md": A_MODEL + TWO_RUNS,
     "docs/guides/low_precision.md": A_MODEL,
+    "docs/guides/rules.md": "",
     "docs/guides/study.md": "",
     "docs/guides/write_your_own.md": "",
 }

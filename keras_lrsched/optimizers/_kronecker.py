@@ -154,7 +154,7 @@ class Kronecker(Optimizer):
         raise NotImplementedError
 
     def has_factors(self, role: Role, is_vector: bool) -> bool:
-        """Whether a variable has factors, if no rule excludes it."""
+        """Return whether a variable that is not excluded has factors."""
         return not is_vector
 
     def update_groups(self, groups: Sequence[Group]) -> dict[int, Tensor]:

@@ -23,7 +23,7 @@ class LossAwareOptimizer(Optimizer):
     _next_loss = None
 
     needs_loss = True
-    """Whether there is a loss in the formula; a method may have it as an option."""
+    """Whether the update depends on the loss; for some methods an option decides."""
 
     def make_scalars(self) -> dict[str, Any]:
         scalars = super().make_scalars()

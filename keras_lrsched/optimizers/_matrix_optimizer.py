@@ -135,18 +135,8 @@ class MatrixOptimizer(Optimizer):
 
     # The update
 
-    def _make_context(
-        self,
-        variable: Variable,
-        gradient: Tensor,
-        scalars: OptimizerState,
-        learning_rate: Any,
-        weight_decay: Any,
-        iterations: Tensor,
-    ) -> UpdateContext:
-        if self.matrix_shape(variable) is None:
-            weight_decay = self._current_adam_decay()
-        return super()._make_context(variable, gradient, scalars, learning_rate, weight_decay, iterations)
+    def decay_rate_of(self, variable: Variable, weight_decay: Any) -> Any:
+        return self._current_adam_decay() if self.matrix_shape(variable) is None else weight_decay
 
     def _current_adam_decay(self) -> Any:
         return self._current_decay(self.adam_weight_decay)
@@ -165,7 +155,7 @@ class MatrixOptimizer(Optimizer):
         super()._update_variables([g for g, _, _ in matrices], [v for _, v, _ in matrices], learning_rate)
 
     def _has_kernel(self, variables: Sequence[Variable]) -> bool:
-        """Whether the compiled update of `AdamW` is for what is no matrix."""
+        """Return whether these variables, which are no matrices, are updated by the compiled `AdamW`."""
         rules = self._step_rule() or self.adaptive_clipping or self.z_clipping or self.gradient_centralization
         is_plain = not (rules or self.corrected_weight_decay or self.master_weights or self.stochastic_rounding)
         is_plain = is_plain and self.nonfinite == "propagate" and not self._waiting_places
@@ -199,7 +189,7 @@ class MatrixOptimizer(Optimizer):
         return w - self.own_learning_rate(ctx) * (direction + ctx.weight_decay * w)
 
     def has_matrix(self, index: int) -> bool:
-        """Whether a variable, by its place, is a matrix with the formula of the method."""
+        """Return whether the variable of this index is updated as a matrix, rather than by AdamW."""
         return self._views[index] is not None
 
     def own_learning_rate(self, ctx: UpdateContext) -> Tensor:

@@ -37,7 +37,7 @@ POLAR_EXPRESS: Table = (
 TABLES: dict[str, Table] = {"newton_schulz": NEWTON_SCHULZ, "polar_express": POLAR_EXPRESS, "quintic": QUINTIC}
 
 SAFETY = {"polar_express": (1.02, 1e-8)}
-"""By what the norm that a matrix is divided by is enlarged, so that rounding takes no singular value above 1."""
+"""Factor and summand of the norm by which a matrix is divided, so that no singular value is above 1 after rounding."""
 
 LARGEST_IN_A_STACK = 1 << 20
 """Matrices with more entries are multiplied one by one: stacking them takes time and memory, and saves nothing."""
@@ -119,7 +119,7 @@ def orthogonalized_all(
     safety: float = 1.0,
     epsilon: float = 1e-7,
 ) -> list[Tensor]:
-    """The same for each of several matrices; those of one shape, up to a transposition, are multiplied at once.
+    """Orthogonalize several matrices; those of one shape, up to a transposition, are multiplied at once.
 
     So are small ones of different shapes, with zeros around them, which stay zeros.
     """

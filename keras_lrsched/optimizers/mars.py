@@ -116,18 +116,8 @@ class MARS(Optimizer):
         is_matrix = len(variable.shape) == 2
         return self.mars_type == "adamw" or not (is_matrix or (self.optimize_1d and self.mars_type == "lion"))
 
-    def _make_context(
-        self,
-        variable: Variable,
-        gradient: Tensor,
-        scalars: OptimizerState,
-        learning_rate: Any,
-        weight_decay: Any,
-        iterations: Tensor,
-    ) -> UpdateContext:
-        if not self.is_corrected(variable):
-            weight_decay = self._current_decay(self.adam_weight_decay)
-        return super()._make_context(variable, gradient, scalars, learning_rate, weight_decay, iterations)
+    def decay_rate_of(self, variable: Variable, weight_decay: Any) -> Any:
+        return weight_decay if self.is_corrected(variable) else self._current_decay(self.adam_weight_decay)
 
     def own_learning_rate(self, ctx: UpdateContext) -> Tensor:
         return ctx.learning_rate if "last" in ctx.state else self.adam_lr_ratio * ctx.learning_rate

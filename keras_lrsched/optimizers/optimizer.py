@@ -371,7 +371,7 @@ class Optimizer(UpdateRules):
     ) -> UpdateContext:
         is_part = hasattr(variable, "whole")
         index = keras_private.variable_index(self, variable.whole if is_part else variable)
-        weight_decay = self._ruled_decay(weight_decay, index, learning_rate)
+        weight_decay = self._ruled_decay(self.decay_rate_of(variable, weight_decay), index, learning_rate)
         ctx = UpdateContext(
             variable,
             index,
@@ -386,6 +386,15 @@ class Optimizer(UpdateRules):
         if index in self._waiting_places:
             ctx.takes_part = ops.any(ops.not_equal(gradient, 0))
         return ctx
+
+    def decay_rate_of(self, variable: Variable, weight_decay: Any) -> Any:
+        """Return the weight decay of a variable, before multipliers and exclusions.
+
+        Args:
+            variable: One of the trained variables, or a part of one.
+            weight_decay: The current value of `weight_decay`.
+        """
+        return weight_decay
 
     def resting(self, contexts: Sequence[UpdateContext]) -> Tensor:
         """1 for each variable that takes no part in an update and 0 for the others: an array, or a tensor."""

@@ -175,8 +175,7 @@ def fingerprint(optimizer: keras.optimizers.Optimizer) -> str:
 
     Options that have their defaults are left out, so a version with more options does not make it another one.
     """
-    options = _options(optimizer, _defaults(type(optimizer)))
-    shown = ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))
+    shown = ", ".join(f"{name}={value!r}" for name, value in sorted(_options(optimizer).items()))
     return re.sub(r" at 0x\w+", "", f"{type(optimizer).__name__}({shown})")
 
 
@@ -190,8 +189,9 @@ def _defaults(kind: type) -> dict[str, Any]:
     return found
 
 
-def _options(optimizer: keras.optimizers.Optimizer, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an optimizer that are not its defaults; no patterns in a list are none."""
+def _options(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The options of an optimizer that are not its defaults; an empty list or dictionary is the same as none."""
+    defaults = _defaults(type(optimizer))
 
     def is_default(name: str, value: Any) -> bool:
         if name not in defaults:
@@ -245,13 +245,8 @@ def _described(optimizer: Any) -> str:
     """The class of an optimizer, with the options that are not its defaults: `SGD(momentum=0.9)`."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return repr(optimizer)
-    parameters, config = inspect.signature(type(optimizer)).parameters, optimizer.get_config()
-    options = {
-        name: value
-        for name, value in config.items()
-        if name in parameters and name not in ("learning_rate", "name") and value != parameters[name].default
-    }
-    shown = ", ".join(f"{name}={value!r}" for name, value in options.items() if isinstance(value, (int, float, str)))
+    options = _options(optimizer).items()
+    shown = ", ".join(f"{name}={value!r}" for name, value in options if isinstance(value, (int, float, str)))
     return f"{type(optimizer).__name__}({shown})" if shown else type(optimizer).__name__
 
 

@@ -20,7 +20,7 @@ import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.study.forecast import scikit_learn
-from keras_lrsched.study.search import HIGHEST, LOWEST, score
+from keras_lrsched.study.search import score
 from keras_lrsched.study.statistics import Interval
 from keras_lrsched.study.trial import Outcome, Trial
 
@@ -41,6 +41,7 @@ class Effect:
         differences: From each pair of options (rows less columns) to the mean difference.
         difference_deviations: Its standard deviation; means are not independent of each other.
         is_log: Whether values are logarithms, since all runs have a metric above 0 that is to be small.
+        larger_is_better: Whether larger values are better. Defaults to `False`.
     """
 
     choice: str
@@ -50,6 +51,12 @@ class Effect:
     differences: np.ndarray
     difference_deviations: np.ndarray
     is_log: bool
+    larger_is_better: bool = False
+
+    @property
+    def best(self) -> Any:
+        """The option with the best mean."""
+        return self.options[int(np.argmax(self.means) if self.larger_is_better else np.argmin(self.means))]
 
     def interval(self, option: Any, other: Any, level: float = 0.95) -> Interval:
         """Return the interval for the mean difference of two options; a ratio of values less 1 if `is_log`.
@@ -71,17 +78,19 @@ class Effect:
 
     def __str__(self) -> str:
         values = np.exp(self.means) if self.is_log else self.means
-        best = int(np.argmin(self.means))
-        lines = [f"{self.choice}: mean over all other choices, and interval for the difference from {self.options[best]}"]
+        lines = [f"{self.choice}: mean over all other choices, and interval for the difference from {self._name(self.best)}"]
         for option, value in zip(self.options, values, strict=True):
-            name = f"{option:.3g} x" if self.choice == "learning_rate" else str(option)
-            if option == self.options[best]:
+            name = self._name(option)
+            if option == self.best:
                 lines.append(f"  {name}: {value:.4g}")
                 continue
-            low, high = self.interval(option, self.options[best])
+            low, high = self.interval(option, self.best)
             shown = f"{low:+.1%} to {high:+.1%}" if self.is_log else f"{low:+.3g} to {high:+.3g}"
             lines.append(f"  {name}: {value:.4g} ({shown})")
         return "\n".join(lines)
+
+    def _name(self, option: Any) -> str:
+        return f"{option:.3g} x" if self.choice == "learning_rate" else str(option)
 
 
 class Multiverse:
@@ -202,11 +211,12 @@ class Multiverse:
             self._sign * (means[:, None] - means[None, :]),
             np.sqrt(np.maximum(of_differences, 0)),
             self._is_log,
+            self._sign < 0,
         )
 
     def _trial(self, place: Sequence[int], seed: int) -> Trial:
         optimizer, schedule = self.optimizers[place[0]], self.schedules[place[1]]
-        rate = float(np.clip(math.ldexp(self._starts[optimizer], int(self.octaves[place[2]])), LOWEST, HIGHEST))
+        rate = math.ldexp(self._starts[optimizer], int(self.octaves[place[2]]))
         return Trial(optimizer, schedule, rate, self._budget, seed)
 
     def _places(self) -> np.ndarray:

@@ -178,6 +178,7 @@ class SharedModel:
         self._problem.build(fresh)
         if self._model is None:
             self._model = fresh
+            return fresh
         for old, new in ((self._model, fresh), (self._model.optimizer, fresh.optimizer)):
             for variable, start in zip(old.variables, new.variables, strict=True):
                 variable.assign(start)
