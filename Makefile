@@ -5,6 +5,8 @@ CORES ?= 2
 # Two processes more than cores, since tests wait for compilers and for other processes.
 PARALLEL = -n $(shell expr $(CORES) + 2) --dist worksteal
 ALSO = tests/kernels tests/optimizers/test_fused_optimizer.py
+# Many tests start processes, each of which would compile the package's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-nightly test-slow faults test-backends test-backends-nightly test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
 

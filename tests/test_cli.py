@@ -319,6 +319,7 @@ def default_handlers():
         signal.signal(number, handler)
 
 
+@nightly
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill ends the process")
 @pytest.mark.usefixtures("without_xla", "default_handlers")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=nightly)])

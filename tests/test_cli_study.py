@@ -66,6 +66,7 @@ def test_a_study_is_run_reported_shown_and_not_run_again(module, tmp_path, capsy
     assert "adamw, " in capsys.readouterr().out
 
 
+@nightly
 def test_a_folder_of_other_settings_is_refused(module, fails, capsys):
     assert cli.main(["study", *words(module, "--schedules constant -o s --seeds 1")]) == 0
     capsys.readouterr()

@@ -358,6 +358,7 @@ def test_a_search_for_a_step_that_does_not_come_is_undone():
     assert [stage["step"] for stage in autolrs.stages] == [0, 10, 20]
 
 
+@nightly
 def test_monitor():
     with pytest.raises(ValueError, match=r"The model has: .*mae.* Received: 'd_loss'"):
         make_model().fit(make_batches(), verbose=0, callbacks=[small(monitor="d_loss")])

@@ -91,6 +91,7 @@ def test_epochs_are_counted_over_all_fits():
     assert [row["step"] for row in critical.history] == [4, 8]
 
 
+@nightly
 @pytest.mark.parametrize("changing", some([False, True]))
 def test_training_does_not_notice(changing):
     def train(*callbacks):

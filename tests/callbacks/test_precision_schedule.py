@@ -59,6 +59,7 @@ def test_the_last_stage_is_in_the_target_precision():
         PrecisionSchedule.with_target_stage("fp4_target_precision", 10, 1.5)
 
 
+@nightly
 def test_noise_ends_a_phase():
     sample = X[:8], Y[:8]
     low = PrecisionSchedule(["nvfp4", None], noise_ratio=1e-6, sample=sample, every=4)
@@ -77,6 +78,7 @@ def test_noise_ends_a_phase():
 FP4 = get_recipe("nvfp4", keep_last=0.0)
 
 
+@nightly
 def test_the_ratio_is_that_of_the_gradients():
     """The gradient by the first kernel is known: x^T dy, with the recipe's numbers for both."""
     model, recipe = network(), get_recipe("int8_switchback", head=True)

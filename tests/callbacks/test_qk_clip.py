@@ -8,6 +8,7 @@ from keras import ops
 from keras_lrsched.callbacks import QKClip
 from keras_lrsched.optimizers import SGD
 from tests.contract.optimizer_problem import MORE
+from tests.nightly import nightly
 
 LAYERS = keras.layers
 GIVEN = MORE["qk_clip"]
@@ -70,6 +71,7 @@ def test_numbers_of_the_specification():
         np.testing.assert_allclose(new, GIVEN[name], rtol=1e-6)
 
 
+@nightly
 def test_micro_batches_count_together_and_training_goes_on():
     """Largest logits are those of the whole update; a second `fit`, without the callback, has none."""
     model, layer = attention()

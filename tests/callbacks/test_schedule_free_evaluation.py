@@ -172,6 +172,7 @@ def test_next_fit_trains_with_the_statistics_of_the_training():
     np.testing.assert_allclose(*statistics, rtol=1e-4)
 
 
+@nightly
 def test_statistics_of_another_model_are_not_used():
     callback = ScheduleFreeEvaluation(batch_norm_data=[X])
     for seed in range(2):

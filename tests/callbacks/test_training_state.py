@@ -150,6 +150,7 @@ def plateau_and_stopping():
     ]
 
 
+@nightly
 @pytest.mark.parametrize("steps", some([16, 7, 10]))
 def test_callbacks_of_keras(steps, tmp_path):
     whole = script(callbacks=plateau_and_stopping, epochs=6)
@@ -228,6 +229,7 @@ def test_both_files_damaged(tmp_path):
         checkpoint_file.read(path)
 
 
+@nightly
 @pytest.mark.parametrize("call", some(["replace", "link", "fsync"]))
 def test_a_death_while_writing_leaves_a_file(call, undisturbed, tmp_path, monkeypatch):
     path = tmp_path / "state"
@@ -459,6 +461,7 @@ def test_two_stages_with_another_optimizer(tmp_path):
         assert all(map(np.array_equal, stages(tmp_path / "state", 5), whole))
 
 
+@nightly
 def test_a_run_that_early_stopping_ended_goes_on_if_the_script_asks_for_more(tmp_path):
     def script(patience, epochs):
         stop = keras.callbacks.EarlyStopping("loss", patience=patience, min_delta=1e9)
@@ -542,6 +545,7 @@ def test_arguments_of_other_callbacks_follow_the_script(tmp_path):
     assert script(10, 0.1, 4) == (10, 0.1)
 
 
+@nightly
 @pytest.mark.parametrize("append", some([False, True]))
 def test_a_csv_logger_has_each_epoch_once(append, tmp_path):
     def script(path, epochs, interrupt=None):
@@ -575,6 +579,7 @@ class UsersOwn(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.1 * self.random.random() + 0.01 * len(self.queue)
 
 
+@nightly
 def test_state_of_a_users_callback(tmp_path):
     whole, other = linear(eagerly=False), linear(eagerly=False)
     fit(whole, tmp_path / "whole", UsersOwn(None), epochs=4)

@@ -171,7 +171,7 @@ def test_begins_anew_for_another_model(case):
         np.testing.assert_array_equal(left, right)
 
 
-@every_case
+@one_of_each_kind
 def test_copy_after_a_run(case):
     """As a tuner does that reuses its callbacks."""
     callback, _, _ = undisturbed(case)

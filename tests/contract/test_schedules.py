@@ -153,9 +153,12 @@ def test_call_with_the_variable_of_an_optimizer(case):
 
 
 def marks(case, jit):
-    """Where compiling is one of two ways, typical cases are compiled, at night one of each class; the others are slow."""
-    if not jit or False not in JIT or case in TYPICAL:
+    """One case of each class is traced, the others at night. Where compiling is one of two ways, typical cases are
+    compiled, at night one of each class; the others are slow."""
+    if case in TYPICAL:
         return ()
+    if not jit or False not in JIT:
+        return () if case in OF_EACH_CLASS else nightly
     return nightly if case in OF_EACH_CLASS else pytest.mark.slow
 
 

@@ -89,6 +89,7 @@ def test_outer_rules_follow_their_references(results):
     within(TOLERANCE, results["outer"])
 
 
+@nightly
 def test_local_updates_follow_their_formulas(results):
     check_local(results["local"])
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.optimizers import AdamW
+from tests.nightly import nightly
 
 SHAPES = ((300, 200), (200,), (7,))
 BACKEND = keras.backend.backend()
@@ -30,6 +31,7 @@ def assert_in_place(module, variables):
     assert not copies
 
 
+@nightly
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow's XLA")
 def test_tensorflow_xla():
     import tensorflow as tf

@@ -198,7 +198,7 @@ def model(optimizer, **options):
     return built
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", some([False, True]))
 @pytest.mark.parametrize(
     "name", some(["SGD", "Lion", "AdamW", "Lars", "Lamb", "AdamMini"], chosen=lambda name: name == "AdamW")
 )

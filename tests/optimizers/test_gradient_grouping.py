@@ -8,6 +8,7 @@ from keras import ops
 from keras_lrsched.optimizers import GradientGrouping
 from keras_lrsched.optimizers.gradient_grouping import clusters_of, median, spread
 from tests.contract.optimizer_problem import gradients, variables
+from tests.nightly import nightly
 
 
 def test_clusters_are_those_of_k_means():
@@ -51,6 +52,7 @@ def test_factors_follow_the_formula():
     assert abs(s[0] - s[1]) > 0.05
 
 
+@nightly
 def test_fit():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])

@@ -9,6 +9,7 @@ from keras_lrsched import optimizers
 from keras_lrsched._core import registry
 from keras_lrsched.optimizers import AdamW, LayerwiseLearningRate, Lion, Lookahead
 from tests.contract.backends import JIT_WAYS, compiled_update
+from tests.nightly import nightly
 
 
 def variables(dtype="float32"):
@@ -125,6 +126,7 @@ def test_several_optimizers_of_keras():
         np.testing.assert_allclose(value, trained(keras.optimizers.SGD(rate))[i], rtol=1e-6)
 
 
+@nightly
 def test_every_optimizer_of_ours_takes_it():
     """They move only what has a rate."""
     for row in registry.entries("optimizers", kind="optimizer"):

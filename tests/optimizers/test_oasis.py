@@ -8,6 +8,7 @@ from keras import ops
 from keras_lrsched.optimizers import OASIS, SGD, OASISModel
 from tests.contract.backends import BACKEND
 from tests.contract.optimizer_problem import RUNS, variables
+from tests.nightly import nightly
 
 
 def number(tensor):
@@ -73,6 +74,7 @@ def test_model():
         np.testing.assert_allclose(number(layer.kernel)[:, 0], w, rtol=1e-4, atol=1e-6)
 
 
+@nightly
 def test_fit_reduces_the_loss():
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)

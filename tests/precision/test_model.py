@@ -23,7 +23,7 @@ from keras_lrsched.precision import (
 from keras_lrsched.precision._gemms import Rule
 from keras_lrsched.precision.layers import projections
 from tests.contract.backends import BACKEND, JIT, JIT_WAYS
-from tests.nightly import some
+from tests.nightly import nightly, some
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 20, (24, 6)), RNG.integers(0, 20, (24, 6))
@@ -226,6 +226,7 @@ def test_an_optimizer_learns_of_no_new_variables():
         quantize_model(model, Learned())
 
 
+@nightly
 def test_the_seed_chooses_the_random_numbers():
     def trained(seed):
         model = compiled(transformer())
@@ -446,6 +447,7 @@ def test_every_trained_matrix_is_in_one_of_the_lists():
                 assert any(weight.path.startswith(f"{path}/") for path in listed), weight.path
 
 
+@nightly
 @pytest.mark.parametrize("settings", some([("fp8_delayed", {"amax_history_length": 16}), ("quest", {"bits": 2})]))
 def test_a_switch_to_other_settings_in_training(settings):
     name, others = settings

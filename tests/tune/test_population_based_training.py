@@ -103,6 +103,7 @@ def test_drawn_evenly_over_the_logarithm():
     np.testing.assert_allclose(np.histogram(smoothing, bins=4, range=(0, 0.2))[0], 500, atol=80)
 
 
+@nightly
 def test_search(tmp_path):
     search = PopulationBasedTraining(SETTINGS, population=4, rounds=3, seed=0)
     found = search.evolve(in_this_process(), tmp_path)

@@ -25,6 +25,15 @@ class Trajectory:
     """Called before update t with the optimizer and the reference run, for values that a method gets from outside."""
 
 
+BY_DAY = (
+    *("AdamMini", "AdamW", "Adafactor", "DAdaptAdam", "DoG", "ElasticWeightConsolidation", "GaLore", "Lamb", "Lion"),
+    *("LayerwiseLearningRate", "LocalUpdates", "Lookahead", "MoMo", "Muon", "OASIS", "Prodigy", "SGD", "ScheduleFreeAdamW"),
+    "Sophia",
+)
+"""Methods of each kind, whose behavior is tested by day. That of the others, for which the base class does the same, is
+tested at night."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One optimizer: its reference runs, and what it does in the tests that all pass."""
@@ -43,15 +52,17 @@ class Case:
     """The loss that a method needs before each update, passed where no `fit` passes it."""
     bad: tuple[dict, ...] = ()
     """Constructor arguments that must raise ValueError."""
-    by_day: bool = True
-    """Whether `make test` has its tests of behavior. For a method whose behavior another one shows, only formula and
-    arguments are tested by day; the rest is nightly."""
     differs: dict[str, str] = field(default_factory=dict)
     """Name of a test -> why the method cannot pass it, which is also in its docstring."""
 
     @property
     def name(self):
         return self.optimizer.__name__
+
+    @property
+    def by_day(self):
+        """Whether `make test` has its tests of behavior, or else its formula and its arguments only."""
+        return self.name in BY_DAY
 
     def build(self, **options):
         return self.optimizer(**{**self.options, **options})

@@ -34,7 +34,6 @@ CASES = [
         options={"initial_step": 0.01},
         quadratic_rate=1.0,
         digits_rate=1.0,
-        by_day=False,
         state_bytes=12,
         differs={
             "test_fit": "needs last gradients of the same batch; test_oasis.py has a fit",

@@ -43,7 +43,6 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=(64 + 32) * 4 / (64 * 32),
         bad=FACTORED,
-        by_day=False,
     ),
     Case(
         AdamMini,
@@ -83,7 +82,6 @@ CASES = [
             {"epsilon_2": None},
             {"clip_threshold": 0},
         ),
-        by_day=False,
     ),
     Case(
         SM3,
@@ -94,7 +92,6 @@ CASES = [
         options={"learning_rate": 0.1},
         quadratic_rate=1.0,
         digits_rate=0.1,
-        by_day=False,
         state_bytes=4 + (64 + 32) * 4 / (64 * 32),
         bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}),
     ),
@@ -109,6 +106,5 @@ CASES = [
         digits_rate=1e-2,
         state_bytes=12,
         bad=({"momentum": 1}, {"momentum": None}, {"epsilon": 0}, {"epsilon": "small"}),
-        by_day=False,
     ),
 ]

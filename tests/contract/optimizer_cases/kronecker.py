@@ -99,7 +99,6 @@ CASES = [
             Trajectory("kl_shampoo_meta", {**META, "weight_decay": None, "correction": "kl"}, **KERNEL),
         ),
         options={"learning_rate": 0.01, "grafting": "adam", "epsilon": 1e-8, "beta_2": 0.999, "precondition_frequency": 3},
-        by_day=False,
         digits_rate=1e-2,
         state_bytes=8 + 2 * MATRIX_BYTES,
         bad=(
@@ -134,7 +133,6 @@ CASES = [
             ),
         ),
         options={"learning_rate": 0.01},
-        by_day=False,
         digits_rate=1e-2,
         state_bytes=4 + MATRIX_BYTES,
         bad=(

@@ -82,7 +82,6 @@ CASES = [
         state_bytes=4,
         differs=SHARED,
         bad=(*({"momentum": bad} for bad in BAD_BETAS), *DISTANCE),
-        by_day=False,
     ),
     Case(
         DAdaptAdam,
@@ -117,7 +116,6 @@ CASES = [
         state_bytes=8,
         bad=(*BETA_1, *BETA_2, {"beta_2": 0.0}, *DISTANCE),
         differs={"test_fit": "its d grows beyond all bounds on the digits, as in the official code"},
-        by_day=False,
     ),
     Case(
         COCOB,
@@ -160,7 +158,6 @@ CASES = [
         state_bytes=8,
         loss=50.0,
         bad=(*BETA_1, *BETA_2, *EPSILON, {"epsilon": 0.0}, {"lb": "low"}),
-        by_day=False,
     ),
     Case(
         DoG,
@@ -182,7 +179,6 @@ CASES = [
         options={"init_estim_sq_dist": 1e-3},
         quadratic_rate=1.0,
         digits_rate=1.0,
-        by_day=False,
         state_bytes=4,
         differs=DISTANCE_OF_ALL,
         bad=({"init_estim_sq_dist": 0}, {"epsilon": 0}, {"epsilon": None}),
@@ -200,7 +196,6 @@ CASES = [
         ),
         options={"learning_rate": 1e-3},
         digits_rate=0.1,
-        by_day=False,
         state_bytes=4,
         differs={
             "test_reference_trajectory_compiled": "the loss changes, which is given outside; test_step_sizes.py has a fit"

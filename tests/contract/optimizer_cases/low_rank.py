@@ -80,7 +80,6 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=4 * (2 * 64 + 1) / ELEMENTS,
         bad=(*BAD, {"scale": -1}, {"scale_type": "row"}),
-        by_day=False,
     ),
     Case(
         Fira,
@@ -89,6 +88,5 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=4 * (8 * (2 * 64 + 32) + 1) / ELEMENTS,
         bad=(*BAD, {"proj": "random"}, {"alpha": 0}),
-        by_day=False,
     ),
 ]

@@ -85,7 +85,6 @@ CASES = [
         digits_rate=3e-2,
         state_bytes=4 + 32 * 4 / (64 * 32),
         bad=(*BAD, {"beta_2": 1}, {"beta_2": None}),
-        by_day=False,
     ),
     Case(
         Scion,
@@ -116,7 +115,6 @@ CASES = [
         Dion,
         (dion("dion_official_r2", rank=2), dion("dion_official_fullrank", rank=3, weight_decay=None)),
         options={"learning_rate": 0.01},
-        by_day=False,
         digits_rate=1e-2,
         state_bytes=4 + 64 * 8 * 4 / (64 * 32),
         differs={"test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},
@@ -145,7 +143,6 @@ CASES = [
             ),
         ),
         options={"learning_rate": 0.01},
-        by_day=False,
         digits_rate=3e-2,
         state_bytes=4,
         differs={"test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},

@@ -79,6 +79,5 @@ CASES = [
         digits_rate=0.1,
         state_bytes=8,
         bad=(*BETAS, {"beta_2": 0.6}, *EPSILON, *AVERAGE),
-        by_day=False,
     ),
 ]

@@ -39,7 +39,6 @@ CASES = [
         options={"learning_rate": 0.01},
         state_bytes=8,
         bad=(*BETAS, {"a": 0}, {"b": -1}),
-        by_day=False,
     ),
     Case(
         Lamb,
@@ -84,7 +83,6 @@ CASES = [
         digits_rate=0.5,
         state_bytes=4,
         bad=(*EPSILON, {"momentum": 1.0}, {"trust_coefficient": 0}, {"exclude_from_layer_adaptation": [3]}),
-        by_day=False,
     ),
     Case(
         SGD,

@@ -20,7 +20,6 @@ CASES = [
         digits_rate=0.05,
         state_bytes=4,
         bad=({"threshold": -0.1}, {"epsilon": 0}, {"power": 0}),
-        by_day=False,
     ),
     Case(
         TAG,
@@ -35,7 +34,6 @@ CASES = [
         options={"learning_rate": 0.01, "tasks": 2, "method": "adam"},
         state_bytes=16,
         bad=({"tasks": 1}, {"tasks": 0}, {"b": -1}, {"beta_1": 1}, {"beta_2": None}, {"epsilon": -1}, {"method": "adagrad"}),
-        by_day=False,
     ),
     Wrapped(
         ElasticWeightConsolidation,

@@ -10,7 +10,6 @@ CASES = [
     Case(
         ConditionalGradient,
         (Trajectory("conditional_gradient_own", {"learning_rate": 0.9, "lambda_": 0.5}),),
-        by_day=False,
         state_bytes=0,
         differs={
             "test_minimum_of_a_quadratic": BALL,
@@ -41,7 +40,6 @@ CASES = [
         options={"learning_rate": 0.1},
         quadratic_rate=1.0,
         digits_rate=0.1,
-        by_day=False,
         state_bytes=4,
         bad=({"initial_accumulator_value": 0}, {"l1_regularization_strength": -1}, {"l2_regularization_strength": None}),
     ),

@@ -49,7 +49,6 @@ CASES = [
             {"base_learning_rate": -1.0},
             {"gamma": 0},
         ),
-        by_day=False,
     ),
     Case(
         AdaMod,
@@ -57,7 +56,6 @@ CASES = [
         options={"learning_rate": 0.01, "beta_3": 0.9},
         state_bytes=12,
         bad=(*BETAS, *EPSILON, {"beta_3": 1.0}),
-        by_day=False,
     ),
     Case(
         AdaMomentum,
@@ -66,6 +64,5 @@ CASES = [
         digits_rate=3e-3,
         state_bytes=8,
         bad=(*BETAS, {"epsilon": 0}, {"epsilon": "small"}),
-        by_day=False,
     ),
 ]

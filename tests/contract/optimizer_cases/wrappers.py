@@ -171,7 +171,6 @@ CASES = [
             {"gradient_accumulation_steps": 2},
             {"use_ema": True},
         ),
-        by_day=False,
     ),
     Wrapped(
         GradientGrouping,
@@ -187,7 +186,6 @@ CASES = [
         NoiseAdaptive,
         (Trajectory("muon_keras", {"optimizer": muon(0.02)}, variables=("kernel",), transposed=True),),  # one layer has lr
         options={"learning_rate": 0.01, "adam_lr_ratio": 1.0, "adam_weight_decay": None},
-        by_day=False,
         digits_rate=3e-2,
         state_bytes=8 + 8 / (64 * 32),
         differs={**NESTED, "test_weight_decay_and_its_exclusion": "AdamW has a weight decay of its own, as in Muon"},

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_lrsched.precision import get_recipe, quantize_model, restore_model, switch_recipe
-from tests.nightly import some
+from tests.nightly import nightly, some
 
 X = np.random.default_rng(0).normal(size=(8, 4, 32)).astype("float32")
 
@@ -145,6 +145,7 @@ def test_clones_compute_by_the_recipe(make):
     np.testing.assert_array_equal(outputs(model), outputs(other))
 
 
+@nightly
 def test_in_training_it_goes_on_alike(tmp_path):
     model = converted(task, "fp8_delayed")
     model.compile("adam", "mse", run_eagerly=keras.backend.backend() != "jax")

@@ -6,6 +6,7 @@ from keras import ops
 from keras_lrsched.precision import LayerContext, get_recipe
 from keras_lrsched.precision.recipes import WtaCrs
 from keras_lrsched.precision.recipes.wta_crs import SampledRows
+from tests.nightly import nightly
 from tests.precision.compiled import MODES, compiled, gradient
 from tests.precision.recipes.life import batches, check_life, tiny_model
 
@@ -158,6 +159,7 @@ def test_samples_change_from_step_to_step():
     assert int(product.calls) == 2
 
 
+@nightly
 def test_life(tmp_path):
     check_life(WtaCrs(), tmp_path)
 
