@@ -181,6 +181,7 @@ def test_direction_is_summed_over_all_weights():
     assert watch.rates[1] - 1e-3 == pytest.approx(1e-6 * first @ second, rel=2e-3)
 
 
+@nightly
 def test_starts_from_zero_and_is_clamped():
     options = {"rule": "additive", "hypergradient_learning_rate": 1e-2, "max_learning_rate": 0.05}
     watch = train(keras.optimizers.SGD(0.0), P1, 12, **options)

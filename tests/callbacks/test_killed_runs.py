@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.callbacks.killed_run import CONTROLLERS, EPOCHS, STEPS, train
+from tests.nightly import some
 
 PROCESSES = multiprocessing.get_context("forkserver")
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,7 @@ def assert_survives(name, tmp_path, epochs, kills, every):
         np.testing.assert_array_equal(actual[key], value, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["plain", "keras"])
+@pytest.mark.parametrize("name", some(["plain", "keras"]))
 def test_killed_twice(name, tmp_path):
     assert_survives(name, tmp_path, EPOCHS, kills=2, every=2)
 

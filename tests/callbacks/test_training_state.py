@@ -416,6 +416,7 @@ def fit(model, path, *callbacks, epochs=1, new_process=True, **options):
     return model.fit(**ARRAYS, epochs=epochs, callbacks=[*callbacks, TrainingState(path, **options)])
 
 
+@nightly
 def test_a_loop_of_fits_goes_on_where_it_was_killed(tmp_path):
     def loop(fits, path):
         model, losses = linear(eagerly=False), []

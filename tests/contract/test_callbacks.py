@@ -142,7 +142,7 @@ def test_resumes(case, jit, tmp_path):
         np.testing.assert_array_equal(left, right)
 
 
-@every_case
+@one_of_each_kind
 def test_state(case):
     callback, _, _ = undisturbed(case)
     if not hasattr(callback, "state"):

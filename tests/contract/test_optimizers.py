@@ -33,11 +33,9 @@ for each in ("Optimizer", "FusedOptimizer", "LossAwareOptimizer", "Wrapper"):  #
     del CLASSES[each]
 ROWS = [entry for entry in registry.entries("optimizers") if entry.name]
 OF_EACH_KIND = (
-    "AdamMini",
     "AdamW",
     "DAdaptAdam",
     "GaLore",
-    "LayerwiseLearningRate",
     "Lookahead",
     "Muon",
     "ScheduleFreeAdamW",

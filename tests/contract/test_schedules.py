@@ -321,7 +321,7 @@ def test_repr(case):
         same(eval(text, {**vars(profiles), **vars(schedules)}), schedule, case)
 
 
-@typical_case
+@pytest.mark.parametrize("case", some(TYPICAL, 3), ids=lambda case: case.name)
 def test_saved_model_goes_on_training(case, tmp_path):
     def fit(model):
         model.fit(x, y, batch_size=4, epochs=1, shuffle=False, verbose=0)

@@ -17,7 +17,7 @@ import pytest
 
 from keras_lrsched import kernels
 from keras_lrsched.kernels import _build, _loading, _prebuilt, _processes, _targets, _threads
-from tests.nightly import some
+from tests.nightly import nightly, some
 
 PRINT_LIBRARY = "from keras_lrsched.kernels import _build; print(_build.library('core'))"
 
@@ -189,6 +189,7 @@ _build.library("core")
 """
 
 
+@nightly
 @pytest.mark.parametrize("end", some([signal.SIGKILL, signal.SIGINT]), ids=lambda end: end.name)
 def test_no_compiler_outlives_the_process_that_started_it(cache, tmp_path, monkeypatch, end):
     """A compiler has processes of its own, which are looked at here."""

@@ -109,6 +109,7 @@ def assert_close(one, other, rtol=1e-4, atol=1e-6):
         np.testing.assert_allclose(mine, yours, rtol=rtol, atol=atol)
 
 
+@nightly
 @every_jit
 def test_a_tiny_step_aside_is_an_ordinary_step(jit):
     """With dropout, BatchNorm, regularization: the loss, metrics, statistics and seeds are those of Keras' own step."""

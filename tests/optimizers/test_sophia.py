@@ -10,7 +10,7 @@ from keras import ops
 from keras_lrsched.optimizers import Lookahead, Sophia, SophiaModel
 from tests.contract.backends import BACKEND, JIT, JIT_WAYS
 from tests.contract.test_optimizers import digits
-from tests.nightly import some
+from tests.nightly import nightly, some
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3)).astype("float32")
@@ -289,6 +289,7 @@ def two_headed():
     return keras.Model(x, {"a": keras.layers.Dense(4)(x), "b": keras.layers.Dense(4)(x)})
 
 
+@nightly
 def test_several_outputs():
     losses, y = {"a": LOGITS, "b": LOGITS}, {"a": Y, "b": Y}
     with pytest.raises(ValueError, match=r"needs a \(sparse\) categorical cross-entropy"):
@@ -298,6 +299,7 @@ def test_several_outputs():
     assert history[-1] < history[0]
 
 
+@nightly
 @pytest.mark.skipif(BACKEND == "jax", reason="there an optimizer updates all variables that it was built with")
 @pytest.mark.parametrize("estimator", some(["gauss_newton_bartlett", "hutchinson"]))
 def test_a_layer_is_frozen_between_fits(estimator):

@@ -8,7 +8,7 @@ from keras import ops
 from keras_lrsched.precision import FORMATS, _bit_numerics, _float_numerics, dequantize, fake_quantize, get_format, quantize
 from keras_lrsched.precision._blocks import unpack
 from keras_lrsched.precision._quantized import decode, encode
-from tests.nightly import nightly
+from tests.nightly import nightly, some
 from tests.precision.compiled import MODES, quickly, runner
 from tests.precision.vectors import (
     MX_CASES,
@@ -23,6 +23,9 @@ from tests.precision.vectors import (
 
 to_numpy = ops.convert_to_numpy
 pytestmark = pytest.mark.usefixtures("plain_and_compiled")
+
+OF_EACH_KIND = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
+"""One of each kind of scale."""
 
 
 def results(format, **options):
@@ -124,7 +127,7 @@ def test_signal_to_noise(name, rule):
     assert 10 * np.log10(np.square(x.astype("float64")).sum() / noise) == pytest.approx(SQNR[name, rule], abs=0.1)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", some(FORMATS, chosen=OF_EACH_KIND.__contains__))
 @pytest.mark.parametrize(("shape", "axis"), [((33, 3, 40), 0), ((130, 131), 1)])
 def test_any_size_is_that_of_the_padded_tensor(name, shape, axis):
     x = np.random.default_rng(1).standard_normal(shape).astype("float32")
@@ -219,11 +222,8 @@ def checksum(name, run):
     return zlib.crc32(b"".join(np.ascontiguousarray(part).tobytes() for parts in stored for part in parts))
 
 
-OF_EACH_KIND = ("FP8_E4M3", "MXFP4", "NVFP4_FOUR_OVER_SIX", "INT8_GROUP128")
-"""Of each kind of scale one: compiled, for seconds each, at night but for a graph of one; the others are slow tests."""
-
-
 def marks(name, mode):
+    """One of each kind is compiled, for seconds each, at night but for a graph of one; the others are slow tests."""
     if mode == MODES[0] or (name, mode) == ("MXFP4", "graph"):
         return ()
     return nightly if name in OF_EACH_KIND else pytest.mark.slow

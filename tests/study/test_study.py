@@ -257,6 +257,7 @@ class TestReusedModel:
             made._runner(Trial("sgd", "constant", 0.05, 6, seed))
         assert len(traces) == first + 2  # the shapes of each new model, whose values are taken
 
+    @nightly
     def test_a_run_that_raises_leaves_no_trace(self):
         made = study(reuse_model=True)
         good, bad = (Trial("sgd", "constant", rate, 6, 0) for rate in (0.05, 1e30))
