@@ -32,7 +32,7 @@ Lion(1e-3).apply([numpy.ones((64, 64), "float32")], [w])
 print(time.perf_counter() - start)
 """
 TARGETS = ("core", "jax", "tensorflow", "tensorflow_xla")
-FAMILIES = ("update", "quantize", "matmul")
+FAMILIES = ("update", "quantize", "matmul", "orthogonalize")
 
 
 def main():

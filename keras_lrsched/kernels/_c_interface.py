@@ -1,6 +1,7 @@
 """The C interface of ops/kernels through `ctypes`: for PyTorch and NumPy arrays, by their addresses, and for sizes on JAX.
 
-The structures and functions are those of update.h, quantize.h and matmul.h. `ctypes` lets other threads run during a call.
+The structures and functions are those of update.h, quantize.h, matmul.h and orthogonalize.h. `ctypes` lets other threads run
+during a call.
 """
 
 import ctypes
@@ -53,6 +54,14 @@ FUNCTIONS: dict[str, dict[str, tuple]] = {
         "klr_matmul_pack": (None, POINTER, POINTER, *RANGE),
         "klr_matmul_compute": (None, POINTER, POINTER, *RANGE),
     },
+    "orthogonalize": {
+        "klr_orthogonalize_instruction_set": (TEXT,),
+        "klr_orthogonalize_error": (TEXT, POINTER),
+        "klr_orthogonalize_scratch": (INT64, POINTER),
+        "klr_orthogonalize_phases": (INT64, POINTER),
+        "klr_orthogonalize_pieces": (INT64, POINTER, INT64),
+        "klr_orthogonalize_run": (None, POINTER, POINTER, INT64, *RANGE),
+    },
 }
 """The types of the result and of the arguments of each function, by the family that its library belongs to."""
 
@@ -63,6 +72,7 @@ OUTPUTS = ("int32", "scaled", "blocks")
 LARGE_UPDATE = 64  # chunks, below which threads are not worth their start
 LARGE_TENSOR = 8  # chunks of a tensor that is quantized
 LARGE_PRODUCT = 2**24  # multiplications
+LARGE_ORTHOGONALIZATION = 2**14  # entries
 
 
 @functools.cache
@@ -268,3 +278,42 @@ def multiply(product: Product, scratch: int, threads: int = 1) -> None:
     threads = threads if product.m * product.n * product.k >= LARGE_PRODUCT else 1
     _spread(lambda *part: kernels.klr_matmul_pack(pointer, scratch, *part), kernels.klr_matmul_pieces(pointer), threads)
     _spread(lambda *part: kernels.klr_matmul_compute(pointer, scratch, *part), kernels.klr_matmul_tiles(pointer), threads)
+
+
+# Orthogonalization of matrices
+
+
+class Matrix(ctypes.Structure):
+    """klr_matrix."""
+
+    _fields_ = (("start", POINTER), ("end", POINTER), ("rows", INT64), ("columns", INT64))
+
+
+class Orthogonalization(ctypes.Structure):
+    """klr_orthogonalize."""
+
+    _fields_ = (
+        ("matrices", ctypes.POINTER(Matrix)),
+        ("count", INT64),
+        ("coefficients", POINTER),
+        ("steps", INT64),
+        ("safety", ctypes.c_float),
+        ("epsilon", ctypes.c_float),
+        ("threads", INT64),
+    )
+
+
+def orthogonalization_scratch(job: Orthogonalization) -> int:
+    """The number of bytes that `orthogonalize` needs, with room to begin at a multiple of 64."""
+    return load("orthogonalize").klr_orthogonalize_scratch(ctypes.byref(job)) + 64
+
+
+def orthogonalize(job: Orthogonalization, scratch: int, threads: int = 1) -> None:
+    """Write the results. `scratch` is the address of as many bytes as `orthogonalization_scratch` returns."""
+    kernels, pointer = load("orthogonalize"), ctypes.byref(job)
+    scratch = -(-scratch // 64) * 64
+    size = sum(job.matrices[i].rows * job.matrices[i].columns for i in range(job.count))
+    threads = threads if size >= LARGE_ORTHOGONALIZATION else 1
+    for phase in range(kernels.klr_orthogonalize_phases(pointer)):
+        count = kernels.klr_orthogonalize_pieces(pointer, phase)
+        _spread(lambda *part, phase=phase: kernels.klr_orthogonalize_run(pointer, scratch, phase, *part), count, threads)

@@ -19,7 +19,12 @@ MATHS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-con
 """No fused multiply-add, so that all instruction sets round alike. A library linked with `-ffast-math` would switch off
 subnormal numbers in the whole process."""
 
-FAMILIES = {"update": "its updates", "quantize": "its quantizers", "matmul": "its matrix products"}
+FAMILIES = {
+    "update": "its updates",
+    "quantize": "its quantizers",
+    "matmul": "its matrix products",
+    "orthogonalize": "its orthogonalization of matrices",
+}
 """Kernels that are built together. The names of their files begin alike: ops/kernels/{family}_loops.cc is compiled for
 each instruction set, {family}_dispatch.cc chooses among these, ops/tensorflow/{family}_op.cc and so on bind them."""
 
@@ -34,8 +39,13 @@ INSTRUCTION_SETS = {
 
 OWN_INSTRUCTION_SETS = {
     "matmul": {"baseline": [], "avx2": ["-mavx2"], "avx512vnni": ["-march=x86-64-v4", "-mavx512vnni"]},
+    "orthogonalize": {
+        "baseline": ["-ffp-contract=fast"],
+        "avx2": ["-mavx2", "-mfma", "-ffp-contract=fast"],
+        "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512", "-ffp-contract=fast"],
+    },
 }
-"""Those of families that need others."""
+"""Those of families that need others, or whose results may differ in the last bits between instruction sets."""
 
 CUDA = [
     *["-std=c++17", "-O3", "-fmad=false", "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=sm_90"],
@@ -43,7 +53,7 @@ CUDA = [
 ]
 """Ampere, Hopper and Blackwell; what comes later compiles the last one's intermediate code."""
 
-KERNEL_SECONDS = {"update": 11, "quantize": 23, "matmul": 2}
+KERNEL_SECONDS = {"update": 11, "quantize": 23, "matmul": 2, "orthogonalize": 2}
 BINDING_SECONDS = {"core": 0, "jax": 3, "tensorflow": 8, "tensorflow_xla": 45}
 """Seconds on two cores that a family's kernels take, which are compiled once, and a target's bindings
 (`python benchmarks/build_times.py`)."""

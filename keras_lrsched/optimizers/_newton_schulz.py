@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.types import Tensor
+from keras_lrsched.kernels import orthogonalize as kernels
 from keras_lrsched.optimizers._numerics import matrix_norm
 
 Table: TypeAlias = Sequence[tuple[float, float, float]]
@@ -119,10 +120,13 @@ def orthogonalized_all(
     safety: float = 1.0,
     epsilon: float = 1e-7,
 ) -> list[Tensor]:
-    """Orthogonalize several matrices; those of one shape, up to a transposition, are multiplied at once.
+    """Orthogonalize several matrices, in compiled code where there is some: all in one call, half of what is symmetric.
 
-    So are small ones of different shapes, with zeros around them, which stay zeros.
+    Else those of one shape, up to a transposition, are multiplied at once. So are small ones of different shapes, with zeros
+    around them, which stay zeros.
     """
+    if dtype == "float32" and kernels.usable(xs):
+        return kernels.orthogonalize(xs, [table[min(step, len(table) - 1)] for step in range(steps)], safety, epsilon)
     settings = steps, dtype, table, safety, epsilon
     results: dict[int, Tensor] = {}
     for (short, long), places in _stacks(xs):

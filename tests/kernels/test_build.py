@@ -363,7 +363,7 @@ def test_only_an_instruction_set_that_the_compiler_lacks_is_left_out(cache, monk
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-@pytest.mark.parametrize("family", ["update", "quantize", "matmul"])
+@pytest.mark.parametrize("family", _targets.FAMILIES)
 def test_dispatch_compiles_without_each_instruction_set(family, tmp_path):
     for lacking in [], ["avx2"], list(_targets.instruction_sets(family))[1:]:
         source, flags = _targets.dispatch(family, lacking)

@@ -11,13 +11,15 @@ case $(uname -m) in x86_64) flags="$flags -DKLR_X86"; x86=1 ;; *) x86= ;; esac
 run() {
   objects=
   for set in baseline ${x86:+$2}; do
+    name=$set
     case $set in
       avx2) extra=-mavx2 ;;
+      avx2fma) extra="-mavx2 -mfma" name=avx2 ;;
       avx512) extra=-march=x86-64-v4 ;;
       avx512vnni) extra="-march=x86-64-v4 -mavx512vnni" ;;
       *) extra= ;;
     esac
-    ${CXX:-g++} $flags $extra -DKLR_ISA=$set -c "ops/kernels/$1_loops.cc" -o "$out/$1_$set.o"
+    ${CXX:-g++} $flags $extra -DKLR_ISA=$name -c "ops/kernels/$1_loops.cc" -o "$out/$1_$set.o"
     objects="$objects $out/$1_$set.o"
   done
   ${CXX:-g++} $flags "ops/kernels/$1_dispatch.cc" "tests/native/test_$1.cc" $objects -o "$out/test_$1"
@@ -27,6 +29,7 @@ run() {
 run update "avx2 avx512"
 run matmul "avx2 avx512vnni"
 run quantize "avx2 avx512"
+run orthogonalize "avx2fma avx512"
 
 # What CUDA would compute, done on the host with the same code, against the quantizers that were just built.
 ${CXX:-g++} $flags -pthread ops/kernels/quantize_dispatch.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"

@@ -7,7 +7,7 @@ out=${1:-build/native-aarch64}
 mkdir -p "$out"
 flags="-std=c++17 -O1 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fsanitize=undefined -fno-sanitize-recover -DKLR_ISA=baseline"
 
-for family in update matmul quantize; do
+for family in update matmul quantize orthogonalize; do
   sources="ops/kernels/${family}_loops.cc ops/kernels/${family}_dispatch.cc tests/native/test_$family.cc"
   ${CXX:-g++} $flags $sources -o "$out/here"
   aarch64-linux-gnu-g++ $flags -static $sources -o "$out/there"

@@ -284,7 +284,8 @@ def test_the_compiled_update_of_the_rest_agrees_with_the_formula(monkeypatch):
 
 
 def test_small_matrices_of_different_shapes_are_multiplied_at_once(monkeypatch):
-    """With zeros around them, which change nothing; large ones are not."""
+    """In plain operations: with zeros around them, which change nothing; large ones are not."""
+    monkeypatch.setenv("KERAS_LRSCHED_FUSED", "0")
     rng, calls = np.random.default_rng(0), []
     shapes = [(9, 16), (64, 32), (3, 20, 30), (16, 9), (300, 200)]
     xs = [ops.convert_to_tensor(rng.normal(size=shape), "float32") for shape in shapes]
