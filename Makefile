@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-nightly test-slow faults test-backends test-backends-nightly test-native test-aarch64 test-peers test-exports test-programs test-programs-examples test-keras-versions test-lowest test-ray test-docs notebooks test-notebook-install results api gallery docs lint prebuilt wheel repair sdist check-dist test-wheel wheels clean
 
 demo: .venv/demo
-	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd --budget 100 \
+	$(BIN)/keras-lrsched compare --workload digits,pydoc --schedules constant,cosine,linear,rex,wsd --budget 90 \
 		--evaluations 5 --seeds 3 --workers 2 --out demo
 
 test: .venv/dev
