@@ -3,7 +3,7 @@
 from keras_lrsched._core import registry
 from keras_lrsched.laws import scaling
 from keras_lrsched.laws.convex_bound import OptimalRate
-from keras_lrsched.laws.diagnostics import RegimeWarning
+from keras_lrsched.laws.diagnostics import IdentifiabilityWarning, RegimeWarning
 from keras_lrsched.laws.law import ExtrapolationWarning, Law
 from keras_lrsched.laws.loss_curve import LossCurve
 

@@ -4,6 +4,8 @@ from .annealing_law import AnnealingLaw as AnnealingLaw
 from .continual_law import ContinualLaw as ContinualLaw
 from .convex_bound import ConvexBound as ConvexBound
 from .law import ExtrapolationWarning as ExtrapolationWarning
+from .functional_law import FunctionalLaw as FunctionalLaw
+from .diagnostics import IdentifiabilityWarning as IdentifiabilityWarning
 from .law import Law as Law
 from .loss_curve import LossCurve as LossCurve
 from .multi_power_law import MultiPowerLaw as MultiPowerLaw

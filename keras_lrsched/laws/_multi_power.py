@@ -1,15 +1,13 @@
-"""The machinery of the multi-power law: the fit, and the schedule with the lowest predicted loss."""
+"""The machinery of the multi-power law: the fit, and the final loss with its derivative."""
 
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 
 from keras_lrsched._core import validation
 from keras_lrsched.laws import diagnostics
 from keras_lrsched.laws._fitting import log_huber, need_a_fall, reduced, search, usable
 from keras_lrsched.laws._lr_decrements import counted, lr_decrements
-from keras_lrsched.schedules import Tabulated
 
 # The fit: the numbers of a reduced law, then all seven
 
@@ -98,55 +96,10 @@ def _full(data):
 
 # The optimum
 
-FLAT = (0.6, 0.8, 0.9)
-"""The search starts from schedules that are flat for this part of the run."""
 
-
-def optimize(law, total_steps, peak_learning_rate, warmup_steps, floor, knots):
-    """`MultiPowerLaw.optimize`.
-
-    The learning rate is peak * exp(-(x_1 + ... + x_j)) at knot j, x >= 0, and a straight line between knots: it never
-    rises, stays above 0, and a flat stretch is x = 0, a bound that L-BFGS-B meets exactly.
-    """
-    validation.shorter("warmup_steps", warmup_steps, "total_steps", total_steps)
-    steps, warmup_steps = int(total_steps), int(warmup_steps)
-    peak = validation.positive_float("peak_learning_rate", peak_learning_rate)
-    floor = validation.positive_float("floor", floor)
-    validation.below("floor", floor, "peak_learning_rate", peak)
-    warmup = peak * np.arange(warmup_steps) / max(warmup_steps, 1)
-    frame = PiecewiseLinear(steps - warmup_steps, validation.positive_int("knots", knots))
-
-    def heights(falls):
-        return np.maximum(peak * np.exp(-np.cumsum(falls)), floor)
-
-    def objective(falls):
-        height = heights(falls)
-        loss, by_rate = _final_loss(law, frame.rates(height), warmup.sum())
-        by_log = frame.by_height(by_rate) * height * (height > floor)
-        return loss, -np.cumsum(by_log[::-1])[::-1]
-
-    found = [_search_from(objective, frame.place / max(frame.place[-1], 1), flat) for flat in FLAT]
-    best = min(found, key=lambda result: result.fun)
-    law._warn_of_extrapolation(np.full(steps, peak))
-    return Tabulated(np.concatenate([warmup, frame.rates(heights(best.x))]))
-
-
-def _search_from(objective, place, flat):
-    tail = np.maximum((1 - place) / (1 - flat), 1e-4).clip(max=1.0) ** 1.5
-    falls = -np.diff(np.log(tail), prepend=0.0)
-    return scipy.optimize.minimize(
-        objective,
-        falls,
-        jac=True,
-        bounds=[(0.0, None)] * len(falls),
-        method="L-BFGS-B",
-        options={"maxiter": 1000, "maxfun": 2000, "ftol": 1e-13, "gtol": 1e-10},
-    )
-
-
-def _final_loss(law, rates, spent_before):
-    """The loss after the last update, warmup's rise not counted, and its derivative by each rate."""
-    spent = spent_before + rates.sum()
+def final_loss(law, rates, warmup):
+    """The loss after the last update, warmup's rise not counted, and its derivative by each rate after warmup."""
+    spent = warmup.sum() + rates.sum()
     ahead = np.cumsum(rates[::-1])[::-1]  # lr_k + ... + lr_T
     falls = -np.diff(rates, prepend=rates[0])
     power = rates**-law.gamma
@@ -157,34 +110,3 @@ def _final_loss(law, rates, spent_before):
     by_rate[0] += gain[0]  # the first fall is 0 whatever the first rate
     loss = law.L0 + law.A * spent**-law.alpha - law.B * np.sum(falls * gain)
     return loss, -law.alpha * law.A * spent ** (-law.alpha - 1) - law.B * by_rate
-
-
-class PiecewiseLinear:
-    """A schedule of many updates as straight lines between few knots.
-
-    Half of the knots lie evenly, half ever denser towards the end, where the learning rate falls most.
-
-    Attributes:
-        place: The updates that are knots.
-    """
-
-    def __init__(self, steps, knots):
-        even = np.linspace(0, steps - 1, knots // 2 + 2)
-        dense = steps - np.geomspace(1, steps, knots // 2 + 2)
-        self.place = np.unique(np.concatenate([even, dense]).round().astype(int))
-        at = np.arange(steps)
-        self._left = np.clip(np.searchsorted(self.place, at, side="right") - 1, 0, max(len(self.place) - 2, 0))
-        self._right = np.minimum(self._left + 1, len(self.place) - 1)
-        gap = np.maximum(self.place[self._right] - self.place[self._left], 1)
-        self._share = (at - self.place[self._left]) / gap
-
-    def rates(self, heights):
-        """The rate of each update, from those at the knots."""
-        return heights[self._left] * (1 - self._share) + heights[self._right] * self._share
-
-    def by_height(self, by_rate):
-        """The derivative by each height, from that by each rate."""
-        count = len(self.place)
-        return np.bincount(self._left, by_rate * (1 - self._share), count) + np.bincount(
-            self._right, by_rate * self._share, count
-        )

@@ -18,6 +18,38 @@ class RegimeWarning(UserWarning):
     """A curve bends as no smooth law does: it leaves a plateau, diverges, or changes its data."""
 
 
+class IdentifiabilityWarning(UserWarning):
+    """The curves that a law was fitted to do not determine all of its parameters."""
+
+
+def check_decays(curves: Sequence[LossCurve], parameters: str, advice: str) -> None:
+    """Warn if the learning rate falls in one way only in all of the curves that a law was fitted to.
+
+    What a fall brings, and how soon, then cannot be distinguished: laws with other parameters describe the curves as well, and
+    predict other schedules differently.
+    """
+    if len(decays(curves)) < 2:
+        warnings.warn(
+            f"All curves in which the learning rate falls have the same decay, which does not determine {parameters}: add a "
+            f"curve with a decay of another length, or {advice}. `leave_one_out` and `interval` show the error to expect.",
+            IdentifiabilityWarning,
+            stacklevel=4,  # the caller of the law's `fit`
+        )
+
+
+def decays(curves: Sequence[LossCurve]) -> set[tuple[int, bytes]]:
+    """The different ways in which the learning rate falls after warmup: over how many updates, and its course over these
+    relative to the peak, to 1 %.
+    """
+    found = set()
+    for curve in curves:
+        seen = curve.rates[curve.peak_step : curve.step[-1] + 1]
+        if np.any(np.diff(seen) < 0):
+            course = np.interp(np.linspace(0, len(seen) - 1, 50), np.arange(len(seen)), seen / seen.max())
+            found.add((len(seen), np.round(course, 2).tobytes()))
+    return found
+
+
 def check(law: Law, curves: Sequence[LossCurve]) -> None:
     """Warn if one of the curves that a law was fitted to leaves a plateau, or is missed by the law.
 

@@ -1,6 +1,7 @@
 """The multi-power law: the loss of a run from the sum of its learning rates and from when they fell."""
 
 import warnings
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from keras_lrsched._core.registry import register
 from keras_lrsched.laws import _multi_power
 from keras_lrsched.laws._fitting import Curves
 from keras_lrsched.laws._lr_decrements import counted, lr_decrements
+from keras_lrsched.laws._optimal_schedule import optimize
 from keras_lrsched.laws.law import Law, finite_numbers
 from keras_lrsched.schedules import Tabulated
 
@@ -150,7 +152,10 @@ class MultiPowerLaw(Law):
         Returns:
             A `Tabulated`, which `compile` takes.
         """
-        return _multi_power.optimize(self, total_steps, peak_learning_rate, warmup_steps, floor, knots)
+        final_loss = partial(_multi_power.final_loss, self)
+        best = optimize(final_loss, total_steps, peak_learning_rate, warmup_steps, floor, knots)
+        self._warn_of_extrapolation(best.values(total_steps))
+        return best
 
     def loss_at(self, learning_rate: np.ndarray, at: np.ndarray) -> np.ndarray:
         if np.any(learning_rate[1:] == 0):

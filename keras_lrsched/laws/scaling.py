@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 
 from keras_lrsched._core import validation
 
@@ -179,6 +180,96 @@ def mup_weight_decay(weight_decay: float, width: float, base_width: float) -> fl
     0.4
     """
     return validation.non_negative_float("weight_decay", weight_decay) * _ratio(width=width, base_width=base_width)
+
+
+class PowerDecayExponents(NamedTuple):
+    """The power of the decay, and that of the number of updates by which the best peak falls."""
+
+    power: float
+    peak: float
+
+
+def power_decay_exponents(source: float, capacity: float) -> PowerDecayExponents:
+    """The exponents of the best schedule under the theory of `FunctionalLaw`: peak * (1 - x)^power, peak ~ updates^-nu.
+
+    power = 2 * capacity - 1 and nu = (1 + source * capacity - capacity) / (1 + source * capacity), which is 0 on hard tasks,
+    where source < 1 - 1 / capacity: there the peak is the largest stable rate. See `PowerDecayToZero`.
+
+    arXiv:2602.06797 (the abstract was read; nu is derived here, and was confirmed by tuned peaks).
+
+    >>> power_decay_exponents(source=0.5, capacity=1.5)
+    PowerDecayExponents(power=2.0, peak=0.14285714285714285)
+    """
+    source, capacity = validation.positive_float("source", source), validation.at_least_one("capacity", capacity)
+    reach = source * capacity
+    return PowerDecayExponents(2 * capacity - 1, max(0.0, (1 + reach - capacity) / (1 + reach)))
+
+
+def power_decay_fraction(
+    source: float, capacity: float, total_steps: float, max_learning_rate: float, noise: float = 1.0
+) -> float:
+    """The part of a run on a hard task that its decay takes, behind a plateau at the largest stable rate.
+
+    With N = total_steps, D updates of decay and p = 2 - 1 / capacity, it minimizes the loss of `power_law_regression_loss`
+    in the continuous limit:
+
+        T^-source + noise * (lr^2 * D * u^-p + lr * (u^(1 - p) - T^(1 - p)) / (p - 1))
+        u = lr * D / (2 * capacity),  T = lr * (N - D) + u
+
+    Derived here after arXiv:2602.06797.
+
+    >>> round(power_decay_fraction(source=0.3, capacity=2.0, total_steps=10_000, max_learning_rate=0.01), 4)
+    0.197
+    """
+    source, noise = validation.positive_float("source", source), validation.positive_float("noise", noise)
+    capacity = validation.at_least_one("capacity", capacity)
+    if source >= 1 - 1 / capacity:
+        raise ValueError(
+            "`source` must be below 1 - 1 / capacity: on easier tasks the decay takes the whole run. "
+            f"Received: source={source}, capacity={capacity}"
+        )
+    steps = validation.positive_float("total_steps", total_steps)
+    rate = validation.positive_float("max_learning_rate", max_learning_rate)
+    p = 2 - 1 / capacity
+
+    def loss(log_fraction: float) -> float:
+        decay = steps * np.exp(log_fraction)
+        left = rate * decay / (2 * capacity)
+        time = rate * (steps - decay) + left
+        noisy = rate**2 * decay * left**-p + rate * (left ** (1 - p) - time ** (1 - p)) / (p - 1)
+        return float(time**-source + noise * noisy)
+
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(np.log(1e-6), 0.0), options={"xatol": 1e-10}).x))
+
+
+def power_law_regression_loss(
+    learning_rates: Sequence[float] | np.ndarray,
+    source: float,
+    capacity: float,
+    noise: float = 1.0,
+    batch_size: float = 1.0,
+) -> float:
+    """The excess loss of kernel regression by SGD at the end of a run: the theory behind `FunctionalLaw`.
+
+        e(T) + sum over n of lr_n^2 / batch_size * K(T - t_(n+1)) * (e(t_n) + noise)
+        e(t) = (1 + t)^-source,  K(u) = (1 + u)^-(2 - 1 / capacity)
+
+    t_n = lr_0 + ... + lr_(n-1) is the intrinsic time before update n and T that after the last; `noise` is the variance of
+    the labels. The minimum of the loss and the model's size, which add to it, are left out.
+
+    Li et al. 2025, arXiv:2509.19189 (two descriptions were read).
+
+    >>> round(power_law_regression_loss(np.full(100, 0.1), source=1.0, capacity=2.0), 6)
+    0.255771
+    """
+    rates = np.array(validation.each("learning_rates", learning_rates, validation.non_negative_float))
+    source, noise = validation.positive_float("source", source), validation.non_negative_float("noise", noise)
+    capacity = validation.at_least_one("capacity", capacity)
+    time = np.concatenate([[0.0], np.cumsum(rates)])
+    bias = (1 + time) ** -source
+    kernel = (1 + time[-1] - time[1:]) ** -(2 - 1 / capacity)
+    noisy = rates**2 / validation.positive_float("batch_size", batch_size) * kernel * (bias[:-1] + noise)
+    return float(bias[-1] + noisy.sum())
 
 
 class MovingAverage(NamedTuple):

@@ -25,6 +25,7 @@ from .per_update import PerUpdate as PerUpdate
 from .phased_schedule import PhasedSchedule as PhasedSchedule
 from .piecewise_constant import PiecewiseConstant as PiecewiseConstant
 from .power_decay import PowerDecay as PowerDecay
+from .power_decay_to_zero import PowerDecayToZero as PowerDecayToZero
 from .schedule import Product as Product
 from .profiles import Profile as Profile
 from .profile_decay import ProfileDecay as ProfileDecay

@@ -7,7 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lrsched.laws import AnnealingLaw, ContinualLaw, ConvexBound, ExtrapolationWarning, Law, LossCurve, MultiPowerLaw
+from keras_lrsched.laws import (
+    AnnealingLaw,
+    ContinualLaw,
+    ConvexBound,
+    ExtrapolationWarning,
+    FunctionalLaw,
+    Law,
+    LossCurve,
+    MultiPowerLaw,
+)
 from keras_lrsched.laws.law import LAWS, finite_numbers
 from keras_lrsched.schedules import LinearDecay
 
@@ -109,6 +118,7 @@ EVERY_LAW = [
     AnnealingLaw(2.6, 0.6, 0.45, 0.4, decay=0.99, warmup="sum"),
     ContinualLaw.published("target", S1pt=4.0, S2pt=0.25),
     ConvexBound(1.5, [1.0, 2.0, 3.0], 0.25),
+    FunctionalLaw(2.0, 0.8, 0.6, 3.0, 0.5, 20.0, 0.7, warmup="sum"),
     MultiPowerLaw(2.0, 0.5, 0.4, 300.0, 2.0, 0.6, 0.6, warmup="sum"),
 ]
 

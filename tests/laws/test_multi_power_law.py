@@ -275,12 +275,12 @@ def test_reduced_law():
 def test_gradient_of_the_optimum():
     rng = np.random.default_rng(0)
     rates = 1e-3 * np.sort(rng.uniform(0.01, 1, 30))[::-1]
-    gradient = _multi_power._final_loss(law(), rates, 0.02)[1]
-    numeric = approx_fprime(rates, lambda x: _multi_power._final_loss(law(), x, 0.02)[0], 1e-10)
+    gradient = _multi_power.final_loss(law(), rates, np.array([0.02]))[1]
+    numeric = approx_fprime(rates, lambda x: _multi_power.final_loss(law(), x, np.array([0.02]))[0], 1e-10)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3 * np.abs(gradient).max())
 
 
 def test_loss_of_the_optimum_is_that_of_the_law():
     rates = LinearDecay(1e-3, 300).values(300)[:299]
-    loss, _ = _multi_power._final_loss(law(), rates, 0.0)
+    loss, _ = _multi_power.final_loss(law(), rates, np.zeros(0))
     assert loss == pytest.approx(law().final_loss(rates), abs=1e-4)

@@ -5,6 +5,7 @@ import math
 from keras_lrsched.schedules import (
     InverseSqrtDecay,
     LinearDecay,
+    PowerDecayToZero,
     ProfileDecay,
     REXDecay,
     UnifiedBudgetAwareDecay,
@@ -273,4 +274,21 @@ INVERSE_SQRT = [
     ),
 ]
 
-CASES = [*PROFILES, *SAMPLED, *LINES, *REX, *UBA, *WARMUP_STABLE_DECAY, *INVERSE_SQRT]
+POWER_TO_ZERO = [
+    Case(
+        "PowerDecayToZero cubic",
+        lambda: PowerDecayToZero(1.0, 1000, capacity=2.0),
+        about(decayed(lambda x: (1 - x) ** 3, 1000), 100, 250, 500, 750, 900, 1000),
+        "beyond 2.2 [form]",
+        printed={0: 1, 100: 0.729, 250: 0.421875, 500: 0.125, 750: 0.015625, 900: 0.001},
+        bad=({"peak_learning_rate": 1.0, "decay_steps": 10, "capacity": 0.5},),
+    ),
+    Case(
+        "PowerDecayToZero behind a plateau",
+        lambda: PowerDecayToZero(0.5, 200, stable_steps=700, warmup_steps=100),
+        about(decayed(lambda x: 1 if x < 7 / 9 else (4.5 * (1 - x)) ** 2, 900, 100, peak=0.5), 50, 100, 800, 900, 1000),
+        "form",
+    ),
+]
+
+CASES = [*PROFILES, *SAMPLED, *LINES, *REX, *UBA, *WARMUP_STABLE_DECAY, *INVERSE_SQRT, *POWER_TO_ZERO]
