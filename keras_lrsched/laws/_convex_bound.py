@@ -1,5 +1,7 @@
 """The machinery of the convex bound: its terms for all updates at once, the fit, the optimum, longer runs."""
 
+from functools import partial
+
 import numpy as np
 import scipy
 
@@ -70,7 +72,7 @@ def fit(kind, curves, skip, points):
             "The curves do not fall as a convex problem's: fit to runs that differ in their learning rates. "
             f"Received: curves with a best distance^2 of {distance:.3g} and gradient_norm^2 of {norm:.3g}"
         )
-    fitted = kind(distance**0.5, norm**0.5, offset)._fitted_to(curves)
+    fitted = kind(distance**0.5, norm**0.5, offset)._fitted_to(curves, partial(kind.fit, skip=skip, points=points))
     diagnostics.check(fitted, measured)
     return fitted
 

@@ -1,6 +1,7 @@
 """The machinery of the functional law: intrinsic times, the fit, and the final loss with its derivative."""
 
 import itertools
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,9 @@ def fit(law: Any, curves: Curves, gamma: float | None, warmup: str, skip: float,
     if gamma is not None:
         lowest[-1] = highest[-1] = np.log(gammas[0])
     found = search(_objective(data), _start(data, gammas), lowest, highest)
-    fitted = law(*np.exp(found.x), warmup=warmup)._fitted_to(curves)
+    fitted = law(*np.exp(found.x), warmup=warmup)._fitted_to(
+        curves, partial(law.fit, gamma=gamma, warmup=warmup, skip=skip, points=points)
+    )
     if gamma is None:
         diagnostics.check_decays(curves, "c3, c4 and gamma", "give `gamma`")
     diagnostics.check(fitted, measured)

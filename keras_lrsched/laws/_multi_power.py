@@ -1,5 +1,6 @@
 """The machinery of the multi-power law: the fit, and the final loss with its derivative."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,10 @@ def fit(law, curves, warmup, skip, points):
     data = _points(measured, warmup)
     start = reduced(data.loss, data.spent, data.below_peak)
     found = search(_full(data), [*start, *TYPICAL], LOWEST, HIGHEST)
-    fitted = law(*np.exp(found.x), warmup=warmup)._fitted_to(curves)
+    fitted = law(*np.exp(found.x), warmup=warmup)._fitted_to(
+        curves, partial(law.fit, warmup=warmup, skip=skip, points=points)
+    )
+    diagnostics.check_decays(curves, "C, beta and gamma (they stay near the published ones)", "take a smaller law")
     diagnostics.check(fitted, measured)
     return fitted
 

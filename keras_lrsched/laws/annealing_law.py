@@ -1,6 +1,7 @@
 """The annealing law: the loss of a run from the sum of its learning rates and the integral of their decrements."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -102,6 +103,7 @@ class AnnealingLaw(Law):
             ValueError: If there are too few points, or no learning rate falls.
 
         Warns:
+            IdentifiabilityWarning: If the learning rate falls in the same way in all curves, and several `decay`s are given.
             RegimeWarning: If the curves bend as no law of this kind can.
         """
         return _fit(cls, curves, decay, warmup, skip, points)
@@ -141,7 +143,11 @@ def _fit(
     measured = [curve.subsample(points) for curve in curves]
     found = [_best(_points(measured, decay, warmup)) for decay in decays]
     best = min(range(len(found)), key=lambda number: found[number].fun)
-    fitted = law(*np.exp(found[best].x), decay=decays[best], warmup=warmup)._fitted_to(curves)
+    fitted = law(*np.exp(found[best].x), decay=decays[best], warmup=warmup)._fitted_to(
+        curves, partial(law.fit, decay=decays, warmup=warmup, skip=skip, points=points)
+    )
+    if len(decays) > 1:
+        diagnostics.check_decays(curves, "`decay`", "give one `decay`")
     diagnostics.check(fitted, measured)
     return fitted
 

@@ -2,6 +2,7 @@
 
 import itertools
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -157,6 +158,11 @@ class ContinualLaw(Law):
         power = self.A * (self.S1pt + spent) ** -self.alpha
         return self.L0 + power - self.C1 * self.S2pt - self.C2 * fallen + shift
 
+    def _in_place(self, other: Self) -> Self:
+        law = copy(other)
+        law.S1pt, law.S2pt = self.S1pt, self.S2pt
+        return law
+
 
 PUBLISHED = {
     "general": (3.057, 0.490, 0.497, 0.299, 0.298, 0.366, 28.0, 0.189),
@@ -203,7 +209,9 @@ def _fit(
     alpha, scale, beta, sign, weights = _best(data)
     level, factor, by_fall, by_shift, *by_fall_before = weights
     numbers = (level, factor, alpha, *(by_fall_before or [0.0]), by_fall, sign * by_shift, scale, beta)
-    fitted = law(*numbers, before.spent[-1], before.fallen[-1], decay=decay, warmup=warmup)._fitted_to(curves)
+    fitted = law(*numbers, before.spent[-1], before.fallen[-1], decay=decay, warmup=warmup)._fitted_to(
+        curves, partial(law.fit, pretraining=pretraining, decay=decay, warmup=warmup, points=points)
+    )
     diagnostics.check_misfit(fitted, measured)
     return fitted
 

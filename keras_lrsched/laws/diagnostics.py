@@ -25,13 +25,23 @@ class IdentifiabilityWarning(UserWarning):
 def check_decays(curves: Sequence[LossCurve], parameters: str, advice: str) -> None:
     """Warn if the learning rate falls in one way only in all of the curves that a law was fitted to.
 
-    What a fall brings, and how soon, then cannot be distinguished: laws with other parameters describe the curves as well, and
-    predict other schedules differently.
+    What a fall brings, and how soon, then cannot be distinguished: laws with other parameters describe the curves as well,
+    and predict other schedules differently.
     """
     if len(decays(curves)) < 2:
         warnings.warn(
             f"All curves in which the learning rate falls have the same decay, which does not determine {parameters}: add a "
             f"curve with a decay of another length, or {advice}. `leave_one_out` and `interval` show the error to expect.",
+            IdentifiabilityWarning,
+            stacklevel=4,  # the caller of the law's `fit`
+        )
+
+
+def check_sizes(curves: Sequence[LossCurve]) -> None:
+    """Warn if the models of the curves have only two sizes, which do not determine where the loss of large ones ends."""
+    if len({curve.model_parameters for curve in curves}) < 3:
+        warnings.warn(
+            "Models of two sizes do not determine L0, B and beta: predictions for other sizes than these are uncertain.",
             IdentifiabilityWarning,
             stacklevel=4,  # the caller of the law's `fit`
         )

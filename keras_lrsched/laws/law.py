@@ -11,6 +11,8 @@ import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
+from keras_lrsched.laws import _uncertainty
+from keras_lrsched.laws._uncertainty import Interval, LeaveOneOut, Refit
 from keras_lrsched.schedules.schedule import ScheduleLike, as_schedule, compute
 
 LAWS: dict[str, type["Law"]] = {}
@@ -43,6 +45,8 @@ class Law:
 
     def __init__(self) -> None:
         self.fitted: dict[str, float] = {}
+        self._curves: list[LossCurve] = []
+        self._refit: Refit | None = None
 
     @property
     def only_length(self) -> int | None:
@@ -98,9 +102,76 @@ class Law:
 
     def residuals(self, curve: "LossCurve") -> np.ndarray:
         """log(measured loss) - log(predicted loss) at each point of a `LossCurve`; infinite where that is below 0."""
-        predicted = self.predict(curve.rates, at=curve.step)
+        predicted = self._for(curve).predict(curve.rates, at=curve.step)
         with np.errstate(divide="ignore"):
             return np.log(curve.loss) - np.log(np.maximum(predicted, 0.0))
+
+    def leave_one_out(self) -> LeaveOneOut:
+        """The error to expect of a prediction: that of each curve, by the law that is fitted to all others.
+
+        It is many times what the law misses the curves by that it was fitted to.
+
+        Returns:
+            A `LeaveOneOut`: `errors` of the final losses, their `mean` size and the `largest`, `names`, `measured` and
+            `predicted`.
+
+        Raises:
+            ValueError: If the law was not fitted, but loaded or made from numbers; or if fewer than two curves can be left
+                out.
+        """
+        curves, refit = self._need_curves()
+        return _uncertainty.leave_one_out(curves, refit)
+
+    def interval(
+        self,
+        schedule: RunRates,
+        total_steps: int | None = None,
+        level: float = 0.9,
+        method: str | None = None,
+        samples: int = 200,
+        seed: int = 0,
+    ) -> Interval:
+        """The predicted loss at the last update, and the interval in which it lies with a probability.
+
+        It supposes that the schedule differs from those that the law was fitted to as much as they differ from each other.
+        For a longer run, or a higher peak, it is too narrow: `ExtrapolationWarning`.
+
+        Args:
+            schedule: See `predict`.
+            total_steps: See `predict`.
+            level: The probability, between 0 and 1. Defaults to `0.9`.
+            method: `"leave_one_out"`, by the errors of `leave_one_out` and Student's t; or `"bootstrap"`, by laws fitted to
+                resampled curves, with resampled blocks of their residuals, each off by the error of a curve that it was not
+                fitted to. Defaults to `None`: the bootstrap for 8 curves or more.
+            samples: Resamples of the bootstrap. Defaults to `200`.
+            seed: Of the bootstrap. Defaults to `0`.
+
+        Returns:
+            An `Interval(low, predicted, high)`.
+
+        Raises:
+            ValueError: As `leave_one_out`; if an argument is out of its range, or the method is `"bootstrap"` with fewer
+                than 8 curves.
+        """
+        curves, refit = self._need_curves()
+        few = len(curves) < _uncertainty.FEWEST_CURVES
+        method = method or _uncertainty.METHODS[not few]
+        level, samples = validation.inner_fraction("level", level), validation.positive_int("samples", samples)
+        learning_rate = rates(schedule, total_steps)
+        predicted = self.final_loss(learning_rate)
+        if validation.one_of("method", method, _uncertainty.METHODS) == "leave_one_out":
+            return _uncertainty.leave_one_out_interval(predicted, self.leave_one_out().errors, level)
+        if few:
+            raise ValueError(
+                f"The bootstrap needs {_uncertainty.FEWEST_CURVES} curves or more. Received: method={method!r}, with a law "
+                f"fitted to {len(curves)}"
+            )
+        last = np.array([len(learning_rate) - 1])
+
+        def predict(law: Self) -> float:
+            return float(self._in_place(law).loss_at(learning_rate, last)[0])
+
+        return _uncertainty.bootstrap_interval(self, curves, refit, predict, level, samples, seed)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the law into a JSON file."""
@@ -170,7 +241,25 @@ class Law:
         numbers = ", ".join(f"{name}={getattr(self, name):.6g}" for name in self.parameters)
         return f"{type(self).__name__}({numbers})"
 
-    def _fitted_to(self, curves: Any) -> Self:
+    def _for(self, curve: "LossCurve") -> Self:
+        """The law for the model of a curve; another one for laws over several models."""
+        return self
+
+    def _in_place(self, other: Self) -> Self:
+        """Another fit of this law, for the model and the run that this one is for."""
+        return other
+
+    def _need_curves(self) -> tuple[list["LossCurve"], Refit]:
+        if self._refit is None:
+            raise ValueError(
+                "An error needs the curves that the law was fitted to, which are not in a file: call `fit`. "
+                f"Received: {self}"
+            )
+        return self._curves, self._refit
+
+    def _fitted_to(self, curves: Any, refit: Refit) -> Self:
+        """Keep the curves of the fit, and a function that repeats it with others."""
+        self._curves, self._refit = list(curves), refit
         self.fitted = {
             "steps": max(len(curve.rates) for curve in curves),
             "learning_rate": max(float(curve.rates.max()) for curve in curves),

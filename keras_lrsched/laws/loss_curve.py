@@ -42,6 +42,8 @@ class LossCurve:
     tokens: np.ndarray | None = None
     """The tokens of each of these updates, if recorded."""
     name: str = ""
+    model_parameters: float | None = None
+    """The number of parameters of the model, for laws over several sizes."""
 
     def __post_init__(self) -> None:
         if callable(self.rates):
@@ -55,6 +57,9 @@ class LossCurve:
         for name in ("batch_size", "tokens"):
             if getattr(self, name) is not None:
                 vars(self)[name] = np.array(getattr(self, name), float)
+        if self.model_parameters is not None:
+            size = validation.positive_float("model_parameters", np.asarray(self.model_parameters).item())
+            vars(self).update(model_parameters=size)
         shapes = {name: np.shape(getattr(self, name)) for name in recorded.COLUMNS if getattr(self, name) is not None}
         if set(shapes.values()) != {(len(step),)} or not len(step):
             raise ValueError(
@@ -215,7 +220,9 @@ class LossCurve:
                 if path.suffix == ".npz":
                     if run not in (None, 0):
                         raise ValueError(f"it has one run. Received: run={run!r}")
-                    columns = read_arrays(path, required=("loss", "rates", "step"), optional=("batch_size", "tokens"))
+                    columns = read_arrays(
+                        path, required=("loss", "rates", "step"), optional=("batch_size", "tokens", "model_parameters")
+                    )
                 else:
                     columns = recorded.read(path, run)
                 return cls(**columns, name=path.stem)
@@ -228,7 +235,8 @@ class LossCurve:
         """Write the curve into a file whose name ends in `.npz`; `load` takes other files for tables."""
         if Path(path).suffix != ".npz":
             raise ValueError(f"A curve is written into an .npz file. Received: path={str(path)!r}")
-        columns = {name: getattr(self, name) for name in (*recorded.COLUMNS, "rates") if getattr(self, name) is not None}
+        names = (*recorded.COLUMNS, "rates", "model_parameters")
+        columns = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         with Path(path).expanduser().open("wb") as file:
             np.savez_compressed(file, **columns)
 

@@ -128,6 +128,7 @@ class MultiPowerLaw(Law):
             ValueError: If there are too few points, or no learning rate falls.
 
         Warns:
+            IdentifiabilityWarning: If the learning rate falls in the same way in all curves.
             RegimeWarning: If the curves bend as no law of this kind can.
         """
         return _multi_power.fit(cls, curves, warmup, skip, points)

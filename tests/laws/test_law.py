@@ -16,6 +16,7 @@ from keras_lrsched.laws import (
     Law,
     LossCurve,
     MultiPowerLaw,
+    SizedAnnealingLaw,
 )
 from keras_lrsched.laws.law import LAWS, finite_numbers
 from keras_lrsched.schedules import LinearDecay
@@ -120,6 +121,7 @@ EVERY_LAW = [
     ConvexBound(1.5, [1.0, 2.0, 3.0], 0.25),
     FunctionalLaw(2.0, 0.8, 0.6, 3.0, 0.5, 20.0, 0.7, warmup="sum"),
     MultiPowerLaw(2.0, 0.5, 0.4, 300.0, 2.0, 0.6, 0.6, warmup="sum"),
+    SizedAnnealingLaw(1.8, 0.4, 0.45, 0.5, 120.0, 0.3, 1e8, decay=0.99, warmup="sum"),
 ]
 
 
