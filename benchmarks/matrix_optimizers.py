@@ -1,13 +1,14 @@
 """Whole training steps with optimizers for matrices, beside AdamW with its compiled update, in turns.
 
 Three models: the digits network, the character model, and eight layers of width 512 with a batch of 1024 rows. The last
-columns are the products of matrices in an update alone, in units of 10^9 floating-point operations, the time that they take
-at the rate of one large product of the framework, and that time in proportion to the difference to AdamW.
+columns are the products of matrices in an update alone, of symmetric ones half, in units of 10^9 floating-point operations,
+the time that they take at the rate of one large product of the framework, and that time in proportion to the difference to
+AdamW.
 
 `--step` measures the update alone, of eight matrices of 512 x 512, beside `torch.optim.Muon` (in a process of its own) and
-`keras.optimizers.Muon`.
+`keras.optimizers.Muon`; `--products` the iterations alone, compiled and in plain operations.
 
-Run: python benchmarks/matrix_optimizers.py [--step] [--rounds 9] [--models digits,pydoc,wide]
+Run: python benchmarks/matrix_optimizers.py [--step | --products] [--rounds 9] [--models digits,pydoc,wide]
 """
 
 import argparse
@@ -25,6 +26,7 @@ import keras
 import numpy as np
 
 from keras_lrsched import optimizers
+from keras_lrsched.optimizers import _newton_schulz
 from keras_lrsched.study.workloads.digits import Digits
 from keras_lrsched.study.workloads.pydoc import PydocTopics
 
@@ -73,12 +75,12 @@ def milliseconds(step, repeats):
 
 
 def newton_schulz_operations(optimizer):
-    """Of the products of an update of Muon: for (short, long), 5 times A = X X^T, A A and A X."""
+    """Of the products of an update of Muon: for (short, long), 5 times half of A = X X^T, half of A A, and A X."""
     total = 0
     for view in getattr(optimizer, "_views", ()):
         if hasattr(view, "inputs"):
             short, long = sorted((view.inputs, view.outputs))
-            total += optimizer.ns_steps * (view.stack or 1) * (4 * short**2 * long + 2 * short**3)
+            total += optimizer.ns_steps * (view.stack or 1) * (3 * short**2 * long + short**3)
     return total
 
 
@@ -119,7 +121,8 @@ def compare(model_name, jit, names, rounds):
         limit = operations / rate * 1e3
         print(
             f"{model_name:8}{'XLA' if jit else 'graph':7}{name:26}{own:9.2f}{other:9.2f}{ratio:7.2f}{built:8.1f}"
-            + (f"{operations / 1e9:9.3f}{limit:9.2f}{limit / max(own - other, 1e-9):7.2f}" if operations else ""),
+            + (f"{operations / 1e9:9.3f}{limit:9.2f}" if operations else "")
+            + (f"{limit / (own - other):7.2f}" if operations and own > other else ""),
             flush=True,
         )
 
@@ -160,7 +163,7 @@ def compare_updates(rounds):
         step(), step()
     pairs = [[milliseconds(step, 1) for step in (ours, theirs)] for _ in range(rounds)]
     mine, of_keras = (statistics.median(column) for column in zip(*pairs, strict=True))
-    limit = 5 * 6 * WIDTH**3 * LAYERS / peak() * 1e3
+    limit = 5 * 4 * WIDTH**3 * LAYERS / peak() * 1e3
     print(f"update of {LAYERS} matrices of {WIDTH} x {WIDTH}; the limit of the products is {limit:.0f} ms")
     print(f"ours                  {mine:9.1f} ms")
     print(f"keras.optimizers.Muon {of_keras:9.1f} ms  {of_keras / mine:.2f} x")
@@ -173,12 +176,45 @@ def compare_updates(rounds):
     print(f"torch.optim.Muon      {of_torch:9.1f} ms  {of_torch / mine:.2f} x (its products are bfloat16)")
 
 
+SHAPES = {
+    "8 of 512 x 512": [(512, 512)] * 8,
+    "2048 x 2048": [(2048, 2048)],
+    "4 of 256 x 1024": [(256, 1024)] * 4,
+    "16 of 128 x 128": [(128, 128)] * 16,
+    "8 of 64 x 64, 4 of 64 x 256": [(64, 64)] * 8 + [(64, 256)] * 4,
+    "9 x 16, 144 x 32, 512 x 64": [(9, 16), (144, 32), (512, 64)],
+}
+
+
+def compare_products(rounds):
+    """Five iterations, in graphs."""
+    import tensorflow as tf
+
+    print(f"{'':30}{'compiled':>9}{'plain':>9}{'ratio':>7}{'limit':>9}")
+    rate = peak()
+    for name, shapes in SHAPES.items():
+        xs = [tf.random.normal(shape) for shape in shapes]
+        ways = []
+        for setting in ("auto", "0"):
+            os.environ["KERAS_LRSCHED_FUSED"] = setting
+            ways.append(tf.function(lambda xs=xs: _newton_schulz.orthogonalized_all(xs, 5)))
+            ways[-1]()
+        repeats = max(1, 20 // len(shapes))
+        pairs = [[milliseconds(lambda way=way: way()[0].numpy(), repeats) for way in ways] for _ in range(rounds)]
+        own, plain = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(other / mine for mine, other in pairs)
+        operations = sum(5 * (3 * min(shape) ** 2 * max(shape) + min(shape) ** 3) for shape in shapes)
+        print(f"{name:30}{own:9.2f}{plain:9.2f}{ratio:7.2f}{operations / rate * 1e3:9.2f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", action="store_true", help="the update alone")
+    parser.add_argument("--products", action="store_true", help="the iterations alone, on TensorFlow")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--models", default="digits,pydoc,wide")
-    parser.add_argument("--optimizers", default=",".join(name for name in OPTIMIZERS if "," not in name))
+    quick = [name for name in OPTIMIZERS if "," not in name]
+    parser.add_argument("--optimizers", nargs="+", default=quick, choices=OPTIMIZERS)
     parser.add_argument("--all", action="store_true", help="every optimizer of this script")
     parser.add_argument("--graph", action="store_true", help="without XLA, too")
     arguments = parser.parse_args()
@@ -186,7 +222,10 @@ def main():
     if arguments.step:
         compare_updates(arguments.rounds)
         return
-    names = list(OPTIMIZERS) if arguments.all else arguments.optimizers.split(",")
+    if arguments.products:
+        compare_products(arguments.rounds)
+        return
+    names = list(OPTIMIZERS) if arguments.all else arguments.optimizers
     print(f"{'model':8}{'':7}{'':26}{'step':>9}{'AdamW':>9}{'ratio':>7}{'built s':>8}{'GFLOP':>9}{'limit':>9}{'share':>7}")
     for model_name in arguments.models.split(","):
         for jit in (True, False) if arguments.graph else (True,):
