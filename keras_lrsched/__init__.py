@@ -5,6 +5,7 @@ import sys
 from types import ModuleType
 
 from keras_lrsched._core.backend_choice import use_installed_backend
+from keras_lrsched._core.garbage import pause_garbage_collection
 from keras_lrsched._core.registry import register
 from keras_lrsched.version import __version__
 
@@ -30,5 +31,6 @@ def __dir__() -> list[str]:
 if "keras_lrsched_command" not in sys.modules:
     use_installed_backend()
     importlib.import_module("keras_lrsched._core.keras_versions").warn_if_untested()
-    for _room in _REGISTERED:
-        importlib.import_module(f"{__name__}.{_room}")
+    with pause_garbage_collection():
+        for _room in _REGISTERED:
+            importlib.import_module(f"{__name__}.{_room}")
