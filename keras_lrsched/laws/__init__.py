@@ -7,6 +7,8 @@ from keras_lrsched.laws.convex_bound import OptimalRate
 from keras_lrsched.laws.diagnostics import IdentifiabilityWarning, RegimeWarning
 from keras_lrsched.laws.law import ExtrapolationWarning, Law
 from keras_lrsched.laws.loss_curve import LossCurve
+from keras_lrsched.laws.run_law import FitWarning, RunLaw
+from keras_lrsched.laws.run_table import RunTable
 
 globals().update(registry.import_methods(__name__))
 __all__ = registry.public_names(globals(), modules=("scaling",))
