@@ -176,10 +176,11 @@ class RunLaw:
         Warns:
             ExtrapolationWarning: If the run lies outside of those that the law was fitted to.
         """
-        central, values = self._predict(*columns), self._inputs(columns)
+        level, runs, values = _level(level, method), self._known_runs(), self._inputs(columns)
+        central = self._predict(*columns)
         laws, failures = self.refits(method, samples, seed)
-        low, high = _range([law.value_at(*values) for law in laws], _level(level, method))
-        others = [law.value_at(*values) for law in self.alternatives(self._known_runs())] if forms else []
+        low, high = _range([law.value_at(*values) for law in laws], level)
+        others = [law.value_at(*values) for law in self.alternatives(runs)] if forms else []
         low, high = np.min([low, central, *others], axis=0), np.max([high, central, *others], axis=0)
         return Interval(_plain(low), central, _plain(high), failures)
 
@@ -190,10 +191,11 @@ class RunLaw:
 
         Arguments as of `interval`.
         """
+        level = _level(level, method)
         laws, failures = self.refits(method, samples, seed)
         found = {}
         for name in self.coefficients:
-            low, high = _range([getattr(law, name) for law in laws], _level(level, method))
+            low, high = _range([getattr(law, name) for law in laws], level)
             found[name] = Interval(float(low), getattr(self, name), float(high), failures)
         return found
 

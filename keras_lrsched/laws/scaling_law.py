@@ -20,6 +20,8 @@ FREE = np.eye(5)
 TIED = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]], float)
 """From four numbers to ln A, ln B, ln E, alpha, beta with one exponent."""
 WITHOUT_FLOOR = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
+NO_FLOOR = 1e-3
+"""E below this is 0: the search in logarithms stops before it."""
 LOWEST, HIGHEST = np.array([-25.0, -25.0, -25.0, 1e-2, 1e-2]), np.array([10.0, 10.0, 10.0, 3.0, 3.0])
 PUBLISHED: dict[str, dict[str, Any]] = {
     "besiroglu": {"E": 1.8172, "A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3658},
@@ -154,7 +156,8 @@ def _best(law: ScalingLaw, runs: RunTable, form: np.ndarray) -> ScalingLaw:
     objective = _objective(x, y, runs.loss, form, floor)
     found = min((search(objective, pull.T @ start, lowest, highest) for start in starts), key=lambda each: each.fun)
     a, b, e, alpha, beta = form @ found.x + floor
-    if min(alpha, beta) <= 1.01 * LOWEST[3] or max(alpha, beta) >= 0.99 * HIGHEST[3] or (e <= -20 and form is FREE):
+    is_inside = 1.01 * LOWEST[3] < min(alpha, beta) and max(alpha, beta) < 0.99 * HIGHEST[3]
+    if not is_inside or (form is FREE and np.exp(e) < NO_FLOOR):
         warnings.warn(
             f"A number is at the edge of what is searched (E={np.exp(e):.3g}, alpha={alpha:.3g}, beta={beta:.3g}): these "
             "runs do not determine it",
