@@ -19,6 +19,7 @@ from keras_lrsched._core import checkpoint_file
 from keras_lrsched._core.npz import read_arrays
 from keras_lrsched.laws import LossCurve
 from keras_lrsched.laws.law import LAWS, Law
+from keras_lrsched.laws.run_law import RUN_LAWS, RunLaw
 from keras_lrsched.schedules import RefinedSchedule, Tabulated
 from keras_lrsched.study import claims
 from keras_lrsched.study.workloads import cifar10
@@ -127,7 +128,23 @@ def test_laws(tmp_path, law, data):
     assert found is None or all(np.all(np.isfinite(getattr(found, name))) for name in found.parameters)
 
 
-@pytest.mark.parametrize("load", [Law.load, Tabulated.load], ids=["law", "schedule"])
+def coefficients_of(law):
+    return st.fixed_dictionaries(
+        {"law": st.just(law), "fitted": st.just({}) | JSON},
+        optional={name: st.floats(0.1, 2) | JSON for name in (*RUN_LAWS[law].coefficients, *RUN_LAWS[law].options)},
+    )
+
+
+@pytest.mark.parametrize("law", sorted(RUN_LAWS))
+@settings(fuzz, max_examples=25)
+@given(st.data())
+def test_run_laws(tmp_path, law, data):
+    (tmp_path / "law").write_text(json.dumps(data.draw(coefficients_of(law))))
+    found = loads_or_refuses(RunLaw.load, tmp_path / "law")
+    assert found is None or all(np.all(np.isfinite(getattr(found, name))) for name in found.coefficients)
+
+
+@pytest.mark.parametrize("load", [Law.load, RunLaw.load, Tabulated.load], ids=["law", "run law", "schedule"])
 @fuzz
 @given(st.binary(max_size=64) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_text_for_a_law_or_schedule(tmp_path, load, content):
@@ -247,6 +264,10 @@ def write_law(name):
     return lambda path: LAWS[name](**dict.fromkeys(LAWS[name].parameters, 0.5)).save(path)
 
 
+def write_run_law(name):
+    return lambda path: RUN_LAWS[name](**dict.fromkeys(RUN_LAWS[name].coefficients, 0.5)).save(path)
+
+
 def write_state(path):
     checkpoint_file.write(path, {"weights": [np.ones((2, 3)), "text"], "step": 3, "deque": (1, None)})
 
@@ -263,6 +284,7 @@ KINDS = {
     "images": (write_batch, cifar10._load_batch, "data_batch_1"),
     "state": (write_state, checkpoint_file.read, "state"),
     **{name: (write_law(name), Law.load, "law.json") for name in LAWS},
+    **{name: (write_run_law(name), RunLaw.load, "law.json") for name in RUN_LAWS},
     "schedule": (Tabulated([0.5, 0.25, 1e-3]).save, Tabulated.load, "schedule.json"),
     "policy": (Policy([{"a": 0.1}, {"a": 0.2}], [3, 6], seed=1).save, Policy.load, "policy.json"),
     "curve": (LossCurve([2.0, 1.5, 1.25], [0.1, 0.1, 0.05]).save, LossCurve.load, "curve.npz"),

@@ -1,13 +1,14 @@
 """Power laws of one variable, with their asymptotes, and the extrapolation of a learning curve."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
 from keras_lrsched.laws._projection import fit_projected
+from keras_lrsched.laws._uncertainty import Interval
 from keras_lrsched.laws.loss_curve import LossCurve
 from keras_lrsched.laws.run_law import RunLaw, positive_coefficients
 from keras_lrsched.laws.run_table import Runs, RunTable
@@ -111,14 +112,6 @@ class PowerLaw(RunLaw):
         return law
 
 
-class Extrapolation(NamedTuple):
-    """A loss at the end of a run, between a low and a high one."""
-
-    low: float
-    central: float
-    high: float
-
-
 @register(
     "extrapolate",
     title="final loss of a run at a constant rate from its first part",
@@ -127,12 +120,12 @@ class Extrapolation(NamedTuple):
     deviations="the bracket is an observation on six public curves, no theorem",
     kind="scaling rule",
 )
-def extrapolate(curve: LossCurve, total_steps: int, skip: int | None = None) -> Extrapolation:
+def extrapolate(curve: LossCurve, total_steps: int, skip: int | None = None) -> Interval:
     """The loss at the end of a run at a constant rate, from the part of it that was seen.
 
     Two forms are fitted to the losses after warmup: E + A t^-b by non-negative least squares over a grid of b, which errs
     high, and a straight line in ln t over the later half of the points, which errs low. On six public curves at a constant
-    rate, seen for 30 % or 50 %, the end lay between the two in each; the central value is their mean.
+    rate, seen for 30 % or 50 %, the end lay between the two in each; `predicted` is their mean.
 
     Where the learning rate decays, nothing of this holds: the high value can be too low or too high. Predict such runs with
     `MultiPowerLaw`, `AnnealingLaw` or `ConvexBound`.
@@ -141,6 +134,9 @@ def extrapolate(curve: LossCurve, total_steps: int, skip: int | None = None) -> 
         curve: A `LossCurve` of the part that was seen.
         total_steps: The updates of the whole run.
         skip: Updates at the beginning that are not used. Defaults to `None`: those of the warmup.
+
+    Returns:
+        An `Interval(low, predicted, high)`.
 
     Raises:
         ValueError: If the learning rate falls, there are fewer than 20 points, or the run is over.
@@ -165,11 +161,11 @@ def extrapolate(curve: LossCurve, total_steps: int, skip: int | None = None) -> 
     return _bracket(curve.step[seen] + 1.0, curve.loss[seen], float(total))
 
 
-def _bracket(steps: np.ndarray, loss: np.ndarray, at: float) -> Extrapolation:
+def _bracket(steps: np.ndarray, loss: np.ndarray, at: float) -> Interval:
     scaled = steps / steps[0]
     power = fit_projected(lambda b: [np.ones_like(scaled), scaled**-b], loss, EXPONENTS, tolerance=1e-6)
     by_power = power.weights @ [1.0, (at / steps[0]) ** -power.exponent]
     later = slice(len(steps) // 2, None)
     by_line = np.polyval(np.polyfit(np.log(scaled[later]), loss[later], 1), np.log(at / steps[0]))
     low, high = sorted([float(by_line), float(by_power)])
-    return Extrapolation(low, (low + high) / 2, high)
+    return Interval(low, (low + high) / 2, high)

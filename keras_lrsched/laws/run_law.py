@@ -5,45 +5,23 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.untrusted_file import refused
+from keras_lrsched.laws._uncertainty import FEWEST_CURVES, METHODS, Interval, LeaveOneOut
 from keras_lrsched.laws.law import ExtrapolationWarning
 from keras_lrsched.laws.run_table import FLOPS, Runs, RunTable, as_runs
 
 RUN_LAWS: dict[str, type["RunLaw"]] = {}
-LEAST_FOR_BOOTSTRAP = 8
-"""Runs: samples of fewer leave out most of what identifies the law."""
 OUTLIER = 0.1
 """A residual of the logarithm that is larger belongs to another kind of run, or to a mistake in the table."""
 
 
 class FitWarning(UserWarning):
     """A fit, or a set of coefficients, that should not be relied on: outliers, rounded constants."""
-
-
-class Interval(NamedTuple):
-    """A prediction with an interval around it."""
-
-    low: Any
-    central: Any
-    high: Any
-    failures: int
-    """Refits that found no law."""
-
-
-class LeaveOneOut(NamedTuple):
-    """Errors of runs that were left out of the fit: the error to expect for another run of this kind."""
-
-    errors: np.ndarray
-    """prediction / measurement - 1 for each row of the table."""
-    mean: float
-    """The mean of their sizes."""
-    largest: float
-    """The largest of their sizes."""
 
 
 class RunLaw:
@@ -109,66 +87,62 @@ class RunLaw:
         runs = as_runs(runs)
         return np.log(runs.column(self.target)) - np.log(self._predicted(runs))
 
-    def refits(self, method: str = "bootstrap", samples: int = 200, seed: int = 0) -> tuple[list[Self], int]:
+    def refits(self, method: str | None = None, samples: int = 200, seed: int = 0) -> list[Self]:
         """Laws that were fitted to parts of the runs: the spread of anything that follows from the law.
 
-        Whole runs are resampled, never single points of one run: these are not independent.
+        Whole runs are resampled, never single points of one run: these are not independent. Parts that determine no law are
+        left out; the bootstrap has fewer laws than `samples` then.
 
         Args:
             method: `"bootstrap"`, as many runs as there are, drawn with replacement; or `"leave_one_out"`, each time all but
-                one. Defaults to `"bootstrap"`.
+                one. Defaults to `None`: the bootstrap for 8 runs or more.
             samples: Refits of the bootstrap. Defaults to `200`.
             seed: Of the bootstrap. Defaults to `0`.
 
-        Returns:
-            The laws, and how many refits failed.
-
         Raises:
-            ValueError: If the law was not fitted in this process, or the bootstrap has fewer than 8 runs.
+            ValueError: If the law was not fitted, but loaded or made from numbers; if the method is `"bootstrap"` with fewer
+                than 8 runs; or if fewer than half of the parts determine a law.
         """
-        validation.one_of("method", method, ("bootstrap", "leave_one_out"))
         runs = self._known_runs()
-        groups = runs.groups()
-        choices = [[number for number in range(len(groups)) if number != left] for left in range(len(groups))]
-        if method == "bootstrap":
-            if len(groups) < LEAST_FOR_BOOTSTRAP:
-                raise ValueError(
-                    f"A bootstrap needs {LEAST_FOR_BOOTSTRAP} runs or more: method='leave_one_out' gives the range of laws "
-                    f"with one run left out. Received: {len(groups)} runs"
-                )
-            random = np.random.default_rng(seed)
+        groups, method = runs.groups(), self._method(method)
+        if method == "leave_one_out":
+            choices = [[number for number in range(len(groups)) if number != left_out] for left_out in range(len(groups))]
+        else:
             samples = validation.positive_int("samples", samples)
-            choices = random.integers(len(groups), size=(samples, len(groups))).tolist()
+            choices = np.random.default_rng(seed).integers(len(groups), size=(samples, len(groups))).tolist()
         found = [self._refit(runs.take(np.concatenate([groups[number] for number in numbers]))) for numbers in choices]
         laws = [law for law in found if law is not None]
-        if not laws:
+        if 2 * len(laws) < len(found):
             raise ValueError(
-                f"{type(self).__name__} needs more runs for an interval: {self.least_runs} must be left in each part. "
+                f"{type(self).__name__} needs more runs for an interval: {len(laws)} of {len(found)} parts determine one. "
                 f"Received: {len(groups)} runs"
             )
-        return laws, len(found) - len(laws)
+        return laws
 
     def interval(
         self,
         *columns: Any,
         level: float = 0.9,
-        method: str = "bootstrap",
+        method: str | None = None,
         samples: int = 200,
         seed: int = 0,
         forms: bool = True,
     ) -> Interval:
         """The prediction for a run with an interval.
 
-        It is that of the law, not of one measurement: the noise of a run comes on top.
+        It is that of the law, not of one measurement: the noise of a run comes on top (see `leave_one_out`).
 
         Args:
             *columns: The `columns` of the law, in this order; numbers or arrays.
             level: The share of the refits inside; of `"leave_one_out"`, always all. Defaults to `0.9`.
-            method: See `refits`. Defaults to `"bootstrap"`.
+            method: See `refits`. Defaults to `None`: the bootstrap for 8 runs or more.
             samples: See `refits`. Defaults to `200`.
             seed: See `refits`. Defaults to `0`.
             forms: Whether the interval is widened to what laws of other forms predict (see `alternatives`): most of the
                 error of an extrapolation. Defaults to `True`.
+
+        Returns:
+            An `Interval(low, predicted, high)`.
 
         Raises:
             ValueError: As `refits`.
@@ -176,44 +150,47 @@ class RunLaw:
         Warns:
             ExtrapolationWarning: If the run lies outside of those that the law was fitted to.
         """
-        level, runs, values = _level(level, method), self._known_runs(), self._inputs(columns)
-        central = self._predict(*columns)
-        laws, failures = self.refits(method, samples, seed)
-        low, high = _range([law.value_at(*values) for law in laws], level)
+        level, runs, values = self._level(level, method), self._known_runs(), self._inputs(columns)
+        predicted = self._predict(*columns)
+        low, high = _range([law.value_at(*values) for law in self.refits(method, samples, seed)], level)
         others = [law.value_at(*values) for law in self.alternatives(runs)] if forms else []
-        low, high = np.min([low, central, *others], axis=0), np.max([high, central, *others], axis=0)
-        return Interval(_plain(low), central, _plain(high), failures)
+        low, high = np.min([low, predicted, *others], axis=0), np.max([high, predicted, *others], axis=0)
+        return Interval(_plain(low), predicted, _plain(high))
 
     def coefficient_intervals(
-        self, level: float = 0.9, method: str = "bootstrap", samples: int = 200, seed: int = 0
+        self, level: float = 0.9, method: str | None = None, samples: int = 200, seed: int = 0
     ) -> dict[str, Interval]:
         """Each coefficient with an interval. They trade off against each other: report none without it.
 
         Arguments as of `interval`.
         """
-        level = _level(level, method)
-        laws, failures = self.refits(method, samples, seed)
+        level, laws = self._level(level, method), self.refits(method, samples, seed)
         found = {}
         for name in self.coefficients:
             low, high = _range([getattr(law, name) for law in laws], level)
-            found[name] = Interval(float(low), getattr(self, name), float(high), failures)
+            found[name] = Interval(float(low), getattr(self, name), float(high))
         return found
 
     def leave_one_out(self) -> LeaveOneOut:
-        """The error for each run of a law that was fitted to all others.
+        """The error to expect for another run of this kind: that of each run, by the law that is fitted to all others.
+
+        Returns:
+            A `LeaveOneOut`: `errors`, their `mean` size and the `largest`, `names`, `measured` and `predicted`.
 
         Raises:
-            ValueError: If the law was not fitted in this process, or a refit fails.
+            ValueError: If the law was not fitted, or the others do not determine it for two runs or more.
         """
         runs = self._known_runs()
-        errors = np.empty(len(runs))
+        predicted = np.full(len(runs), np.nan)
         for rows in runs.groups():
             law = self._refit(runs.take(np.setdiff1d(np.arange(len(runs)), rows)))
-            if law is None:
-                raise ValueError(f"The runs must determine the law without any one of them. Received: {len(runs)} runs")
-            left_out = runs.take(rows)
-            errors[rows] = law._predicted(left_out) / left_out.column(self.target) - 1
-        return LeaveOneOut(errors, float(np.abs(errors).mean()), float(np.abs(errors).max()))
+            if law is not None:
+                predicted[rows] = law._predicted(runs.take(rows))
+        names = [f"row {row}" for row in range(len(runs))] if runs.run is None else [str(label) for label in runs.run]
+        found = LeaveOneOut(tuple(names), runs.column(self.target), predicted)
+        if len(found.errors) < 2:
+            raise ValueError(f"The runs must determine the law without any one of them. Received: {len(runs)} runs")
+        return found
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the law into a JSON file, without its runs."""
@@ -316,6 +293,20 @@ class RunLaw:
             return None
         return law if np.all(np.isfinite(law._predicted(runs))) else None
 
+    def _method(self, method: str | None) -> str:
+        """The method of an interval, for so many runs."""
+        few = len(self._known_runs().groups()) < FEWEST_CURVES
+        method = validation.one_of("method", method or METHODS[not few], METHODS)
+        if few and method == "bootstrap":
+            raise ValueError(
+                f"The bootstrap needs {FEWEST_CURVES} runs or more. Received: method={method!r}, with a law fitted to "
+                f"{len(self._known_runs().groups())}"
+            )
+        return method
+
+    def _level(self, level: float, method: str | None) -> float:
+        return 1.0 if self._method(method) == "leave_one_out" else validation.inner_fraction("level", level)
+
     def _known_runs(self) -> RunTable:
         if self._runs is None:
             raise ValueError("The law must have its runs, which are not in its file: `fit` again. Received: a law without")
@@ -373,10 +364,6 @@ def _positive(name: str, values: Any) -> np.ndarray:
 def _plain(values: Any) -> Any:
     """A float for one number, else an array."""
     return float(values) if np.ndim(values) == 0 else values
-
-
-def _level(level: float, method: str) -> float:
-    return 1.0 if method == "leave_one_out" else validation.inner_fraction("level", level)
 
 
 def _range(values: list[Any], level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ def test_ensembles():
     noise = 0.002 * np.random.default_rng(0).normal(size=9)
     found = PowerLaw.fit(RunTable(members=members, loss=3.1 + 0.4 / members + noise), variable="members", alpha=1.0)
     assert (found.E, found.A, found.alpha) == pytest.approx((3.1, 0.4, 1.0), abs=0.01)
-    laws, _ = found.refits(samples=20)
+    laws = found.refits(samples=20)
     assert {law.alpha for law in laws} == {1.0}
     assert len({law.E for law in laws}) > 1
 
@@ -87,7 +87,7 @@ def test_the_end_lies_in_the_bracket(data_dir, millions, schedule):
     for share in (0.3, 0.5):
         found = extrapolate(curve.between(0, int(share * steps)), total_steps=steps)
         assert found.low < curve.between(int(0.98 * steps)).loss.mean() < found.high
-        assert found.central == pytest.approx((found.low + found.high) / 2)
+        assert found.predicted == pytest.approx((found.low + found.high) / 2)
 
 
 def curve_of(rates, first=0, last=1000):

@@ -65,7 +65,7 @@ def test_fit_recovers_a_formula(noise, tolerance):
 
 def test_points_of_a_trajectory_are_one_run():
     found = StepsAndBatchLaw.fit(points(0.002))
-    assert len(found.refits(method="leave_one_out")[0]) == 9
+    assert len(found.refits(method="leave_one_out")) == 9
     few = points(0.0)
     with pytest.raises(ValueError, match=r"needs 4 runs or more. Received: 3 runs"):
         StepsAndBatchLaw.fit(few.take(few.batch_tokens == 3e4))
