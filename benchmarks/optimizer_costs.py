@@ -79,7 +79,7 @@ def measure(name, rounds, reference):
 
 
 def claims(entry, results):
-    """How many claims of the paper were tried, and how they came out."""
+    """The number of claims of the paper that were tried, with their verdicts."""
     found = re.search(r"\d{4}\.\d{4,5}", entry.paper or "")
     rows = [line for line in results.splitlines() if found and found[0] in line and line.startswith("|")]
     verdicts = [line.rstrip("| ").rsplit("|", 1)[-1].strip() for line in rows]
