@@ -149,9 +149,12 @@ def _fit(law: Any, curves: Curves, decay: float, warmup: str, skip: float, point
     decay = validation.inner_fraction("decay", decay)
     curves = usable(curves, skip)
     need_a_fall(curves)
-    sizes = [curve.model_parameters for curve in curves]
-    if None in sizes or len(set(sizes)) < 2:
-        raise ValueError(f"The curves must have `model_parameters`, of two sizes or more. Received: {sizes}")
+    sizes = [curve.model_parameters or 0.0 for curve in curves]
+    if min(sizes) == 0 or len(set(sizes)) < 2:
+        raise ValueError(
+            "The curves must have `model_parameters`, of two sizes or more. "
+            f"Received: {[curve.model_parameters for curve in curves]}"
+        )
     unit = float(np.exp(np.mean(np.log(sizes))))
     measured = [curve.subsample(points) for curve in curves]
     data = _points(measured, decay, warmup, unit)
@@ -168,7 +171,7 @@ def _points(curves: list[LossCurve], decay: float, warmup: str, unit: float) -> 
     parts = []
     for curve in curves:
         spent, fallen = (integral[curve.step] for integral in lr_integrals(curve.rates, decay, warmup))
-        parts.append(Points(curve.loss, spent, fallen, np.full_like(spent, curve.model_parameters / unit)))
+        parts.append(Points(curve.loss, spent, fallen, np.full_like(spent, (curve.model_parameters or 0.0) / unit)))
     return Points(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
