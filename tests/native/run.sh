@@ -1,14 +1,16 @@
 #!/bin/sh
-# Builds and runs the tests of ops/kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Builds and runs the tests of ops/kernels under AddressSanitizer and UndefinedBehaviorSanitizer: run.sh [folder [family]]
 set -e
 cd "$(dirname "$0")/../.."
 out=${1:-build/native}
+only=$2
 mkdir -p "$out"
 flags="-std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fsanitize=address,undefined -fno-sanitize-recover"
 case $(uname -m) in x86_64) flags="$flags -DKLR_X86"; x86=1 ;; *) x86= ;; esac
 
 # run family instruction-sets
 run() {
+  [ -z "$only" ] || [ "$only" = "$1" ] || return 0
   objects=
   for set in baseline ${x86:+$2}; do
     name=$set
@@ -30,6 +32,8 @@ run update "avx2 avx512"
 run matmul "avx2 avx512vnni"
 run quantize "avx2 avx512"
 run orthogonalize "avx2fma avx512"
+
+[ -z "$only" ] || exit 0
 
 # What CUDA would compute, done on the host with the same code, against the quantizers that were just built.
 ${CXX:-g++} $flags -pthread ops/kernels/quantize_dispatch.cc tests/native/test_quantize_cuda.cc "$out"/quantize_*.o -o "$out/test_quantize_cuda"
