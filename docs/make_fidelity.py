@@ -8,7 +8,7 @@ import re
 
 from keras_lrsched._core import registry
 
-ROOMS = ("schedules", "laws", "data", "callbacks", "optimizers", "precision")
+ROOMS = ("schedules", "laws", "transfer", "data", "callbacks", "optimizers", "precision")
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 COLUMNS = ("method", "paper", "code", "checked", "against", "deviations, and what is not certain")
 

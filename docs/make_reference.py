@@ -22,6 +22,7 @@ from keras_lrsched._core import registry
 ROOMS = (
     "schedules",
     "laws",
+    "transfer",
     "data",
     "callbacks",
     "optimizers",

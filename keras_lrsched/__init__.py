@@ -12,9 +12,9 @@ from keras_lrsched.version import __version__
 _REGISTERED = ("optimizers", "precision", "schedules")
 """Rooms whose classes are in saved models: imported at once, so that `keras.saving` finds them."""
 
-_ON_FIRST_USE = ("callbacks", "data", "distributed", "kernels", "laws", "study", "tune")
+_ON_FIRST_USE = ("callbacks", "data", "distributed", "kernels", "laws", "study", "transfer", "tune")
 
-__all__ = ["__version__", "callbacks", "data", "laws", "optimizers", "precision", "register", "schedules"]
+__all__ = ["__version__", "callbacks", "data", "laws", "optimizers", "precision", "register", "schedules", "transfer"]
 
 
 def __getattr__(name: str) -> ModuleType:

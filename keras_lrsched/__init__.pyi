@@ -8,3 +8,4 @@ from . import optimizers as optimizers
 from . import precision as precision
 from ._core.registry import register as register
 from . import schedules as schedules
+from . import transfer as transfer

@@ -41,6 +41,7 @@ DOCUMENTS = {
     "docs/guides/low_precision.md": A_MODEL,
     "docs/guides/rules.md": "",
     "docs/guides/study.md": "",
+    "docs/guides/transfer.md": "",
     "docs/guides/write_your_own.md": "",
 }
 QUICK = ("README.md", "docs/guides/laws.md", "docs/guides/write_your_own.md")

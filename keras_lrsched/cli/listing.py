@@ -14,6 +14,7 @@ from keras_lrsched.cli.support import UsageError, show
 ROOMS = {
     "schedules": "Schedules",
     "laws": "Laws",
+    "transfer": "Transfer",
     "optimizers": "Optimizers",
     "callbacks": "Callbacks",
     "data": "Streams of batches",

@@ -71,7 +71,10 @@ def test_an_unknown_name_is_answered_by_the_nearest(name, hint):
     assert hint in str(error.value)
 
 
-@pytest.mark.parametrize("package", ["callbacks", "data", "laws", "optimizers", "precision", "schedules", "study.workloads"])
+PACKAGES = ("callbacks", "data", "laws", "optimizers", "precision", "schedules", "study.workloads", "transfer")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_reading_the_source_gives_the_entries(package):
     __import__(f"keras_lrsched.{package}")
     room = package.partition(".")[0]

@@ -36,6 +36,7 @@ from keras_lrsched._core.keras_private.frameworks import (
     xla_optimization_barrier,
 )
 from keras_lrsched._core.keras_private.layers import (
+    ATTENTION,
     MANAGED_ATTRIBUTES,
     TRACKED_LISTS,
     attention_layers,
