@@ -3,6 +3,7 @@
 from .annealing_law import AnnealingLaw as AnnealingLaw
 from .continual_law import ContinualLaw as ContinualLaw
 from .convex_bound import ConvexBound as ConvexBound
+from .critical_batch_law import CriticalBatchLaw as CriticalBatchLaw
 from .error_law import ErrorLaw as ErrorLaw
 from .law import ExtrapolationWarning as ExtrapolationWarning
 from .run_law import FitWarning as FitWarning

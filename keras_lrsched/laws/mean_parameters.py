@@ -2,6 +2,7 @@
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
+from keras_lrsched.schedules.sparsity_ramp import step_shares
 
 
 @register(
@@ -26,6 +27,7 @@ def mean_parameters(
     The paper begins after a quarter of the compute and ends after three quarters. An update costs in proportion to the
     parameters that are left, so a quarter of the compute is a smaller share of the updates at first than at the end:
     t0 = begin * mean / parameters, t1 = 1 - (1 - end) * mean / (parameters * (1 - sparsity)).
+    `SparsityRamp.for_pretraining` is this ramp.
 
     Args:
         parameters: Parameters before pruning; those that are never pruned count, too.
@@ -48,11 +50,5 @@ def mean_parameters(
     """
     parameters = validation.positive_float("parameters", parameters)
     sparsity = validation.beta("sparsity", sparsity)
-    begin, end = validation.fraction("begin", begin), validation.fraction("end", end)
-    if begin > end:
-        raise ValueError(f"`begin` must be at most `end`. Received: begin={begin}, end={end}")
-    if validation.one_of("of", of, ("compute", "steps")) == "steps":
-        return parameters * (1 - sparsity * (0.75 * (end - begin) + 1 - end))
-    # m = 1 - s * (3/4 * (t1 - t0) + 1 - t1), which is linear in m for the t0 and t1 of the compute
-    after = (1 - end) / (1 - sparsity)
-    return parameters * (1 - 0.75 * sparsity) / (1 + sparsity * (0.25 * after - 0.75 * begin))
+    first, last = step_shares(sparsity, begin, end, of)
+    return parameters * (1 - sparsity * (0.75 * (last - first) + 1 - last))

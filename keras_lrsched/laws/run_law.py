@@ -253,7 +253,7 @@ class RunLaw:
     def _fitted(self, runs: Runs, exclude: Sequence[int]) -> Self:
         """The law that describes runs best, with what it was fitted to; warns of outliers."""
         runs = as_runs(runs)
-        rows = _left(len(runs), exclude)
+        rows = runs.left(exclude)
         runs = runs.take(rows)
         self.check_identified(runs)
         law = self.fit_to(runs)
@@ -377,11 +377,3 @@ def _limits(name: str, value: Any) -> list[float]:
     if len(limits) != 2 or limits[0] > limits[1]:
         raise ValueError(f"`{name}` must be its smallest and its largest value. Received: {name}={value!r:.100}")
     return limits
-
-
-def _left(rows: int, exclude: Sequence[int]) -> np.ndarray:
-    """The numbers of the rows that are used."""
-    excluded = validation.each("exclude", exclude, validation.non_negative_int)
-    if excluded and max(excluded) >= rows:
-        raise ValueError(f"`exclude` must be rows of the table, 0 to {rows - 1}. Received: exclude={exclude!r:.200}")
-    return np.setdiff1d(np.arange(rows), np.array(excluded, int))

@@ -149,6 +149,19 @@ class RunTable:
             check_units=False,  # all were checked together
         )
 
+    def left(self, exclude: Sequence[int]) -> np.ndarray:
+        """The numbers of all rows but some.
+
+        Raises:
+            ValueError: If there are no such rows.
+        """
+        excluded = validation.each("exclude", exclude, validation.non_negative_int)
+        if excluded and max(excluded) >= len(self):
+            raise ValueError(
+                f"`exclude` must be rows of the table, 0 to {len(self) - 1}. Received: exclude={exclude!r:.200}"
+            )
+        return np.setdiff1d(np.arange(len(self)), np.array(excluded, int))
+
     def groups(self) -> list[np.ndarray]:
         """The numbers of the rows of each run."""
         if self.run is None:

@@ -1,7 +1,7 @@
 """The sparsity of a network that is pruned while it trains (Zhu & Gupta 2017)."""
 
 import functools
-from typing import Any
+from typing import Any, Self
 
 from keras_lrsched._core import validation
 from keras_lrsched._core.registry import register
@@ -80,11 +80,64 @@ class SparsityRamp(PhasedSchedule):
             Segment(self.end_step - self.begin_step, self.initial_sparsity, self.final_sparsity, shape),
         ]
 
+    @classmethod
+    def for_pretraining(
+        cls,
+        final_sparsity: float,
+        total_steps: int,
+        begin: float = 0.25,
+        end: float = 0.75,
+        of: str = "compute",
+        frequency: int = 1,
+    ) -> Self:
+        """The ramp from 0 between two shares of a run.
+
+        Args:
+            final_sparsity: See the class; below 1 for shares of the compute.
+            total_steps: Updates of the run.
+            begin: When pruning begins. Defaults to `0.25`.
+            end: When it ends. Defaults to `0.75`.
+            of: Whether these are shares of the `"compute"`, of which an update takes in proportion to the weights that are
+                left, or of the `"steps"`. Defaults to `"compute"`.
+            frequency: See the class. Defaults to `1`.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+
+        Example:
+
+        >>> ramp = SparsityRamp.for_pretraining(0.5, total_steps=1000)
+        >>> ramp.begin_step, ramp.end_step
+        (161, 677)
+        """
+        total = validation.positive_int("total_steps", total_steps)
+        first, last = (round(share * total) for share in step_shares(final_sparsity, begin, end, of))
+        return cls(0.0, final_sparsity, first, last, frequency=frequency)
+
     def compute(self, step: Any, xp: Any) -> Any:
         if self.frequency > 1:
             held = step - at_least(step - self.begin_step, 0, xp) % self.frequency
             step = xp.where(step < self.end_step, held, step)
         return super().compute(step, xp)
+
+
+def step_shares(final_sparsity: float, begin: float, end: float, of: str) -> tuple[float, float]:
+    """The shares of the updates at which the cubic ramp begins and ends, for shares of the compute or of the updates.
+
+    With m the mean of what is left over the updates, the first updates, of the whole network, take the share begin * m of
+    all, and the last ones, of a part 1 - s of it, (1 - end) * m / (1 - s). Then m is linear in itself:
+
+        m = 1 - s * (3/4 * (t1 - t0) + 1 - t1)
+    """
+    begin, end = validation.fraction("begin", begin), validation.fraction("end", end)
+    if begin > end:
+        raise ValueError(f"`begin` must be at most `end`. Received: begin={begin}, end={end}")
+    if validation.one_of("of", of, ("compute", "steps")) == "steps":
+        return begin, end
+    sparsity = validation.beta("final_sparsity", final_sparsity)
+    after = (1 - end) / (1 - sparsity)
+    mean = (1 - 0.75 * sparsity) / (1 + sparsity * (0.25 * after - 0.75 * begin))
+    return begin * mean, 1 - after * mean
 
 
 def _one_minus_power(power: float) -> Profile:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_lrsched.laws import (
+    CriticalBatchLaw,
     ErrorLaw,
     ExtrapolationWarning,
     FitWarning,
@@ -45,6 +46,7 @@ EVERY_LAW = {
     ),
     KaplanLaw.published(): scaling_runs(KaplanLaw.published()),
     StepsAndBatchLaw.published("unraveling"): batch_runs(),
+    CriticalBatchLaw(2e8, 0.21): RunTable(loss=np.linspace(2, 4, 9), batch_tokens=2e8 * np.linspace(2, 4, 9) ** (-1 / 0.21)),
     PowerLaw(E=1.8, A=1e4, alpha=0.5, variable="tokens"): RunTable(
         tokens=np.geomspace(1e9, 1e11, 9), loss=1.8 + 1e4 * np.geomspace(1e9, 1e11, 9) ** -0.5
     ),
@@ -53,6 +55,8 @@ LAWS = pytest.mark.parametrize("law", EVERY_LAW, ids=lambda law: type(law).__nam
 
 
 def fitted(law):
+    if isinstance(law, CriticalBatchLaw):
+        return law._fitted(EVERY_LAW[law], ())  # `fit` takes the updates behind the critical batches
     options = {"variable": law.variable} if isinstance(law, PowerLaw) else {}
     return type(law).fit(EVERY_LAW[law], **options)
 
