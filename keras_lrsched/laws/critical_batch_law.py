@@ -122,7 +122,7 @@ def critical_batch(steps: np.ndarray, batch_tokens: np.ndarray) -> CriticalBatch
     relative = np.stack([1 / steps, 1 / (batch_tokens * steps)], axis=1)
     size = relative.max(axis=0)
     fewest, tokens = scipy.optimize.nnls(relative / size, np.ones(len(steps)))[0] / size
-    if not batch_tokens.min() / REACH < tokens / max(fewest, 1e-300) < REACH * batch_tokens.max():
+    if not fewest * batch_tokens.min() / REACH < tokens < fewest * batch_tokens.max() * REACH:
         raise ValueError(
             "The batches must lie near the critical one, and on both sides of it. "
             f"Received: steps={steps.tolist()} for batch_tokens={batch_tokens.tolist()}"

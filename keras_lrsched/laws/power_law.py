@@ -111,6 +111,11 @@ class PowerLaw(RunLaw):
         law._exponents = self._exponents
         return law
 
+    def alternatives(self, runs: RunTable) -> list[RunLaw]:
+        """Without an asymptote: a line in logarithms."""
+        slope, level = np.polyfit(np.log(runs.column(self.variable)), np.log(runs.loss), 1)
+        return [type(self)(0.0, np.exp(level), -slope, self.variable)]
+
 
 @register(
     "extrapolate",

@@ -287,5 +287,6 @@ def _check_units(columns: dict[str, np.ndarray]) -> None:
 
 def _mixed_up(message: str, unit: str, ratio: np.ndarray) -> None:
     raise ValueError(
-        f"{message}; check_units=False allows other units. Received: {np.median(ratio):.3g} {unit} in the median run"
+        f"{message}; `RunTable` takes other units with check_units=False. "
+        f"Received: {np.median(ratio):.3g} {unit} in the median run"
     )

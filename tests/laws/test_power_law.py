@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_lrsched.laws import LossCurve, PowerLaw, RunTable, extrapolate
+from keras_lrsched.laws import ExtrapolationWarning, LossCurve, PowerLaw, RunTable, extrapolate
 from keras_lrsched.laws.power_law import _bracket
 from tests.laws import published_curves
 
@@ -30,6 +30,14 @@ def test_ensembles():
     laws = found.refits(samples=20)
     assert {law.alpha for law in laws} == {1.0}
     assert len({law.E for law in laws}) > 1
+
+
+def test_an_interval_holds_a_law_without_an_asymptote():
+    found = PowerLaw.fit(RunTable(parameters=SIZES, loss=PowerLaw(E=2.0, A=30.0, alpha=0.2).value_at(SIZES)))
+    with pytest.warns(ExtrapolationWarning):
+        narrow, wide = (found.interval(1e13, forms=forms) for forms in (False, True))
+    assert narrow.low == pytest.approx(found.value_at(1e13), rel=1e-6)
+    assert wide.low < 2.0 < narrow.low
 
 
 def test_asymptotes_of_two_recipes():
