@@ -17,7 +17,7 @@ from keras_lrsched.optimizers import AdamW, Lamb, Lion, LocalUpdates
 from keras_lrsched.schedules import LinearDecay, SynchronizationPeriod
 from tests.contract.callback_cases import CASES
 from tests.contract.optimizer_problem import RUNS, gradients, variables
-from tests.distributed import local_adamw, problem, processes
+from tests.distributed import fedhyper, local_adamw, problem, processes
 
 ONE, TWO = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
@@ -140,6 +140,36 @@ def _outer(trajectory, momentum, options):
         elif "w0" in expected:
             apart += [np.abs(w - expected[f"w{k}"]).max() for k, w in enumerate(workers)]
     return float(max(apart))
+
+
+def hyper():
+    """By how much FedHyper's weights after each update differ from those in NumPy, and how far its rates go from 1."""
+    return {f"{outer} {period}": _hyper(outer, period) for outer in ("fedhyper", "fedhyper_client") for period in (3, 5)}
+
+
+def _hyper(outer, period):
+    with TWO.scope():
+        kernel = variables()["kernel"]
+        first = kernel.numpy()
+        optimizer = LocalUpdates(keras.optimizers.SGD(0.5), period, outer=outer)
+        optimizer.build([kernel])
+
+    @tf.function
+    def step(g):
+        k = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
+        optimizer.apply([(g * (1 + 0.5 * k) + 0.1 * k) / 2], [kernel])
+
+    def of_worker(t, k):
+        return np.asarray(gradients(t)[0], "float64") * (1 + 0.5 * k) + 0.1 * k
+
+    plain, _ = fedhyper.weights(first.astype("float64"), of_worker, None, 0.5, period)
+    expected, _ = fedhyper.weights(first.astype("float64"), of_worker, outer, 0.5, period)
+    apart = []
+    for t, wanted in enumerate(expected, start=1):
+        TWO.run(step, args=(gradients(t)[0],))
+        found = [part.numpy() for part in TWO.experimental_local_results(kernel.value)]
+        apart.append(max(np.abs(one - other).max() for one, other in zip(found, wanted, strict=True)))
+    return {"apart": float(max(apart)), "effect": float(np.abs(plain[-1][0] - expected[-1][0]).max())}
 
 
 if __name__ == "__main__":

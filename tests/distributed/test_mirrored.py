@@ -1,9 +1,12 @@
 """`MirroredStrategy` with `fit`, on two CPU devices in a process of its own."""
 
+import itertools
+
+import numpy as np
 import pytest
 
 from tests.contract.backends import BACKEND
-from tests.distributed import problem
+from tests.distributed import fedhyper, problem
 from tests.distributed.processes import run, run_tasks
 from tests.nightly import nightly
 
@@ -26,6 +29,7 @@ def results():
         "refusals": ["refusals"],
         "local": ["local", "ours"],
         "outer": ["outer", "outer_average_own", "outer_diloco_own", "outer_slowmo_own", "scaffold_own"],
+        "hyper": ["hyper"],
     }
     by_name = run_tasks("mirrored.py", tasks, environments=[{"KERAS_LRSCHED_FUSED": "auto"}])
     return {name: result for name, (result,) in by_name.items()}
@@ -87,6 +91,23 @@ def check_local(result):
 @nightly
 def test_outer_rules_follow_their_references(results):
     within(TOLERANCE, results["outer"])
+
+
+@nightly
+def test_hypergradients_follow_their_formulas(results):
+    for name, found in results["hyper"].items():
+        assert found["apart"] < 5e-6, name
+        assert found["effect"] > 1e-2, name
+
+
+def test_global_rates_of_the_specified_moves():
+    """Of a transcription of the authors' code."""
+    moves = np.array([(0.1, -0.2, 0.05), (0.08, -0.1, 0.06), (-0.05, 0.1, 0.02), (0.3, 0.4, -0.1), (3, 1, 0)])
+    total, rates = 0.0, [1.0]
+    for last, move in itertools.pairwise(moves):
+        total = fedhyper.global_rate(total, last, move)
+        rates.append(1 + total)
+    np.testing.assert_allclose(rates, [1, 1.031, 1.0182, 1.0412, 2.3412], atol=5e-5)
 
 
 @nightly
