@@ -4,8 +4,8 @@
 
 A mutant is one small mistake in one function: another operator, another comparison, another number, a negated condition, a
 sign. It is killed if a test fails, or takes longer than `--timeout`. Each runs in a fork of a process that has imported all,
-with the code of the function replaced; those of C++ are compiled and run by the native tests. The file grows by a line a
-mutant, and a second run goes on where the first ended. What survives `make test` is tried by the nightly tests. At the end a
+with the code of the function replaced; those of C++ are compiled in a copy, and run by the tests of compiled updates. The file
+grows by a line a mutant, and a second run goes on where the first ended. What survives `make test` is tried by the nightly tests. At the end a
 table of kill rates is printed, of both.
 
 The tests that are run are those in `TARGETS`: others may kill a survivor, too.
@@ -289,7 +289,7 @@ def cpp_mutants():
 
 
 def run_cpp(mutant, timeout):
-    """As `run_python`, in a copy of the C++ with the native tests of updates."""
+    """As `run_python`, in a copy with the C++ changed, by the tests that hold compiled updates to `step`."""
     path, number, index = mutant
     lines = path.read_text(encoding="utf-8").splitlines()
     line = lines[int(number)]
@@ -297,11 +297,19 @@ def run_cpp(mutant, timeout):
     start, (old, new) = found[index]
     lines[int(number)] = line[:start] + new + line[start + len(old) :]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["cp", "-r", "ops", "custom_ops_cuda", "tests", folder], cwd=ROOT, check=True)
+        parts = ["keras_lrsched", "ops", "custom_ops_cuda", "tests", "conftest.py", "pyproject.toml"]
+        subprocess.run(["cp", "-r", *parts, folder], cwd=ROOT, check=True)
         (Path(folder) / path.relative_to(ROOT)).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = ["tests/native/run.sh", f"{folder}/build", "update"]
+        environment = {
+            **os.environ,
+            "KERAS_LRSCHED_CACHE": f"{folder}/cache",
+            "KERAS_LRSCHED_FUSED": "1",
+            "PYTHONPATH": folder,
+        }
+        tests = ["tests/optimizers/test_fused_optimizer.py", "-k", "agrees_with_step"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
-            done = subprocess.run(command, cwd=folder, timeout=timeout, capture_output=True, check=False)
+            done = subprocess.run(command, cwd=folder, env=environment, timeout=timeout, capture_output=True, check=False)
         except subprocess.TimeoutExpired:
             return "timeout", lines[int(number)].strip()
     return "killed" if done.returncode else "survived", f"{line.strip()} -> {lines[int(number)].strip()}"

@@ -31,7 +31,7 @@ STATE = {
     "fedhyper": ("begin", "last"),
     "fedhyper_client": ("begin", "last", "move"),
 }
-"""What each rule keeps for each parameter: where a round began, and what it goes by."""
+"""State of each rule for each parameter: where a round began, and what it goes by."""
 
 
 @register(
@@ -278,7 +278,7 @@ class LocalUpdates(Wrapper):
         return [(index, variable, self._states[index]) for index, variable in variables if self._states[index]]
 
     def _outer_direction(self, state: dict[str, Any], distance: Tensor, is_due: Tensor) -> Tensor:
-        """What the outer learning rate is for; D and what follows from it is kept."""
+        """Return the step at an outer learning rate of 1; keep D, and what follows from it."""
         if self.outer in ("nesterov", "slowmo"):
             old, mu = wide(state["buffer"]), self._outer_momentum
             scale = ops.cast(self._rate, distance.dtype) if self.outer == "slowmo" else 1.0
