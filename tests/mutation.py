@@ -4,9 +4,9 @@
 
 A mutant is one small mistake in one function: another operator, another comparison, another number, a negated condition, a
 sign. It is killed if a test fails, or takes longer than `--timeout`. Each runs in a fork of a process that has imported all,
-with the code of the function replaced; those of C++ are compiled in a copy, and run by the tests of compiled updates. The file
-grows by a line a mutant, and a second run goes on where the first ended. What survives `make test` is tried by the nightly tests. At the end a
-table of kill rates is printed, of both.
+with the code of the function replaced; those of C++ are compiled in a copy, and run by the tests of compiled updates. The
+file grows by a line a mutant, and a second run goes on where the first ended. What survives `make test` is tried by the
+nightly tests. At the end a table of kill rates is printed, of both.
 
 The tests that are run are those in `TARGETS`: others may kill a survivor, too.
 """
@@ -309,7 +309,9 @@ def run_cpp(mutant, timeout):
         tests = ["tests/optimizers/test_fused_optimizer.py", "-k", "agrees_with_step"]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
-            done = subprocess.run(command, cwd=folder, env=environment, timeout=timeout, capture_output=True, check=False)
+            done = subprocess.run(
+                command, cwd=folder, env=os.environ | settings, timeout=timeout, capture_output=True, check=False
+            )
         except subprocess.TimeoutExpired:
             return "timeout", lines[int(number)].strip()
     return "killed" if done.returncode else "survived", f"{line.strip()} -> {lines[int(number)].strip()}"
