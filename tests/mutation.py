@@ -300,18 +300,12 @@ def run_cpp(mutant, timeout):
         parts = ["keras_lrsched", "ops", "custom_ops_cuda", "tests", "conftest.py", "pyproject.toml"]
         subprocess.run(["cp", "-r", *parts, folder], cwd=ROOT, check=True)
         (Path(folder) / path.relative_to(ROOT)).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        environment = {
-            **os.environ,
-            "KERAS_LRSCHED_CACHE": f"{folder}/cache",
-            "KERAS_LRSCHED_FUSED": "1",
-            "PYTHONPATH": folder,
-        }
+        settings = {"KERAS_LRSCHED_CACHE": f"{folder}/cache", "KERAS_LRSCHED_FUSED": "1", "PYTHONPATH": folder}
+        environment = os.environ | settings
         tests = ["tests/optimizers/test_fused_optimizer.py", "-k", "agrees_with_step"]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
-            done = subprocess.run(
-                command, cwd=folder, env=os.environ | settings, timeout=timeout, capture_output=True, check=False
-            )
+            done = subprocess.run(command, cwd=folder, env=environment, timeout=timeout, capture_output=True, check=False)
         except subprocess.TimeoutExpired:
             return "timeout", lines[int(number)].strip()
     return "killed" if done.returncode else "survived", f"{line.strip()} -> {lines[int(number)].strip()}"
