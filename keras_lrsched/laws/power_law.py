@@ -18,7 +18,7 @@ VARIABLES = ("parameters", "tokens", "compute", "steps", "members")
 
 
 @register(
-    "power",
+    "power_law",
     title="loss from one variable, with an asymptote",
     paper="arXiv:2010.14701",
     checked="memory",
