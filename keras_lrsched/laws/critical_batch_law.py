@@ -29,7 +29,7 @@ class CriticalBatch(NamedTuple):
     paper="arXiv:2001.08361",
     checked="memory",
     against="values of the formula that were computed apart",
-    deviations="the published constants are from memory; the fit of each loss is linear in S and 1/B, with relative errors",
+    deviations="the fit for each loss is linear in S and 1 / B, with relative errors",
     kind="law of runs",
 )
 class CriticalBatchLaw(RunLaw):
