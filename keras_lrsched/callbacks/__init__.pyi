@@ -11,6 +11,7 @@ from .gradient_norm_recorder import GradientNormRecorder as GradientNormRecorder
 from .hypergradient_learning_rate import HypergradientLearningRate as HypergradientLearningRate
 from .learning_rate_finder import LearningRateFinder as LearningRateFinder
 from .learning_rate_logger import LearningRateLogger as LearningRateLogger
+from .loss_forecast import LossForecast as LossForecast
 from .loss_recorder import LossRecorder as LossRecorder
 from .magnitude_pruning import MagnitudePruning as MagnitudePruning
 from .operator_norm_recorder import OperatorNormRecorder as OperatorNormRecorder

@@ -80,7 +80,7 @@ class LearningRateLogger(keras.callbacks.Callback):
         self._identity = RunIdentity()
         self._last: dict[str, float] = {}
         if log_dir is not None:
-            _writer_class()
+            writer_class()
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -92,7 +92,7 @@ class LearningRateLogger(keras.callbacks.Callback):
         if self._file is not None and not self._identity.goes_on(self.model):
             self._file.begin_run()
         if self.log_dir is not None and is_first:
-            self._writer = _writer_class()(str(self.log_dir))
+            self._writer = writer_class()(str(self.log_dir))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._last = epoch, {}
@@ -160,7 +160,7 @@ def _name(target: str) -> str:
     return "learning_rate" if target == MAIN else target
 
 
-def _writer_class() -> type:
+def writer_class() -> type:
     try:
         from tensorboard.summary import Writer
     except ImportError as error:

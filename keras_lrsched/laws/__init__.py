@@ -2,6 +2,7 @@
 
 from keras_lrsched._core import registry
 from keras_lrsched.laws import scaling
+from keras_lrsched.laws._forecast import forecast
 from keras_lrsched.laws._uncertainty import Interval, LeaveOneOut
 from keras_lrsched.laws.convex_bound import OptimalRate
 from keras_lrsched.laws.diagnostics import IdentifiabilityWarning, RegimeWarning

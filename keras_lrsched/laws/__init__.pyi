@@ -25,6 +25,7 @@ from .scaling_law import ScalingLaw as ScalingLaw
 from .sized_annealing_law import SizedAnnealingLaw as SizedAnnealingLaw
 from .steps_and_batch_law import StepsAndBatchLaw as StepsAndBatchLaw
 from .power_law import extrapolate as extrapolate
+from ._forecast import forecast as forecast
 from .mean_parameters import mean_parameters as mean_parameters
 from . import scaling as scaling
 from .vocabulary_size import tokens_per_character as tokens_per_character

@@ -47,6 +47,7 @@ class Law:
         self.fitted: dict[str, float] = {}
         self._curves: list[LossCurve] = []
         self._refit: Refit | None = None
+        self._left_out: LeaveOneOut | None = None
 
     @property
     def only_length(self) -> int | None:
@@ -119,8 +120,9 @@ class Law:
             ValueError: If the law was not fitted, but loaded or made from numbers; or if fewer than two curves can be left
                 out.
         """
-        curves, refit = self._need_curves()
-        return _uncertainty.leave_one_out(curves, refit)
+        if self._left_out is None:
+            self._left_out = _uncertainty.leave_one_out(*self._need_curves())
+        return self._left_out
 
     def interval(
         self,

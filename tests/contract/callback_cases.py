@@ -39,6 +39,7 @@ CASES = [
     Case("HypergradientLearningRate", lambda sample: callbacks.HypergradientLearningRate(hypergradient_learning_rate=0.1)),
     Case("LearningRateFinder", lambda sample: callbacks.LearningRateFinder(1e-5, 1e-2, total_steps=40, stop_factor=1e6)),
     Case("LearningRateLogger", lambda sample: callbacks.LearningRateLogger()),
+    Case("LossForecast", lambda sample: callbacks.LossForecast(total_steps=18, every=2, cooldown_steps=4)),
     Case("LossRecorder", lambda sample: callbacks.LossRecorder()),
     Case("MagnitudePruning", lambda sample: callbacks.MagnitudePruning(SparsityRamp(0.0, 0.5, 2, 12, frequency=3))),
     Case("OperatorNormRecorder", lambda sample: callbacks.OperatorNormRecorder()),
