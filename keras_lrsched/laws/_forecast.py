@@ -7,10 +7,10 @@ import numpy as np
 import scipy
 
 from keras_lrsched._core import validation
-from keras_lrsched.laws._fitting import best_weights
 from keras_lrsched.laws._uncertainty import LAST, Interval
 from keras_lrsched.laws.law import Law, RunRates, rates
 from keras_lrsched.laws.loss_curve import LossCurve
+from keras_lrsched.laws.power_law import _bracket
 
 SKIP = 0.1
 """The part of what was seen after warmup that is left out: the first updates fall in another way."""
@@ -19,7 +19,8 @@ POINTS = 60
 """Means of so many pieces are fitted: relative errors of single noisy losses would take the curve too low."""
 BLOCKS = 8
 """Parts of the curve that are left out in turn, for the error of chance: neighbors in a curve are not independent."""
-POWERS = np.linspace(0.05, 1.5, 30)
+LEAST = 0.1
+"""A straight line ends at this part of the lowest loss at least."""
 ERROR_OF_DOUBLING = 0.01
 """The standard deviation of the error of the forms for each doubling of the updates ahead, as a part of the loss."""
 ERROR_OF_FALL = 0.02
@@ -38,11 +39,11 @@ def forecast(
 ) -> Interval:
     """The loss at the end of a run, from its curve so far.
 
-    Without a law, two forms of the updates t after warmup are fitted to the curve, and their mean is taken. At a constant
-    learning rate the first tends to err high and the second low:
+    Without a law, the two forms of `extrapolate` are fitted to the curve, over the updates t after warmup, and their mean is
+    taken. At a constant learning rate the first tends to err high and the second low:
 
-        E + A * t^-b    (non-negative least squares for each b of a grid)
-        c - d * ln(t)
+        E + A * t^-b
+        c - d * ln(t)    (over the later half)
 
     Neither knows the learning rate, so what a later fall of it will gain is only in the width of the interval. With a law,
     the prediction is that of the law, times the mean of measured over predicted loss in the later half of the curve.
@@ -111,12 +112,13 @@ def _by_forms(curve: LossCurve, start: int, learning_rate: np.ndarray, at: np.nd
     """The mean of the two forms, and the standard deviation of its error, as a part of it."""
     time, end = curve.step - start + 1.0, at.mean() - start + 1.0
 
-    def predicted(used: np.ndarray) -> np.ndarray:
-        return np.array([_power_law(time[used], curve.loss[used], end), _line(time[used], curve.loss[used], end)])
+    def forms(used: Any) -> np.ndarray:
+        bracket = _bracket(time[used], curve.loss[used], end)
+        return np.maximum([bracket.low, bracket.high], LEAST * curve.loss.min())
 
-    high, low = predicted(np.ones(len(time), bool))
-    center = (high + low) / 2
-    by_chance = _jackknife(lambda used: np.log(predicted(used).mean()), len(time))
+    low, high = forms(slice(None))
+    center = (low + high) / 2
+    by_chance = _jackknife(lambda used: np.log(forms(used).mean()), len(time))
     doublings = np.log2(end / time[-1])
     ahead = learning_rate[curve.step[-1] :]
     fall = (ahead[0] - ahead.min()) / learning_rate.max()
@@ -150,23 +152,6 @@ def _error_of(law: Law, level: float) -> float:
     place = (1 + level) / 2
     error = np.sqrt(np.mean(errors**2)) * scipy.stats.t.ppf(place, len(errors)) / scipy.stats.norm.ppf(place)
     return max(float(error), ERROR_OF_LAW)
-
-
-def _power_law(time: np.ndarray, loss: np.ndarray, end: float) -> float:
-    """E + A * end^-b, for the best b of a grid."""
-    found = []
-    for power in POWERS:
-        columns = [np.ones(len(time)), time**-power]
-        (level, factor), _ = best_weights(columns, loss)
-        misfit = np.sum(((level + factor * columns[1]) / loss - 1) ** 2)
-        found.append((misfit, level + factor * end**-power))
-    return min(found)[1]
-
-
-def _line(time: np.ndarray, loss: np.ndarray, end: float) -> float:
-    """c - d * ln(end), at least a tenth of the lowest loss."""
-    slope, level = np.polyfit(np.log(time), loss, 1)
-    return max(level + slope * np.log(end), 0.1 * loss.min())
 
 
 def _jackknife(statistic: Any, count: int) -> float:
