@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 
+from keras_lrsched import optimizers
 from keras_lrsched._core import keras_private, path_rules, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.roles import Roles
@@ -83,8 +84,8 @@ def apply(
             if these differ, since Keras numbers layers without a name, in their order.
         rule: `"mup"`, `"mean_field"`, `"standard"` or `"ntk"`. Defaults to `"mup"`.
         optimizer: An optimizer that has made no updates, or its name or config, with the hyperparameters of the base model.
-            Weight decay needs one of this package, such as its `AdamW`, that multiplies it by the learning rate. Defaults to
-            `"adam"`.
+            Weight decay needs one of this package, such as its `AdamW`, that multiplies it by the learning rate, and not in
+            the gradient. Defaults to `"adam"`.
         family: `"adam"`, `"sgd"`, `"adafactor"` or `"muon"`, for an optimizer that is not known. Defaults to `None`.
         alignment: `"full"` or `"none"`, see `width_multipliers`. Defaults to `"full"`.
         weight_decay_power: Under Adam and Muon, weight decay is multiplied by the factor of the learning rate to the power
@@ -201,6 +202,12 @@ def _new_optimizer(optimizer: OptimizerLike) -> keras.optimizers.Optimizer:
     inner = keras.optimizers.get(optimizer)
     if inner.built and int(inner.iterations):
         raise ValueError(f"`optimizer` must be new. Received: one that has made {int(inner.iterations)} updates")
+    is_coupled = isinstance(inner, optimizers.Optimizer) and inner.couples_weight_decay()
+    if inner.weight_decay and (is_coupled or getattr(inner, "independent_weight_decay", False)):
+        raise ValueError(
+            "`optimizer` must multiply its weight decay by the learning rate, and keep it out of the gradient. Received: "
+            f"{type(inner).__name__} with weight_decay={inner.weight_decay!r}"
+        )
     return inner
 
 

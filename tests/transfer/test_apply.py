@@ -6,9 +6,10 @@ import pytest
 from keras import layers
 
 from keras_lrsched import transfer
-from keras_lrsched.optimizers import SGD, AdamW, LayerwiseLearningRate, Lion, Muon, Prodigy, roles
+from keras_lrsched.optimizers import ADOPT, SGD, AdamW, LayerwiseLearningRate, Lion, Muon, Prodigy, roles
 from keras_lrsched.schedules import LinearDecay
 from keras_lrsched.study.workloads.characters import transformer
+from tests.nightly import nightly
 
 
 def mlp(width, outputs=5):
@@ -135,7 +136,7 @@ def test_multiplier_in_the_kernel_is_the_same(make_optimizer):
     for folded in (True, False):
         model, base = make(32, not folded), make(8, False)
         plan = transfer.apply(model, base, optimizer=make_optimizer(), folded=folded)
-        model.compile(plan.optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.compile(plan.optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
         losses.append([float(model.train_on_batch(x, y)) for _ in range(5)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0][-1] < losses[0][0]
@@ -180,6 +181,33 @@ def test_residual_multipliers():
     ends = {each.path: each.initial for each in plan.variables if each.initial != 1}
     feed_forward = 0.5 * np.sqrt(2 / 5)
     assert sorted(ends.values()) == pytest.approx([feed_forward] * 4 + [2 * feed_forward] * 4)
+
+
+@nightly
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam(1e-4, epsilon=1e-12), keras.optimizers.SGD(1e-2)])
+def test_depth_does_not_change_how_fast_a_model_learns(optimizer):
+    """One update, of branches that are small beside the stream."""
+    x = np.random.default_rng(0).normal(size=(64, 10)).astype("float32")
+    y = np.argmax(x[:, :5], axis=1)
+
+    def make(depth):
+        inputs = keras.Input((10,))
+        hidden = layers.Dense(32, trainable=False)(inputs)
+        for _ in range(depth):
+            hidden += layers.Dense(32)(layers.Dense(64, "relu")(hidden))
+        return keras.Model(inputs, layers.Dense(5, trainable=False)(hidden))
+
+    def change(depth, ratio):
+        keras.utils.set_random_seed(0)
+        model = make(depth)
+        plan = transfer.apply(model, make(depth), optimizer=optimizer, depth=ratio, residual_multiplier=0.1)
+        model.compile(plan.optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+        before = model(x)
+        model.train_on_batch(x, y)
+        return rms(model(x) - before)
+
+    assert change(16, (2, 16)) == pytest.approx(change(2, (2, 2)), rel=0.3)
+    assert change(16, (2, 2)) > 4 * change(2, (2, 2))
 
 
 def test_subclassed_model():
@@ -280,6 +308,8 @@ def test_lion_is_like_adam():
         ({"batch_size": (0, 4)}, "`batch_size` must be a positive number"),
         ({"weight_decay_power": -1}, "`weight_decay_power` must be a non-negative number"),
         ({"residual_multiplier": 0}, "`residual_multiplier` must be a positive number"),
+        ({"optimizer": SGD(0.1, weight_decay=0.1, independent_weight_decay=True)}, "must multiply its weight decay by the"),
+        ({"optimizer": ADOPT(0.1, weight_decay=0.1, decoupled_weight_decay=False)}, "must multiply its weight decay by the"),
         ({"optimizer": keras.optimizers.AdamW()}, "`weight_decay_multipliers` need an optimizer of keras_lrsched"),
     ],
 )

@@ -45,8 +45,8 @@ def test_mup_changes_as_fast_at_each_width(widths):
 
 
 def test_the_standard_parameterization_does_not():
-    *_, logits = slopes(maker(None), (64, 512))
-    assert logits > 0.5
+    *_, logits = slopes(maker(None), (64, 256), seeds=(0,))
+    assert logits > 0.4
 
 
 @nightly
