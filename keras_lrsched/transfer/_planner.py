@@ -154,6 +154,11 @@ class Planner:
 
     def _branch_weight(self, role: Role) -> float:
         attention, feed_forward = self.branch_weights
+        if attention != feed_forward and role.kind == "normalization":
+            raise ValueError(
+                "`residual_attention_ratio` must be 1 where branches end in a normalization, which does not show what is below "
+                f"it. Received: {role.path}"
+            )
         return attention if role.block == "attention_output" else feed_forward
 
     def _attention(self, base: Role, role: Role) -> float:

@@ -183,6 +183,18 @@ def test_residual_multipliers():
     assert sorted(ends.values()) == pytest.approx([feed_forward] * 4 + [2 * feed_forward] * 4)
 
 
+def test_attention_below_a_normalization():
+    def make(width):
+        inputs = keras.Input((4, width))
+        branch = layers.MultiHeadAttention(2, width // 2, name="attention")(inputs, inputs)
+        return keras.Model(inputs, inputs + layers.LayerNormalization(name="norm")(branch))
+
+    plan = transfer.apply(make(8), make(8), residual_multiplier=0.5)
+    assert (plan["norm/gamma"].initial, plan["attention/attention_output/kernel"].initial) == (0.5, 1)
+    with pytest.raises(ValueError, match=r"`residual_attention_ratio` must be 1 where branches end in a normalization"):
+        transfer.apply(make(8), make(8), residual_attention_ratio=2.0)
+
+
 @nightly
 @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam(1e-4, epsilon=1e-12), keras.optimizers.SGD(1e-2)])
 def test_depth_does_not_change_how_fast_a_model_learns(optimizer):
