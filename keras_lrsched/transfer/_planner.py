@@ -156,8 +156,8 @@ class Planner:
         attention, feed_forward = self.branch_weights
         if attention != feed_forward and role.kind == "normalization":
             raise ValueError(
-                "`residual_attention_ratio` must be 1 where branches end in a normalization, which does not show what is below "
-                f"it. Received: {role.path}"
+                "`residual_attention_ratio` must be 1 where branches end in a normalization, which does not show what is "
+                f"below it. Received: {role.path}"
             )
         return attention if role.block == "attention_output" else feed_forward
 
