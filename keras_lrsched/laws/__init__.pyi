@@ -26,7 +26,12 @@ from .sized_annealing_law import SizedAnnealingLaw as SizedAnnealingLaw
 from .steps_and_batch_law import StepsAndBatchLaw as StepsAndBatchLaw
 from .power_law import extrapolate as extrapolate
 from ._forecast import forecast as forecast
+from .batch_growth import goodput as goodput
+from .batch_growth import goodput_batch_size as goodput_batch_size
+from .curvature import hessian_free_learning_rate as hessian_free_learning_rate
+from .curvature import lanczos_learning_rate as lanczos_learning_rate
 from .mean_parameters import mean_parameters as mean_parameters
 from . import scaling as scaling
+from .batch_growth import seesaw as seesaw
 from .vocabulary_size import tokens_per_character as tokens_per_character
 from .vocabulary_size import vocabulary_size as vocabulary_size
