@@ -30,6 +30,7 @@ from .batch_growth import goodput as goodput
 from .batch_growth import goodput_batch_size as goodput_batch_size
 from .curvature import hessian_free_learning_rate as hessian_free_learning_rate
 from .curvature import lanczos_learning_rate as lanczos_learning_rate
+from .maximal_learning_rate import maximal_learning_rate as maximal_learning_rate
 from .mean_parameters import mean_parameters as mean_parameters
 from . import scaling as scaling
 from .batch_growth import seesaw as seesaw
