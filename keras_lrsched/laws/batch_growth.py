@@ -146,8 +146,8 @@ def goodput(
     "goodput_batch_size",
     title="batch size with the highest goodput",
     paper="arXiv:2008.12260",
-    checked="vectors",
-    against="the highest goodput of the official code; the closed form is derived here",
+    checked="read",
+    against="the maximum of the formula, which is derived here",
     kind="scaling rule",
 )
 def goodput_batch_size(noise_scale: float, seconds: float, seconds_per_example: float) -> float:
