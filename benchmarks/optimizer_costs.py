@@ -93,7 +93,8 @@ def page(names, rounds):
     yield "# State and time of each optimizer\n"
     yield "\n".join((__doc__ or "").split("\n\n")[1].splitlines()) + "\n"
     yield f"TensorFlow {tf.__version__}, {os.cpu_count()} cores, medians of {rounds} rounds."
-    yield "`python benchmarks/optimizer_costs.py` writes it. By default Shampoo takes new roots in each update, PSGD new factors.\n"
+    yield "`python benchmarks/optimizer_costs.py` writes it."
+    yield "By default Shampoo takes new roots in each update, PSGD new factors.\n"
     yield "| optimizer | bytes a parameter | update, ms | times AdamW | checked by | claims tried here |"
     yield "| --- | ---: | ---: | ---: | --- | --- |"
     for name in names:
