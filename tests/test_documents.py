@@ -19,7 +19,7 @@ A_MODEL = """
 import keras
 import numpy as np
 
-x, y = np.ones((8, 32)), np.ones((8, 1))
+x, y = np.ones((1024, 32)), np.ones((1024, 1))
 model, loss = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32), keras.layers.Dense(1)]), "mse"
 model.compile("sgd", loss)
 """

@@ -267,13 +267,14 @@ def test_producer():
     assert keras_private.producer(hidden) == (dense, [inputs])
 
 
-@relies_on("attention_layers", "projections", "watch_attention")
+@relies_on("ATTENTION", "attention_layers", "projections", "watch_attention")
 def test_attention_layers():
     """Queries and keys of both classes as they are multiplied, and a state that comes and goes."""
     inputs = keras.Input((5, 4))
     x = keras.layers.MultiHeadAttention(2, 3, name="full")(inputs, inputs)
     model = keras.Model(inputs, keras.layers.GroupQueryAttention(3, 4, 2, name="grouped")(x, x))
     full, grouped = keras_private.attention_layers(model)
+    assert (type(full), type(grouped)) == keras_private.ATTENTION
     assert [full.name, grouped.name] == ["full", "grouped"]
     assert [[v.shape for v in each] for each in keras_private.projections(full)[:2]] == [[(4, 2, 3), (2, 3)]] * 2
     assert (keras_private.projections(full)[2], keras_private.projections(grouped)[2]) == (False, True)

@@ -20,6 +20,7 @@ VALUES = {
         40,
     ),
     "one_cycle": {0: 0.04, 11: 1.0, 39: 4e-6, 40: 4e-6, 41: 4e-6},  # its rise is its own: 0.3 * 40 - 1 = 11
+    "power_to_zero": about(decayed(lambda x: (1 - x) ** 2, 30, 10), 10, 40),
     "profile": about(decayed(lambda x: 1 - x, 30, 10), 10, 40),
     "rex": about(decayed(lambda x: (1 - x) / (1 - x / 2), 30, 10), 10, 40),
     "uba": about(decayed(lambda x: 2 * cosine(x) / (1 + cosine(x)), 30, 10), 10, 40),
