@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """For imports: a collection looks through all objects of the framework, which takes two thirds of their time."""
+    """Leave out collections while many modules are imported: each looks through all objects of the framework."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -223,7 +223,7 @@ class LossForecast(Controller):
         return np.concatenate([now[:cooldown_begin], plateau, fall])
 
     def _forecast(self) -> bool:
-        """Whether there is a forecast: a curve may still be too short for one."""
+        """Add a forecast to the history; return whether the curve was long enough for one."""
         begin = self.cooldown_begin
         if begin is None and self.cooldown_steps is not None:
             begin = self.total_steps - self.cooldown_steps

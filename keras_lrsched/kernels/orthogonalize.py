@@ -11,7 +11,7 @@ from keras_lrsched.kernels._loading import binding, cannot_call, place
 
 
 def usable(matrices: Sequence[Tensor]) -> bool:
-    """Whether there is compiled code for these tensors, which have two axes or more.
+    """Return whether compiled code can take these tensors, which have two axes or more.
 
     Args:
         matrices: What is read.

@@ -10,7 +10,7 @@ from keras_lrsched._core import validation
 from keras_lrsched.laws._uncertainty import LAST, Interval
 from keras_lrsched.laws.law import Law, RunRates, rates
 from keras_lrsched.laws.loss_curve import LossCurve
-from keras_lrsched.laws.power_law import _bracket
+from keras_lrsched.laws.power_law import two_forms
 
 SKIP = 0.1
 """The part of what was seen after warmup that is left out: the first updates fall in another way."""
@@ -113,7 +113,7 @@ def _by_forms(curve: LossCurve, start: int, learning_rate: np.ndarray, at: np.nd
     time, end = curve.step - start + 1.0, at.mean() - start + 1.0
 
     def forms(used: Any) -> np.ndarray:
-        bracket = _bracket(time[used], curve.loss[used], end)
+        bracket = two_forms(time[used], curve.loss[used], end)
         return np.maximum([bracket.low, bracket.high], LEAST * curve.loss.min())
 
     low, high = forms(slice(None))

@@ -163,10 +163,11 @@ def extrapolate(curve: LossCurve, total_steps: int, skip: int | None = None) -> 
         raise ValueError(f"`total_steps` must lie behind the curve's last update. Received: total_steps={total_steps}")
     if curve.learning_rate[seen].min() < 0.999 * curve.learning_rate[seen].max():
         raise ValueError("`curve` must have a constant learning rate after warmup. Received: one that falls")
-    return _bracket(curve.step[seen] + 1.0, curve.loss[seen], float(total))
+    return two_forms(curve.step[seen] + 1.0, curve.loss[seen], float(total))
 
 
-def _bracket(steps: np.ndarray, loss: np.ndarray, at: float) -> Interval:
+def two_forms(steps: np.ndarray, loss: np.ndarray, at: float) -> Interval:
+    """Evaluate the two forms of `extrapolate` at a step, without checks; `predicted` is their mean."""
     scaled = steps / steps[0]
     power = fit_projected(lambda b: [np.ones_like(scaled), scaled**-b], loss, EXPONENTS, tolerance=1e-6)
     by_power = power.weights @ [1.0, (at / steps[0]) ** -power.exponent]

@@ -71,7 +71,7 @@ class RunTable:
     run: np.ndarray | None = None
     """Labels; rows with the same one are of one run, and are resampled together. Defaults to `None`: each row is a run."""
     check_units: bool = True
-    """Whether units that do not belong together raise."""
+    """Set to `False` to admit columns whose units do not seem to belong together; they raise otherwise."""
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in USUAL if getattr(self, name) is not None}
@@ -231,7 +231,7 @@ def _cell(value: Any, ours: str, column: str) -> Any:
 
 
 def _equal(cell: Any, value: Any) -> bool:
-    """Whether a cell of a table, which may be text, has a value."""
+    """True if a cell of a table, which may be text, has a value."""
     try:
         return cell == value or float(cell) == float(value)
     except (TypeError, ValueError):

@@ -109,7 +109,7 @@ class SizedAnnealingLaw(Law):
         return _fit(cls, curves, decay, warmup, skip, points)
 
     def at_size(self, model_parameters: float) -> Self:
-        """The same law for a model of another size."""
+        """Return this law for a model of another size."""
         law = copy(self)
         law.model_parameters = validation.positive_float("model_parameters", model_parameters)
         return law

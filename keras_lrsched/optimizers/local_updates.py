@@ -197,14 +197,14 @@ class LocalUpdates(Wrapper):
     def after_update(self, pairs: Pairs, before: Any) -> None:
         if backends.replicas() == 1:
             return
-        before, old = before
+        done_before, old = before
         done, micro_steps = ops.convert_to_tensor(keras_private.iterations(self)), self.gradient_accumulation_steps or 1
-        due = ops.where(ops.equal(before, 0), self._period_at(done, 0), ops.cast(self._due, done.dtype))
-        is_due = ops.logical_and(ops.not_equal(done, before), done >= due * micro_steps)
+        due = ops.where(ops.equal(done_before, 0), self._period_at(done, 0), ops.cast(self._due, done.dtype))
+        is_due = ops.logical_and(ops.not_equal(done, done_before), done >= due * micro_steps)
         if self.outer == "scaffold":
             self._move_variates(is_due)
         if self.outer == "fedhyper_client":
-            self._scale_moves(old, ops.logical_and(ops.not_equal(done, before), ops.equal(done % micro_steps, 0)))
+            self._scale_moves(old, ops.logical_and(ops.not_equal(done, done_before), ops.equal(done % micro_steps, 0)))
         self._average(is_due, due)
         if self.outer:
             self._outer_step(is_due)

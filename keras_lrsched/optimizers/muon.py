@@ -249,7 +249,7 @@ class Muon(MatrixOptimizer):
 
     def matrix_step(self, o: Tensor, state: OptimizerState, view: Any) -> Tensor:
         """The step of a matrix (inputs, outputs), or of each of several, from their orthogonalized momentum."""
-        return self._scale(o) * o
+        return self.scale_of(*o.shape[-2:]) * o
 
     def _momentum(self, ctx: UpdateContext) -> Tensor:
         m = ctx.state.momentum = average(self.momentum, ctx.state.momentum, ctx.gradient)
@@ -284,8 +284,8 @@ class Muon(MatrixOptimizer):
             for i, g in gradients.items()
         }
 
-    def _scale(self, matrix: Tensor) -> float:
-        inputs, outputs = matrix.shape[-2:]
+    def scale_of(self, inputs: int, outputs: int) -> float:
+        """The factor q of the step of a matrix."""
         if self.adjust_lr == "original":
             return math.sqrt(max(1, outputs / inputs))
         if self.adjust_lr == "spectral_norm":

@@ -115,4 +115,4 @@ class NorMuon(Muon):
     def _length(self, o: Tensor) -> Tensor:
         if self.adjust_lr == "match_rms_adamw" and self.rms_rate is not None:
             return self.rms_rate * math.sqrt(math.prod(o.shape[-2:]))
-        return self._scale(o) * matrix_norm(o)
+        return self.scale_of(*o.shape[-2:]) * matrix_norm(o)

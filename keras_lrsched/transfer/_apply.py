@@ -17,7 +17,7 @@ from keras_lrsched.transfer._families import family_of
 from keras_lrsched.transfer._plan import Plan, planned_optimizer
 from keras_lrsched.transfer._planner import Planner, branches_by_path, in_places
 from keras_lrsched.transfer._residual_branches import Branches, residual_branches
-from keras_lrsched.transfer.parameterizations import ALIGNMENTS, PARAMETERIZATIONS, depth_multipliers
+from keras_lrsched.transfer.parameterizations import ALIGNMENTS, PARAMETERIZATIONS, branch_weights, depth_multipliers
 
 
 @register(
@@ -144,7 +144,7 @@ def apply(
         alignment=validation.one_of("alignment", alignment, tuple(ALIGNMENTS)),
         weight_decay_power=validation.non_negative_float("weight_decay_power", weight_decay_power),
         depth=depth_multipliers(_ratio("depth", depth), depth_power, family),
-        branch_weights=_branch_weights(residual_multiplier, residual_attention_ratio),
+        branch_weights=branch_weights(residual_multiplier, residual_attention_ratio),
         batch_size=_ratio("batch_size", batch_size),
         tokens=_ratio("tokens", tokens),
         token_power=token_power,
@@ -230,13 +230,6 @@ def _ratio(name: str, pair: tuple[float, float] | None) -> float:
         return 1.0
     base, new = validation.each(name, pair, validation.positive_float)
     return new / base
-
-
-def _branch_weights(multiplier: float, attention_ratio: float) -> tuple[float, float]:
-    """The constants of attention and feed-forward branches of u-muP."""
-    ratio = validation.positive_float("residual_attention_ratio", attention_ratio)
-    feed_forward = validation.positive_float("residual_multiplier", multiplier) * math.sqrt(2 / (1 + ratio**2))
-    return ratio * feed_forward, feed_forward
 
 
 def _branches(model: keras.Model, table: Roles, inside: Patterns, last: Patterns) -> Branches:

@@ -1,7 +1,6 @@
 """Families of optimizers: how the length of a step depends on the gradient and the weights."""
 
 import dataclasses
-import math
 import re
 
 import keras
@@ -64,14 +63,4 @@ def muon_factor(optimizer: optimizers.Muon, base: Role, role: Role) -> float | N
         return None
     narrow = dataclasses.replace(role, shape=base.shape)  # whose axes may have been corrected
     base_shape, shape = ((each.size(each.inputs), each.size(each.outputs)) for each in (narrow, role))
-    return muon_multiplier(base_shape, shape, _scale(optimizer, *base_shape), _scale(optimizer, *shape))
-
-
-def _scale(optimizer: optimizers.Muon, inputs: int, outputs: int) -> float:
-    """The factor q of an orthogonalized step."""
-    match optimizer.adjust_lr:
-        case "original":
-            return math.sqrt(max(1, outputs / inputs))
-        case "spectral_norm":
-            return math.sqrt(outputs / inputs)
-    return 1.0 if optimizer.rms_rate is None else optimizer.rms_rate * math.sqrt(max(inputs, outputs))
+    return muon_multiplier(base_shape, shape, optimizer.scale_of(*base_shape), optimizer.scale_of(*shape))

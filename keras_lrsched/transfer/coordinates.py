@@ -1,7 +1,7 @@
 """The coordinate check: how much each layer's outputs change in a few updates, at several widths."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from keras_lrsched._core import keras_private, validation
 from keras_lrsched._core.registry import register
 from keras_lrsched._core.role_rules import NORMALIZATIONS
-from keras_lrsched._core.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -133,24 +132,16 @@ def _outputs(model: keras.Model, x: Any) -> dict[str, np.ndarray]:
     with contextlib.ExitStack() as stack:
         for layer in keras_private.layers_of(model):
             if keras_private.own_trainable_variables(layer) and not isinstance(layer, NORMALIZATIONS):
-                stack.enter_context(_watched(layer, outputs))
+                stack.callback(keras_private.watch_outputs(layer, _keeping(outputs, layer)))
         model(x, training=False)
     return outputs
 
 
-@contextlib.contextmanager
-def _watched(layer: keras.Layer, outputs: dict[str, np.ndarray]) -> Iterator[None]:
-    """Keep the output of a layer under its path, wherever it is called."""
-    call = layer.call
+def _keeping(outputs: dict[str, np.ndarray], layer: keras.Layer) -> Callable[[Any], None]:
+    """A function that keeps the first output of a layer under its path."""
 
-    def watching(*args: Any, **options: Any) -> Tensor:
-        result = call(*args, **options)
+    def keep(result: Any) -> None:
         first = keras.tree.flatten(result)[0]
         outputs[layer.path or layer.name] = keras.ops.convert_to_numpy(first).astype("float64")
-        return result
 
-    object.__setattr__(layer, "call", watching)
-    try:
-        yield
-    finally:
-        object.__delattr__(layer, "call")
+    return keep

@@ -175,6 +175,13 @@ def depth_multipliers(ratio: float, power: float = 1.0, family: str = "adam") ->
     return DepthMultipliers(ratio**-power, ratio ** (passes * power - 1), ratio**-power)
 
 
+def branch_weights(residual_multiplier: float, residual_attention_ratio: float) -> tuple[float, float]:
+    """The constants A of attention and feed-forward branches of u-muP."""
+    ratio = validation.positive_float("residual_attention_ratio", residual_attention_ratio)
+    feed_forward = validation.positive_float("residual_multiplier", residual_multiplier) * math.sqrt(2 / (1 + ratio**2))
+    return ratio * feed_forward, feed_forward
+
+
 class Residual(NamedTuple):
     """Weights of a residual connection: x = branch f(x) + skip x."""
 
@@ -226,11 +233,10 @@ def unit_scaled_residuals(
     [(0.5, 0.5), (0.3333, 0.6667)]
     """
     validation.positive_int("branches", branches)
-    ratio = validation.positive_float("residual_attention_ratio", residual_attention_ratio)
-    feed_forward = validation.positive_float("residual_multiplier", residual_multiplier) * math.sqrt(2 / (1 + ratio**2))
+    weights = branch_weights(residual_multiplier, residual_attention_ratio)
     residuals, below = [], branches / 2
     for index in range(branches):
-        part = (feed_forward if index % 2 else ratio * feed_forward) ** 2
+        part = weights[index % 2] ** 2
         residuals.append(Residual(math.sqrt(part / (below + part)), math.sqrt(below / (below + part))))
         below += part
     return residuals

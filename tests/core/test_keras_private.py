@@ -267,6 +267,21 @@ def test_producer():
     assert keras_private.producer(hidden) == (dense, [inputs])
 
 
+@relies_on("watch_outputs")
+def test_watch_outputs():
+    """In a functional model and by itself, and no longer afterwards."""
+    inputs = keras.Input((3,))
+    layer = keras.layers.Dense(2)
+    model, seen = keras.Model(inputs, layer(inputs)), []
+    end = keras_private.watch_outputs(layer, lambda result: seen.append(tuple(result.shape)))
+    model(np.ones((4, 3)))
+    layer(np.ones((5, 3)))
+    end()
+    model(np.ones((4, 3)))
+    assert seen == [(4, 2), (5, 2)]
+    assert "call" not in vars(layer)
+
+
 @relies_on("ATTENTION", "attention_layers", "projections", "watch_attention")
 def test_attention_layers():
     """Queries and keys of both classes as they are multiplied, and a state that comes and goes."""

@@ -68,6 +68,7 @@ def test_an_outer_rule_needs_replicas():
         ({"outer": "slowmo", "outer_learning_rate": 0}, "`outer_learning_rate` must be"),
         ({"outer_momentum": 0.5}, "`outer_momentum` is for another `outer`"),
         ({"outer": "scaffold", "outer_momentum": 0.5}, "`outer_momentum` is for another `outer`"),
+        ({"outer": "fedhyper_client", "outer_momentum": 0.5}, "`outer_momentum` is for another `outer`"),
         ({"outer": "scaffold"}, "needs SGD without momentum"),
     ],
 )

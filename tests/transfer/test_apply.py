@@ -122,7 +122,7 @@ def test_dry_run_and_check():
     "make_optimizer", [lambda: AdamW(0.01, epsilon=1e-20), lambda: SGD(0.1), lambda: Muon(0.02, epsilon=1e-20)]
 )
 def test_multiplier_in_the_kernel_is_the_same(make_optimizer):
-    """The same steps as with a layer that multiplies the logits."""
+    """Steps are those of a model with a layer that multiplies the logits."""
     x = np.random.default_rng(0).normal(size=(16, 10)).astype("float32")
     y = np.argmax(x[:, :5], 1)
 

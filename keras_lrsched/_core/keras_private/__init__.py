@@ -63,6 +63,7 @@ from keras_lrsched._core.keras_private.layers import (
     serialized_objects,
     value_of,
     watch_attention,
+    watch_outputs,
 )
 from keras_lrsched._core.keras_private.optimizers import (
     LossScaleHooks,

@@ -234,6 +234,24 @@ def projections(layer: Any) -> tuple[list, list, bool]:
     return list(query.trainable_weights), list(key.trainable_weights), shares
 
 
+def watch_outputs(layer: keras.Layer, watch: Callable[[Any], None]) -> Callable[[], None]:
+    """Call a function with what a layer returns, wherever it is called; return a function that ends this.
+
+    Relies on `Layer.__call__` reading `call` from the layer, and on `Layer.__setattr__` as the only thing that tracks
+    attributes. Seen in Keras 3.10 to 3.15.
+    """
+    call = layer.call
+
+    @functools.wraps(call)
+    def watching(*args: Any, **options: Any) -> Any:
+        result = call(*args, **options)
+        watch(result)
+        return result
+
+    object.__setattr__(layer, "call", watching)
+    return lambda: object.__delattr__(layer, "call")
+
+
 def watch_attention(layer: Any, heads: int, watch: Callable) -> tuple[Any, Callable[[], None]]:
     """Call a function with queries, keys, their scale, and masks, wherever an attention layer computes its logits.
 

@@ -26,8 +26,24 @@ class Trajectory:
 
 
 BY_DAY = (
-    *("AdamMini", "AdamW", "Adafactor", "DAdaptAdam", "DoG", "ElasticWeightConsolidation", "GaLore", "Lamb", "Lion"),
-    *("LayerwiseLearningRate", "LocalUpdates", "Lookahead", "MoMo", "Muon", "OASIS", "Prodigy", "SGD", "ScheduleFreeAdamW"),
+    "AdamMini",
+    "AdamW",
+    "Adafactor",
+    "DAdaptAdam",
+    "DoG",
+    "ElasticWeightConsolidation",
+    "GaLore",
+    "Lamb",
+    "LayerwiseLearningRate",
+    "Lion",
+    "LocalUpdates",
+    "Lookahead",
+    "MoMo",
+    "Muon",
+    "OASIS",
+    "Prodigy",
+    "SGD",
+    "ScheduleFreeAdamW",
     "Sophia",
 )
 """Methods of each kind, whose behavior is tested by day. That of the others, for which the base class does the same, is
@@ -61,7 +77,7 @@ class Case:
 
     @property
     def by_day(self):
-        """Whether `make test` has its tests of behavior, or else its formula and its arguments only."""
+        """True if its behavior is tested by `make test`, and not only its formula and its arguments."""
         return self.name in BY_DAY
 
     def build(self, **options):
