@@ -4,12 +4,13 @@
 
 trains the character model on a grid of learning rates by factors of 2, once for each seed, at widths of 64 to 512 with 2
 blocks, and at 2 to 8 blocks with a width of 64. It prints the best learning rate of each size, and by how many steps of the
-grid it moves from the smallest size to the largest. Without a data folder, the text is that of the help of Python.
+grid it moves from the smallest size to the largest. Each run is recorded when it is finished: the command goes on where it
+was ended. Without a data folder, the text is that of the help of Python.
 """
 
 import argparse
-import csv
 import itertools
+import json
 from pathlib import Path
 
 import keras
@@ -34,7 +35,7 @@ def main():
     parser.add_argument("--exponents", default="-11:-3", help="powers of 2 of the learning rates (default: -11:-3)")
     parser.add_argument("--budget", type=int, default=300, help="updates of a run (default: 300)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (default: 3)")
-    parser.add_argument("--out", default="transfer", help="folder for results.csv")
+    parser.add_argument("--out", default="transfer", help="folder for results.jsonl")
     arguments = parser.parse_args()
     low, high = map(int, arguments.exponents.split(":"))
     rates = [2.0**power for power in range(low, high + 1)]
@@ -44,20 +45,22 @@ def main():
         "width": [(int(width), BASE_DEPTH) for width in arguments.widths.split(",")],
         "depth": [(BASE_WIDTH, int(depth)) for depth in arguments.depths.split(",")],
     }
-    rows = []
+    path = Path(arguments.out) / "results.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = [{key: row[key] for key in row if key != "val_loss"} for row in rows]
     for axis, rule in itertools.product(sizes, ("standard", "mup")):
         for (width, depth), rate, seed in itertools.product(sizes[axis], rates, range(arguments.seeds)):
+            keys = {"axis": axis, "rule": rule, "width": width, "depth": depth, "learning_rate": rate, "seed": seed}
+            keys["budget"] = arguments.budget
+            if keys in done:
+                continue
             loss = final_loss(workload, rule, width, depth, rate, arguments.budget, seed)
             print(f"{axis}, {rule}, width {width}, depth {depth}, rate {rate:g}, seed {seed}: {loss:.4f}", flush=True)
-            keys = {"axis": axis, "rule": rule, "width": width, "depth": depth, "learning_rate": rate, "seed": seed}
             rows.append(keys | {"val_loss": loss})
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    report(rows)
+            with path.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    report([row for row in rows if row["budget"] == arguments.budget])
 
 
 def make_model(workload, width, depth):

@@ -37,9 +37,11 @@ class CoordinateCheck:
             ax = plt.subplots()[1]
         for name, changes in self.changes.items():
             ax.loglog(self.widths, np.exp(np.log(changes).mean(0)), "o-", label=f"{name} ({self.slopes[name]:+.2f})")
+        ax.set_xticks(self.widths, map(str, self.widths))
+        ax.minorticks_off()
         ax.set_xlabel("width")
         ax.set_ylabel("RMS of the change of outputs")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))  # lines may lie anywhere
         return ax
 
 
